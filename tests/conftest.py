@@ -1,0 +1,26 @@
+"""Tests stay off the network: the hub is asked only by those marked ``hub``, with LOZO_HUB=1."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+HUB = os.environ.get("LOZO_HUB") == "1"
+if not HUB:
+    # Here, and not in a fixture: huggingface_hub reads it once, when it is imported.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known, so that a misspelt one is an error under --strict-markers."""
+    config.addinivalue_line("markers", "hub: needs the Hugging Face hub; runs with LOZO_HUB=1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need the hub, unless they were asked for."""
+    if HUB:
+        return
+    for item in items:
+        if item.get_closest_marker("hub"):
+            item.add_marker(pytest.mark.skip(reason="asks the Hugging Face hub; set LOZO_HUB=1"))
