@@ -1,0 +1,124 @@
+"""LOZO-M: LOZO with momentum that is kept in the low-rank subspace.
+
+Source: arXiv 2410.07698, algorithm 2. The momentum of a matrix is N in R^{m x r}, read against the
+current V: the momentum matrix is N V^T and is never formed. With U, V, c as in `lozo.py`:
+
+    when V_k becomes V_{k+1}:   N <- N V_k^T V_{k+1} / n          (projection="over_n")
+                           or   N <- N V_k^T V_{k+1} (V_{k+1}^T V_{k+1})^{-1}      ("exact")
+    every step:                 N <- beta N + (1 - beta) c U
+                                X <- X - alpha N V^T / r
+
+The first projection is the paper's, the second the least-squares one that it approximates for
+large n. One-dimensional parameters get an ordinary moving average of c z. Where the published code
+differs: its first step omits (1 - beta), with nu = 1 it has no momentum at all, and it carries
+LOZO's boundary bug, so that a wrong U enters N (`replicate_boundary_bug=true` redoes the last).
+
+Because independent V_k and V_{k+1} are nearly orthogonal, the projected N is nearly zero and the
+average starts afresh with each period; `bias_correction=true` divides by 1 - beta^j, j being the
+steps since V last changed (for one-dimensional parameters: since the start).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import decay, move
+from lozo_bench.optimizers.base import (
+    Report,
+    Score,
+    Weights,
+    check_count,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
+from lozo_bench.optimizers.low_rank import LowRankDirections, low_rank_direction
+
+
+class LozoM:
+    """Low-rank zeroth-order SGD with momentum.
+
+    Args:
+        X: the weights, by name; moved in place.
+        draws: source of U, V and z.
+        lr: learning rate alpha.
+        eps: how far the two losses are taken from X.
+        rank: r.
+        nu: steps for which V is kept.
+        beta: share of the momentum that is kept each step.
+        projection: how N is carried over to a new V.
+        bias_correction: undo the moving average's start at zero.
+        scale: ``paper`` divides matrix updates by r, ``reference`` does not.
+        weight_decay: matrices shrink by lr * weight_decay a step.
+        replicate_boundary_bug: go astray on boundary steps as the published code does.
+    """
+
+    def __init__(
+        self,
+        X: Weights,
+        draws: Draws,
+        *,
+        lr: float,
+        eps: float,
+        rank: int,
+        nu: int,
+        beta: float = 0.9,
+        projection: Literal["over_n", "exact"] = "over_n",
+        bias_correction: bool = False,
+        scale: Literal["paper", "reference"] = "reference",
+        weight_decay: float = 0.0,
+        replicate_boundary_bug: bool = False,
+    ) -> None:
+        check_not_negative("lr", lr)
+        check_positive("eps", eps)
+        check_count("rank", rank)
+        check_count("nu", nu)
+        check_fraction("beta", beta)
+        check_not_negative("weight_decay", weight_decay)
+        self.X, self.lr, self.eps, self.weight_decay = X, lr, eps, weight_decay
+        self.nu, self.beta, self.projection = nu, beta, projection
+        self.bias_correction = bias_correction
+        self.one_over_r = 1 / rank if scale == "paper" else 1.0
+        self.directions = LowRankDirections(X, draws, rank, nu, replicate_boundary_bug)
+        self.N: dict[str, Tensor] = {}
+        self.t = 0
+
+    def step(self, score: Score) -> Report:
+        """Two forwards and one update."""
+        P, V_old = self.directions, dict(self.directions.V)
+        P.draw(self.t)
+        loss_plus, loss_minus = score(P.perturbation(), (+self.eps, -self.eps))
+        c = (loss_plus - loss_minus) / (2 * self.eps)
+
+        if self.t % self.nu == 0 and self.t > 0:
+            for name, V in P.V.items():
+                self.N[name] = self._project(self.N[name], V_old[name], V)
+        for name, u in {**P.U_update, **P.z_update}.items():
+            N = self.N.setdefault(name, torch.zeros_like(u))
+            N.mul_(self.beta).add_(u, alpha=(1 - self.beta) * c)
+
+        decay(self.X, self.lr * self.weight_decay)
+        N_of_matrices = {name: self.N[name] for name in P.U}
+        N_of_vectors = [(name, self.N[name]) for name in P.z]
+        period_step = self.t % self.nu + 1
+        matrix_scale = self.one_over_r * self._correction(period_step)
+        move(self.X, low_rank_direction(N_of_matrices, P.V, matrix_scale), -self.lr)
+        move(self.X, N_of_vectors, -self.lr * self._correction(self.t + 1))
+        self.t += 1
+        return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
+
+    def _project(self, N: Tensor, V_old: Tensor, V: Tensor) -> Tensor:
+        """The N whose N V^T is (nearly) closest to N_old V_old^T."""
+        overlap = N @ (V_old.T @ V)
+        if self.projection == "over_n":
+            return overlap / V.shape[0]
+        gram = V.T @ V
+        exact: Tensor = torch.linalg.solve(gram, overlap, left=False)
+        return exact
+
+    def _correction(self, steps: int) -> float:
+        return 1 / (1 - self.beta**steps) if self.bias_correction else 1.0

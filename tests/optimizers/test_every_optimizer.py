@@ -1,0 +1,80 @@
+"""What holds for every optimizer there is: a YAML file in conf/optimizer is tested by existing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from toys import quadratic, run, two_layers
+
+from lozo_bench.build import build
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlaceScore, NonFiniteLossError
+from lozo_bench.errors import UserError
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "optimizer"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def make(name, X, seed=0, **changes):
+    node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / f"{name}.yaml")})
+    node.rank = {"value": 2}
+    options = OmegaConf.to_container(node, resolve=True)["optimizer"] | changes
+    return build(options, "optimizer", X, Draws(seed))
+
+
+def trainable():
+    X, loss = two_layers()
+    for x in X.values():
+        x.requires_grad_()
+    return X, loss
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_goes_down(name):
+    X, loss = quadratic(16)
+    X["w"].requires_grad_()
+    start = float(loss().detach())
+    reports = run(make(name, X, lr=1e-2), X, loss, steps=200)
+    assert float(loss().detach()) < 0.9 * start
+    assert all(report.forwards >= 1 for report in reports)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_bits_and_global_generators_are_left_alone(name):
+    before = torch.random.get_rng_state()
+    ends = []
+    for _ in range(2):
+        X, loss = trainable()
+        run(make(name, X, lr=1e-3), X, loss, steps=5)
+        ends.append({n: x.detach() for n, x in X.items()})
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_that_is_not_finite_changes_nothing(name):
+    X, loss = trainable()
+    optimizer = make(name, X, lr=1e-3)
+    before = {n: x.detach().clone() for n, x in X.items()}
+    with pytest.raises(NonFiniteLossError):
+        optimizer.step(InPlaceScore(X, lambda: loss() * float("nan")))
+    after = {n: x.detach() for n, x in X.items()}
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_are_checked_without_any_weights(name):
+    make(name, {})
+    with pytest.raises(UserError, match=r"^optimizer\.lr: given -1; allowed: a number >= 0$"):
+        make(name, {}, lr=-1)
+    with pytest.raises(UserError, match=r"^optimizer\.lrr: no such key \(did you mean 'lr'\?\)"):
+        make(name, {}, lrr=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_yaml_begins_with_the_command_that_uses_it(name):
+    first = (CONF / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith(f"# lozo-train optimizer={name}")

@@ -1,0 +1,133 @@
+"""LOZO: the acceptance tests A1, A3, A4, A5 of the spec, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import cosine, quadratic, run, two_layers
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlaceScore
+from lozo_bench.optimizers.lozo import Lozo
+
+
+class Watched(InPlaceScore):
+    """Remembers the weights at which the first of the two losses was taken."""
+
+    def __init__(self, X, loss):
+        super().__init__(X, lambda: (self.places.append(self._copy()), loss())[1])
+        self.places = []
+
+    def _copy(self):
+        return {name: x.clone() for name, x in self.X.items()}
+
+
+def perturbations_and_updates(steps, **options):
+    """For each step: the direction in which the loss was taken and the one that was moved in."""
+    X, loss = two_layers()
+    optimizer = Lozo(X, Draws(0), lr=1e-4, eps=1e-3, rank=2, **options)
+    for _ in range(steps):
+        before = {name: x.clone() for name, x in X.items()}
+        score = Watched(X, loss)
+        c = optimizer.step(score).scalars["projected_grad"]
+        yield {
+            name: (score.places[0][name] - before[name], (X[name] - before[name]) / -c)
+            for name in X
+        }
+
+
+def test_a1_updates_go_along_the_perturbation_at_every_step():
+    for step in perturbations_and_updates(9, nu=4):
+        for perturbed, updated in step.values():
+            assert cosine(perturbed, updated) == pytest.approx(1, abs=1e-6)
+
+
+def test_a1_the_published_bug_goes_astray_on_boundary_steps_only():
+    for t, step in enumerate(perturbations_and_updates(9, nu=4, replicate_boundary_bug=True)):
+        cosines = {name: cosine(*pair) for name, pair in step.items()}
+        if t % 4 == 0:
+            assert all(abs(value) < 0.5 for value in cosines.values()), (t, cosines)
+        else:
+            assert all(value == pytest.approx(1, abs=1e-6) for value in cosines.values())
+
+
+def test_with_the_bug_the_first_square_matrix_moves_along_V_V_transposed():
+    """The update reads, as U, the numbers that the perturbation read as V."""
+    X = {"w": torch.zeros(7, 7, dtype=torch.float64)}
+    A = Draws(5).normal("A", 0, {"A": (7, 7)}, dtype=torch.float64)["A"]
+    optimizer = Lozo(X, Draws(0), lr=0.1, eps=1e-3, rank=2, nu=10, replicate_boundary_bug=True)
+    c = optimizer.step(InPlaceScore(X, lambda: (A * X["w"]).sum())).scalars["projected_grad"]
+    V = optimizer.directions.V["w"]
+    torch.testing.assert_close(X["w"], -0.1 * c * V @ V.T)
+
+
+def test_one_step_by_hand():
+    """X - lr c U V^T / r with c the slope of a linear loss, and X - lr c z for a vector."""
+    X = {"w": torch.zeros(3, 4, dtype=torch.float64), "b": torch.zeros(3, dtype=torch.float64)}
+    g = Draws(9).normal("g", 0, {"w": (3, 4), "b": (3,)}, dtype=torch.float64)
+    score = InPlaceScore(X, lambda: (g["w"] * X["w"]).sum() + (g["b"] * X["b"]).sum())
+    report = Lozo(X, Draws(0), lr=0.5, eps=1e-3, rank=2, nu=5, scale="paper").step(score)
+
+    U = Draws(0).normal("U", 0, {"w": (3, 2)}, dtype=torch.float64)["w"]
+    V = Draws(0).normal("V", 0, {"w": (4, 2)}, dtype=torch.float64)["w"]
+    z = Draws(0).normal("U", 0, {"b": (3,)}, dtype=torch.float64)["b"]
+    c = float((g["w"] * (U @ V.T)).sum() + (g["b"] * z).sum())
+    assert report.scalars["projected_grad"] == pytest.approx(c, rel=1e-10)
+    assert (report.forwards, report.backwards) == (2, 0)
+    torch.testing.assert_close(X["w"], -0.5 * c * U @ V.T / 2)
+    torch.testing.assert_close(X["b"], -0.5 * c * z)
+
+
+def mean_estimate(nu, steps):
+    """Mean over steps of c U V^T / r at one point, and the gradient there."""
+    G = Draws(2).normal("G", 0, {"w": (3, 4)}, dtype=torch.float64)["w"]
+    X = {"w": torch.zeros(3, 4, dtype=torch.float64)}
+    optimizer = Lozo(X, Draws(1), lr=1.0, eps=1e-3, rank=2, nu=nu, scale="paper")
+    for _ in range(steps):  # the loss is linear, so that the gradient is G wherever X has got to
+        optimizer.step(InPlaceScore(X, lambda: (G * X["w"]).sum()))
+    return -X["w"] / steps, G, optimizer
+
+
+def test_a3_the_estimate_is_unbiased():
+    estimate, G, _ = mean_estimate(nu=1, steps=4000)
+    assert (estimate - G).norm() < 0.15 * G.norm()
+
+
+def test_a3_within_a_period_the_estimate_is_the_gradient_projected_on_V():
+    estimate, G, optimizer = mean_estimate(nu=10**9, steps=4000)
+    V = optimizer.directions.V["w"]
+    wanted = G @ V @ V.T / 2
+    assert (estimate - wanted).norm() < 0.15 * wanted.norm()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_a4_reference_scale_is_paper_scale_at_r_times_the_learning_rate(rank):
+    ends = []
+    for scale, lr in (("reference", 1e-3), ("paper", rank * 1e-3)):
+        X, loss = quadratic(8)
+        run(Lozo(X, Draws(0), lr=lr, eps=1e-3, rank=rank, nu=3, scale=scale), X, loss, steps=20)
+        ends.append(X["w"])
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-12, atol=1e-12)
+
+
+def test_a5_resampling_every_step_learns_as_fast_as_every_fifty_unless_the_bug_is_on():
+    """The published nu = 1 row (no learning) is an artefact of the bug, not of the method."""
+
+    def end(nu, bug=False):
+        X, loss = quadratic(32)
+        start = float(loss())
+        optimizer = Lozo(X, Draws(0), lr=0.008, eps=1e-3, rank=2, nu=nu, replicate_boundary_bug=bug)
+        run(optimizer, X, loss, steps=1000)
+        return float(loss()) / start
+
+    fixed, lazy, astray = end(nu=1), end(nu=50), end(nu=1, bug=True)
+    assert fixed < 0.6
+    assert fixed < 1.1 * lazy
+    assert astray > 1.0
+
+
+def test_weight_decay_shrinks_matrices_by_lr_times_decay():
+    X = {"w": torch.ones(2, 2, dtype=torch.float64)}
+    optimizer = Lozo(X, Draws(0), lr=0.1, eps=1e-3, rank=1, nu=1, weight_decay=0.5)
+    optimizer.step(InPlaceScore(X, lambda: torch.tensor(1.0)))  # flat: c = 0
+    torch.testing.assert_close(X["w"], torch.full((2, 2), 0.95, dtype=torch.float64))
