@@ -1,0 +1,1 @@
+"""Tasks: where rows come from, how a row becomes tokens, and which positions matter."""

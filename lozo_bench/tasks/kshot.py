@@ -1,0 +1,112 @@
+"""LM-BFF's few-shot splits: read from its folders, or drawn anew from the full data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from lozo_bench.errors import UserError, bad_data, bad_value
+from lozo_bench.tasks.base import Splits
+from lozo_bench.tasks.files import find_file, read_rows
+from lozo_bench.tasks.hub import Hub
+from lozo_bench.tasks.rows import Layout, Row, labelled, to_examples
+from lozo_bench.tasks.sampling import LARGEST_SEED, cut_test, k_shot
+
+INSTEAD = "use task.data_dir=DIR (a ready k-shot folder) or task.source.full_dir=DIR (full data)"
+
+
+class KShot:
+    """A task in LM-BFF's protocol: ``k`` train and ``k`` dev rows per label, at most 1,000 test.
+
+    The rows come from the first of these that is given: ``data_dir``, a ready k-shot folder, used
+    as it is; ``full_dir``, a folder with the full data; ``hub``, the full data on the hub. The last
+    two are drawn from with ``k`` and ``seed`` and give the published splits, row for row, when the
+    full data has LM-BFF's rows in LM-BFF's order. ``files`` and ``full_files`` name the files
+    without their extension; `Layout` and `Hub` tell the rest.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: str | None,
+        full_dir: str | None,
+        hub: dict[str, Any] | None,
+        k: int,
+        seed: int,
+        files: dict[str, str],
+        full_files: dict[str, str],
+        fields: dict[str, str],
+        label: str,
+        labels: list[str],
+        columns: list[str] | None = None,
+        ragged: bool = False,
+        skip_labels: list[str] | None = None,
+        allow_short: bool = False,
+    ) -> None:
+        """Check the arguments without touching the disk.
+
+        ``allow_short`` lets a label have fewer than ``2 * k`` rows, as LM-BFF does (TREC, k = 512).
+        Raises UserError with keys relative to ``task.source``.
+        """
+        if k < 1:
+            raise bad_value("k", k, "a whole number >= 1")
+        if not 0 <= seed <= LARGEST_SEED:
+            raise bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
+        if set(files) != {"train", "dev", "test"}:
+            raise bad_value("files", files, "a file name without extension for train, dev and test")
+        if set(full_files) != {"train", "test"}:
+            raise bad_value("full_files", full_files, "a file name for train and test")
+        if data_dir is not None and full_dir is not None:
+            raise bad_value("full_dir", full_dir, "null, as task.data_dir already names the rows")
+        if data_dir is None and full_dir is None and hub is None:
+            raise bad_value("hub", hub, f"a data set on the hub; or {INSTEAD}")
+        self.data_dir, self.full_dir, self.k, self.seed = data_dir, full_dir, k, seed
+        self.files, self.full_files, self.allow_short = files, full_files, allow_short
+        skip = tuple(skip_labels or ())
+        self.layout = Layout(fields, label, labels, columns, ragged, skip)
+        self.hub = None if hub is None else Hub.from_config(hub, list(fields))
+
+    def splits(self) -> Splits:
+        """Read, check and, if the data is full, draw. Raises UserError naming file and line."""
+        if self.data_dir is not None:
+            return self._ready(self.data_dir)
+        if self.full_dir is not None:
+            layout, where = self.layout, self.full_dir
+            train = self._full_file(self.full_dir, "train")
+            test = self._full_file(self.full_dir, "test")
+        else:
+            assert self.hub is not None
+            layout, where = self.hub.layout(self.layout), f"hub:{self.hub.path}"
+            train = self.hub.read(self.hub.train, INSTEAD)
+            test = self.hub.read(self.hub.test, INSTEAD)
+        return self._draw(labelled(train, layout), labelled(test, layout), layout, where)
+
+    def _ready(self, folder: str) -> Splits:
+        found = {s: find_file(folder, [f], "task.data_dir") for s, f in self.files.items()}
+        rows = {s: labelled(read_rows(path, self.layout), self.layout) for s, path in found.items()}
+        for split, path in found.items():
+            if not rows[split]:
+                raise bad_data(str(path), f"no row has a label of {', '.join(self.layout.labels)}")
+        return Splits(**{split: to_examples(rows[split], self.layout) for split in rows})
+
+    def _full_file(self, folder: str, split: str) -> list[Row]:
+        stem = self.full_files[split]
+        path = find_file(folder, [stem, f"{stem}_full"], "task.source.full_dir")
+        return read_rows(path, self.layout)
+
+    def _draw(self, train: list[Row], test: list[Row], layout: Layout, where: str) -> Splits:
+        labels = [row.values[layout.label] for row in train]
+        counts = Counter(labels)
+        for label in layout.labels:
+            short = counts[label] < 2 * self.k
+            if not counts[label] or (short and not self.allow_short):
+                raise UserError(
+                    f"task.source.k: given {self.k}; label {label!r} has {counts[label]} rows in "
+                    f"{where} and {2 * self.k} are needed, for train and dev; lower it"
+                )
+        chosen, dev = k_shot(train, labels, self.k, self.seed)
+        return Splits(
+            to_examples(chosen, layout),
+            to_examples(dev, layout),
+            to_examples(cut_test(test), layout),
+        )

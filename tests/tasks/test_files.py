@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lozo_bench.errors import UserError
+from lozo_bench.tasks.files import find_file, read_rows
+from lozo_bench.tasks.rows import Layout, Row, labelled, to_examples
+
+REVIEWS = Layout({"sentence": "sentence"}, "label", ["0", "1"])
+PLAIN_CSV = Layout({"text": "text"}, "label", ["0", "1"], columns=["label", "text"])
+SNLI = Layout({"a": "s1", "b": "s2"}, "gold", ["yes", "no"], ragged=True)
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def values(rows: list[Row]) -> list[list[str]]:
+    return [list(row.values.values()) for row in rows]
+
+
+def test_tsv_breaks_only_at_newlines_and_tabs(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tsv", 'sentence\tlabel\nhe said " no\u2028\u0085x \t1\r\nb , c\t0')
+    rows = read_rows(path, REVIEWS)
+    assert values(rows) == [['he said " no\u2028\u0085x ', "1"], ["b , c", "0"]]
+    assert [row.where for row in rows] == [f"{path}:2", f"{path}:3"]
+
+
+def test_only_the_wanted_columns_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tsv", "index\tlabel\tsentence\n7\t1\tfine\n\n")
+    assert read_rows(path, REVIEWS) == [Row(f"{path}:2", {"sentence": "fine", "label": "1"})]
+
+
+def test_csv_without_a_header_has_quotes_and_newlines_in_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", '1,"well , ""good""\nreally"\n0,bad\n')
+    rows = read_rows(path, PLAIN_CSV)
+    assert values(rows) == [['well , "good"\nreally', "1"], ["bad", "0"]]
+    assert rows[1].where == f"{path}:3"
+
+
+def test_csv_with_a_header_is_read_by_column_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "\ufefflabel,sentence\n1,fine\n")
+    assert values(read_rows(path, REVIEWS)) == [["fine", "1"]]
+
+
+def test_jsonl_reads_texts_whole_numbers_and_truth_values(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "a.jsonl", '{"sentence": "x", "label": 1}\n{"label": true, "sentence": 5}'
+    )
+    assert values(read_rows(path, REVIEWS)) == [["x", "1"], ["5", "true"]]
+
+
+def test_a_ragged_row_has_its_label_last(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "a.tsv", "s1\ts2\tl1\tgold\na\tb\tno\tyes\nc\td\tno\tno\tno\tyes\ne\tf\tno\n"
+    )
+    assert values(read_rows(path, SNLI)) == [["a", "b", "yes"], ["c", "d", "yes"], ["e", "f", "no"]]
+
+
+def test_labels_become_class_ids_and_skipped_labels_go(tmp_path: Path) -> None:
+    layout = Layout({"text": "s"}, "y", ["no", "yes"], skip_labels=["-"])
+    path = write(tmp_path, "a.tsv", "s\ty\none\tyes\ntwo\t-\nthree\tno\n")
+    examples = to_examples(labelled(read_rows(path, layout), layout), layout)
+    assert [(e.fields["text"], e.label) for e in examples] == [("one", 1), ("three", 0)]
+
+
+# file name, content, the line that is wrong, what the message says
+BAD = [
+    ("empty.tsv", "", 1, "the file is empty"),
+    ("empty.jsonl", "", 1, "no rows"),
+    ("header_only.tsv", "sentence\tlabel\n", 1, "no rows"),
+    ("column.tsv", "sentense\tlabel\nx\t1\n", 1, "no column 'sentence'; there are 'sentense'"),
+    ("twice.tsv", "sentence\tlabel\tlabel\nx\t1\t1\n", 1, "column 'label' is there 2 times"),
+    ("few.tsv", "sentence\tlabel\nx\t1\ny\n", 3, "1 values for 2 columns"),
+    ("many.tsv", "sentence\tlabel\nx\ty\t1\n", 2, "3 values for 2 columns"),
+    ("gap.tsv", "sentence\tlabel\nx\t1\n\ny\t0\n", 3, "blank line"),
+    ("label.tsv", "sentence\tlabel\nx\t1\ny\t2\n", 3, "unknown label '2' in column 'label'"),
+    ("no_label.tsv", "sentence\tlabel\nx\t\n", 2, "blank label"),
+    ("no_text.tsv", "sentence\tlabel\nx\t1\n \t1\n", 3, "column 'sentence' is blank"),
+    ("latin1.tsv", b"sentence\tlabel\nx\t1\ncaf\xe9\t1\n", 3, "0xe9 is not UTF-8"),
+    ("json.jsonl", '{"sentence": "x", "label": 1}\n{"sentence": ', 2, "not JSON"),
+    ("list.jsonl", "[1, 2]\n", 1, "not a JSON object"),
+    ("key.jsonl", '{"sentence": "x"}\n', 1, "no column 'label'; there are 'sentence'"),
+    ("null.jsonl", '{"sentence": null, "label": 1}\n', 1, "holds None"),
+    ("half.jsonl", '{"sentence": "x", "label": 0.5}\n', 1, "holds 0.5"),
+    ("quote.csv", 'sentence,label\nx,1\n"never closed,1\n', 3, "not CSV"),
+    ("header.csv", "", 1, "the file is empty"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "line", "problem"), BAD, ids=[row[0] for row in BAD])
+def test_a_bad_file_gives_one_line_with_file_and_line(
+    tmp_path: Path, name: str, content: str | bytes, line: int, problem: str
+) -> None:
+    path = write(tmp_path, name, content)
+    with pytest.raises(UserError, match=re.escape(problem)) as error:
+        to_examples(labelled(read_rows(path, REVIEWS), REVIEWS), REVIEWS)
+    message = str(error.value)
+    assert message.startswith(f"{path}:{line}: ")
+    assert "\n" not in message
+
+
+def test_a_ragged_row_without_room_for_a_label_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tsv", "s1\ts2\tl1\tgold\na\tb\n")
+    with pytest.raises(UserError, match=r"a\.tsv:2: 2 values; at least 3 are needed"):
+        read_rows(path, SNLI)
+
+
+def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"allowed: \.tsv, \.csv, \.jsonl"):
+        read_rows(write(tmp_path, "a.txt", "x"), REVIEWS)
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").mkdir()
+    with pytest.raises(UserError, match=r"a\.tsv: cannot be read: Is a directory"):
+        read_rows(tmp_path / "a.tsv", REVIEWS)
+
+
+def test_a_file_is_found_by_the_first_stem_that_exists(tmp_path: Path) -> None:
+    full = write(tmp_path, "train_full.tsv", "x")
+    assert find_file(str(tmp_path), ["train", "train_full"], "task.data_dir") == full
+    plain = write(tmp_path, "train.jsonl", "x")
+    assert find_file(str(tmp_path), ["train", "train_full"], "task.data_dir") == plain
+
+
+def test_a_missing_directory_is_named_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: no such directory; task\.data_dir"):
+        find_file(str(tmp_path / "nowhere"), ["train"], "task.data_dir")
+
+
+def test_a_missing_file_lists_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path, "dev.tsv", "x")
+    with pytest.raises(UserError, match=r"no file train\.tsv or .*; there is dev\.tsv"):
+        find_file(str(tmp_path), ["train"], "task.data_dir")
+
+
+def test_two_formats_of_one_file_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "train.tsv", "x")
+    write(tmp_path, "train.csv", "x")
+    with pytest.raises(UserError, match=r"both train\.tsv and train\.csv"):
+        find_file(str(tmp_path), ["train"], "task.data_dir")
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"fields": {}}, "fields"),
+        ({"labels": ["0"]}, "labels"),
+        ({"labels": ["0", "0"]}, "labels"),
+        ({"columns": ["label", "other"]}, "columns"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused(changed: dict[str, object], key: str) -> None:
+    arguments: dict[str, object] = {"fields": {"text": "text"}, "label": "label"}
+    arguments |= {"labels": ["0", "1"]} | changed
+    with pytest.raises(UserError, match=rf"^{key}: given "):
+        Layout(**arguments)  # type: ignore[arg-type]

@@ -1,0 +1,159 @@
+"""The hub cannot be reached from a test, but `load_dataset` reads a local folder the same way."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lozo_bench.errors import UserError
+from lozo_bench.tasks.hub import Hub
+from lozo_bench.tasks.kshot import KShot
+from lozo_bench.tasks.subsample import Subsample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NODE: dict[str, Any] = {
+    "path": "somewhere/questions",
+    "train": "train",
+    "test": "test",
+    "fields": {"question": "text"},
+    "label": "coarse",
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+
+def local(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    data = folder / "data"
+    data.mkdir()
+    for split in ("train", "test"):
+        (data / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return data
+
+
+def with_class_names(folder: Path, labels: list[int]) -> Path:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    data = folder / "data"
+    data.mkdir()
+    features = Features({"text": Value("string"), "coarse": ClassLabel(names=["ABBR", "DESC"])})
+    rows = {"text": [f"text {n}" for n in range(len(labels))], "coarse": labels}
+    Dataset.from_dict(rows, features=features).to_parquet(data / "train.parquet")
+    return data
+
+
+def test_labels_known_by_name_are_translated_by_name(tmp_path: Path) -> None:
+    path = str(with_class_names(tmp_path, [0, 1, -1]))
+    hub = Hub.from_config(NODE | {"path": path, "labels": {"ABBR": "2"}}, ["question"])
+    rows = hub.read("train", "do this")
+    assert [row.values for row in rows] == [
+        {"text": "text 0", "coarse": "2"},
+        {"text": "text 1", "coarse": "DESC"},
+        {"text": "text 2", "coarse": "-"},
+    ]
+    assert rows[2].where == f"hub:{path}/train:2"
+
+
+def test_whole_number_labels_read_as_text(tmp_path: Path) -> None:
+    path = str(local(tmp_path, [{"text": "one", "coarse": 1, "more": 5}]))
+    rows = Hub.from_config(NODE | {"path": path}, ["question"]).read("train", "do this")
+    assert [row.values for row in rows] == [{"text": "one", "coarse": "1"}]
+
+
+def test_a_k_shot_source_draws_from_it(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "coarse": n % 2} for n in range(10)]
+    splits = KShot(
+        data_dir=None,
+        full_dir=None,
+        hub=NODE | {"path": str(local(tmp_path, rows))},
+        k=2,
+        seed=42,
+        files={"train": "train", "dev": "dev", "test": "test"},
+        full_files={"train": "train", "test": "test"},
+        fields={"question": "sentence"},
+        label="label",
+        labels=["0", "1"],
+    ).splits()
+    # numpy's legacy permutation of 10 under seed 42 is 8 1 5 0 7 2 9 4 3 6
+    assert [e.fields["question"] for e in splits.train] == ["text 8", "text 0", "text 1", "text 5"]
+    assert [e.label for e in splits.train] == [0, 0, 1, 1]
+    assert len(splits.test) == 10
+
+
+def test_a_subsample_source_draws_from_it(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "coarse": n % 2} for n in range(10)]
+    splits = Subsample(
+        data_dir=None,
+        hub=NODE | {"path": str(local(tmp_path, rows))},
+        fields={"question": "sentence"},
+        label="label",
+        labels=["0", "1"],
+        files={"train": "train", "test": "dev"},
+        num_train=3,
+        num_dev=2,
+        num_test=1,
+    ).splits()
+    # numpy's legacy permutation of 10 under seed 0 is 2 8 4 9 1 6 7 3 0 5
+    assert [e.fields["question"] for e in splits.train] == ["text 2", "text 8", "text 4"]
+    assert [e.label for e in splits.dev] == [1, 1]
+    assert [e.fields["question"] for e in splits.test] == ["text 2"]
+
+
+def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:
+    path = str(local(tmp_path, [{"txt": "one", "coarse": 1}]))
+    hub = Hub.from_config(NODE | {"path": path}, ["question"])
+    with pytest.raises(UserError, match=r"no column 'text'; there are 'txt', 'coarse'"):
+        hub.read("train", "do this")
+
+
+def test_a_missing_text_is_refused(tmp_path: Path) -> None:
+    path = str(local(tmp_path, [{"text": "one", "coarse": 1}, {"text": None, "coarse": 1}]))
+    hub = Hub.from_config(NODE | {"path": path}, ["question"])
+    with pytest.raises(UserError, match="/train:1: a text is missing"):
+        hub.read("train", "do this")
+
+
+def test_a_missing_split_is_one_line_with_the_way_out(tmp_path: Path) -> None:
+    path = str(local(tmp_path, [{"text": "one", "coarse": 1}]))
+    hub = Hub.from_config(NODE | {"path": path}, ["question"])
+    with pytest.raises(UserError, match=r"split 'dev', cannot be read .*; do this") as error:
+        hub.read("dev", "do this")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unreachable_hub_is_reported_after_one_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def refuse(self: object, path: str, **_: object) -> None:
+        asked.append(path)
+        raise ConnectionError("name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(UserError, match=r"cannot be read from .*name or service.*; use task\.data"):
+        Hub.from_config(NODE, ["question"]).read("train", "use task.data_dir=DIR")
+    assert asked == ["somewhere/questions"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"pth": "x"}, r"hub: given 'pth'.* \(did you mean 'path'\?\)"),
+        ({"path": None}, r"hub\.path: given None; allowed: a text"),
+        ({"revision": 3}, r"hub\.revision: given 3"),
+        ({"labels": ["0"]}, r"hub\.labels: given"),
+        ({"fields": {"other": "text"}}, r"hub\.fields: given .*allowed: a column for each of qu"),
+    ],
+)
+def test_a_malformed_node_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Hub.from_config(NODE | changed, ["question"])

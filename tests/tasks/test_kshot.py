@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from lozo_bench.build import build
+from lozo_bench.errors import UserError
+from lozo_bench.tasks.kshot import KShot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lozo_bench.tasks.base import Example
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
+KSHOT_TASKS = sorted(path.stem for path in CONF.glob("*_kshot.yaml"))
+FOLDERS = {
+    "sst2_kshot": "SST-2",
+    "sst5_kshot": "sst-5",
+    "snli_kshot": "SNLI",
+    "mnli_kshot": "MNLI",
+    "rte_kshot": "RTE",
+    "trec_kshot": "trec",
+}
+
+
+def source(task: str, seed: int = 13, data_dir: Path | None = None, **changed: Any) -> KShot:
+    """The source that conf/task/TASK.yaml names, built as a run builds it."""
+    node = OmegaConf.load(CONF / f"{task}.yaml")
+    config = OmegaConf.create({"task": node, "seed": {"value": seed}})
+    config.task.data_dir = None if data_dir is None else str(data_dir)
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    made = build(plain["task"]["source"] | changed, "task.source")
+    assert isinstance(made, KShot)
+    return made
+
+
+def texts(examples: list[Example]) -> list[tuple[str, ...]]:
+    return [(*example.fields.values(), str(example.label)) for example in examples]
+
+
+def test_there_is_a_task_for_every_published_data_set() -> None:
+    assert sorted(FOLDERS) == KSHOT_TASKS
+
+
+@pytest.mark.parametrize("split", ["16-13", "16-21", "16-42", "512-42"])
+def test_sst2_drawn_from_the_full_data_is_lm_bffs_split_row_for_row(
+    real_data: Callable[[str], Path], split: str
+) -> None:
+    k, seed = (int(part) for part in split.split("-"))
+    full = str(real_data("sst2"))
+    drawn = source("sst2_kshot", seed, k=k, full_dir=full).splits()
+    ready = source("sst2_kshot", seed, real_data("kshot") / "SST-2" / split).splits()
+    assert texts(drawn.train) == texts(ready.train)
+    assert texts(drawn.dev) == texts(ready.dev)
+    assert texts(drawn.test) == texts(ready.test)
+    assert (len(drawn.train), len(drawn.dev), len(drawn.test)) == (2 * k, 2 * k, 872)
+
+
+# rows of the test file; SNLI, MNLI and sst-5 are cut to 1,000
+TEST_ROWS = {"SST-2": 872, "sst-5": 1000, "SNLI": 1000, "MNLI": 1000, "RTE": 277, "trec": 500}
+
+
+@pytest.mark.parametrize("task", KSHOT_TASKS)
+def test_a_real_k_shot_folder_has_16_rows_per_label(
+    real_data: Callable[[str], Path], task: str
+) -> None:
+    folder = real_data("kshot") / FOLDERS[task] / "16-21"
+    made = source(task, data_dir=folder)
+    splits = made.splits()
+    each = dict.fromkeys(range(len(made.layout.labels)), 16)
+    assert Counter(example.label for example in splits.train) == each
+    assert Counter(example.label for example in splits.dev) == each
+    assert len(splits.test) == TEST_ROWS[FOLDERS[task]]
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "label"),
+    [
+        ("sst2_kshot", ("well worth revisiting as many times ",), 1),
+        ("sst5_kshot", (None,), 3),
+        ("trec_kshot", (None,), 3),
+        (
+            "rte_kshot",
+            (None, "Reagan survived an attempted assassin's bullets."),
+            0,
+        ),
+        (
+            "mnli_kshot",
+            (
+                "Price caps may sound more attractive with every passing rate case.",
+                "Rate cases make price caps sound more attractive.",
+            ),
+            1,
+        ),
+        ("snli_kshot", (None, "a girl wears black"), 1),
+    ],
+)
+def test_the_first_row_of_a_real_folder_is_read_by_its_columns(
+    real_data: Callable[[str], Path], task: str, fields: tuple[str | None, ...], label: int
+) -> None:
+    first = source(task, data_dir=real_data("kshot") / FOLDERS[task] / "16-13").splits().train[0]
+    assert first.label == label
+    for text, expected in zip(first.fields.values(), fields, strict=True):
+        assert expected is None or text == expected
+
+
+def test_a_ragged_snli_row_has_the_gold_label_not_an_annotators(
+    real_data: Callable[[str], Path],
+) -> None:
+    folder = real_data("kshot") / "SNLI" / "512-42"
+    splits = source("snli_kshot", data_dir=folder).splits()
+    # 118 + 4 of these rows have more columns than the header
+    assert Counter(example.label for example in splits.train) == {0: 512, 1: 512, 2: 512}
+
+
+def test_trecs_short_label_is_short_in_train_and_absent_from_dev(
+    real_data: Callable[[str], Path],
+) -> None:
+    splits = source("trec_kshot", data_dir=real_data("kshot") / "trec" / "512-42").splits()
+    assert Counter(e.label for e in splits.train)[2] == 86
+    assert Counter(e.label for e in splits.dev)[2] == 0
+
+
+def write_full(folder: Path, per_label: int) -> Path:
+    rows = [f"text {n}\t{n % 2}" for n in range(2 * per_label)]
+    table = "\n".join(["sentence\tlabel", *rows]) + "\n"
+    (folder / "train.tsv").write_text(table)
+    (folder / "dev.tsv").write_text(table)
+    return folder
+
+
+def test_too_few_rows_for_k_are_refused_with_the_label(tmp_path: Path) -> None:
+    full = str(write_full(tmp_path, per_label=5))
+    assert len(source("sst2_kshot", full_dir=full, k=2).splits().train) == 4
+    with pytest.raises(UserError, match=r"task\.source\.k: given 3; label '0' has 5 rows .* 6 are"):
+        source("sst2_kshot", full_dir=full, k=3).splits()
+
+
+def test_too_few_rows_for_k_are_taken_where_the_task_allows_it(tmp_path: Path) -> None:
+    full = str(write_full(tmp_path, per_label=5))
+    splits = source("sst2_kshot", full_dir=full, k=4, allow_short=True).splits()
+    assert (len(splits.train), len(splits.dev)) == (8, 2)
+
+
+def test_a_full_test_file_is_cut_to_1000_rows(tmp_path: Path) -> None:
+    full = str(write_full(tmp_path, per_label=501))
+    splits = source("sst2_kshot", full_dir=full, k=2).splits()
+    assert len({example.where for example in splits.test}) == 1000
+
+
+def test_a_label_without_any_row_is_refused(tmp_path: Path) -> None:
+    full = str(write_full(tmp_path, per_label=5))
+    made = source("sst2_kshot", full_dir=full, k=4, allow_short=True, labels=["0", "1", "2"])
+    with pytest.raises(UserError, match="label '2' has 0 rows"):
+        made.splits()
+
+
+def test_an_unknown_label_in_an_undrawn_row_is_refused(tmp_path: Path) -> None:
+    write_full(tmp_path, per_label=50)
+    with (tmp_path / "train.tsv").open("a") as file:
+        file.write("odd one\tmaybe\n")
+    with pytest.raises(UserError, match=r"train\.tsv:102: unknown label 'maybe'"):
+        source("sst2_kshot", full_dir=str(tmp_path), k=1).splits()
+
+
+def test_a_ready_folder_without_dev_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\nx\t1\n")
+    with pytest.raises(UserError, match=r"no file dev\.tsv or .* \(task\.data_dir\)"):
+        source("sst2_kshot", data_dir=tmp_path).splits()
+
+
+def test_a_ready_file_of_unlabelled_rows_is_refused(tmp_path: Path) -> None:
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.tsv").write_text("sentence\tlabel\nx\t-\n")
+    with pytest.raises(UserError, match=r"train\.tsv: no row has a label of 0, 1"):
+        source("sst2_kshot", data_dir=tmp_path, skip_labels=["-"]).splits()
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"k": 0}, "k"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"files": {"train": "train"}}, "files"),
+        ({"full_files": {"train": "train"}}, "full_files"),
+        ({"data_dir": "a", "full_dir": "b"}, "full_dir"),
+        ({"hub": None}, "hub"),
+        ({"hub": {"path": "x"}}, "hub.train"),
+        ({"labels": ["0"]}, "labels"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_before_any_file_is_read(
+    changed: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^task\.source\.{key}: given "):
+        source("sst2_kshot", **changed)
