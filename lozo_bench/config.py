@@ -1,0 +1,210 @@
+"""The typed configuration: what a run may be told, and the checks a type cannot express.
+
+The dataclasses go into Hydra's ConfigStore as the node ``schema``, so that every YAML file and
+every override is checked while the config is composed, before a model is loaded. Optimizers and
+task sources are the exception: their schema is the signature of the class that ``_target_`` names
+(see `lozo_bench.build`), so that adding one stays a matter of one file and one YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from lozo_bench.errors import UserError, bad_value, did_you_mean
+
+
+class Kind(Enum):
+    """How a model predicts words. ``auto`` reads it from the model's own config.json."""
+
+    auto = "auto"
+    causal = "causal"
+    masked = "masked"
+
+
+class Dtype(Enum):
+    """The type the weights are kept in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Select(Enum):
+    """Which step's weights are tested: best dev metric, lowest dev loss, or the last step's."""
+
+    dev_metric = "dev_metric"
+    dev_loss = "dev_loss"
+    last = "last"
+
+
+class Schedule(Enum):
+    """How the learning rate moves over the run."""
+
+    constant = "constant"
+    linear = "linear"
+
+
+class WandbMode(Enum):
+    """Where wandb writes. ``offline`` needs no account; `wandb sync` uploads later."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass
+class ModelConfig:
+    """A model and how to load it. ``path``: hub name, local directory, or ``embedded:NAME``."""
+
+    name: str = "???"
+    path: str = "???"
+    kind: Kind = Kind.auto
+    dtype: Dtype = Dtype.fp32
+    device: str = "auto"
+    device_map: str | None = None
+    bos_token: str | None = None
+    untie_head: bool = False
+
+
+@dataclass
+class TaskConfig:
+    """A data set, its prompts for masked and causal models, and how a run on it is judged."""
+
+    name: str = "???"
+    version: int = 1
+    data_dir: str | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    template: str | None = None
+    label_words: list[str] = field(default_factory=list)
+    prompt: str | None = None
+    options: list[str] = field(default_factory=list)
+    max_length: int = 256
+    first_sentence_limit: int | None = None
+    other_sentence_limit: int | None = None
+    select: Select = Select.dev_metric
+
+
+@dataclass
+class RankConfig:
+    """Rank r of the low-rank direction U V^T."""
+
+    value: int = 2
+
+
+@dataclass
+class SeedConfig:
+    """Seed of everything random in a run: directions, batch order, data split."""
+
+    value: int = 0
+
+
+@dataclass
+class TrackingConfig:
+    """Where numbers go besides the run's own files."""
+
+    wandb: bool = False
+    mode: WandbMode = WandbMode.offline
+    project: str = "lozo-bench"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    rank: RankConfig = field(default_factory=RankConfig)
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    sweep: str = "default"
+    steps: int = 1000
+    batch_size: int = 16
+    eval_batch_size: int = 64
+    eval_every: int = 100
+    log_every: int = 10
+    schedule: Schedule = Schedule.constant
+    rerun: bool = False
+
+
+def check_keys(plain: Mapping[str, Any], schema: Any = Config, node: str = "") -> None:
+    """Refuse keys that the schema does not have; ``+key=value`` gets them past Hydra.
+
+    Raises:
+        UserError: naming the key and those there are.
+    """
+    hints = typing.get_type_hints(schema)
+    for name, value in plain.items():
+        if name not in hints:
+            where = f"; {node} has: " if node else "; there are: "
+            raise UserError(
+                f"{node}{'.' if node else ''}{name}: no such key{did_you_mean(name, hints)}"
+                f"{where}{', '.join(hints)}"
+            )
+        if dataclasses.is_dataclass(hints[name]):
+            check_keys(value, hints[name], f"{node}.{name}".lstrip("."))
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check(config: Config) -> None:
+    """Check the ranges that types cannot express.
+
+    Raises:
+        UserError: the first key that is out of range.
+    """
+    counts = {
+        "rank.value": config.rank.value,
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "eval_batch_size": config.eval_batch_size,
+        "eval_every": config.eval_every,
+        "log_every": config.log_every,
+        "task.max_length": config.task.max_length,
+    }
+    for key, count in counts.items():
+        if count < 1:
+            raise bad_value(key, count, "a whole number >= 1")
+    if config.seed.value < 0:
+        raise bad_value("seed.value", config.seed.value, "a whole number >= 0")
+    for key, name in {
+        "model.name": config.model.name,
+        "task.name": config.task.name,
+        "sweep": config.sweep,
+    }.items():
+        if not _NAME.fullmatch(name):
+            raise bad_value(key, name, "letters, digits, '.', '_' and '-': it names a folder")
+
+
+def check_prompts(config: Config, kind: Kind) -> None:
+    """Check that the task has what a model of this kind is asked with.
+
+    Raises:
+        UserError: the task is for the other kind of model, or its words do not make classes.
+    """
+    task = config.task
+    needed = task.template if kind is Kind.masked else task.prompt
+    if needed is None:
+        other = "causal" if kind is Kind.masked else "masked"
+        key = "task.template" if kind is Kind.masked else "task.prompt"
+        raise UserError(
+            f"task={task.name}: a task for {other} models only, and model={config.model.name} is "
+            f"{kind.value}; choose a {other} model, a task that has {key}, or give {key}"
+        )
+    words = task.label_words if kind is Kind.masked else task.options
+    if len(words) < 2:
+        key = "task.label_words" if kind is Kind.masked else "task.options"
+        raise bad_value(key, words, "at least two, one for each class")
+    if len(set(words)) < len(words):
+        key = "task.label_words" if kind is Kind.masked else "task.options"
+        raise bad_value(key, words, "words that differ from each other")

@@ -1,0 +1,1 @@
+"""Finding, loading and checking models; knows nothing of tasks and optimizers."""

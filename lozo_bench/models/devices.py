@@ -1,0 +1,61 @@
+"""Which device a model goes to."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+
+from lozo_bench.config import ModelConfig
+from lozo_bench.errors import UserError, bad_value
+
+_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+_ALLOWED = "auto, cpu, cuda, cuda:N or mps"
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes cuda, else mps, else cpu.
+
+    Raises UserError for a device that this machine does not have: a run never moves to another.
+    """
+    if name == "auto":
+        return torch.device(_best())
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise bad_value("model.device", name, _ALLOWED) from err
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise bad_value("model.device", name, f"this machine has {count} CUDA devices")
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise bad_value("model.device", name, "this machine has no MPS device")
+    elif device.type != "cpu":
+        raise bad_value("model.device", name, _ALLOWED)
+    return device
+
+
+def check_device_map(config: ModelConfig) -> None:
+    """Raise UserError unless ``model.device_map`` is absent or can be followed."""
+    if config.device_map is None:
+        return
+    if config.device != "auto":
+        raise UserError(
+            f"model.device_map: given {config.device_map!r} beside model.device="
+            f"{config.device!r}; allowed: only one of them, leave model.device=auto"
+        )
+    if importlib.util.find_spec("accelerate") is None:
+        raise UserError("model.device_map needs accelerate; what to do: pip install accelerate")
+    if config.device_map not in _STRATEGIES:
+        try:
+            pick_device(config.device_map)
+        except UserError as err:
+            allowed = f"{', '.join(_STRATEGIES)} or a device of this machine"
+            raise bad_value("model.device_map", config.device_map, allowed) from err
+
+
+def _best() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

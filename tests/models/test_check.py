@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+
+from lozo_bench.errors import UserError
+from lozo_bench.models.check import check_loaded, output_layer, word_embeddings
+
+Make = Callable[..., Path]
+VOCAB = 261
+HEADS = {"roberta": "lm_head.decoder", "opt": "lm_head", "gpt2": "lm_head", "llama": "lm_head"}
+SECOND_LAYER = {"roberta": "layer.1.", "opt": "layers.1.", "gpt2": "h.1.", "llama": "layers.1."}
+
+
+def check(folder: Path, arch: str) -> PreTrainedModel:
+    model: PreTrainedModel
+    cls: Any = AutoModelForMaskedLM if arch == "roberta" else AutoModelForCausalLM
+    model, info = cls.from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    check_loaded(model, info)
+    return model
+
+
+@pytest.mark.parametrize("arch", HEADS)
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_whole_checkpoint_passes_and_is_tied_as_its_config_says(
+    arch: str, tie: bool, make: Make
+) -> None:
+    model = check(make(arch, tie=tie), arch)
+    head = output_layer(model)
+    assert head is not None
+    assert (head.weight is word_embeddings(model)) is tie
+
+
+@pytest.mark.parametrize("arch", HEADS)
+def test_an_untied_checkpoint_without_its_head_fails(arch: str, make: Make) -> None:
+    folder = make(arch, tie=False, drop=(f"{HEADS[arch]}.weight",))
+    with pytest.raises(UserError, match=rf"{HEADS[arch]}\.weight were not in the checkpoint and"):
+        check(folder, arch)
+
+
+@pytest.mark.parametrize("arch", HEADS)
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_missing_layer_fails(arch: str, tie: bool, make: Make) -> None:
+    folder = make(arch, tie=tie, drop=(SECOND_LAYER[arch],))
+    with pytest.raises(UserError, match=r"1\..* more were not in the checkpoint"):
+        check(folder, arch)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize(
+    ("drop", "named"),
+    [
+        ("lm_head.dense", r"lm_head\.dense\.bias, lm_head\.dense\.weight were"),
+        ("lm_head.layer_norm", r"lm_head\.layer_norm\.bias, lm_head\.layer_norm\.weight were"),
+        ("lm_head.", r"lm_head\.bias, lm_head\.decoder\.bias, .*more were"),
+    ],
+)
+def test_a_roberta_head_with_parts_missing_fails(
+    tie: bool, drop: str, named: str, make: Make
+) -> None:
+    with pytest.raises(UserError, match=named):
+        check(make("roberta", tie=tie, drop=(drop,)), "roberta")
+
+
+def test_a_tied_roberta_without_its_only_bias_fails(make: Make) -> None:
+    with pytest.raises(UserError, match=r"lm_head\.bias, lm_head\.decoder\.bias were not in"):
+        check(make("roberta", drop=("lm_head.bias",)), "roberta")
+
+
+def test_a_tied_checkpoint_without_any_embeddings_fails(make: Make) -> None:
+    with pytest.raises(UserError, match=r"word_embeddings\.weight were not in the checkpoint"):
+        check(make("roberta", drop=("word_embeddings",)), "roberta")
+
+
+def test_a_checkpoint_that_holds_only_the_head_of_a_tied_pair_passes(make: Make) -> None:
+    weight = torch.arange(VOCAB * 16.0).reshape(VOCAB, 16)
+    folder = make("roberta", drop=("word_embeddings",), add={"lm_head.decoder.weight": weight})
+    assert torch.equal(word_embeddings(check(folder, "roberta")), weight)
+
+
+def test_two_different_matrices_under_a_tied_config_fail(make: Make) -> None:
+    folder = make("roberta", add={"lm_head.decoder.weight": torch.ones(VOCAB, 16)})
+    with pytest.raises(UserError, match="tie_word_embeddings to false"):
+        check(folder, "roberta")
+
+
+@pytest.mark.parametrize(
+    ("arch", "key", "named"),
+    [
+        ("roberta", "intermediate_size", r"intermediate\.dense\.bias \(32,\) for \(64,\)"),
+        ("llama", "intermediate_size", r"mlp\.down_proj\.weight \(16, 32\) for \(16, 64\)"),
+        ("opt", "ffn_dim", r"fc1\.bias \(32,\) for \(64,\)"),
+    ],
+)
+def test_wrong_shapes_are_named_with_both_shapes(
+    arch: str, key: str, named: str, make: Make
+) -> None:
+    with pytest.raises(UserError, match=named):
+        check(make(arch, config={key: 64}), arch)
+
+
+def test_weights_of_another_head_are_no_fault(make: Make) -> None:
+    other = {"classifier.dense.weight": torch.ones(3, 3)}
+    check(make("roberta", add=other), "roberta")
+
+
+def test_what_transformers_complains_of_is_passed_on(make: Make) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make("gpt2"))
+    info = {"missing_keys": set(), "mismatched_keys": set(), "error_msgs": ["size went wrong"]}
+    with pytest.raises(UserError, match="did not load: size went wrong"):
+        check_loaded(model, info)
+
+
+def test_weights_left_off_the_devices_fail(make: Make) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make("gpt2"))
+    torch.nn.Module.to(model, "meta")
+    info: dict[str, set[str]] = {
+        "missing_keys": set(),
+        "mismatched_keys": set(),
+        "error_msgs": set(),
+    }
+    with pytest.raises(UserError, match=r"model\.device_map: .*left outside the devices"):
+        check_loaded(model, info)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lozo_bench.errors import UserError
+from lozo_bench.models.reading import reading
+
+
+def test_running_out_of_memory_is_not_blamed_on_the_files(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError), reading(str(tmp_path)):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_an_error_without_words_is_told_by_its_type(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\(EOFError: EOFError\)"), reading(str(tmp_path)):
+        raise EOFError
+
+
+def test_a_hub_model_that_transformers_does_not_know_is_not_called_unreachable() -> None:
+    with pytest.raises(UserError) as told, reading("a/b"):
+        raise ValueError("no such type.\nUpdate.")
+    assert "cannot load 'a/b' of the Hugging Face hub (ValueError: no such type)" in str(told.value)
+    assert "hf download" not in str(told.value)
