@@ -30,7 +30,7 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
     """
     target = _target(node.get("_target_"), key)
     options = {name: value for name, value in node.items() if name != "_target_"}
-    _check_options(target, options, key)
+    _check_options(target, options, key, given=len(parts))
     try:
         return target(*parts, **options)
     except BadValueError as error:
@@ -50,13 +50,9 @@ def _target(name: object, key: str) -> Any:
     return target
 
 
-def _check_options(target: Any, options: Mapping[str, Any], key: str) -> None:
+def _check_options(target: Any, options: Mapping[str, Any], key: str, given: int) -> None:
     hints = typing.get_type_hints(target.__init__)
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(target).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    parameters = dict(list(inspect.signature(target).parameters.items())[given:])
     for name, value in options.items():
         if name not in parameters:
             hint = did_you_mean(name, parameters)

@@ -1,0 +1,110 @@
+"""What a person sees: a plan, a progress bar or plain lines, and a table at the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lozo_bench.evaluation.evaluate import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar:
+    """A live bar on a terminal; elsewhere one log line for each row and evaluation."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.best_dev: float | None = None
+        self.began = time.perf_counter()
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}  best dev {task.fields[dev]}  ETA"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("training", total=steps, loss="-", dev="-")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def advanced(self, step: int, loss: float) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=step, loss=f"{loss:.4f}")
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """A training row, as a line when there is no bar."""
+        if not self.live:
+            step = int(row["step"])
+            eta = (time.perf_counter() - self.began) / step * (self.steps - step)
+            best = "-" if self.best_dev is None else f"{self.best_dev:.4f}"
+            log.info(
+                "step %d/%d  loss %.4f  best dev %s  ETA %s",
+                step,
+                self.steps,
+                row["loss"],
+                best,
+                _clock(eta),
+            )
+
+    def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
+        """An evaluation: the best dev accuracy goes into the bar, all go into the lines."""
+        if name == "dev":
+            self.best_dev = max(metrics.accuracy, self.best_dev or 0.0)
+            self.bar.update(self.task, dev=f"{self.best_dev:.4f}")
+        if not self.live:
+            log.info(
+                "step %d  %s accuracy %.4f  loss %.4f", step, name, metrics.accuracy, metrics.loss
+            )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def summary_table(result: Mapping[str, Any], folder: Path) -> Table:
+    """The last thing a run prints."""
+    metrics = result["metrics"]
+    table = Table(title=folder.name, title_justify="left")
+    for column in ("zero-shot", "final dev", "test", "best step", "ms/step", "peak memory"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{metrics['zero_shot']['accuracy']:.4f}",
+        f"{metrics['dev']['accuracy']:.4f}",
+        f"{metrics['test']['accuracy']:.4f}",
+        str(result["best_step"]),
+        f"{result['step_ms_median']:.1f}",
+        f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB",
+    )
+    return table
+
+
+def print_summary(result: Mapping[str, Any], folder: Path) -> None:
+    """Print the table and where the outputs are, to standard output."""
+    console = Console(soft_wrap=True)
+    console.print(summary_table(result, folder))
+    console.print(f"outputs: {folder}", highlight=False)

@@ -1,0 +1,1 @@
+"""Evaluation: predictions over a whole set, and the numbers reported of them."""

@@ -1,0 +1,123 @@
+"""Hydra's and OmegaConf's errors, each as one line that says what to type instead.
+
+The line names the key, what was given and what is allowed. Errors that are not a mistake in the
+command or in a YAML file are left alone: they are defects and keep their traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from lozo_bench.build import describe
+from lozo_bench.config import Config
+from lozo_bench.errors import UserError, bad_value, did_you_mean
+
+
+def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """One line for a mistake in the command ``arguments`` or a config; None for anything else."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error)
+    if isinstance(error, OverrideParseException):
+        return _line(f"cannot read the override {error.override!r}: {error.args[0]}")
+    if isinstance(error, ConfigCompositionException):
+        return _composition(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: missing; give {error.full_key}=..."
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return _unknown_key(error.full_key or "", error)
+    if isinstance(error, OmegaConfBaseException):
+        return _line(f"{error.full_key}: {error}" if error.full_key else str(error))
+    if isinstance(error, HydraException):
+        return _line(str(error))
+    if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
+        return _number_as_option(arguments)
+    return None
+
+
+def _composition(error: ConfigCompositionException) -> str:
+    text, cause = str(error), error.__cause__
+    if (found := re.match(r"Error merging override \+*([^=]+)=(.*)", text, re.DOTALL)) and (
+        isinstance(cause, ValidationError)
+    ):
+        return str(bad_value(found[1], found[2], _allowed(found[1]) or _line(str(cause))))
+    if (found := re.match(r"Could not override '([^']+)'", text)) and isinstance(
+        cause, OmegaConfBaseException
+    ):
+        return _unknown_key(found[1], cause)
+    return _line(f"{text} {cause or ''}")
+
+
+def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
+    node, _, name = key.rpartition(".")
+    try:
+        known = [str(child) for child in cause.parent_node or () if child != "hydra"]
+    except TypeError:
+        known = []
+    where = f"{node} has" if node else "there are"
+    listed = f"; {where}: {', '.join(known)}" if known else ""
+    return f"{key}: no such key{did_you_mean(name, known)}{listed}"
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return _line(str(error))
+    options: Iterable[str] = error.options or ()
+    return str(
+        UserError(
+            f"{group}={option}: no such option{did_you_mean(option, options)}; "
+            f"there are: {', '.join(options)}"
+        )
+    )
+
+
+def _number_as_option(arguments: Sequence[str]) -> str:
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if value.isdecimal() and group in ("rank", "seed"):
+            return (
+                f"{argument}: a group's options are names, not numbers: "
+                f"{group}={group[0]}{value}, or {group}.value={value} for any number"
+            )
+        if value and not re.search(r"[A-Za-z]", value):
+            return f"{argument}: a group's options are names, not numbers; see lozo-train --help"
+    return "a group's options are names, not numbers; see lozo-train --help"
+
+
+def _allowed(key: str) -> str | None:
+    """What the schema allows at ``key``, in words; None where the schema ends."""
+    hint: Any = Config
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(hint):
+            return None
+        hint = typing.get_type_hints(hint).get(name)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return f"one of {', '.join(option.name for option in hint)}"
+    return describe(hint)
+
+
+def _line(text: str) -> str:
+    """The text as one line, without OmegaConf's list of internals or Hydra's links."""
+    kept = re.split(r"\n\s*(?:full_key|reference_type|See https)\b", text)[0]
+    return " ".join(kept.split())

@@ -1,0 +1,64 @@
+"""The entry point: ``python -m lozo_bench.train`` and ``lozo-train``.
+
+Only Hydra is imported here, so that ``--help``, ``--cfg job`` and tab completion answer at once;
+torch and transformers come with the first run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from lozo_bench.config import Config
+from lozo_bench.digest import register_resolver
+from lozo_bench.explain import explain
+
+_HERE = Path(__file__).resolve().parent
+# Beside the code when installed from a wheel, beside the package in a checkout.
+CONF = next(path for path in (_HERE / "conf", _HERE.parent / "conf") if path.is_dir())
+
+
+class CellFailedError(RuntimeError):
+    """A cell of a sweep failed, and has said why; the other cells go on."""
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def job(config: DictConfig) -> None:
+    """One run, in the folder that Hydra made for it."""
+    from lozo_bench.run import run_and_tell
+
+    hydra_config = HydraConfig.get()
+    code = run_and_tell(config, Path(hydra_config.runtime.output_dir))
+    if code and hydra_config.mode == RunMode.RUN:
+        sys.exit(code)
+    if code:
+        raise CellFailedError(f"failed with exit code {code}: see {hydra_config.sweep.subdir}")
+
+
+def main() -> None:
+    """Run, or say in one line why the command or its config cannot be."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    register_resolver()
+    # Hydra then raises its errors instead of printing them over several lines.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        job()
+    except CellFailedError:
+        sys.exit(1)
+    except Exception as error:
+        line = explain(error, sys.argv[1:])
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

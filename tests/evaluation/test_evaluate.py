@@ -1,0 +1,47 @@
+"""Accuracy and loss over a set."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lozo_bench.evaluation.evaluate import evaluate
+from lozo_bench.tasks.base import Encoded
+
+
+def example(width, label):
+    return Encoded(rows=((0,) * width,), answer=((0,),), label=label)
+
+
+def lookup(scores_by_width):
+    """A scorer that knows each example by its length."""
+    return lambda batch: torch.tensor(
+        [scores_by_width[int(row.sum())] for row in batch.attention_mask]
+    )
+
+
+SCORES = {1: [0.0, 1.0], 2: [2.0, 0.0], 3: [0.0, 0.0]}
+EXAMPLES = [example(3, 0), example(1, 1), example(2, 1)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_metrics_do_not_depend_on_the_batch_size(batch_size):
+    metrics = evaluate(lookup(SCORES), EXAMPLES, batch_size, 0, torch.device("cpu"))
+    assert metrics.accuracy == pytest.approx(2 / 3)  # width 2 is wrong
+    wanted = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(2)), math.log(2)]
+    assert metrics.loss == pytest.approx(sum(wanted) / 3)
+
+
+def test_the_first_of_equal_scores_wins():
+    def right(label):
+        return evaluate(lookup(SCORES), [example(3, label)], 1, 0, torch.device("cpu")).accuracy
+
+    assert (right(0), right(1)) == (1.0, 0.0)
+
+
+def test_progress_is_told():
+    told = []
+    evaluate(lookup(SCORES), EXAMPLES, 2, 0, torch.device("cpu"), told.append)
+    assert told == [2, 1]

@@ -1,0 +1,103 @@
+"""Imports point one way: a room knows only the rooms below it (design: the way of a batch)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lozo_bench"
+
+# room -> the rooms it may import; files directly in the package are rooms of their own.
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "build": {"errors"},
+    "digest": set(),
+    "explain": {"build", "config", "errors"},
+    "provenance": set(),
+    "engine": {"errors"},
+    "optimizers": {"engine", "errors"},
+    "tasks": {"errors"},
+    "models": {"config", "errors"},
+    "batches": {"engine", "tasks"},
+    "objectives": {"batches"},
+    "evaluation": {"batches", "objectives", "tasks"},
+    "console": {"evaluation"},
+    "tracking": {"config", "errors", "evaluation"},
+    "trainer": {
+        "batches", "config", "engine", "errors", "evaluation", "objectives", "optimizers", "tasks",
+    },
+    "run": {
+        "build", "config", "console", "digest", "engine", "errors", "evaluation", "explain",
+        "models", "objectives", "provenance", "tasks", "tracking", "trainer",
+    },
+    "train": {"config", "digest", "explain", "run"},
+}  # fmt: skip
+
+# What only some rooms may touch.
+OUTSIDE = {
+    "hydra": {"train", "explain"},
+    "wandb": {"tracking"},
+    "omegaconf": {"digest", "explain", "run", "train"},
+    "rich": {"console"},
+    "datasets": {"tasks"},
+    "transformers": {"models", "tasks"},  # tasks: the type of a tokenizer
+}
+
+
+def imports():
+    """(room, imported module) for every import in the package."""
+    for path in PACKAGE.rglob("*.py"):
+        relative = path.relative_to(PACKAGE)
+        room = relative.parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            yield from ((room, name) for name in names)
+
+
+FOUND = sorted({(room, name) for room, name in imports() if room != "__init__"})
+
+
+def test_every_room_is_on_the_map():
+    assert {room for room, _ in FOUND} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_the_rooms_below_it(room):
+    ours = {name.split(".")[1] for at, name in FOUND if at == room and name[:11] == "lozo_bench."}
+    assert ours - {room} <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("library", OUTSIDE)
+def test_a_library_stays_in_its_rooms(library):
+    users = {room for room, name in FOUND if name.split(".")[0] == library}
+    assert users <= OUTSIDE[library]
+
+
+def test_the_map_has_no_circles():
+    order: list[str] = []
+    left = dict(ALLOWED)
+    while left:
+        free = [room for room, below in left.items() if below <= set(order)]
+        assert free, left
+        order += free
+        left = {room: below for room, below in left.items() if room not in free}
+
+
+def test_the_entry_point_imports_nothing_heavy():
+    """`--help`, `--cfg job` and tab completion must answer at once."""
+    code = (
+        "import sys, lozo_bench.train; "
+        "print([m for m in ('torch', 'transformers', 'wandb', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

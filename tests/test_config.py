@@ -1,0 +1,76 @@
+"""Ranges and combinations that types cannot express."""
+
+from __future__ import annotations
+
+import pytest
+
+from lozo_bench.config import (
+    Config,
+    Kind,
+    ModelConfig,
+    RankConfig,
+    SeedConfig,
+    TaskConfig,
+    check,
+    check_prompts,
+)
+from lozo_bench.errors import UserError
+
+MODEL = ModelConfig(name="m", path="p")
+TASK = TaskConfig(name="t", prompt="{x}", options=[" a", " b"])
+
+
+def config(**changes):
+    return Config(**{"model": MODEL, "task": TASK} | changes)
+
+
+def test_a_sound_config_passes():
+    check(config())
+    check_prompts(config(), Kind.causal)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": RankConfig(0)}, "rank.value: given 0; allowed: a whole number >= 1"),
+        ({"seed": SeedConfig(-1)}, "seed.value: given -1; allowed: a whole number >= 0"),
+        ({"steps": 0}, "steps: given 0; allowed: a whole number >= 1"),
+        ({"batch_size": -4}, "batch_size: given -4; allowed: a whole number >= 1"),
+        ({"eval_every": 0}, "eval_every: given 0; allowed: a whole number >= 1"),
+        (
+            {"sweep": "../up"},
+            "sweep: given '../up'; allowed: letters, digits, '.', '_' and '-': it names a folder",
+        ),
+    ],
+)
+def test_a_value_out_of_range_is_one_line(changes, message):
+    with pytest.raises(UserError) as caught:
+        check(config(**changes))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "message"),
+    [
+        (TASK, Kind.masked, "a task for causal models only, and model=m is masked"),
+        (
+            TaskConfig(name="t", template="*mask*", label_words=["a", "b"]),
+            Kind.causal,
+            "a task for masked models only, and model=m is causal",
+        ),
+        (
+            TaskConfig(name="t", prompt="x", options=[" a"]),
+            Kind.causal,
+            "task.options: given [' a']; allowed: at least two, one for each class",
+        ),
+        (
+            TaskConfig(name="t", template="*mask*", label_words=["a", "a"]),
+            Kind.masked,
+            "task.label_words: given ['a', 'a']; allowed: words that differ from each other",
+        ),
+    ],
+)
+def test_a_task_that_does_not_suit_the_model_is_told(task, kind, message):
+    with pytest.raises(UserError) as caught:
+        check_prompts(config(task=task), kind)
+    assert message in str(caught.value)

@@ -1,0 +1,77 @@
+"""Files and wandb."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lozo_bench.config import TrackingConfig, WandbMode
+from lozo_bench.errors import UserError
+from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.tracking import Tracker, read_result, write_result
+
+
+def test_rows_and_evaluations_are_lines_of_json_as_soon_as_they_are_told(tmp_path):
+    with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker:
+        tracker.row({"step": 1, "loss": 0.5})
+        tracker.evaluated(1, "dev", Metrics(accuracy=0.75, loss=0.4))
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "loss": 0.5},
+        {"step": 1, "dev_accuracy": 0.75, "dev_loss": 0.4},
+    ]
+
+
+def test_a_nan_is_never_written_as_a_number(tmp_path):
+    with (
+        Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker,
+        pytest.raises(ValueError, match="Out of range float"),
+    ):
+        tracker.row({"step": 1, "loss": float("nan")})
+
+
+def test_a_result_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(TypeError):
+        write_result(tmp_path, {"digest": "d", "bad": object()})
+    assert read_result(tmp_path, "d") is None
+    write_result(tmp_path, {"digest": "d", "status": "finished"})
+    assert read_result(tmp_path, "d") == {"digest": "d", "status": "finished"}
+    assert [path.name for path in tmp_path.glob("*")] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"digest": "other"}', "its digest is other, this run's is d"), ("{", "not JSON")],
+)
+def test_a_result_that_is_not_this_runs_is_refused(tmp_path, text, message):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_result(tmp_path, "d")
+
+
+def offline_runs(folder):
+    return sorted(folder.glob("wandb/offline-run-*"))
+
+
+def test_each_cell_is_a_wandb_run_of_its_own_even_in_one_process(tmp_path):
+    for name in ("a", "b"):
+        cell = tmp_path / name
+        cell.mkdir()
+        with Tracker(
+            cell, {"optimizer": {"lr": 1}}, TrackingConfig(wandb=True), name, f"id-{name}"
+        ) as tracker:
+            tracker.row({"step": 10, "loss": 0.25})
+            tracker.summarize({"test_accuracy": 0.9})
+        (run,) = offline_runs(cell)
+        assert run.name.endswith(f"id-{name}")
+        assert list(run.glob("*.wandb"))
+
+
+@pytest.mark.parametrize(
+    "tracking", [TrackingConfig(), TrackingConfig(wandb=True, mode=WandbMode.disabled)]
+)
+def test_wandb_is_left_out_when_not_wanted(tmp_path, tracking):
+    with Tracker(tmp_path, {}, tracking, "run", "id") as tracker:
+        tracker.row({"step": 1, "loss": 0.5})
+    assert not (tmp_path / "wandb").exists()

@@ -1,0 +1,171 @@
+"""The loop: what it counts, what it tells, which step it keeps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lozo_bench.config import Schedule, Select
+from lozo_bench.errors import UserError
+from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.optimizers.base import Report
+from lozo_bench.tasks.base import Encoded
+from lozo_bench.trainer import Data, Settings, Trainer, is_better, schedule_factor
+
+EXAMPLES = [Encoded(rows=((1,),), answer=((0,),), label=i % 2) for i in range(6)]
+
+
+class Counter:
+    """An optimizer that adds one to the only weight, and looks at the loss once."""
+
+    def __init__(self, X, lr=1.0):
+        self.X, self.lr, self.lrs = X, lr, []
+
+    def step(self, score):
+        loss = float(score.loss())
+        self.X["w"] += 1
+        self.lrs.append(self.lr)
+        return Report(loss, forwards=3, backwards=2, scalars={"projected_grad": 0.5})
+
+
+class Notes:
+    """An observer that writes everything down."""
+
+    def __init__(self):
+        self.rows, self.steps, self.evaluations = [], [], []
+
+    def stepped(self, row):
+        self.rows.append(dict(row))
+
+    def advanced(self, step, loss):
+        self.steps.append(step)
+
+    def evaluated(self, step, name, metrics):
+        self.evaluations.append((step, name, metrics.accuracy))
+
+
+def train(scores_at, steps=6, **changes):
+    """Train with a scorer that reads the step from the weight: scores_at(step) for each row."""
+    X = {"w": torch.zeros(())}
+    settings = Settings(
+        **{
+            "steps": steps,
+            "batch_size": 4,
+            "eval_batch_size": 4,
+            "eval_every": 2,
+            "log_every": 4,
+            "schedule": Schedule.constant,
+            "select": Select.dev_metric,
+            "seed": 0,
+        }
+        | changes
+    )
+    notes, optimizer = Notes(), Counter(X)
+    trainer = Trainer(
+        X,
+        lambda batch: torch.tensor([scores_at(float(X["w"]))] * len(batch.labels)),
+        optimizer,
+        Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], pad_id=0),
+        settings,
+        notes,
+        torch.device("cpu"),
+    )
+    return trainer.run(), notes, optimizer, X
+
+
+def confident(step):
+    """Right about class 0 at step 4 only, and least wrong about it at step 6."""
+    return [1.0, 0.0] if step == 4 else [-0.1 if step == 6 else -5.0, 0.0]
+
+
+def test_passes_examples_and_tokens_are_counted():
+    outcome, notes, _, _ = train(confident)
+    assert (outcome.forwards, outcome.backwards) == (18, 12)
+    assert outcome.tokens == 3 * (4 + 2 + 4 + 2 + 4 + 2)  # batches of 4 and 2 rows of one token
+    assert [(row["step"], row["forward_passes"], row["examples"]) for row in notes.rows] == [
+        (4, 12, 12),
+        (6, 18, 18),
+    ]
+
+
+def test_a_row_has_the_fields_of_the_file_format():
+    _, notes, _, _ = train(confident)
+    assert set(notes.rows[0]) == {
+        "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "elapsed_s",
+    }  # fmt: skip
+
+
+def test_evaluations_come_when_due_and_after_the_last_step():
+    _, notes, _, _ = train(confident, steps=5)
+    assert [(step, name) for step, name, _ in notes.evaluations] == [
+        (0, "zero_shot"),
+        (2, "dev"),
+        (4, "dev"),
+        (5, "dev"),
+        (4, "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("select", "step"), [(Select.dev_metric, 4), (Select.dev_loss, 4), (Select.last, 6)]
+)
+def test_the_chosen_step_is_the_one_tested(select, step):
+    outcome, _, _, X = train(confident, select=select)
+    assert outcome.best_step == step
+    assert float(X["w"]) == step
+    assert outcome.dev.accuracy == (1.0 if step == 4 else 0.0)
+
+
+def test_dev_loss_and_dev_accuracy_may_choose_differently():
+    def scores(step):
+        return {2: [0.1, 0.0], 4: [9.0, 0.0], 6: [0.2, 0.0]}.get(step, [-1.0, 0.0])
+
+    assert train(scores, select=Select.dev_metric)[0].best_step == 2
+    assert train(scores, select=Select.dev_loss)[0].best_step == 4
+
+
+@pytest.mark.parametrize(
+    ("select", "new", "better"),
+    [
+        (Select.dev_metric, Metrics(0.6, 9.0), True),
+        (Select.dev_metric, Metrics(0.5, 0.1), False),  # equal accuracy: the first stays
+        (Select.dev_loss, Metrics(0.1, 0.9), True),
+        (Select.dev_loss, Metrics(0.9, 1.0), False),
+        (Select.last, Metrics(0.0, 9.0), True),
+    ],
+)
+def test_better_is_strictly_better(select, new, better):
+    assert is_better(new, Metrics(accuracy=0.5, loss=1.0), select) is better
+
+
+def test_a_linear_schedule_falls_to_nothing():
+    factors = [schedule_factor(Schedule.linear, step, 4) for step in (1, 2, 3, 4)]
+    assert factors == [1.0, 0.75, 0.5, 0.25]
+    assert schedule_factor(Schedule.constant, 4, 4) == 1.0
+
+
+def test_the_schedule_sets_the_optimizers_learning_rate():
+    _, _, optimizer, _ = train(confident, steps=4, schedule=Schedule.linear)
+    assert optimizer.lrs == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do():
+    class Bad(Counter):
+        def step(self, score):
+            return score([], (1.0,)) and None
+
+    X = {"w": torch.zeros(())}
+    settings = Settings(3, 2, 2, 1, 1, Schedule.constant, Select.last, 0)
+    trainer = Trainer(
+        X,
+        lambda batch: torch.full((len(batch.labels), 2), math.nan),
+        Bad(X),
+        Data(EXAMPLES, EXAMPLES, EXAMPLES, pad_id=0),
+        settings,
+        Notes(),
+        torch.device("cpu"),
+    )
+    with pytest.raises(UserError, match=r"^step 1: the losses .* are nan; .*optimizer.lr"):
+        trainer.run()
