@@ -12,9 +12,8 @@ if not HUB:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, so that a misspelt one is an error under --strict-markers."""
-    config.addinivalue_line("markers", "hub: needs the Hugging Face hub; runs with LOZO_HUB=1")
+# Two test processes share two cores; torch's threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

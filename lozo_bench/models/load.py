@@ -6,6 +6,7 @@ implementation, which is transformers' own choice.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from lozo_bench.config import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value
@@ -93,6 +95,8 @@ def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
 
 def _load_weights(path: str, config: ModelConfig, kind: Kind) -> PreTrainedModel:
     model: PreTrainedModel
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     with reading(path):
         model, info = _CLASSES[kind].from_pretrained(
             path,
