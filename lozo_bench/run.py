@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,24 @@ from lozo_bench.explain import explain
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.models.locate import model_kind
 from lozo_bench.objectives.options import Scorer, causal_scorer, masked_scorer
+from lozo_bench.optimizers.base import Optimizer
 from lozo_bench.tasks.base import Encoded, Prompt, Source
 from lozo_bench.tasks.causal import CausalPrompt
 from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tracking import RESULT, Tracker, read_result, write_result
-from lozo_bench.trainer import Data, Outcome, Settings, Trainer
+from lozo_bench.trainer import Data, Observer, Outcome, Settings, Trainer
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination of choices: its config, typed and plain, its folder and its digest."""
+
+    config: Config
+    plain: Mapping[str, Any]
+    folder: Path
+    digest: str
 
 
 def run_and_tell(config: DictConfig, folder: Path) -> int:
@@ -59,21 +71,17 @@ def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
         UserError: bad config, bad data, a model that cannot be had, a loss that is not finite.
     """
     config, plain = typed(raw)
-    check(config)
-    if (kind := model_kind(config.model)) is not None:
-        check_prompts(config, kind)
-    identity = digest(plain)
+    cell = Cell(config, plain, folder, digest(plain))
+    _check(config)
     if config.rerun:
         (folder / RESULT).unlink(missing_ok=True)
-    elif (result := read_result(folder, identity)) is not None:
+    elif (result := read_result(folder, cell.digest)) is not None:
         log.info("already finished; rerun=true runs it again")
         return result
     began = time.perf_counter()
     source: Source = build(config.task.source, "task.source")
-    build(config.optimizer, "optimizer", {}, Draws(0))  # on no weights: only checks the options
     splits = source.splits()
     loaded = load(config.model)
-    check_prompts(config, loaded.kind)
     prompt, scorer = _prompt_and_scorer(config, loaded)
     data = Data(
         train=_encode(prompt, splits.train, "train"),
@@ -82,9 +90,16 @@ def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
         pad_id=loaded.tokenizer.pad_token_id,
     )
     X = {name: x for name, x in loaded.model.named_parameters() if x.requires_grad}
+    optimizer: Optimizer = build(config.optimizer, "optimizer", X, Draws(config.seed.value))
     _log_plan(config, loaded, X, data)
-    outcome = _train(config, plain, folder, identity, loaded, X, scorer, data)
-    result = _result(config, plain, identity, outcome, loaded.device, began)
+    provenance.reset_peak_memory(loaded.device)
+    outcome = _train(
+        cell,
+        lambda observer: Trainer(
+            X, scorer, optimizer, data, _settings(config), observer, loaded.device
+        ),
+    )
+    result = _result(cell, outcome, loaded.device, time.perf_counter() - began)
     write_result(folder, result)
     return result
 
@@ -107,7 +122,17 @@ def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     return config, by_name
 
 
+def _check(config: Config) -> None:
+    """Everything that can be found wrong before data or model are touched."""
+    check(config)
+    if (kind := model_kind(config.model)) is not None:
+        check_prompts(config, kind)
+    build(config.task.source, "task.source")
+    build(config.optimizer, "optimizer", {}, Draws(0))  # on no weights: only checks the options
+
+
 def _prompt_and_scorer(config: Config, loaded: Loaded) -> tuple[Prompt, Scorer]:
+    check_prompts(config, loaded.kind)
     task = config.task
     if loaded.kind is Kind.masked:
         assert task.template is not None
@@ -153,7 +178,7 @@ def _log_plan(config: Config, loaded: Loaded, X: Mapping[str, Tensor], data: Dat
     )
 
 
-class _Observer:
+class _FilesAndScreen:
     """Passes what the trainer tells on to the files and to the terminal."""
 
     def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
@@ -169,18 +194,8 @@ class _Observer:
         self.bar.evaluated(step, name, metrics)
 
 
-def _train(
-    config: Config,
-    plain: Mapping[str, Any],
-    folder: Path,
-    identity: str,
-    loaded: Loaded,
-    X: Mapping[str, Tensor],
-    scorer: Scorer,
-    data: Data,
-) -> Outcome:
-    optimizer = build(config.optimizer, "optimizer", X, Draws(config.seed.value))
-    settings = Settings(
+def _settings(config: Config) -> Settings:
+    return Settings(
         steps=config.steps,
         batch_size=config.batch_size,
         eval_batch_size=config.eval_batch_size,
@@ -190,42 +205,37 @@ def _train(
         select=config.task.select,
         seed=config.seed.value,
     )
-    provenance.reset_peak_memory(loaded.device)
-    name = f"{config.task.name}-{config.model.name}-{folder.name}"
+
+
+def _train(cell: Cell, trainer: Callable[[Observer], Trainer]) -> Outcome:
+    config = cell.config
+    name = f"{config.task.name}-{config.model.name}-{cell.folder.name}"
     with (
-        Tracker(folder, plain, config.tracking, name, identity) as tracker,
+        Tracker(cell.folder, cell.plain, config.tracking, name, cell.digest) as tracker,
         ProgressBar(config.steps) as bar,
     ):
-        observer = _Observer(tracker, bar)
-        outcome = Trainer(X, scorer, optimizer, data, settings, observer, loaded.device).run()
+        outcome = trainer(_FilesAndScreen(tracker, bar)).run()
         tracker.summarize({"test_accuracy": outcome.test.accuracy, "best_step": outcome.best_step})
     return outcome
 
 
-def _result(
-    config: Config,
-    plain: Mapping[str, Any],
-    identity: str,
-    outcome: Outcome,
-    device: torch.device,
-    began: float,
-) -> dict[str, Any]:
+def _result(cell: Cell, outcome: Outcome, device: torch.device, elapsed_s: float) -> dict[str, Any]:
     return {
         "status": "finished",
-        "digest": identity,
-        "config": dict(plain),
+        "digest": cell.digest,
+        "config": dict(cell.plain),
         "metrics": {
             "zero_shot": dataclasses.asdict(outcome.zero_shot),
             "dev": dataclasses.asdict(outcome.dev),
             "test": dataclasses.asdict(outcome.test),
         },
         "best_step": outcome.best_step,
-        "steps": config.steps,
+        "steps": cell.config.steps,
         "forwards": outcome.forwards,
         "backwards": outcome.backwards,
         "tokens": outcome.tokens,
         "step_ms_median": outcome.step_ms_median,
-        "elapsed_s": round(time.perf_counter() - began, 3),
+        "elapsed_s": round(elapsed_s, 3),
         "peak_memory_bytes": provenance.peak_memory_bytes(device),
         "device": provenance.device_name(device),
         "versions": provenance.versions(),

@@ -5,6 +5,7 @@ It knows neither which optimizer nor which task it holds.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,10 +167,7 @@ class Trainer:
         try:
             report = self.optimizer.step(score)
         except NonFiniteLossError as error:
-            raise UserError(
-                f"step {step}: {error}; the run stops here, its weights as after step {step - 1}. "
-                "A smaller optimizer.lr or optimizer.eps, or model.dtype=fp32, usually helps"
-            ) from error
+            raise _not_finite(step, str(error)) from error
         _synchronize(self.device)
         spent = self.spent
         spent.seconds.append(time.perf_counter() - began)
@@ -211,6 +209,8 @@ class Trainer:
             self.data.pad_id,
             self.device,
         )
+        if not math.isfinite(metrics.loss):
+            raise _not_finite(step, f"the {name} loss is {metrics.loss}")
         self.observer.evaluated(step, name, metrics)
         return metrics
 
@@ -229,6 +229,13 @@ def is_better(new: Metrics, best: Metrics, select: Select) -> bool:
     if select is Select.dev_loss:
         return new.loss < best.loss
     return True
+
+
+def _not_finite(step: int, what: str) -> UserError:
+    return UserError(
+        f"step {step}: {what}; the run stops here and its result is not written. "
+        "A smaller optimizer.lr or optimizer.eps, or model.dtype=fp32, usually helps"
+    )
 
 
 def _synchronize(device: torch.device) -> None:

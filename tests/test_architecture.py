@@ -33,7 +33,7 @@ ALLOWED = {
     },
     "run": {
         "build", "config", "console", "digest", "engine", "errors", "evaluation", "explain",
-        "models", "objectives", "provenance", "tasks", "tracking", "trainer",
+        "models", "objectives", "optimizers", "provenance", "tasks", "tracking", "trainer",
     },
     "train": {"config", "digest", "explain", "run"},
 }  # fmt: skip

@@ -154,13 +154,13 @@ def test_the_schedule_sets_the_optimizers_learning_rate():
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do():
     class Bad(Counter):
         def step(self, score):
-            return score([], (1.0,)) and None
+            return score([("w", torch.ones(()))], (1.0,)) and None
 
     X = {"w": torch.zeros(())}
     settings = Settings(3, 2, 2, 1, 1, Schedule.constant, Select.last, 0)
     trainer = Trainer(
         X,
-        lambda batch: torch.full((len(batch.labels), 2), math.nan),
+        lambda batch: torch.full((len(batch.labels), 2), math.nan if X["w"] else 0.0),
         Bad(X),
         Data(EXAMPLES, EXAMPLES, EXAMPLES, pad_id=0),
         settings,
@@ -169,3 +169,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do():
     )
     with pytest.raises(UserError, match=r"^step 1: the losses .* are nan; .*optimizer.lr"):
         trainer.run()
+
+
+def test_an_evaluation_that_is_not_finite_stops_the_run():
+    with pytest.raises(UserError, match=r"^step 0: the zero_shot loss is nan; .*optimizer\.lr"):
+        train(lambda step: [math.nan, 0.0])

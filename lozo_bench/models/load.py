@@ -96,7 +96,7 @@ def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
 def _load_weights(path: str, config: ModelConfig, kind: Kind) -> PreTrainedModel:
     model: PreTrainedModel
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with reading(path):
         model, info = _CLASSES[kind].from_pretrained(
             path,
