@@ -57,17 +57,28 @@ class Mezo:
 
 
 class _Gaussian:
-    """The direction z of step t, drawn anew each time it is iterated."""
+    """The direction z of step t, drawn anew each time it is iterated.
+
+    The group drawn last is kept, so that a model of one group is drawn once a step.
+    """
 
     def __init__(self, X: Weights, draws: Draws, t: int) -> None:
         self.X, self.draws, self.t = X, draws, t
+        self.last_group: list[str] = []
+        self.last_z: dict[str, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for group in _groups(self.X):
-            first = next(iter(group.values()))
-            shapes = {name: tuple(x.shape) for name, x in group.items()}
-            dtype = torch.promote_types(first.dtype, torch.float32)
-            yield from self.draws.normal("z", self.t, shapes, first.device, dtype).items()
+            if list(group) != self.last_group:
+                self.last_z = {}  # freed before the next group is drawn
+                self.last_group, self.last_z = list(group), self._draw(group)
+            yield from self.last_z.items()
+
+    def _draw(self, group: Weights) -> dict[str, Tensor]:
+        first = next(iter(group.values()))
+        shapes = {name: tuple(x.shape) for name, x in group.items()}
+        dtype = torch.promote_types(first.dtype, torch.float32)
+        return self.draws.normal("z", self.t, shapes, first.device, dtype)
 
 
 def _groups(X: Weights) -> Iterator[dict[str, Tensor]]:
