@@ -106,12 +106,16 @@ class SeedConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where numbers go besides the run's own files."""
+    """Where numbers go besides the run's own files.
+
+    ``name``, ``group`` and ``tags`` are wandb's; a run without a name is called after its folder.
+    """
 
     wandb: bool = False
     mode: WandbMode = WandbMode.offline
     project: str = "lozo-bench"
     entity: str | None = None
+    name: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 

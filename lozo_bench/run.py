@@ -209,7 +209,7 @@ def _settings(config: Config) -> Settings:
 
 def _train(cell: Cell, trainer: Callable[[Observer], Trainer]) -> Outcome:
     config = cell.config
-    name = f"{config.task.name}-{config.model.name}-{cell.folder.name}"
+    name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
     with (
         Tracker(cell.folder, cell.plain, config.tracking, name, cell.digest) as tracker,
         ProgressBar(config.steps) as bar,

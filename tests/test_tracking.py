@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,18 +57,42 @@ def offline_runs(folder):
     return sorted(folder.glob("wandb/offline-run-*"))
 
 
+def recorded(run):
+    """What wandb itself reads back from an offline run's folder."""
+    wandb = str(Path(sys.executable).parent / "wandb")
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--summary", "--json", str(run)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
 def test_each_cell_is_a_wandb_run_of_its_own_even_in_one_process(tmp_path):
-    for name in ("a", "b"):
+    tracking = TrackingConfig(wandb=True, group="g", tags=["a", "b"])
+    for name, loss in (("first", 0.25), ("second", 0.75)):
         cell = tmp_path / name
         cell.mkdir()
-        with Tracker(
-            cell, {"optimizer": {"lr": 1}}, TrackingConfig(wandb=True), name, f"id-{name}"
-        ) as tracker:
-            tracker.row({"step": 10, "loss": 0.25})
+        with Tracker(cell, {"optimizer": {"lr": 0.5}}, tracking, name, f"id-{name}") as tracker:
+            tracker.row({"step": 10, "loss": loss})
             tracker.summarize({"test_accuracy": 0.9})
         (run,) = offline_runs(cell)
-        assert run.name.endswith(f"id-{name}")
-        assert list(run.glob("*.wandb"))
+        record = recorded(run)
+        assert (record["name"], record["run_id"]) == (name, f"id-{name}")
+        assert (record["project"], record["tags"]) == ("lozo-bench", ["a", "b"])
+        assert record["config"] == {"optimizer": {"lr": 0.5}}
+        assert record["summary"]["loss"] == loss
+        assert record["summary"]["test_accuracy"] == 0.9
+        assert (record["state"], record["exit_code"]) == ("finished", 0)
+
+
+def test_a_failed_run_is_a_failed_wandb_run(tmp_path):
+    tracker = Tracker(tmp_path, {}, TrackingConfig(wandb=True), "bad", "id-bad")
+    with pytest.raises(RuntimeError, match="boom"), tracker:
+        raise RuntimeError("boom")
+    (run,) = offline_runs(tmp_path)
+    assert recorded(run)["exit_code"] == 1
 
 
 @pytest.mark.parametrize(
