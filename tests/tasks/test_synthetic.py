@@ -66,10 +66,10 @@ def test_rows_say_where_they_came_from() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"task": "review"}, "task.source.task: given 'review'; allowed: reviews, entailment"),
-        ({"train": 1}, "task.source.train: given 1; allowed: at least 2"),
-        ({"dev": 0}, "task.source.dev: given 0; allowed: at least 2"),
-        ({"seed": -1}, "seed.value: given -1; allowed: a whole number >= 0"),
+        ({"task": "review"}, "task: given 'review'; allowed: reviews, entailment"),
+        ({"train": 1}, "train: given 1; allowed: at least 2"),
+        ({"dev": 0}, "dev: given 0; allowed: at least 2"),
+        ({"seed": -1}, "seed: given -1; allowed: a whole number >= 0"),
     ],
 )
 def test_a_bad_argument_is_a_user_error_naming_its_key(

@@ -1,0 +1,73 @@
+"""Every YAML file there is composes; a new one is tested by existing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from lozo_bench.build import build
+from lozo_bench.config import Config, Kind, check, check_prompts
+from lozo_bench.digest import register_resolver
+from lozo_bench.engine.draws import Draws
+from lozo_bench.models.locate import model_kind
+from lozo_bench.run import typed
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+GROUPS = ("model", "task", "optimizer", "rank", "seed", "tracking", "experiment")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+IDS = [f"{group}={option}" for group, option in OPTIONS]
+
+
+def composed(*overrides):
+    ConfigStore.instance().store(name="schema", node=Config)
+    register_resolver()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)
+def test_an_option_composes_to_a_config_that_passes_every_check(group, option):
+    needed = {"local": ["model.path=embedded:tiny_opt"]}.get(option, [])
+    config, _ = typed(composed(f"{group}={option}", *needed))
+    check(config)
+    build(config.task.source, "task.source")
+    build(config.optimizer, "optimizer", {}, Draws(0))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)
+def test_an_option_begins_with_the_command_that_uses_it(group, option):
+    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    first = lines[1] if lines[0] == "# @package _global_" else lines[0]
+    assert first.startswith("# lozo-train ")
+    assert f"{group}={option}" in first
+
+
+@pytest.mark.parametrize("task", [option for group, option in OPTIONS if group == "task"])
+def test_a_task_suits_at_least_one_kind_of_model(task):
+    config, _ = typed(composed(f"task={task}"))
+    suited = [config.task.template is not None, config.task.prompt is not None]
+    assert any(suited)
+    for kind, suits in zip((Kind.masked, Kind.causal), suited, strict=True):
+        if suits:
+            check_prompts(config, kind)
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "tuned").glob("*.yaml")), ids=lambda p: p.stem)
+def test_tuned_values_are_picked_up_by_their_cell_and_beaten_by_the_command_line(path):
+    optimizer, model, task = path.stem.split("-")
+    cell = (f"optimizer={optimizer}", f"model={model}", f"task={task}")
+    tuned = OmegaConf.load(path)
+    config = composed(*cell)
+    assert config.optimizer.lr == tuned.optimizer.lr
+    assert composed(*cell, "optimizer.lr=0.125").optimizer.lr == 0.125
+    parsed, _ = typed(config)
+    check_prompts(parsed, model_kind(parsed.model))
+
+
+def test_ranks_and_seeds_can_be_any_number():
+    config = composed("rank.value=3", "seed.value=7")
+    assert (config.rank.value, config.seed.value, config.optimizer.rank) == (3, 7, 3)
