@@ -46,7 +46,10 @@ class Draws:
         for what is drawn once a period. Values are computed in float64 and rounded to ``dtype``.
         """
         blocks = {name: -(-prod(shape) // 4) for name, shape in shapes.items()}
-        values = self._blocks(role, step, blocks, torch.device(device)).to(dtype)
+        device = torch.device(device)
+        # Apple's GPUs have no float64: there, the same numbers are made on the CPU and sent over.
+        maker = torch.device("cpu") if device.type == "mps" else device
+        values = self._blocks(role, step, blocks, maker).to(dtype).to(device)
         pieces = torch.split(values, [4 * count for count in blocks.values()])
         return {
             name: piece[: prod(shape)].view(shape)
