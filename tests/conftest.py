@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 
 import pytest
 
@@ -23,3 +25,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("hub"):
             item.add_marker(pytest.mark.skip(reason="asks the Hugging Face hub; set LOZO_HUB=1"))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Run the entry point in this process: command("steps=3") -> (exit code, out, err)."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from lozo_bench import train
+
+    monkeypatch.chdir(tmp_path)
+    handlers = list(logging.root.handlers)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lozo-train", *arguments])
+        code = 0
+        try:
+            train.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            GlobalHydra.instance().clear()
+            _close_handlers_but(handlers)
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def _close_handlers_but(kept):
+    for handler in set(logging.root.handlers) - set(kept):
+        handler.close()
+    logging.root.handlers = list(kept)

@@ -1,0 +1,1 @@
+"""The parts of `scripts/pretrain_tiny.py`."""

@@ -1,0 +1,163 @@
+"""The pre-training script, and the two models of it that the package ships."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+from lozo_bench.tasks.synthetic import Synthetic
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "pretrain_tiny.py"
+EMBEDDED = ROOT / "lozo_bench" / "models" / "embedded"
+CORPUS = ROOT / ".." / "shared" / "data"
+AUTO = {"tiny_opt": AutoModelForCausalLM, "tiny_roberta": AutoModelForMaskedLM}
+LABEL_WORDS = (
+    "terrible", "great", "No", "Yes", "Maybe",
+    "Description", "Entity", "Expression", "Human", "Location", "Number",
+)  # fmt: skip
+
+sys.path.insert(0, str(SCRIPT.parent))
+from pretrain import real, synthetic  # noqa: E402
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
+    model, info = AUTO[folder.name].from_pretrained(folder, output_loading_info=True)
+    return model, info
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    done = _run("--steps", "3", "--rows", "2000", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_a_short_run_makes_a_model_that_loads_whole_with_its_head_tied(
+    made: Path, name: str
+) -> None:
+    model, info = _load(made / name)
+    assert not info["missing_keys"]
+    assert not info["mismatched_keys"]
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_a_short_run_leaves_nothing_but_its_two_models(made: Path, name: str) -> None:
+    assert sorted(path.name for path in made.iterdir()) == ["tiny_opt", "tiny_roberta"]
+    assert "python scripts/pretrain_tiny.py --steps 3" in (made / name / "README.md").read_text()
+
+
+def test_the_same_command_makes_the_same_weights(made: Path, tmp_path: Path) -> None:
+    arguments = ("--kind", "masked", "--steps", "3", "--rows", "2000", "--out", str(tmp_path))
+    assert _run(*arguments).returncode == 0
+    again = (tmp_path / "tiny_roberta" / "model.safetensors").read_bytes()
+    assert again == (made / "tiny_roberta" / "model.safetensors").read_bytes()
+
+
+def test_real_text_without_an_output_folder_is_refused_in_one_line() -> None:
+    done = _run("--corpus", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr == "--corpus needs --out: that model stays out of the repository\n"
+
+
+def test_a_corpus_folder_without_the_data_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = _run("--corpus", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_an_embedded_model_loads_whole_is_tied_and_at_most_four_megabytes(name: str) -> None:
+    model, info = _load(EMBEDDED / name)
+    assert not info["missing_keys"]
+    assert not info["mismatched_keys"]
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert (EMBEDDED / name / "model.safetensors").stat().st_size <= 4_000_000
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_every_label_word_is_one_token_of_an_embedded_tokenizer(name: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / name)
+    for word in LABEL_WORDS:
+        assert len(tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1, word
+
+
+def test_the_embedded_opt_begins_every_text_with_id_zero() -> None:
+    for extra in ({}, {"bos_token": "<s>"}):
+        tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "tiny_opt", **extra)
+        assert tokenizer("The plot").input_ids[0] == tokenizer.bos_token_id == 0
+        assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (1, 2, 3)
+
+
+def test_the_embedded_roberta_encloses_every_text_and_knows_its_mask() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "tiny_roberta")
+    ids = tokenizer("It was<mask>.").input_ids
+    assert (ids[0], ids[-1]) == (0, 2)
+    assert ids.count(tokenizer.mask_token_id) == 1
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_pretraining_says_no_label_word_of_fine_tuning_and_no_sentence_of_a_split(
+    kind: str,
+) -> None:
+    rows = synthetic.rows(kind, 20_000, seed=0)
+    assert not {row.answer.strip() for row in rows} & set(LABEL_WORDS)
+    splits = Synthetic("reviews", train=1000, dev=500, test=500, seed=0).splits()
+    held = {row.fields["sentence"] for row in splits.train + splits.dev + splits.test}
+    leads = (" It was", " Overall it was", " We found it", " It was great.", " It was terrible.")
+    seen = {row.before.removesuffix(lead) for row in rows for lead in leads}
+    assert not seen & held
+
+
+def test_a_label_word_beside_a_review_in_pretraining_says_nothing_of_its_class() -> None:
+    texts = [row.text for row in synthetic.rows("causal", 60_000, seed=0) if not row.answer]
+    shares = []
+    for verbs in (("loved", "enjoyed", "admired", "liked"), ("hated", "disliked", "resented")):
+        single = [t for t in texts if any(t.startswith(f"I {verb} the") for verb in verbs)]
+        single = [t for t in single if " but " not in t and ", " not in t and " It was " in t]
+        assert len(single) > 30
+        shares.append(sum(text.endswith("It was great.") for text in single) / len(single))
+    assert abs(shares[0] - shares[1]) < 0.25
+
+
+def test_a_held_out_text_bars_its_copies_and_a_run_of_six_words_but_not_of_five() -> None:
+    kept = real.HeldOut()
+    kept.add("The quick brown fox jumps over a dog.")
+    kept.add("hip")
+    assert kept.touches("the quick  brown fox jumps over a DOG")
+    assert kept.touches("then quick brown fox jumps over a log")
+    assert not kept.touches("then quick brown fox jumps over the log")
+    assert kept.touches("Hip!")
+    assert not kept.touches("hip and funny")
+
+
+def test_no_row_kept_for_testing_is_in_the_real_pretraining_text() -> None:
+    if not CORPUS.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    rows = real.rows(CORPUS, "masked", seed=0)
+    trained = {row.before.removesuffix(" It was").strip() for row in rows}
+    for name in ("512-42/train", "512-42/dev", "16-13/train", "16-21/dev", "16-42/test"):
+        lines = (CORPUS / "kshot" / "SST-2" / f"{name}.tsv").read_text().splitlines()[1:]
+        assert lines
+        assert not trained & {line.split("\t")[0].strip() for line in lines}
+    words = {row.answer.strip() for row in rows}
+    assert not words & {*LABEL_WORDS, "bad", "okay", "good"}

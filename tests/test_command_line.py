@@ -1,0 +1,129 @@
+"""The command as a user types it: what it prints, what it exits with, what it refuses.
+
+Every bad config is one clear line on standard error, exit code 2, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BAD_CONFIGS = {
+    "unknown key": (["stepz=3"], "stepz: no such key (did you mean 'steps'?)"),
+    "unknown key in a group": (["model.pth=x"], "model.pth: no such key (did you mean 'path'?)"),
+    "unknown key, appended": (["+optimizer.foo=1"], "optimizer.foo: no such key"),
+    "unknown key, appended to a typed group": (["+model.foo=1"], "model.foo: no such key"),
+    "unknown option": (
+        ["optimizer=lozoo"],
+        "optimizer=lozoo: no such option (did you mean 'lozo'?); there are: adamw, lozo, lozo_m",
+    ),
+    "unknown group": (["optimzer=lozo"], "optimzer: no such key (did you mean 'optimizer'?)"),
+    "wrong type": (["steps=abc"], "steps: given 'abc'; allowed: a whole number"),
+    "wrong type of a group's value": (
+        ["rank.value=2.5"],
+        "rank.value: given '2.5'; allowed: a whole number",
+    ),
+    "wrong type of an optimizer's value": (
+        ["optimizer.lr=abc"],
+        "optimizer.lr: given 'abc'; allowed: a number",
+    ),
+    "not one of the choices": (
+        ["model.dtype=float17"],
+        "model.dtype: given 'float17'; allowed: one of fp32, bf16, fp16",
+    ),
+    "not one of an optimizer's choices": (
+        ["optimizer.scale=papr"],
+        "optimizer.scale: given 'papr'; allowed: one of paper, reference",
+    ),
+    "rank 0": (["rank.value=0"], "rank.value: given 0; allowed: a whole number >= 1"),
+    "eps not positive": (["optimizer.eps=0"], "optimizer.eps: given 0; allowed: a number > 0"),
+    "nu below 1": (["optimizer.nu=0"], "optimizer.nu: given 0; allowed: a whole number >= 1"),
+    "a number as a group's option": (
+        ["rank=4"],
+        "rank=4: a group's options are names, not numbers: rank=r4, or rank.value=4",
+    ),
+    "seed as a number": (
+        ["seed=7"],
+        "seed=7: a group's options are names, not numbers: seed=s7, or seed.value=7",
+    ),
+    "a causal-only task on a masked model": (
+        ["model=tiny_roberta", "task=sst2"],
+        "task=sst2: a task for causal models only, and model=tiny_roberta is masked",
+    ),
+    "a masked-only task on a causal model": (
+        ["task=sst2_kshot"],
+        "task=sst2_kshot: a task for masked models only, and model=tiny_opt is causal",
+    ),
+    "a model path that was not given": (["model=local"], "model.path: missing; give model.path="),
+    "a model path that leads nowhere": (
+        ["model=local", "model.path=/no/such/folder"],
+        "model.path: given '/no/such/folder'",
+    ),
+    "a data folder that is not there": (
+        ["model=tiny_roberta", "task=sst2_kshot", "task.data_dir=/no/such/data"],
+        "/no/such/data",
+    ),
+    "a class that is not ours": (
+        ["optimizer._target_=os.system"],
+        "optimizer._target_: given 'os.system'; allowed: a class of this package",
+    ),
+    "an interpolation to nowhere": (["optimizer.rank=${nope}"], "nope"),
+    "an override that cannot be read": (["optimizer.lr=[1"], "cannot read the override"),
+    "a list without -m": (["seed=s0,s1"], "add --multirun to your command line"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONFIGS)
+def test_a_bad_config_is_one_line_and_exit_code_2(command, name, monkeypatch):
+    arguments, said = BAD_CONFIGS[name]
+    monkeypatch.setattr("lozo_bench.models.load.load", lambda config: pytest.fail("model loaded"))
+    code, out, err = command("tracking=files", *arguments)
+    assert code == 2, (out, err)
+    assert out == ""
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_the_resolved_config_is_printed_without_a_run(command):
+    code, out, _ = command("--cfg", "job", "--resolve", "rank.value=3", "seed=s42")
+    assert code == 0
+    assert "rank: 3" in out
+    assert "value: 42" in out
+    assert not Path("outputs").exists()
+
+
+def test_help_shows_groups_options_and_examples(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    assert "optimizer: adamw, lozo, lozo_m, mezo" in out
+    assert "lozo-train -m optimizer=lozo,adamw seed=s0,s1,s2" in out
+
+
+@pytest.mark.parametrize("start", [["-m", "lozo_bench.train"], None])
+def test_both_commands_find_conf_from_any_folder(start, tmp_path):
+    script = [str(Path(sys.executable).parent / "lozo-train")]
+    program = script if start is None else [sys.executable, *start]
+    done = subprocess.run(
+        [*program, "--cfg", "job", "-p", "optimizer"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "lozo_bench.optimizers.lozo.Lozo" in done.stdout
+
+
+def test_tab_completion_offers_options(tmp_path):
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lozo-train"), "-sc", "query=bash"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COMP_LINE": "lozo-train optimizer=", "COMP_POINT": "21", "PATH": "/usr/bin:/bin"},
+    )
+    assert "optimizer=lozo" in done.stdout
