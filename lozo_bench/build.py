@@ -45,13 +45,17 @@ def _target(name: object, key: str) -> Any:
         target = getattr(importlib.import_module(module_name), class_name)
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(f"{key}._target_: there is no {name}: {error}") from error
-    if not inspect.isclass(target):
-        raise bad_value(f"{key}._target_", name, "a class of this package")
+    if not inspect.isclass(target) or getattr(target, "_is_protocol", False):
+        raise bad_value(f"{key}._target_", name, "a class of this package that can be made")
     return target
 
 
 def _check_options(target: Any, options: Mapping[str, Any], key: str, given: int) -> None:
-    hints = typing.get_type_hints(target.__init__)
+    try:
+        hints = typing.get_type_hints(target.__init__)
+    except NameError as error:
+        allowed = "a class that is made from config values"
+        raise bad_value(f"{key}._target_", target.__qualname__, allowed) from error
     parameters = dict(list(inspect.signature(target).parameters.items())[given:])
     for name, value in options.items():
         if name not in parameters:
@@ -92,5 +96,11 @@ def describe(hint: Any) -> str:
         return f"a list of {describe(arguments[0])}"
     if origin in (dict, Mapping):
         return f"a mapping of names to {describe(arguments[1])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names = {
+        Any: "anything",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+    }
     return names.get(hint, "null" if hint is types.NoneType else str(hint))

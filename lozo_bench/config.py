@@ -159,6 +159,7 @@ def check_keys(plain: Mapping[str, Any], schema: Any = Config, node: str = "") -
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PROJECT = re.compile(r"[^/\\#?%:]{1,128}")  # what wandb takes
 
 
 def check(config: Config) -> None:
@@ -188,6 +189,8 @@ def check(config: Config) -> None:
     }.items():
         if not _NAME.fullmatch(name):
             raise bad_value(key, name, "letters, digits, '.', '_' and '-': it names a folder")
+    if not _PROJECT.fullmatch(config.tracking.project):
+        raise bad_value("tracking.project", config.tracking.project, r"a name without / \ # ? % :")
 
 
 def check_prompts(config: Config, kind: Kind) -> None:
@@ -209,6 +212,10 @@ def check_prompts(config: Config, kind: Kind) -> None:
     if len(words) < 2:
         key = "task.label_words" if kind is Kind.masked else "task.options"
         raise bad_value(key, words, "at least two, one for each class")
+    labels = task.source.get("labels")
+    if labels is not None and len(labels) != len(words):
+        key = "task.label_words" if kind is Kind.masked else "task.options"
+        raise bad_value(key, words, f"as many as task.source.labels, which are {labels}")
     if len(set(words)) < len(words):
         key = "task.label_words" if kind is Kind.masked else "task.options"
         raise bad_value(key, words, "words that differ from each other")

@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lozo_bench.models.locate import EMBEDDED, PREFIX
+
 _NOT_PART_OF_A_RESULT = {
     "hydra",
     "tracking",
@@ -23,11 +25,15 @@ _NOT_PART_OF_A_RESULT = {
 _PATHS = {"model.path", "task.data_dir", "task.source.data_dir", "task.source.full_dir"}
 
 
+_READ_WHOLE_BYTES = 16 * 2**20
+
+
 def digest(config: Mapping[str, Any]) -> str:
     """Eight hex digits, the same for equal results from every launcher, folder and process.
 
-    Directories count by their absolute path, so that one relative name used from two working
-    directories is not taken for the same data.
+    A folder of data or of a model counts by where it is and by what is in it, so that a run is not
+    taken for finished after its data changed. Files above 16 MiB (a large model's weights) count
+    by name and size only. 1 and 1.0 are one number.
     """
     told = json.dumps(_identity(config, ""), sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
@@ -41,9 +47,35 @@ def _identity(node: Any, key: str) -> Any:
             for name, child in children.items()
             if child not in _NOT_PART_OF_A_RESULT
         }
-    if key in _PATHS and isinstance(node, str) and Path(node).expanduser().is_dir():
-        return str(Path(node).expanduser().resolve())
+    if isinstance(node, list):
+        return [_identity(item, f"{key}[]") for item in node]
+    if isinstance(node, int) and not isinstance(node, bool) and abs(node) < 2**53:
+        return float(node)
+    if key in _PATHS and isinstance(node, str):
+        return _place(node)
     return node
+
+
+def _place(path: str) -> Any:
+    """A folder's identity; the path itself where there is no folder, as for a name on the hub."""
+    if path.startswith(PREFIX):
+        folder, name = EMBEDDED / path.removeprefix(PREFIX), path
+    else:
+        folder = Path(path).expanduser().resolve()
+        name = str(folder)
+    return [name, _contents(folder)] if folder.is_dir() else path
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return {file.name: _file_identity(file) for file in files}
+
+
+def _file_identity(file: Path) -> str:
+    size = file.stat().st_size
+    if size > _READ_WHOLE_BYTES:
+        return f"{size} bytes"
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
 def register_resolver() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
+import yaml
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -30,6 +31,9 @@ from omegaconf.errors import (
 from lozo_bench.build import describe
 from lozo_bench.config import Config
 from lozo_bench.errors import UserError, bad_value, did_you_mean
+
+_GROUPS = ("model", "task", "optimizer", "rank", "seed", "tracking", "experiment")
+_OPEN_NODES = ("optimizer", "task.source")
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
@@ -50,6 +54,10 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
         return _line(f"{error.full_key}: {error}" if error.full_key else str(error))
     if isinstance(error, HydraException):
         return _line(str(error))
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return _line(f"a YAML file of the config cannot be read: {error}")
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; choose another place or make room for it"
     if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
         return _number_as_option(arguments)
     return None
@@ -76,7 +84,9 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
         known = []
     where = f"{node} has" if node else "there are"
     listed = f"; {where}: {', '.join(known)}" if known else ""
-    return f"{key}: no such key{did_you_mean(name, known)}{listed}"
+    # An option that a class takes and its YAML file leaves out is real, but unknown to Hydra.
+    append = "; + in front sets one that the YAML leaves out" if node in _OPEN_NODES else ""
+    return f"{key}: no such key{did_you_mean(name, known)}{listed}{append}"
 
 
 def _missing_option(error: MissingConfigException) -> str:
@@ -100,9 +110,9 @@ def _number_as_option(arguments: Sequence[str]) -> str:
                 f"{argument}: a group's options are names, not numbers: "
                 f"{group}={group[0]}{value}, or {group}.value={value} for any number"
             )
-        if value and not re.search(r"[A-Za-z]", value):
-            return f"{argument}: a group's options are names, not numbers; see lozo-train --help"
-    return "a group's options are names, not numbers; see lozo-train --help"
+        if group in _GROUPS and (value == "null" or not re.search("[A-Za-z]", value)):
+            return f"{argument}: no such option; lozo-train --help lists the options of {group}"
+    return "an option of a group is a name; lozo-train --help lists them"
 
 
 def _allowed(key: str) -> str | None:

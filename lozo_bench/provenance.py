@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import resource
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,15 +45,26 @@ def device_name(device: torch.device) -> str:
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
+_RESET_PEAK = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
 def reset_peak_memory(device: torch.device) -> None:
-    """Start measuring anew, where the device can; a CPU process cannot."""
+    """Start measuring anew, so that a cell of a sweep does not report an earlier cell's peak.
+
+    On a CPU this is possible on Linux only; elsewhere the peak is that of the whole process.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    elif _RESET_PEAK.exists():
+        _RESET_PEAK.write_text("5")  # resets VmHWM, see proc(5)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Most bytes held: allocated on the GPU, or resident in the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if _STATUS.exists():
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes

@@ -189,8 +189,8 @@ class _FilesAndScreen:
         self.tracker.row(row)
         self.bar.row(row)
 
-    def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
-        self.tracker.evaluated(step, name, metrics)
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        self.tracker.evaluated(step, name, metrics, forward_passes)
         self.bar.evaluated(step, name, metrics)
 
 

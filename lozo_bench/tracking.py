@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -53,9 +54,16 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.log(dict(row))
 
-    def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
-        """A line for an evaluation: ``{"step": 100, "dev_accuracy": 0.9, "dev_loss": 0.3}``."""
-        self.row({"step": step, f"{name}_accuracy": metrics.accuracy, f"{name}_loss": metrics.loss})
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """A line for an evaluation: step, forward_passes, and NAME_accuracy and NAME_loss."""
+        self.row(
+            {
+                "step": step,
+                "forward_passes": forward_passes,
+                f"{name}_accuracy": metrics.accuracy,
+                f"{name}_loss": metrics.loss,
+            }
+        )
 
     def summarize(self, summary: Mapping[str, float]) -> None:
         """The run's final numbers, shown by wandb in its table of runs."""
@@ -77,13 +85,13 @@ def _start_wandb(
             group=tracking.group,
             name=name,
             tags=tracking.tags,
-            id=run_id,
+            # The digest, findable, and the time: another sweep or a rerun is another run.
+            id=f"{run_id}-{time.time_ns() // 10**6:x}",
             dir=folder,
             config=dict(config),
             mode=tracking.mode.value,
             # A sweep runs many cells in one process: each must be a run of its own.
             reinit="finish_previous",
-            resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
         )
     except wandb.Error as error:
@@ -116,12 +124,15 @@ def read_result(folder: Path, digest: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result: Any = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON ({error}); run again with rerun=true") from error
-    if result.get("digest") != digest:
+    if not isinstance(result, dict) or not {"status", "digest", "metrics"} <= set(result):
+        raise UserError(f"{path}: not a run's result; run again with rerun=true")
+    if result["digest"] != digest:
         raise UserError(
-            f"{path}: its digest is {result.get('digest')}, this run's is {digest}; "
+            f"{path}: its digest is {result['digest']}, this run's is {digest}; "
             "move the folder away or run again with rerun=true"
         )
-    return result
+    finished: dict[str, Any] = result
+    return finished

@@ -34,8 +34,8 @@ class Observer(Protocol):
     def advanced(self, step: int, loss: float) -> None:
         """A step was made; called after every step."""
 
-    def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
-        """A set was evaluated: ``zero_shot``, ``dev`` or ``test``."""
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """A set was evaluated: ``zero_shot``, ``dev`` or ``test``, after so many passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class Trainer:
         )
         if not math.isfinite(metrics.loss):
             raise _not_finite(step, f"the {name} loss is {metrics.loss}")
-        self.observer.evaluated(step, name, metrics)
+        self.observer.evaluated(step, name, metrics, self.spent.forwards)
         return metrics
 
 

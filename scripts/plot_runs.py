@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="searched for metrics.jsonl")
+    parser.add_argument("folders", nargs="+", type=Path, help="searched for result.json")
     parser.add_argument("--out", type=Path, required=True, help="a .png, .svg or .pdf file")
     args = parser.parse_args()
-    runs = sorted(path.parent for folder in args.folders for path in folder.rglob("metrics.jsonl"))
+    runs = sorted(path.parent for folder in args.folders for path in folder.rglob("result.json"))
     if not runs:
-        print(f"no metrics.jsonl below {', '.join(map(str, args.folders))}", file=sys.stderr)
+        print(f"no result.json below {', '.join(map(str, args.folders))}", file=sys.stderr)
         return 2
     draw(runs, args.out)
     print(args.out)
@@ -43,29 +44,66 @@ def draw(runs: list[Path], out: Path) -> None:
     """One picture of all ``runs``."""
     losses: dict[str, list[Curve]] = defaultdict(list)
     accuracies: dict[str, list[Curve]] = defaultdict(list)
-    for run in runs:
-        label = f"{run.parent.parent.name}: {run.name.split('-')[0]}"
+    for label, run in zip(labels(runs), runs, strict=True):
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        losses[label].append(
-            [(row["forward_passes"], row["loss"]) for row in rows if "loss" in row]
-        )
-        accuracies[label].append(_dev_curve(rows))
+        losses[label].append(_curve(rows, "loss"))
+        accuracies[label].append(_curve(rows, "dev_accuracy"))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     _panel(left, losses, "training loss")
     _panel(right, accuracies, "dev accuracy")
-    right.legend(frameon=False)
+    right.legend(frameon=False, fontsize="small")
     figure.savefig(out, dpi=120)
     pyplot.close(figure)
 
 
-def _dev_curve(rows: list[dict[str, Any]]) -> Curve:
-    """Dev accuracy against the passes spent when it was measured."""
-    passes, curve = 0.0, []
-    for row in rows:
-        passes = row.get("forward_passes", passes)
-        if "dev_accuracy" in row:
-            curve.append((passes, row["dev_accuracy"]))
-    return curve
+def labels(runs: list[Path]) -> list[str]:
+    """A name for each run: its optimizer, and what else differs among that optimizer's runs.
+
+    Seeds do not count.
+    """
+    options = [_options(run) for run in runs]
+    names = [run.name.split("-")[0] for run in runs]
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for name, told in zip(names, options, strict=True):
+        for key, value in told.items():
+            values[name, key].add(value)
+    return [
+        " ".join(
+            [name]
+            + [
+                f"{key.removeprefix('optimizer.')}={value}"
+                for key, value in told.items()
+                if len(values[name, key]) > 1
+            ]
+        )
+        for name, told in zip(names, options, strict=True)
+    ]
+
+
+def _options(run: Path) -> dict[str, str]:
+    """The config of a run, flat, without seeds and without what says nothing of the method."""
+    config = json.loads((run / "result.json").read_text())["config"]
+    return {key: str(value) for key, value in _flat(config, "") if not _untold(key)}
+
+
+def _untold(key: str) -> bool:
+    return (
+        "seed" in key
+        or key.startswith("tracking.")
+        or key in ("sweep", "rerun", "log_every", "optimizer.rank")
+    )
+
+
+def _flat(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield key, node
+        return
+    for name, child in node.items():
+        yield from _flat(child, f"{key}.{name}".lstrip("."))
+
+
+def _curve(rows: list[dict[str, Any]], name: str) -> Curve:
+    return [(row["forward_passes"], row[name]) for row in rows if name in row]
 
 
 def _panel(axes: Any, curves: dict[str, list[Curve]], title: str) -> None:

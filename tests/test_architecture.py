@@ -16,7 +16,7 @@ ALLOWED = {
     "errors": set(),
     "config": {"errors"},
     "build": {"errors"},
-    "digest": set(),
+    "digest": {"models"},
     "explain": {"build", "config", "errors"},
     "provenance": set(),
     "engine": {"errors"},

@@ -72,6 +72,25 @@ BAD_CONFIGS = {
     ),
     "an interpolation to nowhere": (["optimizer.rank=${nope}"], "nope"),
     "an override that cannot be read": (["optimizer.lr=[1"], "cannot read the override"),
+    "a number blamed on the right argument": (["steps=100", "rank=3"], "rank=3: a group's options"),
+    "a group set to nothing": (["steps=2", "model=null"], "model=null: no such option"),
+    "more options than labels": (
+        ["task=sst2", "task.options=[' a',' b',' c']"],
+        "task.options: given [' a', ' b', ' c']; allowed: as many as task.source.labels",
+    ),
+    "a learning rate that is no number": (
+        ["optimizer.lr=inf"],
+        "optimizer.lr: given inf; allowed: a number >= 0",
+    ),
+    "a class that cannot be made": (
+        ["optimizer._target_=lozo_bench.optimizers.base.Optimizer"],
+        "allowed: a class of this package that can be made",
+    ),
+    "a folder that cannot be made": (["hydra.run.dir=/proc/none"], "/proc/none: "),
+    "an option that the YAML leaves out": (
+        ["optimizer.betta=1"],
+        "+ in front sets one that the YAML leaves out",
+    ),
     "a list without -m": (["seed=s0,s1"], "add --multirun to your command line"),
 }
 
@@ -79,13 +98,30 @@ BAD_CONFIGS = {
 @pytest.mark.parametrize("name", BAD_CONFIGS)
 def test_a_bad_config_is_one_line_and_exit_code_2(command, name, monkeypatch):
     arguments, said = BAD_CONFIGS[name]
-    monkeypatch.setattr("lozo_bench.models.load.load", lambda config: pytest.fail("model loaded"))
+    monkeypatch.setattr("lozo_bench.run.load", lambda config: pytest.fail("model loaded"))
     code, out, err = command("tracking=files", *arguments)
     assert code == 2, (out, err)
     assert out == ""
     assert said in err
     assert len(err.splitlines()) == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"lr: [1\n", "a YAML file of the config cannot be read"),
+        (b"lr: 1\nlr: 2\n", "duplicate key lr"),
+        (b"lr: caf\xe9\n", "a YAML file of the config cannot be read"),
+    ],
+)
+def test_a_yaml_file_that_cannot_be_read_is_one_line(command, tmp_path, text, said):
+    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
+    (tmp_path / "mine" / "optimizer" / "odd.yaml").write_bytes(text)
+    code, _, err = command("--config-dir", str(tmp_path / "mine"), "optimizer=odd")
+    assert code == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
 
 
 def test_the_resolved_config_is_printed_without_a_run(command):

@@ -11,6 +11,7 @@ from lozo_bench.config import (
     RankConfig,
     SeedConfig,
     TaskConfig,
+    TrackingConfig,
     check,
     check_prompts,
 )
@@ -38,6 +39,10 @@ def test_a_sound_config_passes():
         ({"batch_size": -4}, "batch_size: given -4; allowed: a whole number >= 1"),
         ({"eval_every": 0}, "eval_every: given 0; allowed: a whole number >= 1"),
         (
+            {"tracking": TrackingConfig(project="a/b")},
+            "tracking.project: given 'a/b'; allowed: a name without / \\ # ? % :",
+        ),
+        (
             {"sweep": "../up"},
             "sweep: given '../up'; allowed: letters, digits, '.', '_' and '-': it names a folder",
         ),
@@ -62,6 +67,11 @@ def test_a_value_out_of_range_is_one_line(changes, message):
             TaskConfig(name="t", prompt="x", options=[" a"]),
             Kind.causal,
             "task.options: given [' a']; allowed: at least two, one for each class",
+        ),
+        (
+            TaskConfig(name="t", prompt="x", options=[" a", " b"], source={"labels": ["0"]}),
+            Kind.causal,
+            "task.options: given [' a', ' b']; allowed: as many as task.source.labels, which are",
         ),
         (
             TaskConfig(name="t", template="*mask*", label_words=["a", "a"]),

@@ -30,7 +30,7 @@ def changed(node, **values):
 
 def test_the_digest_is_written_down():
     """Another value would run every finished cell of every user again."""
-    assert digest(BASE) == "cf57c066"
+    assert digest(BASE) == "d2c43647"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,28 @@ def test_what_changes_the_result_changes_the_digest(other):
 )
 def test_what_does_not_change_the_result_does_not(other):
     assert digest(other) == digest(BASE)
+
+
+def test_one_and_one_point_zero_are_the_same_number():
+    assert digest(changed("optimizer", lr=1)) == digest(changed("optimizer", lr=1.0))
+    assert digest(changed("optimizer", lr=True)) != digest(changed("optimizer", lr=1))
+
+
+def test_data_that_changed_is_other_data(tmp_path):
+    (tmp_path / "train.tsv").write_text("fine film\t1\n")
+    before = digest(changed("task", data_dir=str(tmp_path)))
+    assert digest(changed("task", data_dir=str(tmp_path))) == before
+    (tmp_path / "train.tsv").write_text("fine film\t0\n")
+    assert digest(changed("task", data_dir=str(tmp_path))) != before
+
+
+def test_an_embedded_model_counts_by_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("lozo_bench.digest.EMBEDDED", tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"first")
+    before = digest(BASE)
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"other")
+    assert digest(BASE) != before
 
 
 def test_a_directory_counts_by_where_it_is(tmp_path, monkeypatch):

@@ -18,11 +18,11 @@ from lozo_bench.tracking import Tracker, read_result, write_result
 def test_rows_and_evaluations_are_lines_of_json_as_soon_as_they_are_told(tmp_path):
     with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker:
         tracker.row({"step": 1, "loss": 0.5})
-        tracker.evaluated(1, "dev", Metrics(accuracy=0.75, loss=0.4))
+        tracker.evaluated(1, "dev", Metrics(accuracy=0.75, loss=0.4), forward_passes=2)
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"step": 1, "loss": 0.5},
-        {"step": 1, "dev_accuracy": 0.75, "dev_loss": 0.4},
+        {"step": 1, "forward_passes": 2, "dev_accuracy": 0.75, "dev_loss": 0.4},
     ]
 
 
@@ -38,14 +38,23 @@ def test_a_result_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_result(tmp_path, {"digest": "d", "bad": object()})
     assert read_result(tmp_path, "d") is None
-    write_result(tmp_path, {"digest": "d", "status": "finished"})
-    assert read_result(tmp_path, "d") == {"digest": "d", "status": "finished"}
+    result = {"digest": "d", "status": "finished", "metrics": {}}
+    write_result(tmp_path, result)
+    assert read_result(tmp_path, "d") == result
     assert [path.name for path in tmp_path.glob("*")] == ["result.json"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('{"digest": "other"}', "its digest is other, this run's is d"), ("{", "not JSON")],
+    [
+        (
+            '{"digest": "other", "status": "finished", "metrics": {}}',
+            "its digest is other, this run's is d",
+        ),
+        ("{", "not JSON"),
+        ("null", "not a run's result"),
+        ('{"digest": "d", "status": "finished"}', "not a run's result"),
+    ],
 )
 def test_a_result_that_is_not_this_runs_is_refused(tmp_path, text, message):
     (tmp_path / "result.json").write_text(text)
@@ -79,7 +88,8 @@ def test_each_cell_is_a_wandb_run_of_its_own_even_in_one_process(tmp_path):
             tracker.summarize({"test_accuracy": 0.9})
         (run,) = offline_runs(cell)
         record = recorded(run)
-        assert (record["name"], record["run_id"]) == (name, f"id-{name}")
+        assert record["name"] == name
+        assert record["run_id"].startswith(f"id-{name}-")
         assert (record["project"], record["tags"]) == ("lozo-bench", ["a", "b"])
         assert record["config"] == {"optimizer": {"lr": 0.5}}
         assert record["summary"]["loss"] == loss

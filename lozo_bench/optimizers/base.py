@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,8 +48,8 @@ class Optimizer(Protocol):
 
 
 def check_positive(key: str, value: float) -> None:
-    """Raise BadValueError unless ``value`` > 0."""
-    if not value > 0:
+    """Raise BadValueError unless ``value`` > 0 and finite."""
+    if not 0 < value < math.inf:
         raise bad_value(key, value, "a number > 0")
 
 
@@ -59,8 +60,8 @@ def check_fraction(key: str, value: float) -> None:
 
 
 def check_not_negative(key: str, value: float) -> None:
-    """Raise BadValueError unless ``value`` >= 0."""
-    if not value >= 0:
+    """Raise BadValueError unless ``value`` >= 0 and finite."""
+    if not 0 <= value < math.inf:
         raise bad_value(key, value, "a number >= 0")
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lozo_bench.engine.draws import Draws, Shapes
 from lozo_bench.engine.in_place import Direction, LowRank
+from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import Weights
 
 Factors = dict[str, Tensor]
@@ -39,6 +40,9 @@ class LowRankDirections:
     ) -> None:
         self.draws, self.nu, self.bug = draws, nu, replicate_boundary_bug
         matrices = {name: x for name, x in X.items() if x.ndim >= 2}
+        largest = max((max(x.shape[0], x[0].numel()) for x in matrices.values()), default=rank)
+        if rank > largest:
+            raise bad_value("rank", rank, f"at most {largest}, the longest side of a matrix here")
         self.U_shapes = {name: (x.shape[0], rank) for name, x in matrices.items()}
         self.V_shapes = {name: (x[0].numel(), rank) for name, x in matrices.items()}
         self.z_shapes = {name: tuple(x.shape) for name, x in X.items() if x.ndim < 2}

@@ -116,9 +116,9 @@ class LozoM:
         overlap = N @ (V_old.T @ V)
         if self.projection == "over_n":
             return overlap / V.shape[0]
-        gram = V.T @ V
-        exact: Tensor = torch.linalg.solve(gram, overlap, left=False)
-        return exact
+        # The pseudo-inverse, because V^T V is singular where the rank exceeds a matrix's side.
+        inverse: Tensor = torch.linalg.pinv(V.T @ V, hermitian=True)
+        return overlap @ inverse
 
     def _correction(self, steps: int) -> float:
         return 1 / (1 - self.beta**steps) if self.bias_correction else 1.0

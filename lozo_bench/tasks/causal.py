@@ -79,6 +79,8 @@ class CausalPrompt:
         answer = [n for n, (first, last) in enumerate(spans) if last > max(first, len(start))]
         if not answer:
             raise bad_data(where, f"the option {option!r} of task.options has no token of its own")
+        if answer[0] == 0:
+            raise bad_data(where, "the prompt is empty, and the tokenizer adds no first token")
         return self._truncate(ids, answer, where)
 
     def _truncate(
@@ -88,11 +90,12 @@ class CausalPrompt:
         if excess <= 0:
             return tuple(ids), tuple(answer)
         kept = int(ids[0] == self._tokenizer.bos_token_id)
-        if answer[0] - excess < kept:
+        # A model predicts tokens from those before them: the row's first token has no score.
+        if answer[0] - excess < max(kept, 1):
             raise bad_data(
                 where,
-                f"an option of task.options needs {len(ids) - answer[0] + kept} tokens, and "
-                f"task.max_length is {self._max_length}; raise it",
+                f"an option of task.options needs {len(ids) - answer[0] + max(kept, 1)} tokens, "
+                f"and task.max_length is {self._max_length}; raise it",
             )
         row = (*ids[:kept], *ids[kept + excess :])
         return row, tuple(position - excess for position in answer)

@@ -8,6 +8,7 @@ from toys import cosine, quadratic, run, two_layers
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlaceScore
+from lozo_bench.errors import UserError
 from lozo_bench.optimizers.lozo import Lozo
 
 
@@ -124,6 +125,13 @@ def test_a5_resampling_every_step_learns_as_fast_as_every_fifty_unless_the_bug_i
     assert fixed < 0.6
     assert fixed < 1.1 * lazy
     assert astray > 1.0
+
+
+def test_a_rank_above_every_side_of_every_matrix_is_refused():
+    X = {"w": torch.zeros(3, 5), "b": torch.zeros(9)}
+    Lozo(X, Draws(0), lr=1.0, eps=1.0, rank=5, nu=1)
+    with pytest.raises(UserError, match=r"^rank: given 6; allowed: at most 5"):
+        Lozo(X, Draws(0), lr=1.0, eps=1.0, rank=6, nu=1)
 
 
 def test_weight_decay_shrinks_matrices_by_lr_times_decay():

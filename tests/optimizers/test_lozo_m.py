@@ -55,6 +55,16 @@ def test_the_exact_projection_is_the_least_squares_one():
     torch.testing.assert_close(N2, BETA * projected + (1 - BETA) * c2 * factors("U", 2))
 
 
+def test_the_exact_projection_stays_bounded_where_the_rank_exceeds_a_side():
+    """V^T V is singular there; its plain inverse lets N grow without bound."""
+    X, loss = quadratic(6)
+    X["thin"] = torch.zeros(8, 3, dtype=torch.float64)
+    optimizer = LozoM(X, Draws(0), lr=1e-3, eps=1e-3, rank=5, nu=1, beta=BETA, projection="exact")
+    target = factors("target", 0, n=8, rank=3)
+    run(optimizer, X, lambda: loss() + ((X["thin"] - target) ** 2).sum(), steps=30)
+    assert optimizer.N["thin"].norm() < 200
+
+
 def test_the_update_is_the_momentum_read_against_V():
     X, loss = quadratic(6)
     LozoM(X, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=5, beta=BETA, scale="paper").step(

@@ -1,0 +1,33 @@
+"""Where a result comes from."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from lozo_bench.provenance import git_state, peak_memory_bytes, reset_peak_memory, versions
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a CPU's peak can be reset on Linux only")
+def test_the_peak_is_measured_anew_for_each_cell_of_a_sweep():
+    reset_peak_memory(CPU)
+    before = peak_memory_bytes(CPU)
+    block = torch.ones(25_000_000)  # 100 MB, touched
+    assert peak_memory_bytes(CPU) - before > 90_000_000
+    del block
+    reset_peak_memory(CPU)
+    assert peak_memory_bytes(CPU) - before < 50_000_000
+
+
+def test_versions_name_what_a_result_depends_on():
+    assert {"python", "lozo-bench", "torch", "transformers", "hydra-core"} <= set(versions())
+    assert versions()["torch"] == torch.__version__
+
+
+def test_the_commit_is_named_with_whether_it_was_changed():
+    state = git_state()
+    assert state is None or (len(state["commit"]) == 40 and isinstance(state["dirty"], bool))
