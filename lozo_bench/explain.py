@@ -60,6 +60,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
         return f"{error.filename}: {error.strerror}; choose another place or make room for it"
     if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
         return _number_as_option(arguments)
+    if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):
+        return f"{error}; leave out -m to see the config of one run"
     return None
 
 

@@ -52,6 +52,9 @@ def main() -> None:
         job()
     except CellFailedError:
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command runs what is not finished", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         line = explain(error, sys.argv[1:])
         if line is None:

@@ -91,6 +91,7 @@ BAD_CONFIGS = {
         ["optimizer.betta=1"],
         "+ in front sets one that the YAML leaves out",
     ),
+    "a sweep and its config at once": (["-m", "--cfg", "job"], "leave out -m to see the config"),
     "a list without -m": (["seed=s0,s1"], "add --multirun to your command line"),
 }
 
@@ -122,6 +123,16 @@ def test_a_yaml_file_that_cannot_be_read_is_one_line(command, tmp_path, text, sa
     assert code == 2
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+def test_an_interrupted_run_says_how_to_go_on(command, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lozo_bench.run.load", interrupted)
+    code, _, err = command("tracking=files")
+    assert code == 130
+    assert err.splitlines()[-1] == "interrupted; the same command runs what is not finished"
 
 
 def test_the_resolved_config_is_printed_without_a_run(command):
