@@ -200,22 +200,21 @@ def check_prompts(config: Config, kind: Kind) -> None:
         UserError: the task is for the other kind of model, or its words do not make classes.
     """
     task = config.task
-    needed = task.template if kind is Kind.masked else task.prompt
-    if needed is None:
-        other = "causal" if kind is Kind.masked else "masked"
-        key = "task.template" if kind is Kind.masked else "task.prompt"
+    if kind is Kind.masked:
+        other, asked, prompt = "causal", "task.template", task.template
+        key, words = "task.label_words", task.label_words
+    else:
+        other, asked, prompt = "masked", "task.prompt", task.prompt
+        key, words = "task.options", task.options
+    if prompt is None:
         raise UserError(
             f"task={task.name}: a task for {other} models only, and model={config.model.name} is "
-            f"{kind.value}; choose a {other} model, a task that has {key}, or give {key}"
+            f"{kind.value}; choose a {other} model, a task that has {asked}, or give {asked}"
         )
-    words = task.label_words if kind is Kind.masked else task.options
     if len(words) < 2:
-        key = "task.label_words" if kind is Kind.masked else "task.options"
         raise bad_value(key, words, "at least two, one for each class")
     labels = task.source.get("labels")
     if labels is not None and len(labels) != len(words):
-        key = "task.label_words" if kind is Kind.masked else "task.options"
         raise bad_value(key, words, f"as many as task.source.labels, which are {labels}")
     if len(set(words)) < len(words):
-        key = "task.label_words" if kind is Kind.masked else "task.options"
         raise bad_value(key, words, "words that differ from each other")

@@ -72,14 +72,13 @@ def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
     """
     config, plain = typed(raw)
     cell = Cell(config, plain, folder, digest(plain))
-    _check(config)
+    source = _checked(config)
     if config.rerun:
         (folder / RESULT).unlink(missing_ok=True)
     elif (result := read_result(folder, cell.digest)) is not None:
         log.info("already finished; rerun=true runs it again")
         return result
     began = time.perf_counter()
-    source: Source = build(config.task.source, "task.source")
     splits = source.splits()
     loaded = load(config.model)
     prompt, scorer = _prompt_and_scorer(config, loaded)
@@ -122,13 +121,14 @@ def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     return config, by_name
 
 
-def _check(config: Config) -> None:
-    """Everything that can be found wrong before data or model are touched."""
+def _checked(config: Config) -> Source:
+    """Find whatever is wrong before data or model are touched; the rows' source, still unread."""
     check(config)
     if (kind := model_kind(config.model)) is not None:
         check_prompts(config, kind)
-    build(config.task.source, "task.source")
     build(config.optimizer, "optimizer", {}, Draws(0))  # on no weights: only checks the options
+    source: Source = build(config.task.source, "task.source")
+    return source
 
 
 def _prompt_and_scorer(config: Config, loaded: Loaded) -> tuple[Prompt, Scorer]:

@@ -110,8 +110,6 @@ def _make(job: Job, plan: model.Plan, args: argparse.Namespace) -> None:
     net = model.build(job.kind, plan)
     loss = model.train(net, job.kind, encoded, plan, args.seed, job.folder.name)
     took = time.monotonic() - began
-    # Kept without dropout: a zeroth-order step compares two forward passes.
-    setattr(net.config, "dropout" if job.kind == "causal" else "hidden_dropout_prob", 0.0)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=job.folder.parent) as made:
         part = Path(made) / job.folder.name

@@ -71,7 +71,7 @@ class LowRankDirections:
 
     def perturbation(self) -> Direction:
         """U V^T for matrices, z for vectors."""
-        return _pairs(self.U, self.V, self.z)
+        return [*low_rank(self.U, self.V), *self.z.items()]
 
     def _normal(self, role: str, step: int, shapes: Shapes) -> Factors:
         return self.draws.normal(role, step, shapes, self.device, self.dtype)
@@ -101,14 +101,9 @@ class LowRankDirections:
         )
 
 
-def _pairs(U: Factors, V: Factors, z: Factors) -> Direction:
-    matrices = [(name, LowRank(U[name], V[name])) for name in U]
-    return [*matrices, *z.items()]
-
-
-def low_rank_direction(U: Mapping[str, Tensor], V: Mapping[str, Tensor], scale: float) -> Direction:
-    """Scale * U V^T for each matrix; the scale goes into the small factor."""
-    return [(name, LowRank(U[name] * scale, V[name])) for name in U]
+def low_rank(U: Mapping[str, Tensor], V: Mapping[str, Tensor]) -> Direction:
+    """U V^T for each matrix in U."""
+    return [(name, LowRank(U[name], V[name])) for name in U]
 
 
 def _take(stream: Tensor, at: int, shape: tuple[int, ...]) -> tuple[Tensor, int]:

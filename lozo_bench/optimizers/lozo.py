@@ -30,7 +30,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
-from lozo_bench.optimizers.low_rank import LowRankDirections, low_rank_direction
+from lozo_bench.optimizers.low_rank import LowRankDirections, low_rank
 
 
 class Lozo:
@@ -78,7 +78,7 @@ class Lozo:
         loss_plus, loss_minus = score(P.perturbation(), (+self.eps, -self.eps))
         c = (loss_plus - loss_minus) / (2 * self.eps)
         decay(self.X, self.lr * self.weight_decay)
-        move(self.X, low_rank_direction(P.U_update, P.V, self.one_over_r), -self.lr * c)
+        move(self.X, low_rank(P.U_update, P.V), -self.lr * c * self.one_over_r)
         move(self.X, P.z_update.items(), -self.lr * c)
         self.t += 1
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})

@@ -36,7 +36,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
-from lozo_bench.optimizers.low_rank import LowRankDirections, low_rank_direction
+from lozo_bench.optimizers.low_rank import LowRankDirections, low_rank
 
 
 class LozoM:
@@ -106,7 +106,7 @@ class LozoM:
         N_of_vectors = [(name, self.N[name]) for name in P.z]
         period_step = self.t % self.nu + 1
         matrix_scale = self.one_over_r * self._correction(period_step)
-        move(self.X, low_rank_direction(N_of_matrices, P.V, matrix_scale), -self.lr)
+        move(self.X, low_rank(N_of_matrices, P.V), -self.lr * matrix_scale)
         move(self.X, N_of_vectors, -self.lr * self._correction(self.t + 1))
         self.t += 1
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})

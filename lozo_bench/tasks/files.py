@@ -39,6 +39,11 @@ def find_file(directory: str, stems: Sequence[str], key: str) -> Path:
     raise bad_data(str(folder), f"no file {wanted} ({key}); there is {there}")
 
 
+def read_full(directory: str, stem: str, key: str, layout: Layout) -> list[Row]:
+    """The rows of a whole split: of ``stem``, or of ``stem_full`` where that is its name."""
+    return read_rows(find_file(directory, [stem, f"{stem}_full"], key), layout)
+
+
 def read_rows(path: Path, layout: Layout) -> list[Row]:
     """The wanted columns of every row of ``path``, in file order; the extension is the format.
 

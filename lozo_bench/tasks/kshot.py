@@ -7,7 +7,7 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.files import find_file, read_rows
+from lozo_bench.tasks.files import find_file, read_full, read_rows
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, Row, labelled, to_examples
 from lozo_bench.tasks.sampling import LARGEST_SEED, cut_test, k_shot
@@ -72,8 +72,10 @@ class KShot:
             return self._ready(self.data_dir)
         if self.full_dir is not None:
             layout, where = self.layout, self.full_dir
-            train = self._full_file(self.full_dir, "train")
-            test = self._full_file(self.full_dir, "test")
+            train, test = (
+                read_full(self.full_dir, self.full_files[split], "task.source.full_dir", layout)
+                for split in ("train", "test")
+            )
         else:
             assert self.hub is not None
             layout, where = self.hub.layout(self.layout), f"hub:{self.hub.path}"
@@ -88,11 +90,6 @@ class KShot:
             if not rows[split]:
                 raise bad_data(str(path), f"no row has a label of {', '.join(self.layout.labels)}")
         return Splits(**{split: to_examples(rows[split], self.layout) for split in rows})
-
-    def _full_file(self, folder: str, split: str) -> list[Row]:
-        stem = self.full_files[split]
-        path = find_file(folder, [stem, f"{stem}_full"], "task.source.full_dir")
-        return read_rows(path, self.layout)
 
     def _draw(self, train: list[Row], test: list[Row], layout: Layout, where: str) -> Splits:
         labels = [row.values[layout.label] for row in train]

@@ -6,9 +6,9 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.files import find_file, read_rows
+from lozo_bench.tasks.files import read_full
 from lozo_bench.tasks.hub import Hub
-from lozo_bench.tasks.rows import Layout, Row, labelled, to_examples
+from lozo_bench.tasks.rows import Layout, labelled, to_examples
 from lozo_bench.tasks.sampling import LARGEST_SEED, shuffled, subsample
 
 INSTEAD = "use task.data_dir=DIR (a folder with the full data)"
@@ -62,7 +62,10 @@ class Subsample:
         """Read, check and draw. Raises UserError naming file and line."""
         if self.data_dir is not None:
             layout, where = self.layout, self.data_dir
-            train, test = self._file(self.data_dir, "train"), self._file(self.data_dir, "test")
+            train, test = (
+                read_full(self.data_dir, self.files[split], "task.data_dir", layout)
+                for split in ("train", "test")
+            )
         else:
             assert self.hub is not None
             layout, where = self.hub.layout(self.layout), f"hub:{self.hub.path}"
@@ -77,8 +80,3 @@ class Subsample:
             )
         tested = shuffled(labelled(test, layout), self.seed)[: self.num_test]
         return Splits(*(to_examples(rows, layout) for rows in (chosen, dev, tested)))
-
-    def _file(self, folder: str, split: str) -> list[Row]:
-        stem = self.files[split]
-        path = find_file(folder, [stem, f"{stem}_full"], "task.data_dir")
-        return read_rows(path, self.layout)

@@ -39,13 +39,15 @@ class Plan:
     steps: int
     batch: int = 64
     rate: float = 2e-3
-    dropout: float = 0.0
     init: float = 0.02
     spare_labelled: bool = False
 
 
 def build(kind: str, plan: Plan) -> PreTrainedModel:
-    """A new model, output embeddings tied. Its weights come from torch's global generator."""
+    """A new model, output embeddings tied. Its weights come from torch's global generator.
+
+    Without dropout: a zeroth-order step compares two forward passes.
+    """
     if kind == "causal":
         return OPTForCausalLM(
             OPTConfig(
@@ -57,7 +59,7 @@ def build(kind: str, plan: Plan) -> PreTrainedModel:
                 ffn_dim=4 * plan.hidden,
                 num_attention_heads=plan.heads,
                 max_position_embeddings=plan.positions,
-                dropout=plan.dropout,
+                dropout=0.0,
                 attention_dropout=0.0,
                 layerdrop=0.0,
                 bos_token_id=0,
@@ -75,7 +77,7 @@ def build(kind: str, plan: Plan) -> PreTrainedModel:
             num_attention_heads=plan.heads,
             max_position_embeddings=plan.positions + 2,
             type_vocab_size=1,
-            hidden_dropout_prob=plan.dropout,
+            hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
             layer_norm_eps=1e-5,
             bos_token_id=0,
