@@ -50,6 +50,25 @@ class Schedule(Enum):
     linear = "linear"
 
 
+class EngineMode(Enum):
+    """How candidates are scored; ``auto`` measures which is faster on the run's first batch.
+
+    ``fused`` leaves the weights alone, ``in_place`` moves them there and back.
+    """
+
+    fused = "fused"
+    in_place = "in_place"
+    auto = "auto"
+
+
+class Rounding(Enum):
+    """How gathered steps are rounded when they are folded into half-precision weights."""
+
+    nearest = "nearest"
+    stochastic = "stochastic"
+    residual = "residual"
+
+
 class WandbMode(Enum):
     """Where wandb writes. ``offline`` needs no account; `wandb sync` uploads later."""
 
@@ -105,6 +124,27 @@ class SeedConfig:
 
 
 @dataclass
+class EngineConfig:
+    """How losses are computed. Nothing here changes what is computed, but for rounding.
+
+    ``candidates_per_forward``: null lets as many share a pass as stay within 256 tokens.
+    ``max_rank``: columns of low-rank steps kept beside half-precision weights before they are
+    folded in; float32 weights take each period as it closes.
+    ``max_bad_steps``: so many steps in a row may have a loss that is not finite.
+    """
+
+    mode: EngineMode = EngineMode.fused
+    candidates_per_forward: int | None = None
+    max_rank: int = 64
+    rounding: Rounding = Rounding.stochastic
+    max_bad_steps: int = 3
+    answer_positions: bool = True
+    answer_columns: bool = True
+    share_prompt: bool = True
+    buckets: bool = True
+
+
+@dataclass
 class TrackingConfig:
     """Where numbers go besides the run's own files.
 
@@ -129,6 +169,7 @@ class Config:
     optimizer: dict[str, Any] = field(default_factory=dict)
     rank: RankConfig = field(default_factory=RankConfig)
     seed: SeedConfig = field(default_factory=SeedConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sweep: str = "default"
     steps: int = 1000
@@ -177,11 +218,18 @@ def check(config: Config) -> None:
         "log_every": config.log_every,
         "task.max_length": config.task.max_length,
     }
+    if config.engine.candidates_per_forward is not None:
+        counts["engine.candidates_per_forward"] = config.engine.candidates_per_forward
     for key, count in counts.items():
         if count < 1:
             raise bad_value(key, count, "a whole number >= 1")
-    if config.seed.value < 0:
-        raise bad_value("seed.value", config.seed.value, "a whole number >= 0")
+    for key, count in {
+        "seed.value": config.seed.value,
+        "engine.max_rank": config.engine.max_rank,
+        "engine.max_bad_steps": config.engine.max_bad_steps,
+    }.items():
+        if count < 0:
+            raise bad_value(key, count, "a whole number >= 0")
     for key, name in {
         "model.name": config.model.name,
         "task.name": config.task.name,

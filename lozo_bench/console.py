@@ -48,6 +48,10 @@ class ProgressBar:
         """Move the bar."""
         self.bar.update(self.task, completed=step, loss=f"{loss:.4f}")
 
+    def skipped(self, step: int, why: str) -> None:
+        """Say that a step was not made."""
+        log.warning("step %d was skipped: %s", step, why)
+
     def row(self, row: Mapping[str, float]) -> None:
         """A training row, as a line when there is no bar."""
         if not self.live:

@@ -19,23 +19,26 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from lozo_bench import provenance
+from lozo_bench.batches import Layout, Scoring
 from lozo_bench.build import build
 from lozo_bench.config import Config, Kind, check, check_keys, check_prompts
 from lozo_bench.console import ProgressBar, print_summary
 from lozo_bench.digest import digest
 from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engines import Chosen, engine_for
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.explain import explain
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.models.locate import model_kind
-from lozo_bench.objectives.options import Scorer, causal_scorer, masked_scorer
-from lozo_bench.optimizers.base import Optimizer
+from lozo_bench.objectives.options import option_scorer, takes_packed_rows
+from lozo_bench.optimizers.base import Optimizer, Steps
 from lozo_bench.tasks.base import Encoded, Prompt, Source
 from lozo_bench.tasks.causal import CausalPrompt
 from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tracking import RESULT, Tracker, read_result, write_result
-from lozo_bench.trainer import Data, Observer, Outcome, Settings, Trainer
+from lozo_bench.trainer import Data, Observer, Outcome, Settings, Trainer, batches, scored_parts
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
     """
     config, plain = typed(raw)
     cell = Cell(config, plain, folder, digest(plain))
-    source = _checked(config)
+    source, steps = _checked(config)
     if config.rerun:
         (folder / RESULT).unlink(missing_ok=True)
     elif (result := read_result(folder, cell.digest)) is not None:
@@ -81,24 +84,36 @@ def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     splits = source.splits()
     loaded = load(config.model)
-    prompt, scorer = _prompt_and_scorer(config, loaded)
+    prompt = _prompt(config, loaded)
+    scorer = option_scorer(loaded.model, _scoring(config))
     data = Data(
         train=_encode(prompt, splits.train, "train"),
         dev=_encode(prompt, splits.dev, "dev"),
         test=_encode(prompt, splits.test, "test"),
-        pad_id=loaded.tokenizer.pad_token_id,
+        layout=_layout(config, loaded, prompt),
     )
     X = {name: x for name, x in loaded.model.named_parameters() if x.requires_grad}
-    optimizer: Optimizer = build(config.optimizer, "optimizer", X, Draws(config.seed.value))
     _log_plan(config, loaded, X, data)
     provenance.reset_peak_memory(loaded.device)
+    settings, draws = _settings(config), Draws(config.seed.value)
+    chosen = engine_for(
+        config.engine, loaded.model, X, steps, draws, config.rank.value,
+        lambda: scored_parts(scorer, next(batches(data, settings, loaded.device))),
+    )  # fmt: skip
+    optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
     outcome = _train(
         cell,
         lambda observer: Trainer(
-            X, scorer, optimizer, data, _settings(config), observer, loaded.device
+            chosen.engine,
+            scorer,
+            optimizer,
+            data,
+            settings,
+            observer,
+            loaded.device,
         ),
     )
-    result = _result(cell, outcome, loaded.device, time.perf_counter() - began)
+    result = _result(cell, outcome, loaded.device, time.perf_counter() - began, chosen)
     write_result(folder, result)
     return result
 
@@ -121,22 +136,26 @@ def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     return config, by_name
 
 
-def _checked(config: Config) -> Source:
-    """Find whatever is wrong before data or model are touched; the rows' source, still unread."""
+def _checked(config: Config) -> tuple[Source, Steps]:
+    """Find whatever is wrong before data or model are touched.
+
+    Returns the rows' source, still unread, and the kind of steps the optimizer takes.
+    """
     check(config)
     if (kind := model_kind(config.model)) is not None:
         check_prompts(config, kind)
-    build(config.optimizer, "optimizer", {}, Draws(0))  # on no weights: only checks the options
+    # On no weights: only checks the options.
+    optimizer: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
     source: Source = build(config.task.source, "task.source")
-    return source
+    return source, optimizer.steps
 
 
-def _prompt_and_scorer(config: Config, loaded: Loaded) -> tuple[Prompt, Scorer]:
+def _prompt(config: Config, loaded: Loaded) -> MaskedPrompt | CausalPrompt:
     check_prompts(config, loaded.kind)
     task = config.task
     if loaded.kind is Kind.masked:
         assert task.template is not None
-        prompt = MaskedPrompt(
+        return MaskedPrompt(
             loaded.tokenizer,
             task.template,
             task.label_words,
@@ -144,10 +163,17 @@ def _prompt_and_scorer(config: Config, loaded: Loaded) -> tuple[Prompt, Scorer]:
             task.first_sentence_limit,
             task.other_sentence_limit,
         )
-        return prompt, masked_scorer(loaded.model, prompt.label_ids)
     assert task.prompt is not None
-    causal = CausalPrompt(loaded.tokenizer, task.prompt, task.options, task.max_length)
-    return causal, causal_scorer(loaded.model)
+    return CausalPrompt(loaded.tokenizer, task.prompt, task.options, task.max_length)
+
+
+def _layout(config: Config, loaded: Loaded, prompt: MaskedPrompt | CausalPrompt) -> Layout:
+    return Layout(
+        pad_id=loaded.tokenizer.pad_token_id,
+        label_ids=prompt.label_ids if isinstance(prompt, MaskedPrompt) else (),
+        scoring=_scoring(config),
+        packed=takes_packed_rows(loaded.model),
+    )
 
 
 def _encode(prompt: Prompt, examples: list[Any], split: str) -> list[Encoded]:
@@ -183,7 +209,7 @@ class _FilesAndScreen:
 
     def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
         self.tracker, self.bar = tracker, bar
-        self.advanced = bar.advanced
+        self.advanced, self.skipped = bar.advanced, bar.skipped
 
     def stepped(self, row: Mapping[str, float]) -> None:
         self.tracker.row(row)
@@ -204,6 +230,17 @@ def _settings(config: Config) -> Settings:
         schedule=config.schedule,
         select=config.task.select,
         seed=config.seed.value,
+        max_bad_steps=config.engine.max_bad_steps,
+    )
+
+
+def _scoring(config: Config) -> Scoring:
+    engine = config.engine
+    return Scoring(
+        positions=engine.answer_positions,
+        columns=engine.answer_columns,
+        share_prompt=engine.share_prompt,
+        buckets=engine.buckets,
     )
 
 
@@ -219,7 +256,9 @@ def _train(cell: Cell, trainer: Callable[[Observer], Trainer]) -> Outcome:
     return outcome
 
 
-def _result(cell: Cell, outcome: Outcome, device: torch.device, elapsed_s: float) -> dict[str, Any]:
+def _result(
+    cell: Cell, outcome: Outcome, device: torch.device, elapsed_s: float, chosen: Chosen
+) -> dict[str, Any]:
     return {
         "status": "finished",
         "digest": cell.digest,
@@ -234,6 +273,8 @@ def _result(cell: Cell, outcome: Outcome, device: torch.device, elapsed_s: float
         "forwards": outcome.forwards,
         "backwards": outcome.backwards,
         "tokens": outcome.tokens,
+        "bad_steps": outcome.bad_steps,
+        "engine": chosen.told(),
         "step_ms_median": outcome.step_ms_median,
         "elapsed_s": round(elapsed_s, 3),
         "peak_memory_bytes": provenance.peak_memory_bytes(device),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
@@ -15,12 +15,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lozo_bench.batches import Batch, collate, shuffled
+from lozo_bench.batches import Batch, Layout, parts, shuffled
 from lozo_bench.config import Schedule, Select
-from lozo_bench.engine.in_place import InPlaceScore, NonFiniteLossError
+from lozo_bench.engine.score import Engine, NonFiniteLossError, Part, Score
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics, evaluate
-from lozo_bench.objectives.options import Scorer, cross_entropy
+from lozo_bench.objectives.options import Scorer, losses_per_example
 from lozo_bench.optimizers.base import Optimizer, Report
 from lozo_bench.tasks.base import Encoded
 
@@ -33,6 +33,9 @@ class Observer(Protocol):
 
     def advanced(self, step: int, loss: float) -> None:
         """A step was made; called after every step."""
+
+    def skipped(self, step: int, why: str) -> None:
+        """A step was not made, because a loss was not finite."""
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
         """A set was evaluated: ``zero_shot``, ``dev`` or ``test``, after so many passes."""
@@ -50,21 +53,25 @@ class Settings:
     schedule: Schedule
     select: Select
     seed: int
+    max_bad_steps: int
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The three sets, as tokens, and the id that pads them."""
+    """The three sets, as tokens, and how they become batches."""
 
     train: Sequence[Encoded]
     dev: Sequence[Encoded]
     test: Sequence[Encoded]
-    pad_id: int
+    layout: Layout
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to. Passes and tokens are those of training, without the evaluations."""
+    """What a run came to. Passes and tokens are those of training, without the evaluations.
+
+    ``bad_steps`` counts the steps that did not happen because a loss was not finite.
+    """
 
     zero_shot: Metrics
     dev: Metrics
@@ -73,16 +80,17 @@ class Outcome:
     forwards: int
     backwards: int
     tokens: int
+    bad_steps: int
     step_ms_median: float
 
 
 @dataclass(slots=True)
 class _Best:
-    """The step to be tested, and its weights on the CPU."""
+    """The step to be tested, and the engine's state there."""
 
     step: int
     dev: Metrics
-    weights: dict[str, Tensor]
+    state: dict[str, Tensor]
 
 
 @dataclass(slots=True)
@@ -91,6 +99,8 @@ class _Spent:
     backwards: int = 0
     examples: int = 0
     tokens: int = 0
+    bad_steps: int = 0
+    bad_in_a_row: int = 0
     seconds: list[float] = field(default_factory=list)
 
 
@@ -98,15 +108,15 @@ class Trainer:
     """One run.
 
     Args:
-        X: the weights that move, by name.
-        scorer: scores of the options of a batch; reads the weights X.
-        optimizer: moves X.
+        engine: holds the weights that move.
+        scorer: scores of the options of a batch, by the model as it is.
+        optimizer: moves the weights.
         device: where batches go.
     """
 
     def __init__(
         self,
-        X: Mapping[str, Tensor],
+        engine: Engine,
         scorer: Scorer,
         optimizer: Optimizer,
         data: Data,
@@ -114,7 +124,7 @@ class Trainer:
         observer: Observer,
         device: torch.device,
     ) -> None:
-        self.X, self.scorer, self.optimizer = X, scorer, optimizer
+        self.engine, self.scorer, self.optimizer = engine, scorer, optimizer
         self.data, self.settings, self.observer, self.device = data, settings, observer, device
         self.spent = _Spent()
         self.best: _Best | None = None
@@ -123,13 +133,13 @@ class Trainer:
         """Zero-shot, training with evaluations, and the test of the chosen step.
 
         Raises:
-            UserError: a loss was not finite; the weights are those of the step before.
+            UserError: too many losses were not finite; the weights are those of the last good step.
         """
         self.began = time.perf_counter()
         zero_shot = self._evaluate(0, "zero_shot", self.data.test)
         self._train()
         assert self.best is not None
-        self._restore(self.best)
+        self.engine.load_state(self.best.state)
         test = self._evaluate(self.best.step, "test", self.data.test)
         spent = self.spent
         return Outcome(
@@ -140,42 +150,53 @@ class Trainer:
             forwards=spent.forwards,
             backwards=spent.backwards,
             tokens=spent.tokens,
-            step_ms_median=1000 * median(spent.seconds),
+            bad_steps=spent.bad_steps,
+            step_ms_median=1000 * median(spent.seconds) if spent.seconds else math.nan,
         )
 
     def _train(self) -> None:
         settings, lr = self.settings, self.optimizer.lr
-        for step, batch in enumerate(self._batches(), start=1):
+        train_batches = batches(self.data, settings, self.device)
+        for step, batch in enumerate(train_batches, start=1):
             self.optimizer.lr = lr * schedule_factor(settings.schedule, step, settings.steps)
             report = self._step(step, batch)
-            self.observer.advanced(step, report.loss)
-            if step % settings.log_every == 0 or step == settings.steps:
-                self.observer.stepped(self._row(step, report))
+            if report is not None:
+                self.observer.advanced(step, report.loss)
+                if step % settings.log_every == 0 or step == settings.steps:
+                    self.observer.stepped(self._row(step, report))
             if step % settings.eval_every == 0 or step == settings.steps:
                 self._consider(step)
             if step == settings.steps:
                 return
 
-    def _batches(self) -> Iterator[Batch]:
-        settings, train = self.settings, self.data.train
-        for numbers in shuffled(len(train), settings.batch_size, settings.seed):
-            yield collate([train[i] for i in numbers], self.data.pad_id).to(self.device)
-
-    def _step(self, step: int, batch: Batch) -> Report:
+    def _step(self, step: int, batch: Sequence[Batch]) -> Report | None:
+        """One step; None if a loss was not finite, and nothing was changed."""
         began = time.perf_counter()
-        score = InPlaceScore(self.X, lambda: cross_entropy(self.scorer(batch), batch.labels))
+        score = Score(self.engine, scored_parts(self.scorer, batch))
+        spent = self.spent
         try:
             report = self.optimizer.step(score)
         except NonFiniteLossError as error:
-            raise _not_finite(step, str(error)) from error
+            self._bad_step(step, error)
+            return None
         _synchronize(self.device)
-        spent = self.spent
+        spent.bad_in_a_row = 0
         spent.seconds.append(time.perf_counter() - began)
         spent.forwards += report.forwards
         spent.backwards += report.backwards
-        spent.examples += len(batch.labels)
-        spent.tokens += batch.tokens * report.forwards
+        spent.examples += score.examples
+        spent.tokens += sum(part.tokens for part in batch) * report.forwards
         return report
+
+    def _bad_step(self, step: int, error: NonFiniteLossError) -> None:
+        """Count and report a step that did not happen; end the run when there are too many."""
+        spent, limit = self.spent, self.settings.max_bad_steps
+        spent.bad_steps += 1
+        spent.bad_in_a_row += 1
+        if spent.bad_in_a_row > limit:
+            many = f", and so it was for {spent.bad_in_a_row} steps in a row" if limit else ""
+            raise _not_finite(step, f"{error}{many}")
+        self.observer.skipped(step, str(error))
 
     def _row(self, step: int, report: Report) -> dict[str, float]:
         return {
@@ -185,6 +206,7 @@ class Trainer:
             "lr": self.optimizer.lr,
             "forward_passes": self.spent.forwards,
             "examples": self.spent.examples,
+            "bad_steps": self.spent.bad_steps,
             "elapsed_s": round(time.perf_counter() - self.began, 3),
         }
 
@@ -192,27 +214,41 @@ class Trainer:
         """Evaluate on dev and keep this step if it is the one to test so far."""
         dev = self._evaluate(step, "dev", self.data.dev)
         if self.best is None or is_better(dev, self.best.dev, self.settings.select):
-            # Copied, not referenced: training goes on in place.
-            weights = {name: x.detach().to("cpu", copy=True) for name, x in self.X.items()}
-            self.best = _Best(step, dev, weights)
-
-    @torch.no_grad()
-    def _restore(self, best: _Best) -> None:
-        for name, x in self.X.items():
-            x.copy_(best.weights[name])
+            self.best = _Best(step, dev, self.engine.state())
 
     def _evaluate(self, step: int, name: str, examples: Sequence[Encoded]) -> Metrics:
-        metrics = evaluate(
-            self.scorer,
-            examples,
-            self.settings.eval_batch_size,
-            self.data.pad_id,
-            self.device,
-        )
+        with self.engine.weights():
+            metrics = evaluate(
+                self.scorer,
+                examples,
+                self.settings.eval_batch_size,
+                self.data.layout,
+                self.device,
+            )
         if not math.isfinite(metrics.loss):
             raise _not_finite(step, f"the {name} loss is {metrics.loss}")
         self.observer.evaluated(step, name, metrics, self.spent.forwards)
         return metrics
+
+
+def batches(data: Data, settings: Settings, device: torch.device) -> Iterator[list[Batch]]:
+    """The training batches of a run, endlessly, each in the parts that go through the model."""
+    for numbers in shuffled(len(data.train), settings.batch_size, settings.seed):
+        examples = [data.train[i] for i in numbers]
+        yield [part.to(device) for part in parts(examples, data.layout)]
+
+
+def scored_parts(scorer: Scorer, batch: Sequence[Batch]) -> list[Part]:
+    """A batch as the engine sees it: losses of any number of copies, and how much that is."""
+
+    def losses(part: Batch) -> Callable[[int], Tensor]:
+        def of_copies(copies: int) -> Tensor:
+            stack = part.repeat(copies)
+            return losses_per_example(scorer(stack), stack.labels).view(copies, part.size)
+
+        return of_copies
+
+    return [Part(part.size, part.input_ids.numel(), losses(part)) for part in batch]
 
 
 def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:

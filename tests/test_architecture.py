@@ -24,16 +24,17 @@ ALLOWED = {
     "tasks": {"errors"},
     "models": {"config", "errors"},
     "batches": {"engine", "tasks"},
-    "objectives": {"batches"},
+    "objectives": {"batches", "engine"},
     "evaluation": {"batches", "objectives", "tasks"},
     "console": {"evaluation"},
     "tracking": {"config", "errors", "evaluation"},
+    "engines": {"config", "engine", "optimizers"},
     "trainer": {
         "batches", "config", "engine", "errors", "evaluation", "objectives", "optimizers", "tasks",
     },
     "run": {
-        "build", "config", "console", "digest", "engine", "errors", "evaluation", "explain",
-        "models", "objectives", "optimizers", "provenance", "tasks", "tracking", "trainer",
+        "batches", "build", "config", "console", "digest", "engine", "engines", "errors",
+        "evaluation", "explain", "models", "objectives", "optimizers", "provenance", "tasks", "tracking", "trainer",
     },
     "train": {"config", "digest", "explain", "run"},
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lozo_bench.build import build, describe
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine import Draws, InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.lozo import Lozo
 
@@ -20,12 +20,12 @@ LOZO = {
 
 def refused(node, match):
     with pytest.raises(UserError, match=match) as caught:
-        build(node, "optimizer", {}, Draws(0))
+        build(node, "optimizer", InPlace({}), Draws(0))
     assert "\n" not in str(caught.value)
 
 
 def test_the_named_class_is_made():
-    assert isinstance(build(LOZO, "optimizer", {}, Draws(0)), Lozo)
+    assert isinstance(build(LOZO, "optimizer", InPlace({}), Draws(0)), Lozo)
 
 
 @pytest.mark.parametrize("target", ["os.system", "lozo_benchmark.X", None, 3])

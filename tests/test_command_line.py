@@ -18,7 +18,7 @@ BAD_CONFIGS = {
     "unknown key, appended to a typed group": (["+model.foo=1"], "model.foo: no such key"),
     "unknown option": (
         ["optimizer=lozoo"],
-        "optimizer=lozoo: no such option (did you mean 'lozo'?); there are: adamw, lozo, lozo_m",
+        "optimizer=lozoo: no such option (did you mean 'lozo'?); there are: adamw, eggroll, lozo",
     ),
     "unknown group": (["optimzer=lozo"], "optimzer: no such key (did you mean 'optimizer'?)"),
     "wrong type": (["steps=abc"], "steps: given 'abc'; allowed: a whole number"),
@@ -146,7 +146,9 @@ def test_the_resolved_config_is_printed_without_a_run(command):
 def test_help_shows_groups_options_and_examples(command):
     code, out, _ = command("--help")
     assert code == 0
-    assert "optimizer: adamw, lozo, lozo_m, mezo" in out
+    assert (
+        "optimizer: adamw, eggroll, lozo, lozo_m, lozo_per_example, lozo_q, mezo, mezo_lora" in out
+    )
     assert "lozo-train -m optimizer=lozo,adamw seed=s0,s1,s2" in out
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from lozo_bench.build import build
 from lozo_bench.config import Config, Kind, check, check_prompts
 from lozo_bench.digest import register_resolver
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine import Draws, InPlace
 from lozo_bench.models.locate import model_kind
 from lozo_bench.run import typed
 
@@ -37,7 +37,7 @@ def test_an_option_composes_to_a_config_that_passes_every_check(group, option):
     config, _ = typed(composed(f"{group}={option}", *needed))
     check(config)
     build(config.task.source, "task.source")
-    build(config.optimizer, "optimizer", {}, Draws(0))
+    build(config.optimizer, "optimizer", InPlace({}), Draws(0))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)

@@ -15,7 +15,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHORT = ["steps=4", "eval_every=2", "log_every=1", "task.source.dev=20", "task.source.test=30"]
 RESULT_KEYS = {
     "status", "digest", "config", "metrics", "best_step", "steps", "forwards", "backwards",
-    "tokens", "step_ms_median", "elapsed_s", "peak_memory_bytes", "device", "versions", "git",
+    "tokens", "bad_steps", "engine", "step_ms_median", "elapsed_s", "peak_memory_bytes",
+    "device", "versions", "git",
 }  # fmt: skip
 
 
@@ -82,7 +83,8 @@ def test_a_training_row_has_the_promised_fields(sweep):
     training = [row for row in rows if "loss" in row]
     assert [row["step"] for row in training] == [1, 2, 3, 4]
     assert set(training[0]) == {
-        "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "elapsed_s",
+        "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "bad_steps",
+        "elapsed_s",
     }  # fmt: skip
     assert training[-1]["forward_passes"] == 8
 

@@ -7,13 +7,16 @@ import math
 import pytest
 import torch
 
+from lozo_bench.batches import Layout
 from lozo_bench.config import Schedule, Select
+from lozo_bench.engine import InPlace, Subspace
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Report
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.trainer import Data, Settings, Trainer, is_better, schedule_factor
 
+LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
 EXAMPLES = [Encoded(rows=((1,),), answer=((0,),), label=i % 2) for i in range(6)]
 
 
@@ -25,7 +28,7 @@ class Counter:
 
     def step(self, score):
         loss = float(score.loss())
-        self.X["w"] += 1
+        self.X.X["w"] += 1
         self.lrs.append(self.lr)
         return Report(loss, forwards=3, backwards=2, scalars={"projected_grad": 0.5})
 
@@ -34,13 +37,16 @@ class Notes:
     """An observer that writes everything down."""
 
     def __init__(self):
-        self.rows, self.steps, self.evaluations = [], [], []
+        self.rows, self.steps, self.evaluations, self.skips = [], [], [], []
 
     def stepped(self, row):
         self.rows.append(dict(row))
 
     def advanced(self, step, loss):
         self.steps.append(step)
+
+    def skipped(self, step, why):
+        self.skips.append((step, why))
 
     def evaluated(self, step, name, metrics, forward_passes):
         assert forward_passes == 3 * step or name == "test"
@@ -49,7 +55,7 @@ class Notes:
 
 def train(scores_at, steps=6, **changes):
     """Train with a scorer that reads the step from the weight: scores_at(step) for each row."""
-    X = {"w": torch.zeros(())}
+    X = InPlace({"w": torch.zeros(())})
     settings = Settings(
         **{
             "steps": steps,
@@ -60,15 +66,16 @@ def train(scores_at, steps=6, **changes):
             "schedule": Schedule.constant,
             "select": Select.dev_metric,
             "seed": 0,
+            "max_bad_steps": 3,
         }
         | changes
     )
     notes, optimizer = Notes(), Counter(X)
     trainer = Trainer(
         X,
-        lambda batch: torch.tensor([scores_at(float(X["w"]))] * len(batch.labels)),
+        lambda batch: torch.tensor([scores_at(float(X.X["w"]))] * len(batch.labels)),
         optimizer,
-        Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], pad_id=0),
+        Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], LAYOUT),
         settings,
         notes,
         torch.device("cpu"),
@@ -94,7 +101,8 @@ def test_passes_examples_and_tokens_are_counted():
 def test_a_row_has_the_fields_of_the_file_format():
     _, notes, _, _ = train(confident)
     assert set(notes.rows[0]) == {
-        "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "elapsed_s",
+        "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "bad_steps",
+        "elapsed_s",
     }  # fmt: skip
 
 
@@ -115,7 +123,7 @@ def test_evaluations_come_when_due_and_after_the_last_step():
 def test_the_chosen_step_is_the_one_tested(select, step):
     outcome, _, _, X = train(confident, select=select)
     assert outcome.best_step == step
-    assert float(X["w"]) == step
+    assert float(X.X["w"]) == step
     assert outcome.dev.accuracy == (1.0 if step == 4 else 0.0)
 
 
@@ -152,24 +160,48 @@ def test_the_schedule_sets_the_optimizers_learning_rate():
     assert optimizer.lrs == [1.0, 0.75, 0.5, 0.25]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do():
-    class Bad(Counter):
-        def step(self, score):
-            return score([("w", torch.ones(()))], (1.0,)) and None
+def train_where_losses_fail_at(bad, max_bad_steps, steps=6):
+    """Steps along a direction from a weight that counts them; some meet a loss that is NaN."""
+    X = InPlace({"w": torch.zeros(1, dtype=torch.float64)})
+    P = Subspace({}, {}, {"w": torch.ones(1, 1, dtype=torch.float64)})
+    calls = []
 
-    X = {"w": torch.zeros(())}
-    settings = Settings(3, 2, 2, 1, 1, Schedule.constant, Select.last, 0)
-    trainer = Trainer(
-        X,
-        lambda batch: torch.full((len(batch.labels), 2), math.nan if X["w"] else 0.0),
-        Bad(X),
-        Data(EXAMPLES, EXAMPLES, EXAMPLES, pad_id=0),
-        settings,
-        Notes(),
-        torch.device("cpu"),
-    )
-    with pytest.raises(UserError, match=r"^step 1: the losses .* are nan; .*optimizer.lr"):
+    class Walker(Counter):
+        def step(self, score):
+            calls.append(score)
+            score(P, (0.5,))
+            X.X["w"].add_(1)
+            return Report(0.0, forwards=1)
+
+    def scorer(batch):
+        training = X.X["w"] % 1 != 0 or X.X["w"] == len(calls) + 0.5
+        nan = training and len(calls) in bad
+        return torch.full((len(batch.labels), 2), math.nan if nan else 0.0)
+
+    settings = Settings(steps, 2, 2, 100, 1, Schedule.constant, Select.last, 0, max_bad_steps)
+    data = Data(EXAMPLES, EXAMPLES, EXAMPLES, LAYOUT)
+    notes = Notes()
+    notes.evaluated = lambda *told: None
+    trainer = Trainer(X, scorer, Walker(X), data, settings, notes, torch.device("cpu"))
+    return trainer, notes, X
+
+
+def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_told():
+    trainer, notes, _ = train_where_losses_fail_at({2, 3, 5}, max_bad_steps=2)
+    outcome = trainer.run()
+    assert outcome.bad_steps == 3
+    assert outcome.forwards == 3
+    assert [step for step, _ in notes.skips] == [2, 3, 5]
+    assert "nan" in notes.skips[0][1]
+    assert notes.steps == [1, 4, 6]
+
+
+@pytest.mark.parametrize(("limit", "step"), [(0, 2), (1, 3), (2, 4)])
+def test_too_many_such_steps_in_a_row_stop_the_run_and_say_what_to_do(limit, step):
+    trainer, _, X = train_where_losses_fail_at({2, 3, 4}, max_bad_steps=limit)
+    with pytest.raises(UserError, match=rf"^step {step}: the losses .* are nan.*optimizer\.lr"):
         trainer.run()
+    assert float(X.X["w"]) == 1.0
 
 
 def test_an_evaluation_that_is_not_finite_stops_the_run():

@@ -1,92 +1,164 @@
-"""Scoring versions of a model by moving its weights and moving them back.
+"""Scoring versions of a model by moving its weights, in place: the yardstick for `fused.py`.
 
-The plain engine: correct, simple, and the yardstick for faster ones. A direction is a collection of
-(parameter name, step) pairs that can be iterated any number of times and gives the same values each
-time; a step is a full tensor or a low-rank product that is never formed.
+Every move is one pass over the weights without a temporary of their size. The weights are moved
+back only when something else is asked of them: an update along the direction that was just scored
+is merged with the way back, so that two losses and an update are three passes.
+
+In half precision each pass rounds: this engine is for float32 and float64, and for directions of
+full rank, which have no other.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """The matrix U V^T, kept as its factors: U is [m, r], V is [n, r]."""
-
-    U: Tensor
-    V: Tensor
+from lozo_bench.engine.score import FullRank, Part, checked
+from lozo_bench.engine.subspace import Places, Subspace
 
 
-Direction = Iterable[tuple[str, LowRank | Tensor]]
-
-
-class NonFiniteLossError(RuntimeError):
-    """A loss that is NaN or infinite. The weights are as they were before the step."""
-
-
-@torch.no_grad()
-def move(X: Mapping[str, Tensor], direction: Direction, by: float) -> None:
-    """X <- X + by * direction, in place and without a temporary of a weight's size.
-
-    A tensor of more than two dimensions is moved as the matrix [size(0), everything else].
-    """
-    for name, step in direction:
-        x = X[name]
-        if isinstance(step, LowRank):
-            x.flatten(1).addmm_(step.U.to(x), step.V.to(x).T, alpha=by)
-        else:
-            x.add_(step.to(x), alpha=by)
-
-
-@torch.no_grad()
-def decay(X: Mapping[str, Tensor], rate: float) -> None:
-    """X <- (1 - rate) X for matrices; biases and norm weights are left alone."""
-    if rate:
-        for x in X.values():
-            if x.ndim >= 2:
-                x.mul_(1 - rate)
-
-
-class InPlaceScore:
-    """What an optimizer sees of the model during one step: losses on one batch, nothing else.
+class InPlace:
+    """An `Engine` that writes to the weights.
 
     Args:
         X: the weights that move, by name.
-        loss: the loss of the model as it stands, on this step's batch: a scalar tensor.
     """
 
-    def __init__(self, X: Mapping[str, Tensor], loss: Callable[[], Tensor]) -> None:
+    def __init__(self, X: Mapping[str, Tensor]) -> None:
         self.X = X
-        self.loss = loss
+        self._away: tuple[Subspace, Places] | None = None
+        self._away_along: tuple[FullRank, float] | None = None
+        self._attached: tuple[Subspace, Places] | None = None
 
-    def __call__(self, direction: Direction, at: Sequence[float]) -> list[float]:
-        """Losses at X + k * direction for each k in ``at``; X is moved back afterwards.
+    def losses(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
+        """See `Engine`. Places of each example's own cost a pass of the batch for each example."""
+        if places.s.ndim == 3:
+            return self._losses_of_each_example(P, places, parts)
+        with self._returning_if_it_fails():
+            rows = []
+            for k in range(len(places)):
+                self._go(P, places[k])
+                rows.append(_run(parts))
+            return checked(torch.stack(rows))
 
-        Raises:
-            NonFiniteLossError: one of the losses is NaN or infinite.
-        """
-        losses, place = [], 0.0
-        for k in at:
-            move(self.X, direction, k - place)
-            place = k
-            with torch.inference_mode():
-                losses.append(float(self.loss()))
-        move(self.X, direction, -place)
-        check_finite(losses)
-        return losses
+    def full_rank_losses(self, z: FullRank, at: Sequence[float], parts: Sequence[Part]) -> Tensor:
+        """See `Engine`."""
+        with self._returning_if_it_fails():
+            rows = []
+            for c in at:
+                self._go_along(z, c)
+                rows.append(_run(parts))
+            return checked(torch.stack(rows))
+
+    def move(self, P: Subspace, to: Places) -> None:
+        """See `Engine`."""
+        self._go(P, to)
+        self._away = None
+
+    def full_rank_move(self, z: FullRank, by: float) -> None:
+        """See `Engine`."""
+        self._go_along(z, by)
+        self._away_along = None
+
+    def attach(self, P: Subspace, at: Places) -> None:
+        """See `Engine`."""
+        self.settle()
+        if self._attached is not None:
+            before, place = self._attached
+            shift(self.X, before, Places(-place.C, -place.s))
+        shift(self.X, P, at)
+        self._attached = (P, at)
+
+    def decay(self, rate: float) -> None:
+        """See `Engine`."""
+        if rate:
+            self.settle()
+            with torch.no_grad():
+                for x in self.X.values():
+                    if x.ndim >= 2:
+                        x.mul_(1 - rate)
+
+    @contextmanager
+    def weights(self) -> Iterator[None]:
+        """See `Engine`."""
+        self.settle()
+        yield
+
+    def settle(self) -> None:
+        """See `Engine`."""
+        if self._away is not None:
+            P, place = self._away
+            shift(self.X, P, Places(-place.C, -place.s))
+        if self._away_along is not None:
+            z, c = self._away_along
+            z.move(self.X, -c)
+        self._away = self._away_along = None
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        self.settle()
+        return {name: x.detach().to("cpu", copy=True) for name, x in self.X.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Engine`."""
+        self._away = self._away_along = None
+        for name, x in self.X.items():
+            x.copy_(state[name])
+
+    def _losses_of_each_example(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
+        K, B = places.s.shape[:2]
+        losses = torch.empty(K, B, dtype=torch.float64)
+        with self._returning_if_it_fails():
+            for k in range(K):
+                for b in range(B):
+                    self._go(P, Places(places.C[k, b], places.s[k, b]))
+                    losses[k, b] = _run(parts)[b]
+            return checked(losses)
+
+    @contextmanager
+    def _returning_if_it_fails(self) -> Iterator[None]:
+        """A step that fails, or is interrupted, leaves the weights where they were."""
+        try:
+            yield
+        except BaseException:
+            self.settle()
+            raise
+
+    def _go(self, P: Subspace, to: Places) -> None:
+        """From wherever in P the weights are to another place of P."""
+        if self._away is not None and self._away[0] is P:
+            shift(self.X, P, to - self._away[1])
+        else:
+            self.settle()
+            shift(self.X, P, to)
+        self._away = (P, to)
+
+    def _go_along(self, z: FullRank, to: float) -> None:
+        if self._away_along is not None and self._away_along[0] is z:
+            z.move(self.X, to - self._away_along[1])
+        else:
+            self.settle()
+            z.move(self.X, to)
+        self._away_along = (z, to)
 
 
-def check_finite(losses: Sequence[float]) -> None:
-    """Refuse NaN and infinity. A zero is a loss like any other.
+@torch.no_grad()
+def shift(X: Mapping[str, Tensor], P: Subspace, by: Places) -> None:
+    """X <- X + U C V^T, X + z s, in place."""
+    for name, U in P.U.items():
+        x = X[name]
+        left = (U @ by.C.to(U)).to(x)
+        x.flatten(1).addmm_(left, P.V[name].to(x).T)
+    for name, z in P.z.items():
+        x = X[name]
+        x.add_((z @ by.s.to(z)).view(x.shape).to(x))
 
-    Raises:
-        NonFiniteLossError: naming the losses.
-    """
-    if not all(math.isfinite(loss) for loss in losses):
-        raise NonFiniteLossError(f"the losses of this step are {', '.join(map(str, losses))}")
+
+def _run(parts: Sequence[Part]) -> Tensor:
+    with torch.inference_mode():
+        losses = torch.cat([part.losses(1)[0] for part in parts])
+        return losses.to("cpu", torch.float64)

@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_WORD = 0xFFFFFFFF
+WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
-_LOG_TERMS = [2.0 / (2 * i + 1) for i in range(9)]
-_SIN_TERMS = [(-1) ** i / math.factorial(2 * i + 1) for i in range(8)]
-_COS_TERMS = [(-1) ** i / math.factorial(2 * i) for i in range(9)]
+LOG_TERMS = [2.0 / (2 * i + 1) for i in range(9)]
+SIN_TERMS = [(-1) ** i / math.factorial(2 * i + 1) for i in range(8)]
+COS_TERMS = [(-1) ** i / math.factorial(2 * i) for i in range(9)]
+
+SQRT_HALF_BITS = 0x3FE6A09E667F3BCD  # of the float64 next to sqrt(1/2)
+_SIGN_BIT = -(2**63)
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -32,65 +36,125 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     """Four random 32-bit words for each counter.
 
-    All arguments are int64 tensors of one shape (or broadcastable) holding words in [0, 2^32).
+    All arguments are int64 tensors of one dimension, of n elements or one, holding words in
+    [0, 2^32).
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        high0, low0 = _wide_product(c0, _MULTIPLIERS[0])
-        high1, low1 = _wide_product(c2, _MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0 = (k0 + _KEY_STEPS[0]) & _WORD
-        k1 = (k1 + _KEY_STEPS[1]) & _WORD
-    return c0, c1, c2, c3
-
-
-def _wide_product(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
-    """High and low word of a 32 x 32 bit product; int64 wraps, which leaves all 64 bits right."""
-    product = a * b
-    return (product >> 32).bitwise_and_(_WORD), product.bitwise_and_(_WORD)
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
+    even, odd = torch.stack((c0, c2)), torch.stack((c1, c3))
+    even, odd, _ = _rounds(even, odd, torch.stack(key), torch.empty_like(even))
+    return even[0], odd[0], even[1], odd[1]
 
 
 def normals(words: Words) -> Tensor:
-    """Standard normals, float64, shape [..., 4], from four random words each."""
-    first = _box_muller(words[0], words[1])
-    second = _box_muller(words[2], words[3])
-    return torch.stack((*first, *second), dim=-1)
+    """Standard normals, float64, shape [n, 4], from four random words each (int64, [n])."""
+    even, odd = torch.stack((words[0], words[2])), torch.stack((words[1], words[3]))
+    out = torch.empty(*words[0].shape, 4, dtype=torch.float64, device=even.device)
+    _box_muller(even, odd, torch.empty_like(even), even.new_empty(3, *even.shape), out)
+    return out
 
 
-def _box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
-    uniform = (radius_word.double() + 0.5) * 2.0**-32
-    radius = torch.sqrt(_log(uniform) * -2.0)
-    cosine, sine = _circle(angle_word)
-    return radius * cosine, radius * sine
+def fill_with_normals(out: Tensor, index: Tensor, step: int, keys: Tensor, scratch: Tensor) -> None:
+    """normals(philox(...)) for the counters (index, step), without allocating anything large.
+
+    Args:
+        out: receives the normals, rounded to its dtype; [n, 4].
+        index: number of the block of four; int64, [n].
+        step: the upper half of the counter.
+        keys: low and high words; int64, [2, n], or [2, 1] for one key; overwritten.
+        scratch: room to work in; int64, [6, 2, n].
+    """
+    even, odd, product = scratch[0], scratch[1], scratch[2]
+    torch.bitwise_and(index, WORD, out=even[0])
+    torch.bitwise_right_shift(index, 32, out=odd[0])
+    even[1].fill_(step & WORD)
+    odd[1].fill_(step >> 32)
+    even, odd, product = _rounds(even, odd, keys, product)
+    _box_muller(even, odd, product, scratch[3:], out)
 
 
-def _log(x: Tensor) -> Tensor:
-    """Natural logarithm of 0 < x < 1: ln(m 2^e) = 2 artanh((m-1)/(m+1)) + e ln 2."""
-    mantissa, exponent = torch.frexp(x)
-    # m between sqrt(1/2) and sqrt(2): |s| stays below 0.172, and nine terms suffice.
-    low = mantissa < math.sqrt(0.5)
-    mantissa = torch.where(low, mantissa * 2, mantissa)
-    s = (mantissa - 1) / (mantissa + 1)
-    return s * _polynomial(s * s, _LOG_TERMS) + (exponent - low.int()).double() * math.log(2.0)
+def _rounds(
+    even: Tensor, odd: Tensor, keys: Tensor, product: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Words 0 and 2, words 1 and 3, and a free buffer; all [2, n], all arguments overwritten."""
+    key_steps = torch.tensor(_KEY_STEPS, device=keys.device).unsqueeze(1)
+    for _ in range(_ROUNDS):
+        # int64 wraps, which leaves all 64 bits of a 32 x 32 bit product right. Only `even` is
+        # multiplied, so only `even` has to be cleared above its 32 bits.
+        torch.mul(even[0], _MULTIPLIERS[0], out=product[1])
+        torch.mul(even[1], _MULTIPLIERS[1], out=product[0])
+        torch.bitwise_right_shift(product, 32, out=even)
+        even.bitwise_xor_(odd).bitwise_xor_(keys).bitwise_and_(WORD)
+        keys.add_(key_steps)
+        odd, product = product, odd
+    return even, odd.bitwise_and_(WORD), product
 
 
-def _circle(word: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of a uniform angle: two bits choose the quarter, thirty the place in it."""
-    quarter = word >> 30
-    angle = ((word & 0x3FFFFFFF).double() - (2.0**29 - 0.5)) * (math.pi / 2 * 2.0**-30)
-    square = angle * angle
-    sine = angle * _polynomial(square, _SIN_TERMS)
-    cosine = _polynomial(square, _COS_TERMS)
-    swap = (quarter & 1).bool()
-    c, s = torch.where(swap, -sine, cosine), torch.where(swap, cosine, sine)
-    sign = 1.0 - (quarter & 2).double()
-    return c * sign, s * sign
+def _box_muller(
+    radius_word: Tensor, angle_word: Tensor, free: Tensor, scratch: Tensor, out: Tensor
+) -> None:
+    """Cosines and sines times radii into ``out`` [n, 4], from words [2, n].
+
+    Two bits of an angle's word choose the quarter, thirty the place in it. Everything is
+    overwritten: the words, ``free`` [2, n], ``scratch`` [3, 2, n].
+    """
+    bits, mask = scratch[0], scratch[1]
+    angle, square, third = scratch.view(torch.float64)
+    radius = free.view(torch.float64).copy_(radius_word).add_(0.5).mul_(2.0**-32)
+    _log_(radius, radius_word, scratch)
+    _sqrt_(radius.mul_(-2.0))
+    angle.copy_(torch.bitwise_and(angle_word, 0x3FFFFFFF, out=radius_word))
+    angle.sub_(2.0**29 - 0.5).mul_(math.pi / 2 * 2.0**-30)
+    torch.mul(angle, angle, out=square)
+    sine = _polynomial(square, SIN_TERMS, third).mul_(angle)
+    cosine = _polynomial(square, COS_TERMS, radius_word.view(torch.float64))
+    # Bit 31 turns by half: cosine and sine change sign, here with the radius. Bit 30 turns by a
+    # quarter: (c, s) becomes (-s, c), swapped by bits, as `torch.where` is slow on a random mask.
+    _flip_signs(radius, torch.bitwise_left_shift(angle_word, 32, out=bits))
+    torch.bitwise_left_shift(angle_word, 33, out=bits)
+    torch.bitwise_right_shift(bits, 63, out=mask)
+    c, s = cosine.view(torch.int64), sine.view(torch.int64)
+    difference = torch.bitwise_xor(c, s, out=angle_word).bitwise_and_(mask)
+    c.bitwise_xor_(difference)
+    s.bitwise_xor_(difference)
+    _flip_signs(cosine, bits)
+    pairs = scratch[:2].view(torch.float64).view(-1, 2, 2)
+    torch.mul(cosine, radius, out=pairs[..., 0].T)
+    torch.mul(sine, radius, out=pairs[..., 1].T)
+    out.view(-1, 2, 2).copy_(pairs)
 
 
-def _polynomial(x: Tensor, terms: list[float]) -> Tensor:
+def _sqrt_(x: Tensor) -> None:
+    """Square root in place, rounded as IEEE asks: on a CPU, torch's may be off by the last bit."""
+    if x.device.type == "cpu":
+        np.sqrt(x.numpy(), out=x.numpy())
+    else:
+        x.sqrt_()
+
+
+def _flip_signs(x: Tensor, bits: Tensor) -> None:
+    """Change the sign of float64 ``x`` where the highest of the 64 ``bits``, overwritten, is 1."""
+    x.view(torch.int64).bitwise_xor_(bits.bitwise_and_(_SIGN_BIT))
+
+
+def _log_(x: Tensor, exponent: Tensor, scratch: Tensor) -> None:
+    """Natural logarithm of 0 < x < 1, in place: ln(m 2^e) = 2 artanh((m-1)/(m+1)) + e ln 2.
+
+    m is taken between sqrt(1/2) and sqrt(2): |s| stays below 0.172, and nine terms suffice. The
+    bits of a float64 are its exponent and, in the lowest 52, its mantissa.
+    """
+    upper, (exponent_part, square, s) = scratch[0], scratch.view(torch.float64)
+    bits = x.view(torch.int64)
+    torch.sub(bits, SQRT_HALF_BITS, out=exponent).bitwise_right_shift_(52)
+    bits.sub_(torch.bitwise_left_shift(exponent, 52, out=upper))
+    torch.sub(x, 1, out=s).div_(x.add_(1))
+    torch.mul(s, s, out=square)
+    _polynomial(square, LOG_TERMS, x).mul_(s)
+    x.add_(exponent_part.copy_(exponent).mul_(math.log(2.0)))
+
+
+def _polynomial(x: Tensor, terms: list[float], out: Tensor) -> Tensor:
     """Horner's rule; multiplication and addition stay two operations, so nothing is fused."""
-    total = torch.full_like(x, terms[-1])
-    for term in reversed(terms[:-1]):
-        total.mul_(x).add_(term)
-    return total
+    torch.mul(x, terms[-1], out=out).add_(terms[-2])
+    for term in reversed(terms[:-2]):
+        out.mul_(x).add_(term)
+    return out

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lozo_bench.batches import in_order
+from lozo_bench.batches import Layout, in_order
 from lozo_bench.objectives.options import Scorer, cross_entropy
 from lozo_bench.tasks.base import Encoded
 
@@ -25,13 +25,13 @@ def evaluate(
     scorer: Scorer,
     examples: Sequence[Encoded],
     batch_size: int,
-    pad_id: int,
+    layout: Layout,
     device: torch.device,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Metrics:
     """Score every example; the first of equal scores wins. ``advance`` is told of progress."""
     right, loss = 0, 0.0
-    for numbers, batch in in_order(examples, batch_size, pad_id):
+    for numbers, batch in in_order(examples, batch_size, layout):
         here = batch.to(device)
         scores = scorer(here)
         right += int((scores.argmax(1) == here.labels).sum())

@@ -6,55 +6,109 @@ measured follow from it alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lozo_bench.batches import Batch
+from lozo_bench.batches import Batch, Scoring
+from lozo_bench.engine.answers import only_columns, only_positions
 
 Scorer = Callable[[Batch], Tensor]
 
 
-def causal_scorer(model: Any) -> Scorer:
-    """Score each option by the MEAN log-probability of its tokens after the prompt.
+def option_scorer(model: Any, scoring: Scoring) -> Scorer:
+    """Score each option by the MEAN log-probability of its tokens, in float32 or wider.
 
-    The mean, not the sum, in training and in testing (MeZO's large-model code; trap T12).
+    The mean, not the sum, in training and in testing (MeZO's large-model code; trap T12). Where
+    every option is a single token read at one place, as label words at a mask are, the logarithm of
+    the sum over the vocabulary is the same for all of them and cancels in softmax, loss and argmax:
+    there the logits themselves are the scores (LM-BFF, MeZO's medium-model code), and with
+    ``scoring.columns`` the other words' logits are not computed.
     """
 
     def score(batch: Batch) -> Tensor:
-        logits = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        ).logits
-        answer = batch.answer[:, 1:]
-        log_probs = functional.log_softmax(_full_precision(logits[:, :-1][answer]), dim=-1)
-        tokens = log_probs.gather(1, batch.input_ids[:, 1:][answer].unsqueeze(1)).squeeze(1)
-        counts = answer.sum(1)
-        row = torch.arange(len(answer), device=answer.device).repeat_interleave(counts)
-        sums = torch.zeros(len(answer), dtype=tokens.dtype, device=tokens.device)
-        return (sums.index_add(0, row, tokens) / counts).view(len(batch.labels), -1)
+        words = None
+        if batch.alike and scoring.columns:
+            words, token = torch.unique(batch.token, return_inverse=True)
+        else:
+            token = batch.token
+        logits = _full_precision(_logits(model, batch, scoring, words))
+        if not batch.alike:
+            logits = logits.log_softmax(-1)
+        entry = (torch.arange(len(token), device=token.device)[:, None], batch.at, token)
+        return _mean_by_option(logits[entry], batch)
 
     return score
 
 
-def masked_scorer(model: Any, label_ids: Sequence[int]) -> Scorer:
-    """Score each label word by its logit at the mask token.
+def takes_packed_rows(model: Any) -> bool:
+    """Whether options can stand behind one prompt: flash attention has no mask to part them."""
+    return _takes(model, "position_ids") and "flash" not in str(model.config._attn_implementation)
 
-    The softmax of the loss then runs over the label words only (LM-BFF, MeZO's medium-model code).
-    """
 
-    def score(batch: Batch) -> Tensor:
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return _full_precision(logits[batch.answer][:, list(label_ids)])
-
-    return score
+def _takes(model: Any, argument: str) -> bool:
+    return argument in inspect.signature(model.forward).parameters
 
 
 def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean over examples of -log softmax(scores)[label]; scores [B, K], labels [B] -> scalar."""
-    return functional.cross_entropy(scores, labels)
+    return losses_per_example(scores, labels).mean()
+
+
+def losses_per_example(scores: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(scores)[label]; scores [B, K], labels [B] -> [B]."""
+    return functional.cross_entropy(scores, labels, reduction="none")
+
+
+def _logits(model: Any, batch: Batch, scoring: Scoring, words: Tensor | None) -> Tensor:
+    """Logits [B, Q, vocabulary or words] of the positions that are read."""
+    inputs: dict[str, Tensor | None] = {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.attention_mask,
+    }
+    if batch.block is not None:
+        inputs["attention_mask"] = _own_option_only(batch.block, model.dtype)
+        inputs["position_ids"] = batch.position_ids
+    read = batch.read.flatten()
+    with (
+        only_positions(model, read) if scoring.positions else nullcontext(),
+        nullcontext() if words is None else only_columns(model, words),
+    ):
+        logits: Tensor = model(**inputs, **_no_cache(model)).logits
+    logits = logits.squeeze(1) if scoring.positions else logits.flatten(0, 1)[read]
+    return logits.view(*batch.read.shape, -1)
+
+
+def _no_cache(model: Any) -> dict[str, bool]:
+    """Causal models keep keys and values for a next token unless told that there is none."""
+    return {"use_cache": False} if _takes(model, "use_cache") else {}
+
+
+def _own_option_only(block: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores, [R, 1, T, T]: an option sees its prompt and itself.
+
+    ``block`` [R, T] is 0 in the prompt, k + 1 in option k, -1 in padding. Every token sees itself,
+    padding too, because attention to nothing at all is not a number.
+    """
+    T = block.shape[1]
+    query, key = block[:, :, None], block[:, None, :]
+    earlier = torch.ones(T, T, dtype=torch.bool, device=block.device).tril()
+    seen = earlier & ((key == 0) | (key == query))
+    mask = torch.zeros(seen.shape, dtype=dtype, device=block.device)
+    return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _mean_by_option(values: Tensor, batch: Batch) -> Tensor:
+    """Means [B, K] of the entries [B, P] of each option; what fills up belongs to none."""
+    room = values.new_zeros(len(values), batch.options + 1)
+    sums = room.scatter_add(1, batch.option, values)
+    counts = room.scatter_add(1, batch.option, torch.ones_like(values))
+    return sums[:, :-1] / counts[:, :-1]
 
 
 def _full_precision(logits: Tensor) -> Tensor:

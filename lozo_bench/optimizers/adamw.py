@@ -6,14 +6,17 @@ is off, as in the forwards of the zeroth-order methods; the published fine-tunin
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import check_finite
+from lozo_bench.engine.score import checked
 from lozo_bench.optimizers.base import (
+    Engine,
     Report,
     Score,
-    Weights,
+    Steps,
     check_fraction,
     check_not_negative,
     check_positive,
@@ -24,7 +27,7 @@ class AdamW:
     """First-order fine-tuning.
 
     Args:
-        X: the weights, by name; moved in place.
+        X: the weights.
         draws: not used: nothing here is random.
         lr: learning rate.
         beta1: share of the first moment that is kept each step.
@@ -34,9 +37,11 @@ class AdamW:
         max_grad_norm: gradients longer than this are shortened to it.
     """
 
+    steps: ClassVar[Steps] = Steps.gradient
+
     def __init__(
         self,
-        X: Weights,
+        X: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -53,7 +58,7 @@ class AdamW:
         check_not_negative("weight_decay", weight_decay)
         check_positive("max_grad_norm", max_grad_norm)
         self.lr, self.max_grad_norm = lr, max_grad_norm
-        self.weights = list(X.values())
+        self.weights = list(X.X.values())
         groups = [
             {"params": [x for x in self.weights if x.ndim >= 2], "weight_decay": weight_decay},
             {"params": [x for x in self.weights if x.ndim < 2], "weight_decay": 0.0},
@@ -63,8 +68,7 @@ class AdamW:
     def step(self, score: Score) -> Report:
         """One forward, one backward, one update."""
         loss = score.loss()
-        value = float(loss.detach())
-        check_finite([value])
+        value = float(checked(loss.detach().view(1, 1)))
         self.adamw.zero_grad()
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.max_grad_norm)

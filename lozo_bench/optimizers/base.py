@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import Enum
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from lozo_bench.engine.in_place import Direction
+from lozo_bench.engine.score import Engine, Score
 from lozo_bench.errors import bad_value
+
+__all__ = ["Engine", "Optimizer", "Report", "Score", "Steps", "Weights"]
 
 Weights = Mapping[str, Tensor]
 
 
-class Score(Protocol):
-    """The model's loss on the batch of one step."""
+class Steps(Enum):
+    """What an optimizer's candidates are, which decides what kind of engine can score them."""
 
-    def __call__(self, direction: Direction, at: Sequence[float]) -> list[float]:
-        """Losses at X + k * direction for each k in ``at``."""
-        ...
-
-    def loss(self) -> Tensor:
-        """The differentiable loss at X."""
-        ...
+    thin = "low-rank versions of the weights"
+    full_rank = "versions along directions of full rank"
+    gradient = "none: it differentiates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +37,13 @@ class Report:
 
 
 class Optimizer(Protocol):
-    """A method. Its constructor takes (X, draws, *, options) and checks the options' ranges."""
+    """A method. Its constructor takes (engine, draws, *, options) and checks their ranges."""
 
+    steps: ClassVar[Steps]
     lr: float
 
     def step(self, score: Score) -> Report:
-        """One step: ask for losses, move X."""
+        """One step: ask for losses, move the weights."""
         ...
 
 

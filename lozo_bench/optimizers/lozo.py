@@ -18,26 +18,27 @@ Where the published code differs, and what is done about it:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import decay, move
+from lozo_bench.engine.subspace import along
 from lozo_bench.optimizers.base import (
+    Engine,
     Report,
     Score,
-    Weights,
+    Steps,
     check_count,
     check_not_negative,
     check_positive,
 )
-from lozo_bench.optimizers.low_rank import LowRankDirections, low_rank
+from lozo_bench.optimizers.low_rank import LowRankDirections
 
 
 class Lozo:
     """Low-rank zeroth-order SGD.
 
     Args:
-        X: the weights, by name; moved in place.
+        X: the weights.
         draws: source of U, V and z.
         lr: learning rate alpha.
         eps: how far the two losses are taken from X.
@@ -48,9 +49,11 @@ class Lozo:
         replicate_boundary_bug: go astray on boundary steps as the published code does.
     """
 
+    steps: ClassVar[Steps] = Steps.thin
+
     def __init__(
         self,
-        X: Weights,
+        X: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -68,17 +71,16 @@ class Lozo:
         check_not_negative("weight_decay", weight_decay)
         self.X, self.lr, self.eps, self.weight_decay = X, lr, eps, weight_decay
         self.one_over_r = 1 / rank if scale == "paper" else 1.0
-        self.directions = LowRankDirections(X, draws, rank, nu, replicate_boundary_bug)
+        self.directions = LowRankDirections(X.X, draws, rank, nu, replicate_boundary_bug)
         self.t = 0
 
     def step(self, score: Score) -> Report:
         """Two forwards and one update."""
-        P = self.directions
-        P.draw(self.t)
-        loss_plus, loss_minus = score(P.perturbation(), (+self.eps, -self.eps))
+        t, self.t = self.t, self.t + 1
+        UV = self.directions.draw(t)
+        loss_plus, loss_minus = score(UV, (+self.eps, -self.eps))
         c = (loss_plus - loss_minus) / (2 * self.eps)
-        decay(self.X, self.lr * self.weight_decay)
-        move(self.X, low_rank(P.U_update, P.V), -self.lr * c * self.one_over_r)
-        move(self.X, P.z_update.items(), -self.lr * c)
-        self.t += 1
+        self.X.decay(self.lr * self.weight_decay)
+        UV = self.directions.astray(t, UV)
+        self.X.move(UV, along(UV, matrices=-self.lr * c * self.one_over_r, vectors=-self.lr * c))
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})

@@ -20,30 +20,32 @@ steps since V last changed (for one-dimensional parameters: since the start).
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import decay, move
+from lozo_bench.engine.subspace import Subspace, along
 from lozo_bench.optimizers.base import (
+    Engine,
     Report,
     Score,
-    Weights,
+    Steps,
     check_count,
     check_fraction,
     check_not_negative,
     check_positive,
 )
-from lozo_bench.optimizers.low_rank import LowRankDirections, low_rank
+from lozo_bench.optimizers.low_rank import LowRankDirections
 
 
 class LozoM:
     """Low-rank zeroth-order SGD with momentum.
 
     Args:
-        X: the weights, by name; moved in place.
+        X: the weights.
         draws: source of U, V and z.
         lr: learning rate alpha.
         eps: how far the two losses are taken from X.
@@ -57,9 +59,11 @@ class LozoM:
         replicate_boundary_bug: go astray on boundary steps as the published code does.
     """
 
+    steps: ClassVar[Steps] = Steps.thin
+
     def __init__(
         self,
-        X: Weights,
+        X: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -83,32 +87,32 @@ class LozoM:
         self.nu, self.beta, self.projection = nu, beta, projection
         self.bias_correction = bias_correction
         self.one_over_r = 1 / rank if scale == "paper" else 1.0
-        self.directions = LowRankDirections(X, draws, rank, nu, replicate_boundary_bug)
+        self.directions = LowRankDirections(X.X, draws, rank, nu, replicate_boundary_bug)
         self.N: dict[str, Tensor] = {}
+        self.V: Mapping[str, Tensor] = {}  # what N is read against
         self.t = 0
 
     def step(self, score: Score) -> Report:
         """Two forwards and one update."""
-        P, V_old = self.directions, dict(self.directions.V)
-        P.draw(self.t)
-        loss_plus, loss_minus = score(P.perturbation(), (+self.eps, -self.eps))
+        t, self.t = self.t, self.t + 1
+        UV = self.directions.draw(t)
+        loss_plus, loss_minus = score(UV, (+self.eps, -self.eps))
         c = (loss_plus - loss_minus) / (2 * self.eps)
 
-        if self.t % self.nu == 0 and self.t > 0:
-            for name, V in P.V.items():
-                self.N[name] = self._project(self.N[name], V_old[name], V)
-        for name, u in {**P.U_update, **P.z_update}.items():
+        UV = self.directions.astray(t, UV)
+        if self.V is not UV.V:
+            for name, V in self.V.items():
+                self.N[name] = self._project(self.N[name], V, UV.V[name])
+            self.V = UV.V
+        for name, u in {**UV.U, **UV.z}.items():
             N = self.N.setdefault(name, torch.zeros_like(u))
             N.mul_(self.beta).add_(u, alpha=(1 - self.beta) * c)
 
-        decay(self.X, self.lr * self.weight_decay)
-        N_of_matrices = {name: self.N[name] for name in P.U}
-        N_of_vectors = [(name, self.N[name]) for name in P.z]
-        period_step = self.t % self.nu + 1
-        matrix_scale = self.one_over_r * self._correction(period_step)
-        move(self.X, low_rank(N_of_matrices, P.V), -self.lr * matrix_scale)
-        move(self.X, N_of_vectors, -self.lr * self._correction(self.t + 1))
-        self.t += 1
+        self.X.decay(self.lr * self.weight_decay)
+        NV = Subspace({name: self.N[name] for name in UV.U}, UV.V, {n: self.N[n] for n in UV.z})
+        matrix_scale = self.one_over_r * self._correction(t % self.nu + 1)
+        vector_scale = self._correction(t + 1)
+        self.X.move(NV, along(NV, -self.lr * matrix_scale, -self.lr * vector_scale))
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
 
     def _project(self, N: Tensor, V_old: Tensor, V: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import InPlaceScore, LowRank, NonFiniteLossError, decay, move
+from lozo_bench.engine.in_place import InPlace, shift
+from lozo_bench.engine.score import NonFiniteLossError, Part, Score
+from lozo_bench.engine.subspace import Places, Subspace, along
 
 
 def weights(dtype=torch.float64):
@@ -15,61 +17,134 @@ def weights(dtype=torch.float64):
 
 
 def direction(dtype=torch.float64):
-    shapes = {"U": (6, 2), "V": (5, 2), "Uc": (4, 2), "Vc": (6, 2), "b": (5,)}
+    shapes = {"U": (6, 2), "V": (5, 2), "Uc": (4, 2), "Vc": (6, 2), "b": (5, 1)}
     f = Draws(1).normal("P", 0, shapes, dtype=dtype)
-    return [("w", LowRank(f["U"], f["V"])), ("conv", LowRank(f["Uc"], f["Vc"])), ("b", f["b"])]
+    return Subspace({"w": f["U"], "conv": f["Uc"]}, {"w": f["V"], "conv": f["Vc"]}, {"b": f["b"]})
 
 
-def test_a_low_rank_step_is_the_product_of_its_factors():
+def score(X, loss):
+    return Score(InPlace(X), [Part(1, 1, lambda copies: loss().view(1, 1))])
+
+
+def copy(X):
+    return {name: x.clone() for name, x in X.items()}
+
+
+def test_a_place_is_U_C_V_transposed_and_z_s():
     X, P = weights(), direction()
-    before = {name: x.clone() for name, x in X.items()}
-    move(X, P, 0.5)
-    (_, w), (_, conv), (_, b) = P
-    torch.testing.assert_close(X["w"], before["w"] + 0.5 * w.U @ w.V.T)
-    torch.testing.assert_close(X["conv"], before["conv"] + 0.5 * (conv.U @ conv.V.T).view(4, 3, 2))
-    torch.testing.assert_close(X["b"], before["b"] + 0.5 * b)
+    before = copy(X)
+    C = torch.tensor([[1.0, 2.0], [0.0, -1.0]], dtype=torch.float64)
+    shift(X, P, Places(C, torch.tensor([0.5], dtype=torch.float64)))
+    torch.testing.assert_close(X["w"], before["w"] + P.U["w"] @ C @ P.V["w"].T)
+    conv = (P.U["conv"] @ C @ P.V["conv"].T).view(4, 3, 2)
+    torch.testing.assert_close(X["conv"], before["conv"] + conv)
+    torch.testing.assert_close(X["b"], before["b"] + 0.5 * P.z["b"][:, 0])
 
 
 def test_losses_are_taken_at_the_places_asked_for():
     X, P = weights(), direction()
     expected = []
     for k in (0.3, -0.3, 2.0):
-        moved = {name: x.clone() for name, x in X.items()}
-        move(moved, P, k)
+        moved = copy(X)
+        shift(moved, P, along(P, k))
         expected.append(float(sum((x**2).sum() for x in moved.values())))
-    score = InPlaceScore(X, lambda: sum((x**2).sum() for x in X.values()))
-    assert score(P, (0.3, -0.3, 2.0)) == pytest.approx(expected, rel=1e-12)
+    scored = score(X, lambda: sum((x**2).sum() for x in X.values()))(P, (0.3, -0.3, 2.0))
+    assert scored == pytest.approx(expected, rel=1e-12)
 
 
-def test_a2_weights_are_back_in_place_after_scoring():
+def test_a2_weights_are_back_in_place_when_they_are_asked_for():
     """A2 of the spec: after +1, -2, +1 the weights agree to 1e-8 rms in float32."""
     X, P = weights(torch.float32), direction(torch.float32)
-    before = {name: x.clone() for name, x in X.items()}
-    InPlaceScore(X, lambda: X["w"].sum())(P, (+1e-3, -1e-3))
-    for name, x in X.items():
-        assert (x - before[name]).square().mean().sqrt() < 1e-8
+    before = copy(X)
+    scored = score(X, lambda: X["w"].sum())
+    scored(P, (+1e-3, -1e-3))
+    with scored.engine.weights():
+        for name, x in X.items():
+            assert (x - before[name]).square().mean().sqrt() < 1e-8
+
+
+def test_the_way_back_and_the_update_along_the_same_direction_are_one_pass(monkeypatch):
+    X, P = weights(), direction()
+    before, passes = copy(X), []
+    monkeypatch.setattr(
+        "lozo_bench.engine.in_place.shift", lambda X, P, by: (passes.append(by), shift(X, P, by))
+    )
+    scored = score(X, lambda: X["w"].sum())
+    scored(P, (+1e-3, -1e-3))
+    scored.engine.move(P, along(P, 0.25))
+    scored.engine.settle()
+    assert len(passes) == 3
+    torch.testing.assert_close(X["w"], before["w"] + 0.25 * P.U["w"] @ P.V["w"].T)
+
+
+def test_an_update_along_another_direction_starts_from_the_weights_themselves():
+    X, P = weights(), direction()
+    other = Subspace({}, {}, {"b": torch.ones(5, 1, dtype=torch.float64)})
+    before = copy(X)
+    scored = score(X, lambda: X["w"].sum())
+    scored(P, (+1e-3, -1e-3))
+    scored.engine.move(other, along(other, 0.5))
+    torch.testing.assert_close(X["w"], before["w"], rtol=0, atol=1e-15)
+    torch.testing.assert_close(X["b"], before["b"] + 0.5)
+
+
+class Ramp:
+    """A direction of full rank: everything goes up alike."""
+
+    def move(self, X, by):
+        for x in X.values():
+            x.add_(by)
+
+
+def test_directions_of_full_rank_are_scored_and_followed():
+    X, z = weights(), Ramp()
+    before = copy(X)
+    scored = score(X, lambda: X["b"].sum())
+    plus, minus = scored.full_rank(z, (+0.1, -0.1))
+    assert plus - minus == pytest.approx(1.0)
+    scored.engine.full_rank_move(z, -0.5)
+    torch.testing.assert_close(X["w"], before["w"] - 0.5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_not_finite_is_refused_with_the_weights_back_in_place(bad):
     X, P = weights(), direction()
-    before = {name: x.clone() for name, x in X.items()}
+    before = copy(X)
     losses = iter([1.0, bad])
     with pytest.raises(NonFiniteLossError, match=str(bad)):
-        InPlaceScore(X, lambda: torch.tensor(next(losses)))(P, (+1e-3, -1e-3))
+        score(X, lambda: torch.tensor(next(losses)))(P, (+1e-3, -1e-3))
     for name, x in X.items():
         torch.testing.assert_close(x, before[name], rtol=0, atol=1e-15)
 
 
+def test_an_interrupted_step_leaves_the_weights_in_place():
+    X, P = weights(), direction()
+    before = copy(X)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(X, interrupted)(P, (+1e-3, -1e-3))
+    torch.testing.assert_close(X["w"], before["w"], rtol=0, atol=1e-15)
+
+
 def test_a_loss_of_zero_is_a_loss():
-    score = InPlaceScore(weights(), lambda: torch.tensor(0.0))
-    assert score(direction(), (1e-3, -1e-3)) == [0.0, 0.0]
+    assert score(weights(), lambda: torch.tensor(0.0))(direction(), (1e-3, -1e-3)) == [0.0, 0.0]
+
+
+def test_an_adapter_takes_the_place_of_the_one_before():
+    X, P = weights(), direction()
+    before, engine = copy(X), InPlace(X)
+    engine.attach(P, along(P, 2.0))
+    engine.attach(P, along(P, -0.5))
+    torch.testing.assert_close(X["w"], before["w"] - 0.5 * P.U["w"] @ P.V["w"].T)
 
 
 def test_decay_shrinks_matrices_and_spares_vectors():
     X = weights()
-    before = {name: x.clone() for name, x in X.items()}
-    decay(X, 0.25)
+    before = copy(X)
+    InPlace(X).decay(0.25)
     assert torch.equal(X["w"], before["w"] * 0.75)
     assert torch.equal(X["conv"], before["conv"] * 0.75)
     assert torch.equal(X["b"], before["b"])
@@ -78,7 +153,18 @@ def test_decay_shrinks_matrices_and_spares_vectors():
 def test_weights_moved_while_scoring_can_be_trained_afterwards():
     """Moved under inference_mode they would be inference tensors, which autograd refuses."""
     X = {"w": torch.ones(2, 2, requires_grad=True)}
-    score = InPlaceScore(X, lambda: (X["w"] ** 2).sum())
-    score([("w", torch.ones(2, 2))], (0.1, -0.1))
-    score.loss().backward()
+    P = Subspace({"w": torch.ones(2, 1)}, {"w": torch.ones(2, 1)}, {})
+    scored = score(X, lambda: (X["w"] ** 2).sum())
+    scored(P, (0.1, -0.1))
+    scored.engine.settle()
+    scored.loss().backward()
     torch.testing.assert_close(X["w"].grad, 2 * X["w"].detach())
+
+
+def test_a_state_brings_the_weights_back():
+    X, P = weights(), direction()
+    engine = InPlace(X)
+    state, before = engine.state(), copy(X)
+    engine.move(P, along(P, 1.0))
+    engine.load_state(state)
+    assert all(torch.equal(X[name], before[name]) for name in X)

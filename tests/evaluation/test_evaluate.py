@@ -7,12 +7,16 @@ import math
 import pytest
 import torch
 
+from lozo_bench.batches import Layout
 from lozo_bench.evaluation.evaluate import evaluate
 from lozo_bench.tasks.base import Encoded
 
 
 def example(width, label):
     return Encoded(rows=((0,) * width,), answer=((0,),), label=label)
+
+
+LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
 
 
 def lookup(scores_by_width):
@@ -28,7 +32,7 @@ EXAMPLES = [example(3, 0), example(1, 1), example(2, 1)]
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_metrics_do_not_depend_on_the_batch_size(batch_size):
-    metrics = evaluate(lookup(SCORES), EXAMPLES, batch_size, 0, torch.device("cpu"))
+    metrics = evaluate(lookup(SCORES), EXAMPLES, batch_size, LAYOUT, torch.device("cpu"))
     assert metrics.accuracy == pytest.approx(2 / 3)  # width 2 is wrong
     wanted = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(2)), math.log(2)]
     assert metrics.loss == pytest.approx(sum(wanted) / 3)
@@ -36,12 +40,14 @@ def test_metrics_do_not_depend_on_the_batch_size(batch_size):
 
 def test_the_first_of_equal_scores_wins():
     def right(label):
-        return evaluate(lookup(SCORES), [example(3, label)], 1, 0, torch.device("cpu")).accuracy
+        return evaluate(
+            lookup(SCORES), [example(3, label)], 1, LAYOUT, torch.device("cpu")
+        ).accuracy
 
     assert (right(0), right(1)) == (1.0, 0.0)
 
 
 def test_progress_is_told():
     told = []
-    evaluate(lookup(SCORES), EXAMPLES, 2, 0, torch.device("cpu"), told.append)
+    evaluate(lookup(SCORES), EXAMPLES, 2, LAYOUT, torch.device("cpu"), told.append)
     assert told == [2, 1]

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -18,9 +20,12 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from lozo_bench.batches import collate
-from lozo_bench.objectives.options import causal_scorer, cross_entropy, masked_scorer
+from lozo_bench.batches import Layout, Scoring, collate, parts
+from lozo_bench.engine import Draws, Folder, Fused, Subspace
+from lozo_bench.engine.subspace import along, stacked
+from lozo_bench.objectives.options import cross_entropy, losses_per_example, option_scorer
 from lozo_bench.tasks.base import Encoded
+from lozo_bench.trainer import scored_parts
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
 
@@ -32,51 +37,168 @@ def opt():
 
 
 def gpt2():
-    return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=50))
+    return GPT2LMHeadModel(
+        GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=50, bos_token_id=0, eos_token_id=0)
+    )
 
 
 def llama():
     return LlamaForCausalLM(LlamaConfig(**SMALL, intermediate_size=32))
 
 
-MODELS = {"opt": opt, "gpt2": gpt2, "llama": llama}
+def roberta():
+    return RobertaForMaskedLM(
+        RobertaConfig(**SMALL, intermediate_size=32, max_position_embeddings=66)
+    )
 
-EXAMPLES = [
+
+def bert():
+    return BertForMaskedLM(BertConfig(**SMALL, intermediate_size=32, max_position_embeddings=66))
+
+
+CAUSAL = {"opt": opt, "gpt2": gpt2, "llama": llama}
+MASKED = {"roberta": roberta, "bert": bert}
+LABEL_IDS = (33, 44, 21)
+
+SEVERAL_TOKENS = [
     Encoded(rows=((2, 7, 8, 11), (2, 7, 8, 12, 13)), answer=((3,), (3, 4)), label=1),
     Encoded(rows=((2, 20, 21), (2, 20, 22, 23, 24)), answer=((2,), (2, 3, 4)), label=0),
+    Encoded(rows=((2, 9, 8, 7, 6, 5, 4), (2, 9, 8, 7, 6, 3)), answer=((5, 6), (5,)), label=1),
 ]
+ONE_TOKEN = [
+    Encoded(rows=((2, 7, 8, 11), (2, 7, 8, 12)), answer=((3,), (3,)), label=1),
+    Encoded(rows=((2, 20, 11), (2, 20, 12)), answer=((2,), (2,)), label=0),
+]
+NO_COMMON_PROMPT = [
+    Encoded(rows=((2, 7, 8, 11), (2, 6, 8, 12, 13)), answer=((3,), (3, 4)), label=1),
+    *SEVERAL_TOKENS,
+]
+AT_THE_MASK = [
+    Encoded(rows=((0, 9, 4, 2),), answer=((2,),), label=0),
+    Encoded(rows=((0, 4, 2),), answer=((1,),), label=2),
+    Encoded(rows=((0, 9, 8, 7, 6, 4, 2),), answer=((5,),), label=1),
+]
+CASES = [
+    *((name, SEVERAL_TOKENS, ()) for name in CAUSAL),
+    *((name, ONE_TOKEN, ()) for name in CAUSAL),
+    *((name, NO_COMMON_PROMPT, ()) for name in CAUSAL),
+    *((name, AT_THE_MASK, LABEL_IDS) for name in MASKED),
+]  # fmt: skip
+SWITCHES = ["positions", "columns", "share_prompt", "buckets"]
 
 
-@pytest.fixture(autouse=True)
-def _same_random_weights():
+def make(name, attention="sdpa"):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        yield
+        model = (CAUSAL | MASKED)[name]().double().eval()
+    model.set_attn_implementation(attention)
+    return model
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_an_option_scores_the_mean_log_probability_of_its_tokens(name):
-    """A10 of the spec: batched and padded equals one sequence at a time without padding."""
-    model = MODELS[name]().double().eval()
-    scores = causal_scorer(model)(collate(EXAMPLES, pad_id=1))
-    for i, example in enumerate(EXAMPLES):
-        for k, (row, positions) in enumerate(zip(example.rows, example.answer, strict=True)):
+def scores(model, examples, label_ids, scoring):
+    layout = Layout(1, label_ids, scoring)
+    with torch.no_grad():
+        return option_scorer(model, scoring)(collate(examples, layout))
+
+
+def by_hand(model, examples, label_ids):
+    """One row after another, unpadded, all logits."""
+    for i, example in enumerate(examples):
+        if label_ids:
+            logits = model(torch.tensor([example.rows[0]])).logits[0, example.answer[0][0]]
+            yield i, logits[list(label_ids)]
+            continue
+        means = []
+        for row, positions in zip(example.rows, example.answer, strict=True):
             log_probs = model(torch.tensor([row])).logits[0].log_softmax(-1)
-            wanted = [float(log_probs[p - 1, row[p]].detach()) for p in positions]
-            assert float(scores[i, k].detach()) == pytest.approx(sum(wanted) / len(wanted))
+            means.append(torch.stack([log_probs[p - 1, row[p]] for p in positions]).mean())
+        yield i, torch.stack(means)
 
 
-def test_a_label_word_scores_its_logit_at_the_mask():
-    config = RobertaConfig(**SMALL, intermediate_size=32, max_position_embeddings=66)
-    model = RobertaForMaskedLM(config).double().eval()
-    examples = [
-        Encoded(rows=((0, 9, 4, 2),), answer=((2,),), label=0),
-        Encoded(rows=((0, 4, 2),), answer=((1,),), label=1),
-    ]
-    scores = masked_scorer(model, [33, 44])(collate(examples, pad_id=1))
-    for i, (row, mask) in enumerate([((0, 9, 4, 2), 2), ((0, 4, 2), 1)]):
-        logits = model(torch.tensor([row])).logits[0, mask]
-        torch.testing.assert_close(scores[i], logits[[33, 44]])
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("name", "examples", "label_ids"), CASES)
+def test_scores_are_those_of_one_sequence_at_a_time(name, examples, label_ids, attention):
+    """A10 of the spec; up to a constant of the example, which no loss and no answer sees."""
+    model = make(name, attention)
+    got = scores(model, examples, label_ids, Scoring())
+    for i, wanted in by_hand(model, examples, label_ids):
+        torch.testing.assert_close(
+            got[i].log_softmax(0), wanted.log_softmax(0), rtol=1e-10, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("off", SWITCHES)
+@pytest.mark.parametrize(("name", "examples", "label_ids"), CASES)
+def test_no_switch_changes_a_loss(name, examples, label_ids, off):
+    model = make(name)
+
+    def losses(scoring):
+        together = parts(examples * 9, Layout(1, label_ids, scoring))
+        with torch.no_grad():
+            each = [
+                losses_per_example(option_scorer(model, scoring)(part), part.labels)
+                for part in together
+            ]
+        return torch.cat(each).sort().values
+
+    torch.testing.assert_close(
+        losses(Scoring(**{off: False})), losses(Scoring()), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_without_columns_and_sharing_single_tokens_score_their_log_probability():
+    model = make("opt")
+    got = scores(model, ONE_TOKEN, (), Scoring(share_prompt=False))
+    for i, wanted in by_hand(model, ONE_TOKEN, ()):
+        torch.testing.assert_close(got[i], wanted.detach(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "examples", "seen"),
+    [("opt", ONE_TOKEN, (2, 1, 2)), ("opt", SEVERAL_TOKENS, (9, 1, 50))],
+)
+def test_the_head_sees_only_what_is_read(name, examples, seen):
+    """Two positions and two words; three positions an example (the most) and all 50 words."""
+    model, shapes = make(name), []
+    model.lm_head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
+    scores(model, examples, (), Scoring())
+    assert shapes == [seen]
+
+
+@pytest.mark.parametrize(("name", "examples", "label_ids"), CASES)
+def test_versions_of_a_model_are_scored_together_as_one_by_one(name, examples, label_ids):
+    """Heads cut down to some words and positions, places of each example's own included."""
+    model = make(name)
+    X = dict(model.named_parameters())
+    shapes = {n: x.shape for n, x in X.items()}
+    draws = Draws(0)
+    U = draws.normal(
+        "U", 0, {n: (len(x), 2) for n, x in X.items() if x.ndim == 2}, dtype=torch.float64
+    )
+    V = draws.normal(
+        "V", 0, {n: (x.shape[1], 2) for n, x in X.items() if x.ndim == 2}, dtype=torch.float64
+    )
+    z = draws.normal(
+        "z", 0, {n: (len(x), 1) for n, x in X.items() if x.ndim == 1}, dtype=torch.float64
+    )
+    assert len(U) + len(z) == len(shapes)
+    P = Subspace(U, V, z)
+    batch = parts(examples, Layout(1, label_ids))
+    scored = scored_parts(option_scorer(model, Scoring()), batch)
+    shared = stacked([along(P, c) for c in (0.02, -0.01)])
+    own = stacked(
+        [stacked([along(P, 0.01 * (b - k)) for b in range(len(examples))]) for k in (0, 1)]
+    )
+    for places in (shared, own):
+        together = Fused(model, X, Folder("nearest", draws), per_forward=2)
+        alone = Fused(model, X, Folder("nearest", draws), per_forward=1)
+        got = together.losses(P, places, scored)
+        torch.testing.assert_close(got, alone.losses(P, places, scored), rtol=1e-11, atol=1e-12)
+        for b in range(len(examples)):
+            place = places[0] if places.s.ndim == 2 else places[0][b]
+            one = alone.losses(P, stacked([place]), scored)
+            torch.testing.assert_close(got[0, b], one[0, b], rtol=1e-11, atol=1e-12)
 
 
 def test_the_loss_is_minus_the_log_softmax_of_the_right_option():
@@ -88,8 +210,22 @@ def test_the_loss_is_minus_the_log_softmax_of_the_right_option():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_scores_of_half_precision_logits_are_float32(dtype):
     """T24: the two losses of a step differ by less than bf16 can tell."""
+    model = make("opt").to(dtype)
+    for examples in (ONE_TOKEN, SEVERAL_TOKENS):
+        assert scores(model, examples, (), Scoring()).dtype == torch.float32
 
-    def model(input_ids, attention_mask, use_cache):
-        return SimpleNamespace(logits=torch.ones(*input_ids.shape, 50, dtype=dtype))
 
-    assert causal_scorer(model)(collate(EXAMPLES, pad_id=1)).dtype == torch.float32
+def test_a_model_that_is_not_backbone_and_head_is_told_which_switch_to_use():
+    class Odd(torch.nn.Module):
+        config = SimpleNamespace()
+        dtype = torch.float64
+
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=torch.ones(*input_ids.shape, 50))
+
+    with pytest.raises(ValueError, match=r"engine\.answer_positions: Odd has no backbone"):
+        scores(Odd(), SEVERAL_TOKENS, (), Scoring())
+    got = scores(
+        Odd(), SEVERAL_TOKENS, (), Scoring(positions=False, columns=False, share_prompt=False)
+    )
+    torch.testing.assert_close(got, torch.full_like(got, -math.log(50)))

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import cosine, quadratic, run, two_layers
+from toys import cosine, quadratic, run, score, two_layers
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import InPlaceScore
+from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.lozo import Lozo
 
 
-class Watched(InPlaceScore):
-    """Remembers the weights at which the first of the two losses was taken."""
-
-    def __init__(self, X, loss):
-        super().__init__(X, lambda: (self.places.append(self._copy()), loss())[1])
-        self.places = []
-
-    def _copy(self):
-        return {name: x.clone() for name, x in self.X.items()}
+def copy(X):
+    return {name: x.clone() for name, x in X.X.items()}
 
 
 def perturbations_and_updates(steps, **options):
@@ -28,13 +21,11 @@ def perturbations_and_updates(steps, **options):
     X, loss = two_layers()
     optimizer = Lozo(X, Draws(0), lr=1e-4, eps=1e-3, rank=2, **options)
     for _ in range(steps):
-        before = {name: x.clone() for name, x in X.items()}
-        score = Watched(X, loss)
-        c = optimizer.step(score).scalars["projected_grad"]
-        yield {
-            name: (score.places[0][name] - before[name], (X[name] - before[name]) / -c)
-            for name in X
-        }
+        before, places = copy(X), []
+        watched = score(X, lambda places=places: (places.append(copy(X)), loss())[1])
+        c = optimizer.step(watched).scalars["projected_grad"]
+        after = copy(X)
+        yield {n: (places[0][n] - before[n], (after[n] - before[n]) / -c) for n in before}
 
 
 def test_a1_updates_go_along_the_perturbation_at_every_step():
@@ -54,20 +45,22 @@ def test_a1_the_published_bug_goes_astray_on_boundary_steps_only():
 
 def test_with_the_bug_the_first_square_matrix_moves_along_V_V_transposed():
     """The update reads, as U, the numbers that the perturbation read as V."""
-    X = {"w": torch.zeros(7, 7, dtype=torch.float64)}
+    X = InPlace({"w": torch.zeros(7, 7, dtype=torch.float64)})
     A = Draws(5).normal("A", 0, {"A": (7, 7)}, dtype=torch.float64)["A"]
     optimizer = Lozo(X, Draws(0), lr=0.1, eps=1e-3, rank=2, nu=10, replicate_boundary_bug=True)
-    c = optimizer.step(InPlaceScore(X, lambda: (A * X["w"]).sum())).scalars["projected_grad"]
+    c = optimizer.step(score(X, lambda: (A * X.X["w"]).sum())).scalars["projected_grad"]
     V = optimizer.directions.V["w"]
-    torch.testing.assert_close(X["w"], -0.1 * c * V @ V.T)
+    torch.testing.assert_close(X.X["w"], -0.1 * c * V @ V.T)
 
 
 def test_one_step_by_hand():
     """X - lr c U V^T / r with c the slope of a linear loss, and X - lr c z for a vector."""
-    X = {"w": torch.zeros(3, 4, dtype=torch.float64), "b": torch.zeros(3, dtype=torch.float64)}
+    X = InPlace(
+        {"w": torch.zeros(3, 4, dtype=torch.float64), "b": torch.zeros(3, dtype=torch.float64)}
+    )
     g = Draws(9).normal("g", 0, {"w": (3, 4), "b": (3,)}, dtype=torch.float64)
-    score = InPlaceScore(X, lambda: (g["w"] * X["w"]).sum() + (g["b"] * X["b"]).sum())
-    report = Lozo(X, Draws(0), lr=0.5, eps=1e-3, rank=2, nu=5, scale="paper").step(score)
+    linear = score(X, lambda: (g["w"] * X.X["w"]).sum() + (g["b"] * X.X["b"]).sum())
+    report = Lozo(X, Draws(0), lr=0.5, eps=1e-3, rank=2, nu=5, scale="paper").step(linear)
 
     U = Draws(0).normal("U", 0, {"w": (3, 2)}, dtype=torch.float64)["w"]
     V = Draws(0).normal("V", 0, {"w": (4, 2)}, dtype=torch.float64)["w"]
@@ -75,18 +68,18 @@ def test_one_step_by_hand():
     c = float((g["w"] * (U @ V.T)).sum() + (g["b"] * z).sum())
     assert report.scalars["projected_grad"] == pytest.approx(c, rel=1e-10)
     assert (report.forwards, report.backwards) == (2, 0)
-    torch.testing.assert_close(X["w"], -0.5 * c * U @ V.T / 2)
-    torch.testing.assert_close(X["b"], -0.5 * c * z)
+    torch.testing.assert_close(X.X["w"], -0.5 * c * U @ V.T / 2)
+    torch.testing.assert_close(X.X["b"], -0.5 * c * z)
 
 
 def mean_estimate(nu, steps):
     """Mean over steps of c U V^T / r at one point, and the gradient there."""
     G = Draws(2).normal("G", 0, {"w": (3, 4)}, dtype=torch.float64)["w"]
-    X = {"w": torch.zeros(3, 4, dtype=torch.float64)}
+    X = InPlace({"w": torch.zeros(3, 4, dtype=torch.float64)})
     optimizer = Lozo(X, Draws(1), lr=1.0, eps=1e-3, rank=2, nu=nu, scale="paper")
     for _ in range(steps):  # the loss is linear, so that the gradient is G wherever X has got to
-        optimizer.step(InPlaceScore(X, lambda: (G * X["w"]).sum()))
-    return -X["w"] / steps, G, optimizer
+        optimizer.step(score(X, lambda: (G * X.X["w"]).sum()))
+    return -X.X["w"] / steps, G, optimizer
 
 
 def test_a3_the_estimate_is_unbiased():
@@ -107,7 +100,7 @@ def test_a4_reference_scale_is_paper_scale_at_r_times_the_learning_rate(rank):
     for scale, lr in (("reference", 1e-3), ("paper", rank * 1e-3)):
         X, loss = quadratic(8)
         run(Lozo(X, Draws(0), lr=lr, eps=1e-3, rank=rank, nu=3, scale=scale), X, loss, steps=20)
-        ends.append(X["w"])
+        ends.append(X.X["w"])
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-12, atol=1e-12)
 
 
@@ -128,14 +121,14 @@ def test_a5_resampling_every_step_learns_as_fast_as_every_fifty_unless_the_bug_i
 
 
 def test_a_rank_above_every_side_of_every_matrix_is_refused():
-    X = {"w": torch.zeros(3, 5), "b": torch.zeros(9)}
+    X = InPlace({"w": torch.zeros(3, 5), "b": torch.zeros(9)})
     Lozo(X, Draws(0), lr=1.0, eps=1.0, rank=5, nu=1)
     with pytest.raises(UserError, match=r"^rank: given 6; allowed: at most 5"):
         Lozo(X, Draws(0), lr=1.0, eps=1.0, rank=6, nu=1)
 
 
 def test_weight_decay_shrinks_matrices_by_lr_times_decay():
-    X = {"w": torch.ones(2, 2, dtype=torch.float64)}
+    X = InPlace({"w": torch.ones(2, 2, dtype=torch.float64)})
     optimizer = Lozo(X, Draws(0), lr=0.1, eps=1e-3, rank=1, nu=1, weight_decay=0.5)
-    optimizer.step(InPlaceScore(X, lambda: torch.tensor(1.0)))  # flat: c = 0
-    torch.testing.assert_close(X["w"], torch.full((2, 2), 0.95, dtype=torch.float64))
+    optimizer.step(score(X, lambda: torch.tensor(1.0)))  # flat: c = 0
+    torch.testing.assert_close(X.X["w"], torch.full((2, 2), 0.95, dtype=torch.float64))

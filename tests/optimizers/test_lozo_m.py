@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import quadratic, run
+from toys import quadratic, run, score
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import InPlaceScore
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.lozo_m import LozoM
 
@@ -23,7 +22,7 @@ def steps_with_momentum(steps, nu, **options):
     X, loss = quadratic(6)
     optimizer = LozoM(X, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=nu, beta=BETA, **options)
     for _ in range(steps):
-        report = optimizer.step(InPlaceScore(X, loss))
+        report = optimizer.step(score(X, loss))
         yield report.scalars["projected_grad"], optimizer.N["w"].clone()
 
 
@@ -58,20 +57,20 @@ def test_the_exact_projection_is_the_least_squares_one():
 def test_the_exact_projection_stays_bounded_where_the_rank_exceeds_a_side():
     """V^T V is singular there; its plain inverse lets N grow without bound."""
     X, loss = quadratic(6)
-    X["thin"] = torch.zeros(8, 3, dtype=torch.float64)
+    X.X["thin"] = torch.zeros(8, 3, dtype=torch.float64)
     optimizer = LozoM(X, Draws(0), lr=1e-3, eps=1e-3, rank=5, nu=1, beta=BETA, projection="exact")
     target = factors("target", 0, n=8, rank=3)
-    run(optimizer, X, lambda: loss() + ((X["thin"] - target) ** 2).sum(), steps=30)
+    run(optimizer, X, lambda: loss() + ((X.X["thin"] - target) ** 2).sum(), steps=30)
     assert optimizer.N["thin"].norm() < 200
 
 
 def test_the_update_is_the_momentum_read_against_V():
     X, loss = quadratic(6)
     LozoM(X, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=5, beta=BETA, scale="paper").step(
-        InPlaceScore(X, loss)
+        score(X, loss)
     )
     ((_, N),) = steps_with_momentum(1, nu=5, scale="paper")
-    torch.testing.assert_close(X["w"], -0.01 * N @ factors("V", 0).T / 2)
+    torch.testing.assert_close(X.X["w"], -0.01 * N @ factors("V", 0).T / 2)
 
 
 def test_bias_correction_makes_the_first_step_of_a_period_a_full_one():
@@ -79,10 +78,10 @@ def test_bias_correction_makes_the_first_step_of_a_period_a_full_one():
     ends = []
     for optimizer_class, options in ((Lozo, {}), (LozoM, {"beta": 0.9, "bias_correction": True})):
         X, loss = quadratic(6)
-        X["b"] = torch.zeros(6, dtype=torch.float64)
+        X.X["b"] = torch.zeros(6, dtype=torch.float64)
         optimizer = optimizer_class(X, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=5, **options)
-        run(optimizer, X, lambda X=X, loss=loss: loss() + X["b"].sum(), steps=1)
-        ends.append(X)
+        run(optimizer, X, lambda X=X, loss=loss: loss() + X.X["b"].sum(), steps=1)
+        ends.append(X.X)
     torch.testing.assert_close(ends[0], ends[1])
 
 
@@ -91,7 +90,7 @@ def test_without_beta_it_is_lozo():
     for optimizer_class, options in ((Lozo, {}), (LozoM, {"beta": 0.0})):
         X, loss = quadratic(6)
         run(optimizer_class(X, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=3, **options), X, loss, 10)
-        ends.append(X["w"])
+        ends.append(X.X["w"])
     torch.testing.assert_close(ends[0], ends[1])
 
 

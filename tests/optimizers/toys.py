@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import InPlaceScore
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import Part, Score
 
 
 def quadratic(n):
-    """Half the mean square distance of an n x n matrix from a target, scaled to start near n/2."""
+    """An engine with an n x n matrix; half its mean square distance from a target."""
     target = Draws(100).normal("target", 0, {"w": (n, n)}, dtype=torch.float64)["w"]
     X = {"w": torch.zeros(n, n, dtype=torch.float64)}
-    return X, lambda: ((X["w"] - target) ** 2).sum() / (2 * n)
+    return InPlace(X), lambda: ((X["w"] - target) ** 2).sum() / (2 * n)
 
 
 def two_layers():
@@ -26,12 +27,19 @@ def two_layers():
         hidden = torch.tanh(X["tall"] @ X["square"])
         return ((hidden @ X["out"].T + X["bias"] - target) ** 2).mean()
 
-    return X, loss
+    return InPlace(X), loss
 
 
-def run(optimizer, X, loss, steps):
+def score(engine, loss):
+    """The score of a full batch of one example, whose loss is a function of nothing."""
+    return Score(engine, [Part(size=1, tokens=1, losses=lambda copies: loss().view(1, 1))])
+
+
+def run(optimizer, engine, loss, steps):
     """Full-batch training."""
-    return [optimizer.step(InPlaceScore(X, loss)) for _ in range(steps)]
+    reports = [optimizer.step(score(engine, loss)) for _ in range(steps)]
+    engine.settle()
+    return reports
 
 
 def cosine(a, b):

@@ -1,0 +1,180 @@
+"""Scoring candidates in one pass through the model, its weights untouched.
+
+A candidate adds U C_k V^T and z s_k to where the weights are (`point.py`). While it is scored every
+weight is replaced by its versions (`versions.py`), whose thin factors are those of the point and of
+the candidates side by side:
+
+    y_k = x W^T + (x [V_1 .. V_j V]) [I .. I | I C_k^T] [A_1 .. A_j A U]^T
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.point import Point, Term
+from lozo_bench.engine.score import FullRank, Part, checked
+from lozo_bench.engine.sites import Sites
+from lozo_bench.engine.subspace import Places, Subspace
+from lozo_bench.engine.versions import Columns, Pass, Thin, Versions
+from lozo_bench.errors import UserError
+
+# Below this many tokens a pass costs little more for another candidate, the weights being read once
+# for all; above it, stacking only takes memory for activations.
+STACKED_TOKENS = 256
+
+
+class Fused:
+    """An `Engine` that leaves the weights alone.
+
+    Args:
+        model: any model that takes the rows of a batch along the first dimension.
+        X: those of its parameters that move, by name.
+        folder: writes closed periods into the weights.
+        max_rank: columns of closed periods that are kept unwritten; 0 writes each as it closes.
+        per_forward: candidates in one pass; None: as many as stay within 256 tokens, at least 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        X: Mapping[str, Tensor],
+        folder: Folder,
+        max_rank: int = 0,
+        per_forward: int | None = None,
+    ) -> None:
+        self.X, self.model, self.per_forward = X, model, per_forward
+        self.point = Point(X, folder, max_rank)
+        self.move, self.attach = self.point.move, self.point.attach
+        self.decay, self.settle = self.point.decay, self.point.settle
+        self.state, self.load_state = self.point.state, self.point.load_state
+        self._sites = Sites(model, X)
+
+    def losses(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
+        """See `Engine`."""
+        each = places.s.ndim == 3  # places of each example's own
+        of_parts, start = [], 0
+        for part in parts:
+            here = places[:, start : start + part.size] if each else places
+            start += part.size
+            count = self.per_forward or max(1, STACKED_TOKENS // max(1, part.tokens))
+            passes = [here[k : k + count] for k in range(0, len(here), count)]
+            of_parts.append(torch.cat([self._pass(P, some, part) for some in passes]))
+        return checked(torch.cat(of_parts, dim=1))
+
+    def full_rank_losses(self, z: FullRank, at: Sequence[float], parts: Sequence[Part]) -> Tensor:
+        """Refused: there is nothing thin to add to a product.
+
+        Raises:
+            UserError: always.
+        """
+        raise _no_full_rank()
+
+    def full_rank_move(self, z: FullRank, by: float) -> None:
+        """Refused like `full_rank_losses`."""
+        raise _no_full_rank()
+
+    @contextmanager
+    def weights(self) -> Iterator[None]:
+        """See `Engine`."""
+        with self._in_versions(self.point.terms, {}, torch.zeros(1, 0), groups=1):
+            yield
+
+    def _pass(self, P: Subspace, places: Places, part: Part) -> Tensor:
+        """Losses [K, size] of K candidates that go through the model together."""
+        K = len(places)
+        flat = places.flat() if places.s.ndim == 3 else places
+        terms = [*self.point.terms, Term(P.U, P.V, flat.C)] if P.U else self.point.terms
+        with (
+            torch.inference_mode(),
+            self._in_versions(terms, P.z, flat.s, groups=len(flat)),
+        ):
+            return part.losses(K).to("cpu", torch.float64)
+
+    @contextmanager
+    def _in_versions(
+        self, terms: Sequence[Term], z: Mapping[str, Tensor], s: Tensor, groups: int
+    ) -> Iterator[None]:
+        during = Pass(groups)
+        cores: dict[tuple[int, ...], Tensor] = {}
+        versions = {}
+        for name, x in self.X.items():
+            if x.ndim < 2:
+                change: Thin | Columns = self._columns(name, z.get(name), s, groups)
+                moved = name in z or bool(self.point.a[name].any())
+            else:
+                members = tuple(i for i, term in enumerate(terms) if name in term.U)
+                mine = [terms[i] for i in members]
+                if members not in cores:
+                    cores[members] = _core(mine, groups)
+                change = _thin(name, x, mine, cores[members], self.point.keep)
+                moved = bool(mine) or self.point.keep != 1
+            if moved:
+                versions[name] = Versions.of(x, change, during)
+
+        def count_rows(
+            module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+        ) -> None:
+            tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+            during.rows = len(tensors[0]) if tensors else groups
+
+        hook = self.model.register_forward_pre_hook(count_rows, with_kwargs=True)
+        try:
+            with self._sites.holding(versions):
+                yield
+        finally:
+            hook.remove()
+
+    def _columns(self, name: str, z: Tensor | None, s: Tensor, groups: int) -> Columns:
+        a = self.point.a[name][:, None]
+        ones = torch.ones(groups, 1).to(a)
+        if z is None:
+            return Columns(a, ones)
+        return Columns(torch.cat([a, z.to(a)], dim=1), torch.cat([ones, s.to(a)], dim=1))
+
+
+def _thin(name: str, x: Tensor, terms: Sequence[Term], C: Tensor, keep: float) -> Thin:
+    """The terms' factors side by side; a V that several terms share is there once."""
+    wide = x.new_zeros(0, dtype=torch.promote_types(x.dtype, torch.float32))
+    U = [term.U[name].to(wide) for term in terms]
+    V = [V[name].to(wide) for V in _different([term.V for term in terms])]
+    return Thin(
+        _beside(U, wide.new_zeros(len(x), 0)),
+        _beside(V, wide.new_zeros(x[0].numel(), 0)),
+        C.to(wide),
+        keep,
+    )
+
+
+def _core(terms: Sequence[Term], groups: int) -> Tensor:
+    """The cores of all terms as blocks of one, [G, a, b], float64."""
+    Vs = _different([term.V for term in terms])
+    widths = [next(iter(V.values())).shape[1] for V in Vs]
+    height = sum(term.C.shape[-2] for term in terms)
+    core = torch.zeros(groups, height, sum(widths), dtype=torch.float64)
+    top = 0
+    for term in terms:
+        which = next(i for i, V in enumerate(Vs) if V is term.V)
+        left, (a, b) = sum(widths[:which]), term.C.shape[-2:]
+        core[:, top : top + a, left : left + b] = term.C
+        top += a
+    return core
+
+
+def _different(Vs: Sequence[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+    return [V for i, V in enumerate(Vs) if not any(V is earlier for earlier in Vs[:i])]
+
+
+def _beside(factors: Sequence[Tensor], none: Tensor) -> Tensor:
+    return torch.cat(list(factors), dim=1) if len(factors) > 1 else (*factors, none)[0]
+
+
+def _no_full_rank() -> UserError:
+    return UserError(
+        "engine.mode: given fused; this optimizer moves along directions of full rank, which can "
+        "only be scored in place; use engine.mode=in_place or auto"
+    )

@@ -1,0 +1,173 @@
+"""Where the weights are: what is in the model, and what has been gathered but not yet written.
+
+    W + sum_j A_j V_j^T + A V^T + U C V^T     closed periods j, the open one, and what is attached
+    p + a                                     vectors
+
+A and a are float32 (float64 for float64 weights). A step along the open period's V only changes A,
+which is exact where the same step into half-precision weights would be lost or drowned in rounding.
+When V changes, the period closes; once the closed ones have more than ``max_rank`` columns they are
+folded into the weights, all at once, because each fold rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.subspace import Factors, Places, Subspace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """U C V^T for each matrix that U names; ``C`` [a, b], or [G, a, b] in G versions."""
+
+    U: Factors
+    V: Factors
+    C: Tensor
+
+
+class Point:
+    """The weights' value.
+
+    Args:
+        X: the weights by name; written to by folding only.
+        folder: folds.
+        max_rank: columns of closed periods that are kept unwritten; 0 writes each as it closes.
+    """
+
+    def __init__(self, X: Mapping[str, Tensor], folder: Folder, max_rank: int) -> None:
+        self.X, self.folder, self.max_rank = X, folder, max_rank
+        self.closed: list[Term] = []
+        self.open: Term | None = None
+        self.attached: Term | None = None
+        self.a = {name: torch.zeros_like(x, dtype=_wide(x)) for name, x in X.items() if x.ndim < 2}
+        self.keep = 1.0
+
+    @property
+    def terms(self) -> list[Term]:
+        """All thin terms."""
+        return [*self.closed, *filter(None, (self.open, self.attached))]
+
+    @torch.no_grad()
+    def move(self, P: Subspace, to: Places) -> None:
+        """Go to a place of P."""
+        if P.U:
+            if self.open is None or self.open.V is not P.V:
+                self._close()
+                self.open = self._new_period(P)
+            for name, U in P.U.items():
+                A = self.open.U[name]
+                A.addmm_(U.to(A), to.C.to(A))
+        for name, z in P.z.items():
+            self.a[name] += (z @ to.s.to(z)).to(self.a[name])
+
+    def attach(self, P: Subspace, at: Places) -> None:
+        """Replace the adapter."""
+        self.attached = Term(P.U, P.V, at.C)
+
+    @torch.no_grad()
+    def decay(self, rate: float) -> None:
+        """Shrink matrices, written or not. W itself shrinks when it is next folded."""
+        if rate:
+            self.keep *= 1 - rate
+            for term in (*self.closed, *filter(None, [self.open])):
+                for A in term.U.values():
+                    A.mul_(1 - rate)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Write everything into X except what is attached; what rounding leaves of a is kept."""
+        self._close(fold=True)
+        for name, a in self.a.items():
+            x = self.X[name]
+            wanted = x.to(a.dtype) + a
+            x.copy_(wanted)
+            a.copy_(wanted - x)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, copied to the CPU, under names like ``closed/0/U/lm_head.weight``."""
+        state = {f"X/{name}": x for name, x in self.X.items()}
+        state |= {f"a/{name}": a for name, a in self.a.items()}
+        state["keep"] = torch.tensor(self.keep, dtype=torch.float64)
+        for where, term in self._named_terms().items():
+            state[f"{where}/C"] = term.C
+            state |= {f"{where}/U/{name}": U for name, U in term.U.items()}
+            state |= {f"{where}/V/{name}": V for name, V in term.V.items()}
+        state |= {f"folder/{name}": value for name, value in self.folder.state().items()}
+        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to a `state`."""
+        for name, x in self.X.items():
+            x.copy_(state[f"X/{name}"])
+        for name, a in self.a.items():
+            a.copy_(state[f"a/{name}"])
+        self.keep = float(state["keep"])
+        self.folder.load_state(_under("folder", state))
+        places = sorted({int(key.split("/")[1]) for key in state if key.startswith("closed/")})
+        self.closed = [self._term(_under(f"closed/{j}", state)) for j in places]
+        self.open = self._term(_under("open", state)) if "open/C" in state else None
+        self.attached = self._term(_under("attached", state)) if "attached/C" in state else None
+
+    def _named_terms(self) -> dict[str, Term]:
+        named = {f"closed/{j}": term for j, term in enumerate(self.closed)}
+        if self.open is not None:
+            named["open"] = self.open
+        if self.attached is not None:
+            named["attached"] = self.attached
+        return named
+
+    def _term(self, state: Mapping[str, Tensor]) -> Term:
+        def on_device(factors: Factors) -> Factors:
+            return {name: value.to(self.X[name].device) for name, value in factors.items()}
+
+        U, V = _under("U", state), _under("V", state)
+        return Term(on_device(U), on_device(V), state["C"])
+
+    def _new_period(self, P: Subspace) -> Term:
+        _, b, _ = P.sizes
+        A = {
+            name: torch.zeros(len(U), b, device=self.X[name].device, dtype=_wide(self.X[name]))
+            for name, U in P.U.items()
+        }
+        return Term(A, P.V, torch.eye(b, dtype=torch.float64))
+
+    def _close(self, fold: bool = False) -> None:
+        if self.open is not None:
+            self.closed.append(self.open)
+            self.open = None
+        if fold or sum(term.C.shape[-1] for term in self.closed) > self.max_rank:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Closed periods go into the weights, and with them the decay."""
+        for name, x in self.X.items():
+            if x.ndim < 2:
+                continue
+            # Adding zeros would still turn -0.0 into 0.0: what has not moved is not written.
+            terms = [term for term in self.closed if name in term.U and term.U[name].any()]
+            if terms or self.keep != 1:
+                W = x.flatten(1)
+                A = _side_by_side([term.U[name] for term in terms], W, 0)
+                V = _side_by_side([term.V[name] for term in terms], W, 1)
+                self.folder.fold(name, W, A, V, self.keep)
+        self.closed, self.keep = [], 1.0
+
+
+def _side_by_side(factors: Sequence[Tensor], W: Tensor, dim: int) -> Tensor:
+    wide = [factor.to(W.device, _wide(W)) for factor in factors]
+    return torch.cat(wide, dim=1) if wide else torch.zeros(W.shape[dim], 0, dtype=_wide(W)).to(W)
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

@@ -1,0 +1,79 @@
+"""Which engine a run uses: the config's choice, or the faster one on the run's first batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lozo_bench.config import EngineConfig, EngineMode
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.fused import Fused
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import Engine, Part
+from lozo_bench.engine.select import choose
+from lozo_bench.optimizers.base import Steps
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An engine and what to write down about it."""
+
+    engine: Engine
+    mode: EngineMode
+    candidates_per_forward: int | None
+    measured_ms: Mapping[str, float]
+
+    def told(self) -> dict[str, Any]:
+        """As it stands in result.json."""
+        return {
+            "mode": self.mode.value,
+            "candidates_per_forward": self.candidates_per_forward,
+            "measured_ms": dict(self.measured_ms),
+        }
+
+
+def engine_for(
+    config: EngineConfig,
+    model: nn.Module,
+    X: Mapping[str, Tensor],
+    steps: Steps,
+    draws: Draws,
+    rank: int,
+    first_batch: Callable[[], Sequence[Part]],
+) -> Chosen:
+    """The engine for an optimizer's kind of steps.
+
+    Directions of full rank can only be scored in place, and gradients are taken there, whatever the
+    mode. ``first_batch`` is asked for only when there is something to measure.
+    """
+    if steps is not Steps.thin or config.mode is EngineMode.in_place:
+        return Chosen(InPlace(X), EngineMode.in_place, None, {})
+    half = any(x.dtype in (torch.float16, torch.bfloat16) for x in X.values())
+    fused = Fused(
+        model,
+        X,
+        Folder(config.rounding.value, draws),
+        max_rank=config.max_rank if half else 0,
+        per_forward=config.candidates_per_forward,
+    )
+    if config.mode is EngineMode.fused:
+        return Chosen(fused, EngineMode.fused, config.candidates_per_forward, {})
+    choice = choose(fused, rank, first_batch())
+    log.info(
+        "engine.mode=auto: %s; a step is %s",
+        "in_place" if choice.in_place else "fused",
+        ", ".join(f"{ms:.1f} ms {name}" for name, ms in choice.ms.items()),
+    )
+    if choice.in_place:
+        return Chosen(InPlace(X), EngineMode.in_place, None, choice.ms)
+    if config.candidates_per_forward is None:
+        fused.per_forward = choice.per_forward
+    return Chosen(fused, EngineMode.fused, fused.per_forward, choice.ms)

@@ -1,0 +1,202 @@
+"""The ways to make a step that are timed against each other, and the batch they all get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.published import Published
+from lozo_bench.batches import Batch, Layout, parts
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.fused import Fused
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import Part, Score
+from lozo_bench.engine.subspace import along
+from lozo_bench.errors import UserError
+from lozo_bench.objectives.options import losses_per_example, option_scorer
+from lozo_bench.optimizers.low_rank import LowRankDirections
+from lozo_bench.optimizers.lozo import Lozo
+from lozo_bench.tasks.base import Encoded
+
+FLOOR = "two_forwards"
+NU = 50
+# So small that the weights are the same to every mode, whoever stepped before.
+LR, EPS = 1e-9, 1e-3
+_FIRST_WORD = 5  # the ids below are special ones in every family
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A model and a batch of it, in two forms.
+
+    ``plain`` gives logits of every position; ``answer_only`` what the loss needs of them.
+    ``tokens`` counts those of the plain batch.
+    """
+
+    model: nn.Module
+    X: Mapping[str, Tensor]
+    plain: Sequence[Part]
+    answer_only: Sequence[Part]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A mode at work: ``step`` is what is timed.
+
+    Where steps are gathered beside the weights, ``fold`` writes them, which is due now and then,
+    and ``refill`` gathers as many as there may be before that.
+    """
+
+    step: Callable[[], object]
+    fold: Callable[[], object] | None = None
+    refill: Callable[[], object] | None = None
+
+
+def check(config: Any, length: int, options: int) -> None:
+    """Refuse a batch that a model of this config cannot read.
+
+    Raises:
+        UserError: rows too long, or too few words for the options.
+    """
+    vocab, positions = config.vocab_size, config.max_position_embeddings
+    if config.model_type == "roberta":
+        positions -= config.pad_token_id + 1  # where its positions start
+    if not 2 <= length <= positions:
+        raise UserError(f"--length: given {length}; allowed: from 2 to the model's {positions}")
+    if vocab - _FIRST_WORD < max(2, options):
+        least = _FIRST_WORD + max(2, options)
+        raise UserError(f"--vocab: {vocab} words; allowed: at least {least} for the options")
+
+
+def work(
+    model: nn.Module, masked: bool, batch: int, length: int, options: int, seed: int = 0
+) -> Work:
+    """Random tokens for ``model``: ``batch`` examples of ``length`` tokens.
+
+    A causal model gets a row for each option, which differ in their last token only. A masked one
+    gets one row, its last token is the mask, and the options (at least two) are label words.
+    """
+    config: Any = model.config
+    words = max(2, options) if masked else options
+    rng = np.random.default_rng(seed)
+    prompts = rng.integers(_FIRST_WORD, config.vocab_size, (batch, length - 1)).tolist()
+    label_ids = rng.choice(np.arange(_FIRST_WORD, config.vocab_size), words, replace=False).tolist()
+    labels = rng.integers(0, words, batch).tolist()
+    lasts = [_FIRST_WORD - 1] if masked else label_ids
+    examples = [
+        Encoded(
+            rows=tuple((*prompt, last) for last in lasts),
+            answer=tuple((length - 1,) for _ in lasts),
+            label=label,
+        )
+        for prompt, label in zip(prompts, labels, strict=True)
+    ]
+    device = next(model.parameters()).device
+    layout = Layout(config.pad_token_id or 0, tuple(label_ids) if masked else ())
+    scorer = option_scorer(model, layout.scoring)
+    pieces = [piece.to(device) for piece in parts(examples, layout)]
+    rows = torch.tensor([row for example in examples for row in example.rows], device=device)
+    plain = _plain(model, rows, torch.tensor(labels, device=device), label_ids if masked else None)
+    return Work(
+        model,
+        dict(model.named_parameters()),
+        [plain],
+        [_answer_only(scorer, piece) for piece in pieces],
+        rows.numel(),
+    )
+
+
+def modes(
+    work: Work, rank: int, max_rank: int, per_forward: int | None
+) -> dict[str, Callable[[], Running]]:
+    """What makes each mode ready to run, by the mode's name.
+
+    ``max_rank`` columns of closed periods are kept beside the weights in the fused modes, the most
+    there ever are, so that what is timed is the dearest step there is. ``per_forward`` is
+    `Fused`'s.
+    """
+
+    def fused(batch: Sequence[Part]) -> Running:
+        draws = Draws(0)
+        engine = Fused(work.model, work.X, Folder("stochastic", draws), max_rank, per_forward)
+        step = _lozo(engine, batch, rank)
+
+        def refill() -> None:
+            directions = LowRankDirections(work.X, Draws(1), rank, nu=1)
+            for period in range(max_rank // rank):
+                P = directions.draw(period)
+                engine.move(P, along(P, LR))
+
+        def fold() -> None:
+            engine.settle()
+
+        refill()
+        return Running(step, fold, refill)
+
+    def published(rank: int | None) -> Running:
+        return Running(Published(work.X, work.plain, rank, NU, LR, EPS))
+
+    return {
+        FLOOR: lambda: Running(lambda: _two_forwards(work.plain)),
+        "fused": lambda: fused(work.plain),
+        "in_place": lambda: Running(_lozo(InPlace(work.X), work.plain, rank)),
+        "published": lambda: published(rank),
+        "published_mezo": lambda: published(None),
+        "answer_only": lambda: fused(work.answer_only),
+    }
+
+
+def _lozo(engine: Fused | InPlace, batch: Sequence[Part], rank: int) -> Callable[[], object]:
+    optimizer = Lozo(engine, Draws(0), lr=LR, eps=EPS, rank=rank, nu=NU)
+    score = Score(engine, batch)
+    return lambda: optimizer.step(score)
+
+
+@torch.inference_mode()
+def _two_forwards(batch: Sequence[Part]) -> None:
+    for _ in range(2):
+        for part in batch:
+            part.losses(1).mean()
+
+
+def _plain(model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] | None) -> Part:
+    """Every row through the model, logits of every position, the loss of the last token."""
+
+    def losses(copies: int) -> Tensor:
+        ids = rows.repeat(copies, 1)
+        if label_ids is not None:
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            scores = _wide(logits[:, -1, label_ids])
+        else:
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            logits = model(**inputs, use_cache=False).logits
+            log_probs = functional.log_softmax(_wide(logits[:, -2]), dim=-1)
+            scores = log_probs.gather(1, ids[:, -1:]).view(copies * len(labels), -1)
+        return _losses(scores, labels.repeat(copies)).view(copies, -1)
+
+    return Part(len(labels), rows.numel(), losses)
+
+
+def _answer_only(scorer: Callable[[Batch], Tensor], piece: Batch) -> Part:
+    def losses(copies: int) -> Tensor:
+        stack = piece.repeat(copies)
+        return _losses(scorer(stack), stack.labels).view(copies, piece.size)
+
+    return Part(piece.size, piece.input_ids.numel(), losses)
+
+
+def _losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """Of each example; a single option has nothing to be told from, its score is the loss."""
+    return losses_per_example(scores, labels) if scores.shape[1] > 1 else -scores[:, 0]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,106 @@
+"""The published schemes, as a yardstick: the same operations and temporaries, for timing only.
+
+Written from the description in shared/specs/speed_precision_reliability.md, section 2 ("Element
+moves per weight of the reference code"), of the codes that accompany LOZO (arXiv 2410.07698) and
+MeZO (arXiv 2305.17333). A step is three passes over the weights with a forward pass between them,
+
+    p <- p + s (U V^T) eps      s = +1, -2, +1        8 moves of each weight: mm, mul, mul, add
+
+and the update, which draws U once more from the same seed,
+
+    p <- p - lr (g (U V^T) + wd p)                    13 moves; wd p is computed for wd = 0 as well
+
+Each product and sum is a new tensor and ``param.data`` a new one after every pass. MeZO has z of
+full size in place of U V^T, drawn anew in each of the four passes. Vectors have such a z in both.
+
+U and z come from torch's global generator, rewound by ``torch.manual_seed`` before each pass;
+whoever calls this keeps and restores its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lozo_bench.engine.score import Part
+
+
+class Published:
+    """One step of a published scheme on each call.
+
+    Args:
+        X: the weights, by name.
+        parts: the batch.
+        rank: columns of U and V; None: MeZO.
+        nu: steps for which V is kept.
+        lr: learning rate.
+        eps: how far the losses are taken from the weights.
+    """
+
+    def __init__(
+        self,
+        X: Mapping[str, Tensor],
+        parts: Sequence[Part],
+        rank: int | None,
+        nu: int,
+        lr: float,
+        eps: float,
+    ) -> None:
+        self.X, self.parts, self.rank, self.nu = X, parts, rank, nu
+        self.lr, self.eps, self.weight_decay = lr, eps, 0.0
+        self.V: dict[str, Tensor] = {}
+        self.z: Tensor | None = None
+        self.t = 0
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Two forwards, four passes over the weights."""
+        if self.rank is not None and self.t % self.nu == 0:
+            self._redraw(self.rank)
+        self._perturb(+1)
+        loss_plus = self._loss()
+        self._perturb(-2)
+        loss_minus = self._loss()
+        self._perturb(+1)
+        self._update((loss_plus - loss_minus) / (2 * self.eps))
+        self.t += 1
+
+    def _perturb(self, scale: float) -> None:
+        torch.manual_seed(self.t)
+        for name, param in self.X.items():
+            param.data = param.data + scale * self._direction(name, param) * self.eps
+        self.z = None
+
+    def _update(self, g: float) -> None:
+        torch.manual_seed(self.t)
+        for name, param in self.X.items():
+            if param.ndim >= 2:
+                param.data = param.data - self.lr * (
+                    g * self._direction(name, param) + self.weight_decay * param.data
+                )
+            else:
+                param.data = param.data - self.lr * (g * self._direction(name, param))
+        self.z = None
+
+    def _direction(self, name: str, param: Tensor) -> Tensor:
+        like: dict[str, Any] = {"device": param.device, "dtype": param.dtype}
+        if param.ndim < 2 or self.rank is None:
+            # A local variable there: alive until the next parameter's z is drawn.
+            self.z = torch.normal(0.0, 1.0, size=param.shape, **like)
+            return self.z
+        u = torch.randn(param.shape[0], self.rank, **like)
+        return u @ self.V[name].t()
+
+    def _redraw(self, rank: int) -> None:
+        torch.manual_seed(-1 - self.t)
+        for name, param in self.X.items():
+            if param.ndim >= 2:
+                shape = (param.shape[1], rank)
+                self.V[name] = torch.randn(shape, device=param.device, dtype=param.dtype)
+
+    def _loss(self) -> float:
+        with torch.inference_mode():
+            return torch.cat([part.losses(1)[0] for part in self.parts]).mean().item()

@@ -1,0 +1,69 @@
+"""Times of several modes, taken in turns so that whatever else the machine does hits all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from bench.modes import Running
+
+WARM_UP = 2
+_FOLDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds of each repeat: by the clock, and spent by the process on all its threads."""
+
+    wall: list[float]
+    cpu: list[float]
+
+
+def interleaved(
+    running: Mapping[str, Running], repeats: int, device: torch.device
+) -> dict[str, Times]:
+    """Each mode once per repeat, in an order that shifts by one every time.
+
+    The first repeats warm up and are thrown away. What a mode does to torch's global generators is
+    undone.
+    """
+    times = {name: Times([], []) for name in running}
+    names = list(running)
+    for repeat in range(WARM_UP + repeats):
+        first = repeat % len(names)
+        for name in (*names[first:], *names[:first]):
+            wall, cpu = timed(running[name].step, device)
+            if repeat >= WARM_UP:
+                times[name].wall.append(wall)
+                times[name].cpu.append(cpu)
+    return times
+
+
+def folds(running: Running, device: torch.device) -> list[float]:
+    """Milliseconds of a few folds of a full stack, each after a step. Empty without folds."""
+    if running.fold is None or running.refill is None:
+        return []
+    wall = []
+    for _ in range(1 + _FOLDS):
+        running.refill()
+        running.step()
+        wall.append(timed(running.fold, device)[0])
+    return wall[1:]
+
+
+def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Milliseconds of one call: by the clock, and of the process."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        _finish(device)
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        _finish(device)
+        return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,207 @@
+"""The fused engine gives the losses and the trajectories of the one that moves the weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import MAKERS, model, part
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.fused import Fused
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import NonFiniteLossError, Score
+from lozo_bench.engine.subspace import Subspace, along, among, stacked
+from lozo_bench.errors import UserError
+from lozo_bench.optimizers.eggroll import Eggroll
+from lozo_bench.optimizers.lozo import Lozo
+from lozo_bench.optimizers.lozo_m import LozoM
+from lozo_bench.optimizers.lozo_per_example import LozoPerExample
+from lozo_bench.optimizers.lozo_q import LozoQ
+from lozo_bench.optimizers.mezo_lora import MezoLora
+
+WAYS = {
+    "one at a time": {"per_forward": 1},
+    "chunked": {"per_forward": 3},
+    "stacked": {"per_forward": 4},
+    "folded when 5 columns are full": {"per_forward": 4, "max_rank": 5},
+    "never folded": {"per_forward": 4, "max_rank": 1000},
+}
+
+
+def fused(of, X, **options):
+    return Fused(of, X, Folder("nearest", Draws(0)), **options)
+
+
+def displacement(kind, engine_of, optimizer_class, steps, attention="sdpa", **options):
+    """Where training ends, less where it began, all weights in one vector."""
+    of = model(kind, attention=attention)
+    X = dict(of.named_parameters())
+    before = {name: x.detach().clone() for name, x in X.items()}
+    engine = engine_of(of, X)
+    optimizer = optimizer_class(engine, Draws(1), **options)
+    batch = [part(of), part(of, rows=((20, 21), (22, 23)))]
+    for _ in range(steps):
+        optimizer.step(Score(engine, batch))
+    with torch.no_grad():
+        engine.settle()
+        attached = getattr(getattr(engine, "point", None), "attached", None)
+        if attached is not None:  # an adapter stays beside the weights
+            for name, U in attached.U.items():
+                X[name] += U @ attached.C @ attached.V[name].T
+    return torch.cat([(x.detach() - before[name]).flatten() for name, x in X.items()])
+
+
+@pytest.mark.parametrize("kind", ["opt", "roberta", "gpt2", "llama"])
+def test_200_steps_over_4_periods_end_in_one_place_however_they_are_scored(kind):
+    """Point 1 of issue 3: 1e-10 of the displacement."""
+    options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 50, "q": 2}
+    wanted = displacement(kind, lambda of, X: InPlace(X), LozoQ, 200, **options)
+    for way, how in WAYS.items():
+        got = displacement(kind, lambda of, X, how=how: fused(of, X, **how), LozoQ, 200, **options)
+        assert (got - wanted).norm() < 1e-10 * wanted.norm(), way
+
+
+METHODS = {
+    "lozo": (Lozo, {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 4, "weight_decay": 0.1}),
+    "lozo_m": (LozoM, {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 4, "projection": "exact"}),
+    "lozo_per_example": (LozoPerExample, {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 4}),
+    "eggroll": (Eggroll, {"lr": 1e-3, "sigma": 1e-3, "rank": 2, "population": 6}),
+    "mezo_lora": (
+        MezoLora,
+        {"lr": 1e-2, "eps": 1e-2, "rank": 3, "alpha": 6.0, "targets": "q_proj|v_proj|query|attn"},
+    ),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["opt", "bert", "gpt2"])
+def test_every_thin_method_walks_the_same_way_on_both_engines(kind, method):
+    optimizer_class, options = METHODS[method]
+    wanted = displacement(kind, lambda of, X: InPlace(X), optimizer_class, 10, **options)
+    for per_forward in (1, None):
+        got = displacement(
+            kind,
+            lambda of, X, k=per_forward: fused(of, X, per_forward=k, max_rank=3),
+            optimizer_class,
+            10,
+            **options,
+        )
+        assert wanted.norm() > 0
+        assert (got - wanted).norm() < 1e-9 * wanted.norm()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_eager_attention_has_versions_too(kind):
+    options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 4}
+    ends = [
+        displacement(kind, how, Lozo, 6, attention="eager", **options)
+        for how in (lambda of, X: InPlace(X), fused)
+    ]
+    assert (ends[0] - ends[1]).norm() < 1e-10 * ends[0].norm()
+
+
+def test_tied_weights_are_perturbed_once():
+    """The head and the embedding of OPT are one tensor, and have one U and one V."""
+    of = model("opt")
+    X = dict(of.named_parameters())
+    assert "lm_head.weight" not in X
+    name = "model.decoder.embed_tokens.weight"
+    factors = Draws(2).normal("P", 0, {"U": (40, 1), "V": (16, 1)}, dtype=torch.float64)
+    P = Subspace({name: factors["U"]}, {name: factors["V"]}, {})
+    batch = part(of)
+    (moved,) = Score(fused(of, {name: X[name]}), [batch])(P, [0.5])
+    with torch.no_grad():
+        X[name] += 0.5 * factors["U"] @ factors["V"].T
+        assert of.lm_head.weight is X[name]
+        assert moved == pytest.approx(float(batch.losses(1).mean()), rel=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_1000_steps_at_learning_rate_zero_change_not_one_byte(dtype):
+    of = model("opt", dtype)
+    X = {name: x for name, x in of.named_parameters() if "layers.1" in name}
+    before = {name: x.detach().clone() for name, x in of.named_parameters()}
+    engine = Fused(of, X, Folder("stochastic", Draws(0)), max_rank=8)
+    optimizer = Lozo(engine, Draws(0), lr=0.0, eps=1e-3, rank=2, nu=50)
+    batch = [part(of, rows=((5, 6),))]
+    for _ in range(1000):
+        optimizer.step(Score(engine, batch))
+    engine.settle()
+    for name, x in of.named_parameters():
+        assert torch.equal(x.detach().view(torch.uint8), before[name].view(torch.uint8)), name
+
+
+def test_between_steps_the_model_is_its_own_and_within_weights_it_is_where_training_is():
+    of = model("llama")
+    X = dict(of.named_parameters())
+    engine, batch = fused(of, X), part(of)
+    plain = float(batch.losses(1).mean().detach())
+    P = Subspace(
+        {"lm_head.weight": torch.arange(40.0)[:, None].double()},
+        {"lm_head.weight": torch.arange(16.0)[:, None].double()},
+        {},
+    )
+    engine.move(P, along(P, 0.01))
+    assert float(batch.losses(1).mean().detach()) == plain
+    assert all(type(x) is torch.nn.Parameter for x in of.parameters())
+    with engine.weights(), torch.no_grad():
+        moved = float(batch.losses(1).mean())
+    engine.settle()
+    assert float(batch.losses(1).mean().detach()) == pytest.approx(moved, rel=1e-13)
+    assert moved != pytest.approx(plain, rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_leaves_everything_as_it_was():
+    of = model("gpt2")
+    X = dict(of.named_parameters())
+    engine = fused(of, X)
+    optimizer = Lozo(engine, Draws(0), lr=1e-3, eps=1e-3, rank=2, nu=5)
+    good = part(of)
+    optimizer.step(Score(engine, [good]))
+    before = engine.state()
+    bad = type(good)(good.size, good.tokens, lambda copies: good.losses(copies) / 0 * 0)
+    with pytest.raises(NonFiniteLossError):
+        optimizer.step(Score(engine, [bad]))
+    after = engine.state()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(type(x) is torch.nn.Parameter for x in of.parameters())
+
+
+def test_a_state_brings_back_the_losses():
+    of = model("opt")
+    engine, batch = fused(of, dict(of.named_parameters()), max_rank=3), [part(of)]
+    optimizer = Lozo(engine, Draws(0), lr=1e-2, eps=1e-3, rank=2, nu=3)
+    for _ in range(7):
+        optimizer.step(Score(engine, batch))
+    state = engine.state()
+    with engine.weights(), torch.no_grad():
+        wanted = batch[0].losses(1)
+    for _ in range(7):
+        optimizer.step(Score(engine, batch))
+    engine.load_state(state)
+    with engine.weights(), torch.no_grad():
+        assert torch.equal(batch[0].losses(1), wanted)
+
+
+def test_places_of_each_examples_own_move_that_example_only():
+    of = model("opt")
+    X = dict(of.named_parameters())
+    engine, batch = fused(of, X), part(of)
+    name = "model.decoder.layers.0.fc1.weight"
+    f = Draws(4).normal("P", 0, {"U": (32, 3), "V": (16, 1)}, dtype=torch.float64)
+    P = Subspace({name: f["U"]}, {name: f["V"]}, {})
+    own = among(P, torch.diag(torch.tensor([0.3, -0.2, 0.0], dtype=torch.float64)))
+    each = engine.losses(P, stacked([own]), [batch])[0]
+    for b, c in enumerate((0.3, -0.2, 0.0)):
+        with torch.no_grad():
+            X[name] += c * f["U"][:, b : b + 1] @ f["V"].T
+            assert each[b] == pytest.approx(float(batch.losses(1)[0, b]), rel=1e-12)
+            X[name] -= c * f["U"][:, b : b + 1] @ f["V"].T
+
+
+def test_directions_of_full_rank_are_refused():
+    of = model("opt")
+    with pytest.raises(UserError, match="only be scored in place"):
+        Score(fused(of, dict(of.named_parameters())), [part(of)]).full_rank(None, [1.0])

@@ -1,0 +1,169 @@
+"""Full-rank moves: the arithmetic to the last bit, the same however the weights are grouped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lozo_bench.engine import gaussian
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.gaussian import Gaussian
+from lozo_bench.errors import UserError
+
+SHAPES = {"emb": (7, 5), "w": (6, 11), "b": (3,), "norm": (1,)}
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+def weights(dtype=torch.float64, device="cpu"):
+    generator = torch.Generator().manual_seed(5)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
+        for name, shape in SHAPES.items()
+    }
+
+
+def z(step=3):
+    return Draws(1).normal("z", step, SHAPES, dtype=torch.float64)
+
+
+def test_float64_weights_move_by_z():
+    X, X0 = weights(), weights()
+    Gaussian(Draws(1), 3).move(X, 0.37)
+    for name, step in z().items():
+        assert torch.equal(X[name], X0[name] + step * 0.37)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numpy_dtype"), [(torch.float32, np.float32), (torch.float16, np.float16)]
+)
+def test_narrow_weights_are_moved_in_float32_and_rounded_once(dtype, numpy_dtype):
+    X, X0 = weights(dtype), weights(dtype)
+    Gaussian(Draws(1), 3).move(X, 0.1)
+    for name, step in z().items():
+        t = np.float32(0.1) * step.numpy().astype(np.float32)
+        expected = (X0[name].numpy().astype(np.float32) + t).astype(numpy_dtype)
+        np.testing.assert_array_equal(X[name].numpy(), expected)
+
+
+def test_bfloat16_weights_are_rounded_to_the_nearest():
+    X, X0 = weights(torch.bfloat16), weights(torch.bfloat16)
+    Gaussian(Draws(1), 3).move(X, 0.1)
+    for name, step in z().items():
+        u = X0[name].float().numpy() + np.float32(0.1) * step.numpy().astype(np.float32)
+        bits = u.view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # nearest, ties to even
+        np.testing.assert_array_equal(X[name].view(torch.int16).numpy().view(np.uint16), bits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("limit", [1, 4, 5, 38, 67])
+def test_the_size_of_a_group_does_not_matter(dtype, limit, monkeypatch):
+    whole, parts = weights(dtype), weights(dtype)
+    Gaussian(Draws(1), 3).move(whole, 0.01)
+    monkeypatch.setattr(gaussian, "_GROUP_ELEMENTS", limit)
+    direction = Gaussian(Draws(1), 3)
+    for by in (0.5, -0.5, 0.01):
+        direction.move(parts, by) if by == 0.01 else direction.move(weights(dtype), by)
+    assert all(torch.equal(whole[name], parts[name]) for name in SHAPES)
+
+
+def test_no_draw_is_larger_than_a_group(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(gaussian, "_GROUP_ELEMENTS", 32)
+    monkeypatch.setattr(gaussian, "_move", lambda x, z, by: None)
+    direction = Gaussian(Draws(1), 3)
+    fresh = direction._fresh
+    monkeypatch.setattr(
+        direction,
+        "_fresh",
+        lambda group: sizes.append(sum(b - a for _, a, b in group[2])) or fresh(group),
+    )
+    direction.move(weights(), 1.0)
+    assert sizes == [32, 3, 32, 32, 2, 4]
+
+
+def test_weights_of_several_dtypes_move_together():
+    X = {name: x.to(dtype) for (name, x), dtype in zip(weights().items(), DTYPES, strict=True)}
+    alone = {name: x.clone() for name, x in X.items()}
+    Gaussian(Draws(1), 3).move(X, 0.01)
+    for name, x in alone.items():
+        Gaussian(Draws(1), 3).move({name: x}, 0.01)
+        assert torch.equal(X[name], x)
+
+
+def test_there_and_back_is_where_it_began():
+    X, X0 = weights(), weights()
+    direction = Gaussian(Draws(1), 3)
+    for by in (+1e-3, -2e-3, +1e-3):
+        direction.move(X, by)
+    for name in SHAPES:
+        torch.testing.assert_close(X[name], X0[name], rtol=0, atol=1e-12)
+
+
+def test_a_model_of_one_group_is_drawn_once_a_step(monkeypatch):
+    draws, count = Draws(1), []
+    normal = draws.normal
+    monkeypatch.setattr(draws, "normal", lambda *args: count.append(1) or normal(*args))
+    X = weights()
+    for step in (0, 1):
+        direction = Gaussian(draws, step)
+        for by in (+1e-3, -2e-3, +1e-3):
+            direction.move(X, by)
+    assert len(count) == 2
+
+
+def test_step_and_role_choose_the_direction():
+    moved = []
+    for step, role in ((3, "z"), (4, "z"), (3, "q")):
+        X = {"w": torch.zeros(50, dtype=torch.float64)}
+        Gaussian(Draws(1), step, role).move(X, 1.0)
+        moved.append(X["w"])
+    assert not torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[0], moved[2])
+
+
+def test_parameters_that_require_gradients_move_without_a_graph():
+    x = torch.nn.Parameter(torch.zeros(4))
+    Gaussian(Draws(1), 0).move({"x": x}, 1.0)
+    assert x.grad_fn is None
+    assert x.abs().sum() > 0
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.random.get_rng_state()
+    Gaussian(Draws(1), 3).move(weights(), 0.1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_weight_that_is_not_contiguous_is_refused_by_name_before_anything_moves():
+    X, X0 = weights(), weights()
+    X["side"] = torch.zeros(4, 3, dtype=torch.float64).T
+    with pytest.raises(UserError, match=r"parameter side: .* not contiguous"):
+        Gaussian(Draws(1), 3).move(X, 0.1)
+    assert all(torch.equal(X[name], X0[name]) for name in SHAPES)
+
+
+def test_a_weight_of_integers_is_refused_by_name():
+    with pytest.raises(UserError, match=r"parameter n: its dtype is torch.int64; allowed: torch.f"):
+        Gaussian(Draws(1), 3).move({"n": torch.zeros(3, dtype=torch.int64)}, 0.1)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 70_001), (3, 9), (65_530, 65_545), (8, 8)])
+def test_a_piece_that_is_drawn_alone_is_part_of_the_whole(start, stop):
+    whole = Draws(1).normal("z", 2, {"a": (3,), "w": (70_001,), "b": (2, 2)})["w"]
+    assert torch.equal(Draws(1).normal_range("z", 2, "w", start, stop), whole[start:stop])
+
+
+def test_elements_beyond_the_first_four_billion_blocks_have_normals_of_their_own():
+    far, near = (Draws(1).normal_range("z", 2, "w", at, at + 8) for at in (2**34, 0))
+    assert not torch.equal(far, near)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES[:3])
+def test_a_gpu_moves_to_the_same_bits(dtype):
+    here, there = weights(dtype), weights(dtype, "cuda")
+    for X in (here, there):
+        Gaussian(Draws(1), 2**33 + 3).move(X, 1e-2)
+    assert all(torch.equal(here[name], there[name].cpu()) for name in SHAPES)

@@ -1,0 +1,139 @@
+"""The kernels give the bits of the torch code: run by Triton's interpreter, and on a GPU if any.
+
+The interpreter must be switched on before Triton is imported, so it has processes of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lozo_bench.engine import kernels
+from lozo_bench.engine.draws import Draws, key_words
+from lozo_bench.engine.gaussian import Gaussian
+from lozo_bench.errors import UserError
+
+DTYPES = ["float64", "float32", "bfloat16", "float16"]
+NEEDS_TRITON = pytest.mark.skipif(not kernels.HAS_TRITON, reason="needs the package triton")
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+# One, a few, not a multiple of 4, of a program's 1024 elements; several programs.
+SIZES = {"one": 1, "three": 3, "program": 1024, "more": 4 * 1024 + 7}
+
+
+def weights(dtype):
+    generator = torch.Generator().manual_seed(2)
+    X = {
+        name: torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
+        for name, size in SIZES.items()
+    }
+    rare = [0.0, -0.0, torch.finfo(dtype).max, -torch.finfo(dtype).max, torch.finfo(dtype).tiny / 8]
+    X["rare"] = torch.tensor([*rare, float("inf"), float("nan")], dtype=dtype)
+    X["tie"] = torch.ones(1, dtype=dtype)
+    return X
+
+
+def bits_differ(a, b):
+    """Where two tensors of one dtype are not the same; all NaN count as one."""
+    return ((a != b) & ~(a.isnan() & b.isnan())) | (a.signbit() != b.signbit()) & ~a.isnan()
+
+
+def compare(dtype_name, device):
+    """A small and a large move, and one to a tie; called in the other process, too."""
+    dtype = getattr(torch, dtype_name)
+    z0 = float(Draws(7).normal("z", 3, {"tie": (1,)})["tie"])
+    to_the_middle = torch.finfo(dtype).eps / 2 / z0  # between 1 and the next number
+    for step, by in ((3, 1e-3), (2**40 + 5, -0.7), (3, to_the_middle)):
+        expected = weights(dtype)
+        Gaussian(Draws(7), step).move(expected, by)
+        for name, x in weights(dtype).items():
+            x = x.to(device)
+            kernels.move_by_normals(x, by, key_words(7, "z", name), step)
+            wrong = int(bits_differ(x.cpu(), expected[name]).sum())
+            assert wrong == 0, f"{wrong} of {len(x)} elements of {name!r}, step {step}, by {by}"
+
+
+def in_a_process(code, tmp_path, **environment):
+    subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}"],
+        env=os.environ | {"TRITON_CACHE_DIR": str(tmp_path)} | environment,
+        check=True,
+        timeout=120,
+    )
+
+
+@NEEDS_TRITON
+@pytest.mark.parametrize("dtype_name", DTYPES)
+def test_the_kernel_gives_the_bits_of_the_torch_code(dtype_name, tmp_path):
+    (tmp_path / "this_test.py").symlink_to(__file__)
+    code = f"import this_test; this_test.compare({dtype_name!r}, 'cpu')"
+    in_a_process(code, tmp_path, TRITON_INTERPRET="1")
+
+
+@NEEDS_CUDA
+@NEEDS_TRITON
+@pytest.mark.parametrize("dtype_name", DTYPES)
+def test_a_gpu_gives_the_bits_of_the_torch_code(dtype_name):
+    compare(dtype_name, "cuda")
+
+
+def operations(pointer, bits, bfloat):
+    """How often each instruction stands in the code compiled for an H100, which need not exist."""
+    import collections
+    import re
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    numbers = ("size", "by_bits", "key0", "key1", "step_low", "step_high")
+    fixed = {"BITS": bits, "BFLOAT": bfloat, "COUNTERS": 256}
+    signature = (
+        {"x_at": pointer} | dict.fromkeys(numbers, "i64") | dict.fromkeys(fixed, "constexpr")
+    )
+    source = ASTSource(fn=kernels._move_by_normals, signature=signature, constexprs=fixed)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=kernels.OPTIONS)
+    ptx = compiled.asm["ptx"]
+    return collections.Counter(re.findall(r"^\s*(?:@%p\d+ )?([a-z]\S*)", ptx, re.M)), ptx
+
+
+@NEEDS_TRITON
+@pytest.mark.parametrize(
+    ("pointer", "bits", "bfloat"),
+    [("*fp64", 64, False), ("*i16", 16, True)],
+)
+def test_compiled_code_rounds_every_operation_as_ieee_asks(pointer, bits, bfloat, tmp_path):
+    (tmp_path / "this_test.py").symlink_to(__file__)
+    code = f"import this_test; this_test.check_operations({pointer!r}, {bits}, {bfloat})"
+    in_a_process(code, tmp_path)
+
+
+def check_operations(pointer, bits, bfloat):
+    counts, ptx = operations(pointer, bits, bfloat)
+    names = set(counts)
+    assert not [name for name in names if name.startswith(("fma", "mad.rn")) or "ftz" in name]
+    assert not [name for name in names if "approx" in name or "full" in name]
+    assert counts["sqrt.rn.f64"] == 4  # two radii a thread, of two counters
+    assert counts["div.rn.f64"] == 4
+    ln2, half_of_pi = "0d3FE62E42FEFA39EF", "0d3E1921FB54442D18"  # not rounded to float32
+    assert ln2 in ptx
+    assert half_of_pi in ptx
+
+
+def test_without_triton_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(kernels, "HAS_TRITON", False)
+    with pytest.raises(UserError, match="needs the package triton"):
+        kernels.move_by_normals(torch.zeros(3), 1.0, (1, 2), 0)
+
+
+def test_the_module_can_be_imported_where_triton_is_missing(tmp_path):
+    code = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'triton' else find(name, *rest)\n"
+        "from lozo_bench.engine import gaussian, kernels; assert not kernels.HAS_TRITON"
+    )
+    in_a_process(code, tmp_path)

@@ -1,0 +1,27 @@
+"""The example in the engine's README runs, and learns, without Hydra."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "lozo_bench" / "engine" / "README.md"
+
+# What a bare machine with a GPU does not have.
+BLOCKED = ["hydra", "omegaconf", "datasets", "wandb", "rich"]
+
+
+def test_the_example_trains_a_model_where_hydra_is_not_installed():
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    embedded = ROOT / "lozo_bench" / "models" / "embedded" / "tiny_opt"
+    block = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n"
+    begin = "with torch.no_grad(): start = float(losses(1).mean())\n"
+    end = "with torch.no_grad(): print(start - float(losses(1).mean()))\n"
+    code = block + example.replace("facebook/opt-125m", str(embedded)) + end
+    code = code.replace("engine = Fused", begin + "engine = Fused")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) > 0.05

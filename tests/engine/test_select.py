@@ -1,0 +1,51 @@
+"""The choice between engines."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import model, part
+
+from lozo_bench.engine import select
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.fused import Fused
+
+
+def engine(dtype=torch.float32):
+    of = model("opt", dtype)
+    X = dict(of.named_parameters())
+    return of, Fused(of, X, Folder("nearest", Draws(0)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "in_place", "per_forward"),
+    [
+        ({"fused_2": 1, "fused_1": 2, "in_place": 3}, False, 2),
+        ({"fused_2": 2, "fused_1": 1, "in_place": 3}, False, 1),
+        ({"fused_2": 2, "fused_1": 3, "in_place": 1}, True, 2),
+    ],
+)
+def test_the_fastest_way_is_chosen(monkeypatch, seconds, in_place, per_forward):
+    times = iter(list(seconds.values()) * 4)
+    monkeypatch.setattr(select, "_milliseconds", lambda run, X: next(times))
+    of, fused = engine()
+    choice = select.choose(fused, rank=2, parts=[part(of)])
+    assert (choice.in_place, choice.per_forward) == (in_place, per_forward)
+    assert choice.ms == seconds
+
+
+def test_measuring_runs_every_way_and_changes_not_one_byte():
+    of, fused = engine()
+    before = {name: x.detach().clone() for name, x in of.named_parameters()}
+    choice = select.choose(fused, rank=2, parts=[part(of)])
+    assert set(choice.ms) == {"fused_2", "fused_1", "in_place"}
+    assert all(ms > 0 for ms in choice.ms.values())
+    assert fused.per_forward is None
+    for name, x in of.named_parameters():
+        assert torch.equal(x.view(torch.uint8), before[name].view(torch.uint8))
+
+
+def test_half_precision_weights_are_never_moved_in_place():
+    of, fused = engine(torch.bfloat16)
+    assert set(select.choose(fused, rank=2, parts=[part(of)]).ms) == {"fused_2", "fused_1"}

@@ -1,0 +1,136 @@
+"""Operations on weights in versions, each against the version formed and used by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.versions import Columns, Pass, Thin, Versions
+from lozo_bench.errors import UserError
+
+G, ROWS, LENGTH = 3, 6, 4
+
+
+def drawn(dtype=torch.float64, **shapes):
+    return Draws(0).normal("test", 0, shapes, dtype=dtype)
+
+
+def matrix(m, n, keep=1.0):
+    """Versions of an [m, n] matrix, and each of them formed."""
+    t = drawn(W=(m, n), U=(m, 3), V=(n, 2), C=(G, 3, 2))
+    made = Versions.of(t["W"], Thin(t["U"], t["V"], t["C"], keep), Pass(G, ROWS))
+    return made, [keep * t["W"] + t["U"] @ t["C"][g] @ t["V"].T for g in range(G)]
+
+
+def vector(d, name="p"):
+    t = drawn(**{name: (d,), f"{name}z": (d, 2), f"{name}s": (G, 2)})
+    p, z, s = t.values()
+    return Versions.of(p, Columns(z, s), Pass(G, ROWS)), [p + z @ s[g] for g in range(G)]
+
+
+def activations(*size):
+    return drawn(x=(ROWS, LENGTH, *size))["x"]
+
+
+def assert_by_version(got, x, one):
+    wanted = torch.cat([one(part, g) for g, part in enumerate(x.chunk(G))])
+    assert type(got) is Tensor
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_linear():
+    (W, Ws), (b, bs), x = matrix(5, 7), vector(5), activations(7)
+    assert_by_version(F.linear(x, W, b), x, lambda x, g: F.linear(x, Ws[g], bs[g]))
+    assert_by_version(F.linear(x, W), x, lambda x, g: F.linear(x, Ws[g]))
+    p = drawn(p=(5,))["p"]
+    assert_by_version(F.linear(x, W, p), x, lambda x, g: F.linear(x, Ws[g], p))
+    plain = drawn(W=(5, 7))["W"]
+    assert_by_version(F.linear(x, plain, b), x, lambda x, g: F.linear(x, plain, bs[g]))
+
+
+def test_linear_with_a_decayed_weight_leaves_the_bias_alone():
+    (W, Ws), (b, bs), x = matrix(5, 7, keep=0.5), vector(5), activations(7)
+    assert_by_version(F.linear(x, W, b), x, lambda x, g: F.linear(x, Ws[g], bs[g]))
+
+
+def test_addmm_as_gpt2_has_it():
+    (W, Ws), (b, bs), x = matrix(7, 5), vector(5), activations(7).view(-1, 7)
+    assert_by_version(torch.addmm(b, x, W), x, lambda x, g: x @ Ws[g] + bs[g])
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5])
+def test_embedding(keep):
+    W, Ws = matrix(9, 5, keep)
+    ids = torch.arange(ROWS * LENGTH).view(ROWS, LENGTH) % 9
+    assert_by_version(F.embedding(ids, W), ids, lambda ids, g: F.embedding(ids, Ws[g]))
+
+
+def test_positions_common_to_all_rows_get_a_row_each():
+    W, Ws = matrix(9, 5)
+    ids = torch.arange(LENGTH)[None]
+    every = ids.expand(ROWS, LENGTH)
+    assert_by_version(F.embedding(ids, W), every, lambda ids, g: F.embedding(ids, Ws[g]))
+
+
+def test_norms():
+    (w, ws), (b, bs), x = vector(7, "w"), vector(7, "b"), activations(7)
+    assert_by_version(
+        F.layer_norm(x, (7,), w, b), x, lambda x, g: F.layer_norm(x, (7,), ws[g], bs[g])
+    )
+    assert_by_version(F.rms_norm(x, (7,), w), x, lambda x, g: F.rms_norm(x, (7,), ws[g]))
+
+
+def test_elementwise_operations_that_have_no_rule_of_their_own():
+    (w, ws), x = vector(7), activations(7)
+    assert_by_version(w * x, x, lambda x, g: ws[g] * x)
+    assert_by_version(x - w, x, lambda x, g: x - ws[g])
+    assert_by_version((1.0 + w.double()) * x, x, lambda x, g: (1 + ws[g]) * x)
+
+
+def test_a_matrix_operation_without_a_rule_is_done_version_by_version():
+    (W, Ws), x = matrix(5, 7), activations(7)
+    assert_by_version(torch.einsum("rtn,mn->rtm", x, W), x, lambda x, g: x @ Ws[g].T)
+
+
+def test_rows_picked_from_a_weight_are_in_versions():
+    (W, Ws), (b, bs), x = matrix(9, 7), vector(9), activations(7)
+    pick = torch.tensor([4, 1])
+    assert_by_version(
+        F.linear(x, W[pick], b[pick]), x, lambda x, g: F.linear(x, Ws[g][pick], bs[g][pick])
+    )
+
+
+def test_its_form_is_the_parameters_own():
+    (W, _), (b, _) = matrix(5, 7), vector(3)
+    assert (W.shape, W.ndim, W.size(1), W.dtype) == ((5, 7), 2, 7, torch.float64)
+    assert (b.numel(), b.device.type) == (3, "cpu")
+
+
+def test_what_cannot_be_in_versions_is_refused_by_name():
+    W, _ = matrix(5, 7)
+    with pytest.raises(UserError, match=r"uses a weight in torch's float.*in_place"):
+        W.float()
+    with pytest.raises(UserError, match=r"uses a weight in torch's stack.*in_place"):
+        torch.stack([W, W])
+
+
+def test_rows_that_cannot_be_told_apart_are_refused():
+    W, _ = matrix(5, 7)
+    with pytest.raises(UserError, match=r"^engine\.candidates_per_forward: .*4 rows where 3"):
+        F.linear(torch.ones(4, 7).double(), W)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_a_small_change_of_a_norm_is_not_lost(dtype):
+    """1 + 1e-3 is 1 in bfloat16; what it scales is not."""
+    w = Versions.of(
+        torch.ones(8, dtype=dtype), Columns(torch.ones(8, 1), torch.tensor([[1e-3]])), Pass(1, 1)
+    )
+    x = torch.linspace(-4, 4, 8).to(dtype)[None]
+    got = F.layer_norm(x, (8,), w, None)
+    normal = F.layer_norm(x, (8,))
+    torch.testing.assert_close(got, (normal.float() * (1 + 1e-3)).to(dtype), rtol=0, atol=0)
+    assert got.dtype is dtype
