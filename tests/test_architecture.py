@@ -34,7 +34,8 @@ ALLOWED = {
     },
     "run": {
         "batches", "build", "config", "console", "digest", "engine", "engines", "errors",
-        "evaluation", "explain", "models", "objectives", "optimizers", "provenance", "tasks", "tracking", "trainer",
+        "evaluation", "explain", "models", "objectives", "optimizers", "provenance", "tasks",
+        "tracking", "trainer",
     },
     "train": {"config", "digest", "explain", "run"},
 }  # fmt: skip
@@ -46,6 +47,7 @@ OUTSIDE = {
     "omegaconf": {"digest", "explain", "run", "train"},
     "rich": {"console"},
     "datasets": {"tasks"},
+    "triton": {"engine"},
     "transformers": {"models", "tasks"},  # tasks: the type of a tokenizer
 }
 

@@ -43,15 +43,35 @@ class Folder:
 
     @torch.no_grad()
     def fold(self, name: str, W: Tensor, L: Tensor, V: Tensor, keep: float = 1.0) -> None:
-        """W <- keep W + L V^T in place; W [m, n] of any float type, L [m, R], V [n, R] wide."""
-        if W.dtype == _wide(W):
+        """W <- keep W + L V^T, in place and in blocks of rows.
+
+        A step of nothing is no fold: it leaves every byte, where adding zeros would turn -0.0
+        into 0.0. What is or becomes infinite or NaN stays so.
+
+        Args:
+            name: what W is called; the random bits and the residual are kept by name.
+            W: weights of any float type, [m, n] or [m, ...], which counts as [m, everything else].
+            L: [m, R], of any float type; computed with in float32 (float64 for float64 weights).
+            V: [n, R], the same.
+            keep: how much of W stays; the residual, which is less than a rounding, stays whole.
+
+        Raises:
+            RuntimeError: W has more than two dimensions and cannot be seen as a matrix in place.
+        """
+        if keep == 1 and not L.any():
+            return
+        if W.ndim > 2:
+            W = W.view(len(W), -1)  # not flatten(), which copies what it cannot view
+        wide = _wide(W)
+        L, V = L.to(wide), V.to(wide)
+        if W.dtype == wide:
             W.addmm_(L, V.T, beta=keep)
             return
         number = self._folds.get(name, 0)
         self._folds[name] = number + 1
         for start, stop in _blocks(W):
             rows = W[start:stop]
-            u = torch.addmm(rows.to(L.dtype), L[start:stop], V.T, beta=keep)
+            u = torch.addmm(rows.to(wide), L[start:stop], V.T, beta=keep)
             if self.rounding == "stochastic":
                 first, n = start * W.shape[1], W.shape[1]
                 last = first + (stop - start) * n
@@ -61,13 +81,14 @@ class Folder:
                 E = self._residual_of(name, W)[start:stop]
                 u += E.to(W.device, u.dtype)
                 rows.copy_(u)
-                left = u - rows  # of an infinity nothing is left
-                E.copy_(torch.where(u.isfinite(), left, torch.zeros_like(left)))
+                left = u - rows
+                # A weight that has become infinite leaves infinity, which would be NaN next time.
+                E.copy_(torch.where(left.isfinite(), left, torch.zeros_like(left)))
             else:
                 rows.copy_(u)
 
     def state(self) -> dict[str, Tensor]:
-        """How many folds there were, and the residuals."""
+        """How many folds there were, and the residuals: the folder's own, not copies of them."""
         folds = {f"folds/{name}": torch.tensor(count) for name, count in self._folds.items()}
         return folds | {f"residual/{name}": E for name, E in self._residual.items()}
 

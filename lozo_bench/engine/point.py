@@ -149,8 +149,7 @@ class Point:
         for name, x in self.X.items():
             if x.ndim < 2:
                 continue
-            # Adding zeros would still turn -0.0 into 0.0: what has not moved is not written.
-            terms = [term for term in self.closed if name in term.U and term.U[name].any()]
+            terms = [term for term in self.closed if name in term.U]
             if terms or self.keep != 1:
                 W = x.flatten(1)
                 A = _side_by_side([term.U[name] for term in terms], W, 0)

@@ -136,3 +136,99 @@ def test_a_state_goes_on_as_if_nothing_had_happened(rounding):
             folder.fold("w", W, 1e-5 * t["L"], t["V"])
         ends.append(W)
     assert torch.equal(ends[0], ends[1])
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_a_step_of_nothing_leaves_every_byte_even_of_minus_zero_and_of_nan(dtype, rounding):
+    W = torch.tensor([[-0.0, 0.0, float("nan"), -float("inf"), 0.02]], dtype=dtype)
+    before = W.clone().view(torch.uint8)
+    Folder(rounding, Draws(0)).fold("w", W, torch.zeros(1, 2), torch.ones(5, 2))
+    assert torch.equal(W.view(torch.uint8), before)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_weight_that_has_become_infinite_stays_infinite(dtype, rounding):
+    largest = torch.finfo(dtype).max
+    W = torch.tensor([[largest, -largest]], dtype=dtype)
+    folder = Folder(rounding, Draws(0))
+    for _ in range(3):
+        folder.fold("w", W, torch.tensor([[largest / 128]]), torch.tensor([[1.0], [-1.0]]))
+    assert W.tolist() == [[float("inf"), -float("inf")]]
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float64])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_a_tensor_of_more_dimensions_is_folded_as_a_matrix(dtype, rounding):
+    t = drawn()
+    flat = (0.02 * t["W"]).to(dtype)
+    W = flat.clone().view(40, 5, 6)
+    for x in (flat, W):
+        Folder(rounding, Draws(0)).fold("w", x, 1e-3 * t["L"], t["V"])
+    assert torch.equal(W.view(40, 30), flat)
+    assert not torch.equal(flat, (0.02 * t["W"]).to(dtype))
+
+
+def test_a_tensor_that_is_no_matrix_in_place_is_refused():
+    W = torch.zeros(4, 2, 3, 2).to(torch.bfloat16, memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="view"):
+        Folder("nearest", Draws(0)).fold("w", W, torch.ones(4, 1), torch.ones(12, 1))
+
+
+def test_factors_in_half_precision_are_multiplied_in_float32():
+    t = drawn()
+    L, V = (0.02 * t["L"]).bfloat16(), t["V"].bfloat16()
+    ends = []
+    for a, b in ((L, V), (L.float(), V.float())):
+        W = (0.02 * t["W"]).bfloat16()
+        Folder("nearest", Draws(0)).fold("w", W, a, b)
+        ends.append(W)
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_the_random_bits_do_not_depend_on_the_blocks(monkeypatch, rounding):
+    """All products and sums here are exact, so that only the random bits could differ."""
+    index = torch.arange(40 * 30).view(40, 30)
+    L, V = torch.tensor([[2.0**-12], [-3 * 2.0**-13]]).repeat(20, 1), torch.ones(30, 1)
+    ends = []
+    for block in (2**18, 70, 1):
+        monkeypatch.setattr(fold, "_BLOCK", block)
+        W, folder = (1 + (index % 128) / 128).bfloat16(), Folder(rounding, Draws(0))
+        for _ in range(4):
+            folder.fold("w", W, L, V)
+        ends.append(W)
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("exponent", [-2, -20, -30])
+def test_stochastic_rounding_goes_up_as_often_as_the_distance_says(dtype, exponent):
+    """Also among the subnormal numbers of float16, 2**-24 apart, and between the first and 0."""
+    low = torch.tensor(2.0**exponent).to(dtype)
+    high = (low.view(torch.int16) + 1).view(dtype)
+    gap, n, ups = float(high) - float(low), 2**16, []
+    for share in (1 / 16, 5 / 8):
+        W = low.repeat(256, 256)
+        L, V = torch.full((256, 1), share * gap), torch.ones(256, 1)
+        Folder("stochastic", Draws(2)).fold("w", W, L, V)
+        assert bool(((low == W) | (high == W)).all())
+        ups.append(float((high == W).double().mean()))
+    deviation = [(share * (1 - share) / n) ** 0.5 for share in (1 / 16, 5 / 8)]
+    assert ups[0] == pytest.approx(1 / 16, abs=4 * deviation[0])
+    assert ups[1] == pytest.approx(5 / 8, abs=4 * deviation[1])
+
+
+def test_each_weight_and_each_fold_has_random_bits_of_its_own():
+    draws, L, V = Draws(0), torch.full((64, 1), 2.0**-9), torch.ones(64, 1)
+    ends = {}
+    for name in ("v", "w"):
+        W, folder = torch.ones(64, 64, dtype=torch.bfloat16), Folder("stochastic", draws)
+        folder.fold(name, W, L, V)  # half way from 1 to the next number
+        ends[name] = W.clone()
+        folder.fold(name, W.fill_(1), L, V)
+        ends[name + " again"] = W.clone()
+    patterns = torch.stack([W.flatten() > 1 for W in ends.values()]).double()
+    assert float((torch.corrcoef(patterns) - torch.eye(4)).abs().max()) < 0.06
