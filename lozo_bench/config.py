@@ -135,7 +135,7 @@ class EngineConfig:
 
     mode: EngineMode = EngineMode.fused
     candidates_per_forward: int | None = None
-    max_rank: int = 64
+    max_rank: int = 32
     rounding: Rounding = Rounding.stochastic
     max_bad_steps: int = 3
     answer_positions: bool = True

@@ -55,6 +55,7 @@ def engine_for(
     mode. ``first_batch`` is asked for only when there is something to measure.
     """
     if steps is not Steps.thin or config.mode is EngineMode.in_place:
+        log.info("engine: in place (candidates of the optimizer: %s)", steps.value)
         return Chosen(InPlace(X), EngineMode.in_place, None, {})
     half = any(x.dtype in (torch.float16, torch.bfloat16) for x in X.values())
     fused = Fused(

@@ -1,7 +1,6 @@
 """What half precision leaves of a run: low-rank steps written into weights in several ways.
 
 python scripts/precision.py --json precision.json --plot precision.png
-python scripts/precision.py --dtype fp16 --steps 2000 --sizes 512
 
 Weights of standard deviation 0.02 take LOZO's steps -lr g U V^T of rank 2, U anew at each step, V
 every 50 steps, g of random sign and fixed size. D* is where the same draws lead in float64, D where
@@ -9,14 +8,16 @@ the weights that are scored have gone, what is not yet folded included.
 
     projection  <D, D*> / <D*, D*>: 1 is right, less is lost
     error       ||D - D*|| / ||D*||: what is lost and the noise together
-    saved       the error once everything has been folded, which a checkpoint in half precision is
+    saved       the error once everything has been folded: that of half-precision weights alone
 
 in_place      the published way: W + eps U V^T, - 2 eps U V^T, + eps U V^T, and the update
 ideal         W + D* rounded once: no half-precision weights can be nearer
 fold          each period's steps summed in float32 and folded (`lozo_bench/engine/fold.py`)
-stack R       closed periods kept beside the weights up to R columns, then all of them folded
+stack R       past periods kept beside the weights up to R columns, then all of them folded
   half        not all of them, only the older half
   in bf16     their factors kept in bfloat16
+
+Memory is told in parts of half-precision weights of width 5120: at a small width factors are large.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -43,10 +44,12 @@ from lozo_bench.engine.fold import Folder, Rounding  # noqa: E402
 
 RANK, NU, EPS, STD = 2, 50, 1e-3, 0.02
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-WIDTH = 5120  # of the matrix that memory is told for, OPT-13B's: at a small width factors are large
+WIDTH = 5120  # OPT-13B's, for which memory is told
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "stochastic", "residual")
+MEASURED = ("projection", "error", "saved_error", "ms_per_step")
 Row = dict[str, Any]
-Ends = tuple[Tensor, Tensor]  # D as scored, and D as saved
+Ends = tuple[Tensor, Tensor]  # D as scored, and as saved
+Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,13 @@ class Walk:
 
     def sums(self, lr_g: float) -> list[Tensor]:
         """-lr sum_k g_k U_k of each period, float64 [m, r]."""
-        periods = zip(self.U.split(NU), self.g.split(NU), strict=True)
+        periods = zip(torch.split(self.U, NU), torch.split(self.g, NU), strict=True)
         return [-lr_g * torch.einsum("kmr,k->mr", U.double(), g) for U, g in periods]
 
 
 def walk(seed: int, size: int, steps: int, dtype: torch.dtype) -> Walk:
     """A run's draws; those of fewer steps are the first of them."""
-    draws, shape = Draws(seed), (size, RANK)
-    periods = range(-(-steps // NU))
+    draws, shape, periods = Draws(seed), (size, RANK), range(-(-steps // NU))
     W = STD * draws.normal("W", 0, {"W": (size, size)})["W"]
     U = torch.cat([draws.normal("U", p, {"U": (NU, *shape)})["U"] for p in periods])
     V = torch.stack([draws.normal("V", p, {"V": shape})["V"] for p in periods])
@@ -98,30 +100,27 @@ class Scheme:
         notes = " half" * self.half + " in bf16" * self.bf16_factors
         return f"{kind}{notes}, {self.rounding}"
 
-    def bytes_per_weight(self, width: int) -> float:
-        """What a square matrix needs beside it on its device: sums of the open period, stack."""
-        if self.rounding is None:
-            return 0.0
+    def bytes_per_weight(self) -> float:
+        """On the device, beside a square matrix of WIDTH: sums of the open period, and stack."""
         stack = 2 * self.max_rank * (2 if self.bf16_factors else 4)
-        return (4 * RANK + stack) / width
+        return (4 * RANK + stack) / WIDTH if self.rounding else 0.0
 
     def run(self, of: Walk, lr_g: float) -> Ends:
         """Take all steps."""
         if self.rounding is not None:
             return _gathered(self, self.rounding, of, lr_g)
-        D = _in_place(of, lr_g) if self.in_place else _displacement(of, (of.W + wanted(of, lr_g)))
+        D = _in_place(of, lr_g) if self.in_place else _displacement(of, of.W + wanted(of, lr_g))
         return D, D
 
 
 def schemes(max_ranks: Sequence[int]) -> list[Scheme]:
     """Everything that is compared."""
-    stacks = [Scheme(rounding, R) for R in max_ranks for rounding in ROUNDINGS]
+    plain = [Scheme(rounding, R) for R in (0, *max_ranks) for rounding in ROUNDINGS]
     variants = [
         Scheme(rounding, R, half=half, bf16_factors=not half)
         for R, rounding, half in itertools.product(max_ranks, ROUNDINGS[1:], (True, False))
     ]
-    folds = [Scheme(rounding) for rounding in ROUNDINGS]
-    return [Scheme(in_place=True), Scheme(), *folds, *stacks, *variants]
+    return [Scheme(in_place=True), Scheme(), *plain, *variants]
 
 
 def wanted(of: Walk, lr_g: float) -> Tensor:
@@ -142,25 +141,25 @@ def _in_place(of: Walk, lr_g: float) -> Tensor:
 
 
 def _gathered(scheme: Scheme, rounding: Rounding, of: Walk, lr_g: float) -> Ends:
-    W, folder, stack = of.W.clone(), Folder(rounding, Draws(0)), list[tuple[Tensor, Tensor]]()
+    """As `Point` in the engine does it, and in the variants that it does not have."""
+    W, folder, stack = of.W.clone(), Folder(rounding, Draws(0)), list[Factors]()
     kept = torch.bfloat16 if scheme.bf16_factors else torch.float32
-
-    def fold(periods: list[tuple[Tensor, Tensor]]) -> None:
-        L, V = (torch.cat(factors, dim=1) for factors in zip(*periods, strict=True))
-        folder.fold("W", W, L, V)
-
     for A, V in zip(of.sums(lr_g), of.V, strict=True):
         stack.append((A.to(kept), V.to(kept)))
         if RANK * len(stack) > scheme.max_rank:
             count = -(-len(stack) // 2) if scheme.half else len(stack)
-            fold(stack[:count])
+            folder.fold("W", W, *_side_by_side(stack[:count]))
             del stack[:count]
     D = _displacement(of, W)
-    for A, V in stack:
-        D += A.double() @ V.double().T
     if stack:
-        fold(stack)
+        A, V = _side_by_side(stack)
+        D += A.double() @ V.double().T
+        folder.fold("W", W, A, V)
     return D, _displacement(of, W)
+
+
+def _side_by_side(stack: list[Factors]) -> Factors:
+    return torch.cat([A for A, _ in stack], dim=1), torch.cat([V for _, V in stack], dim=1)
 
 
 def _displacement(of: Walk, W: Tensor) -> Tensor:
@@ -181,11 +180,9 @@ def measure(scheme: Scheme, of: Walk, lr_g: float) -> Row:
         "lr_g": lr_g,
         "projection": float((D * goal).sum() / goal.square().sum()),
         "error": float((D - goal).norm() / goal.norm()),
-        "saved_projection": float((saved * goal).sum() / goal.square().sum()),
         "saved_error": float((saved - goal).norm() / goal.norm()),
         "ms_per_step": ms,
-        "device_bytes_per_weight": scheme.bytes_per_weight(len(of.W)),
-        f"device_bytes_per_weight_{WIDTH}": scheme.bytes_per_weight(WIDTH),
+        f"device_bytes_per_weight_at_{WIDTH}": scheme.bytes_per_weight(),
         "host_bytes_per_weight": 2 if scheme.rounding == "residual" else 0,
     }
 
@@ -195,10 +192,9 @@ def average(rows: list[Row]) -> list[Row]:
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["size"], row["steps"], row["lr_g"], row["scheme"]), []).append(row)
-    measured = ("projection", "error", "saved_projection", "saved_error", "ms_per_step")
     return [
         group[0]
-        | {key: mean(row[key] for row in group) for key in measured}
+        | {key: mean(row[key] for row in group) for key in MEASURED}
         | {"farthest": max(abs(row["projection"] - 1) for row in group)}
         for group in groups.values()
     ]
@@ -206,37 +202,35 @@ def average(rows: list[Row]) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """The rows as text, a block for each size, number of steps and lr|g|."""
-    key: Callable[[Row], object] = lambda row: (row["size"], row["steps"], row["lr_g"])  # noqa: E731
+    columns = (
+        f"{'':34}{'projection':>11}{'(farthest)':>11}{'error':>9}{'saved':>9}{'ms/step':>9}"
+        f"{f'memory at {WIDTH}':>16}{'host':>7}"
+    )
     lines = []
-    for (size, steps, lr_g), block in itertools.groupby(rows, key):
-        lines += ["", f"{size} x {size}, {steps} steps, lr|g| = {lr_g:g}"]
+    for key, block in itertools.groupby(rows, lambda r: (r["size"], r["steps"], r["lr_g"])):
+        lines += ["", _heading(*key), columns]
         lines += [
-            f"  {'':34}{'projection':>11}{'(farthest)':>11}{'error':>9}{'saved':>9}"
-            f"{'ms/step':>9}{f'memory at {WIDTH}':>16}{'host':>7}"
-        ]
-        lines += [
-            f"  {row['scheme']:34}{row['projection']:11.4f}{row['farthest']:11.4f}"
+            f"{row['scheme']:34}{row['projection']:11.4f}{row['farthest']:11.4f}"
             f"{row['error']:9.4f}{row['saved_error']:9.4f}{row['ms_per_step']:9.3f}"
-            f"{row[f'device_bytes_per_weight_{WIDTH}'] / 2:16.2%}"
+            f"{row[f'device_bytes_per_weight_at_{WIDTH}'] / 2:16.2%}"
             f"{row['host_bytes_per_weight'] / 2:7.0%}"
             for row in block
         ]
     return "\n".join(lines[1:])
 
 
+def _heading(size: int, steps: int, lr_g: float) -> str:
+    return f"{size} x {size}, {steps} steps, lr|g| = {lr_g:g}"
+
+
 def plot(rows: list[Row], out: Path) -> None:
     """Error of what is saved over lr|g|, a panel for each number of steps; without the variants."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     drawn = [row for row in rows if not row["half"] and not row["bf16_factors"]]
-    counts = sorted({row["steps"] for row in drawn})
-    ranks = sorted({row["max_rank"] for row in drawn})
-    figure, panels = pyplot.subplots(
-        1, len(counts), figsize=(2.5 + 4 * len(counts), 4.5), layout="constrained", squeeze=False
-    )
+    counts, ranks = (sorted({row[key] for row in drawn}) for key in ("steps", "max_rank"))
+    figure = Figure(figsize=(2.5 + 4 * len(counts), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(counts), squeeze=False)
     dashes = {"nearest": ":", "stochastic": "-", "residual": "--"}
     for axes, steps in zip(panels[0], counts, strict=True):
         for name in dict.fromkeys(row["scheme"] for row in drawn):
@@ -249,9 +243,8 @@ def plot(rows: list[Row], out: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="lr |g|", title=f"{steps} steps")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("error of the saved weights / displacement")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right", fontsize="small")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     figure.savefig(out, dpi=120)
-    pyplot.close(figure)
 
 
 def main() -> int:
@@ -259,18 +252,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    some = {"type": _count, "nargs": "+"}
-    parser.add_argument("--steps", default=[2000, 20000], **some)
-    parser.add_argument("--sizes", default=[256], **some, help="of square weights")
-    parser.add_argument("--seeds", default=2, type=_count, help="how many; 0, 1 ...")
-    parser.add_argument("--max-ranks", default=[16, 32, 64, 128], **some, help="of the stacks")
+    parser.add_argument("--steps", default=[2000, 20000], type=_count, nargs="+")
+    parser.add_argument("--sizes", default=[256], type=_count, nargs="+", help="of square weights")
+    parser.add_argument("--seeds", default=2, type=_count, help="how many")
+    parser.add_argument("--max-ranks", default=[16, 32, 64, 128], type=_count, nargs="+")
     parser.add_argument("--lr-g", default=[1e-5, 1e-6], type=_positive, nargs="+", help="lr |g|")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--json", type=Path, help="file to write the rows to, one for each seed")
     parser.add_argument("--plot", type=Path, help="a .png, .svg or .pdf file; needs matplotlib")
     args = parser.parse_args()
-    rows = measure_all(args)
-    means = average(rows)
+    means = average(rows := measure_all(args))
     print(table(means))
     if args.json:
         args.json.write_text(json.dumps([{"dtype": args.dtype} | row for row in rows], indent=1))
@@ -285,25 +276,22 @@ def measure_all(args: argparse.Namespace) -> list[Row]:
     for size in args.sizes:
         runs = [walk(seed, size, max(args.steps), DTYPES[args.dtype]) for seed in range(args.seeds)]
         for steps, lr_g in itertools.product(args.steps, args.lr_g):
-            for scheme in schemes(args.max_ranks):
-                told = f"{size} x {size}, {steps} steps, lr|g| = {lr_g:g}: {scheme.name}"
-                print(f"\r\033[K{told}", end="", file=sys.stderr, flush=True)
-                for seed, run in enumerate(runs):
-                    rows.append({"seed": seed} | measure(scheme, run.first(steps), lr_g))
-    print("\r\033[K", end="", file=sys.stderr)
+            print(f"{_heading(size, steps, lr_g)} ...", file=sys.stderr)
+            for scheme, (seed, run) in itertools.product(schemes(args.max_ranks), enumerate(runs)):
+                rows.append({"seed": seed} | measure(scheme, run.first(steps), lr_g))
     return rows
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"given {text}; allowed: a whole number >= 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"given {text!r}; allowed: a whole number >= 1")
     return int(text)
 
 
 def _positive(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"given {text}; allowed: a number > 0")
-    return float(text)
+    if float(text) > 0:
+        return float(text)
+    raise argparse.ArgumentTypeError(f"given {text!r}; allowed: a number > 0")
 
 
 if __name__ == "__main__":

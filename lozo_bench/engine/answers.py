@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lozo_bench.errors import UserError
@@ -75,6 +76,13 @@ def only_columns(model: Any, words: Tensor) -> Iterator[None]:
         for key, weight in kept.items():
             parameters[key] = weight[words]  # type: ignore[assignment]
         yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UserError(
+            f"engine.answer_columns: {type(model).__name__} failed with {len(words)} words in its "
+            f"output embedding ({error}); engine.answer_columns=false may work for it"
+        ) from error
     finally:
         parameters.update(kept)
 
@@ -85,8 +93,9 @@ def backbone(model: Any) -> nn.Module:
     Raises:
         UserError: the model is not built that way.
     """
+    head = getattr(model, "get_output_embeddings", lambda: None)()  # which some call a decoder
     for part in (getattr(model, "get_decoder", lambda: None)(), getattr(model, "base_model", None)):
-        if isinstance(part, nn.Module) and part is not model:
+        if isinstance(part, nn.Module) and part is not model and part is not head:
             return part
     raise UserError(
         f"engine.answer_positions: {type(model).__name__} has no backbone and head; "

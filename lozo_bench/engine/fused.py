@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.point import Point, Term
-from lozo_bench.engine.score import FullRank, Part, checked
+from lozo_bench.engine.score import FullRank, Part, check_weights, checked, whole
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Places, Subspace
 from lozo_bench.engine.versions import Columns, Pass, Thin, Versions
@@ -47,7 +47,14 @@ class Fused:
         max_rank: int = 0,
         per_forward: int | None = None,
     ) -> None:
+        check_weights(X)
+        if model.training:
+            raise UserError(
+                "the model is in training mode: dropout would differ from candidate to candidate; "
+                "call model.eval() first"
+            )
         self.X, self.model, self.per_forward = X, model, per_forward
+        self._stack_is_sound = False
         self.point = Point(X, folder, max_rank)
         self.move, self.attach = self.point.move, self.point.attach
         self.decay, self.settle = self.point.decay, self.point.settle
@@ -64,6 +71,8 @@ class Fused:
             count = self.per_forward or max(1, STACKED_TOKENS // max(1, part.tokens))
             passes = [here[k : k + count] for k in range(0, len(here), count)]
             of_parts.append(torch.cat([self._pass(P, some, part) for some in passes]))
+            if not self._stack_is_sound and (each or count > 1):
+                self._check_stack(P, here, part, of_parts[-1])
         return checked(torch.cat(of_parts, dim=1))
 
     def full_rank_losses(self, z: FullRank, at: Sequence[float], parts: Sequence[Part]) -> Tensor:
@@ -93,7 +102,40 @@ class Fused:
             torch.inference_mode(),
             self._in_versions(terms, P.z, flat.s, groups=len(flat)),
         ):
-            return part.losses(K).to("cpu", torch.float64)
+            return whole(part, K)
+
+    def _check_stack(self, P: Subspace, places: Places, part: Part, stacked: Tensor) -> None:
+        """Once: the first candidates have the losses that they have by themselves.
+
+        A model that does not keep the rows of a batch apart along the first dimension would mix
+        candidates without a word; here their losses come out wrong by as much as they differ.
+
+        Raises:
+            UserError: they have not.
+        """
+        for k in range(min(2, len(places))):
+            one = places[k : k + 1]
+            if places.s.ndim == 3:  # of the first example's own
+                one = Places(one.C[:, 0], one.s[:, 0])
+            columns = slice(0, 1) if places.s.ndim == 3 else slice(None)
+            alone = self._pass(P, one, part)[0, columns]
+            off = (stacked[k, columns] - alone).abs().max()
+            noise = 64 * torch.finfo(self._coarsest).eps * (1 + alone.abs().max())
+            spread = (stacked[:, columns] - stacked[:, columns].mean(0)).abs().max()
+            if off > noise and off > 0.05 * spread:
+                raise UserError(
+                    "engine.candidates_per_forward: candidates scored together have other losses "
+                    f"than by themselves ({float(off):.1e} apart): {type(self.model).__name__} "
+                    "does not keep the rows of a batch apart along the first dimension; "
+                    "candidates_per_forward=1 or engine.mode=in_place works for it"
+                )
+        self._stack_is_sound = True
+
+    @property
+    def _coarsest(self) -> torch.dtype:
+        """The dtype that rounds most: float32 at best, in which many models compute their norms."""
+        dtypes = {x.dtype for x in self.X.values()} | {torch.float32}
+        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @contextmanager
     def _in_versions(
@@ -130,7 +172,7 @@ class Fused:
             hook.remove()
 
     def _columns(self, name: str, z: Tensor | None, s: Tensor, groups: int) -> Columns:
-        a = self.point.a[name][:, None]
+        a = self.point.a[name].view(-1, 1)
         ones = torch.ones(groups, 1).to(a)
         if z is None:
             return Columns(a, ones)

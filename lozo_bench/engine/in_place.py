@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.score import FullRank, Part, checked
+from lozo_bench.engine.score import FullRank, Part, check_weights, checked, whole
 from lozo_bench.engine.subspace import Places, Subspace
 
 
@@ -28,6 +28,7 @@ class InPlace:
     """
 
     def __init__(self, X: Mapping[str, Tensor]) -> None:
+        check_weights(X)
         self.X = X
         self._away: tuple[Subspace, Places] | None = None
         self._away_along: tuple[FullRank, float] | None = None
@@ -100,14 +101,34 @@ class InPlace:
     def state(self) -> dict[str, Tensor]:
         """See `Engine`."""
         self.settle()
-        return {name: x.detach().to("cpu", copy=True) for name, x in self.X.items()}
+        state = {f"X/{name}": x for name, x in self.X.items()}
+        if self._attached is not None:
+            P, place = self._attached
+            state |= {f"attached/U/{name}": U for name, U in P.U.items()}
+            state |= {f"attached/V/{name}": V for name, V in P.V.items()}
+            state["attached/C"] = place.C
+        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine`."""
-        self._away = self._away_along = None
+        self._away = self._away_along = self._attached = None
         for name, x in self.X.items():
-            x.copy_(state[name])
+            x.copy_(state[f"X/{name}"])
+        if "attached/C" in state:
+            U, V = (
+                {
+                    n: self._on_its_device(n, kind, state)
+                    for n in self.X
+                    if f"attached/{kind}/{n}" in state
+                }
+                for kind in "UV"
+            )
+            C = state["attached/C"]
+            self._attached = (Subspace(U, V, {}), Places(C, C.new_zeros(0)))
+
+    def _on_its_device(self, name: str, kind: str, state: Mapping[str, Tensor]) -> Tensor:
+        return state[f"attached/{kind}/{name}"].to(self.X[name].device)
 
     def _losses_of_each_example(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
         K, B = places.s.shape[:2]
@@ -160,5 +181,4 @@ def shift(X: Mapping[str, Tensor], P: Subspace, by: Places) -> None:
 
 def _run(parts: Sequence[Part]) -> Tensor:
     with torch.inference_mode():
-        losses = torch.cat([part.losses(1)[0] for part in parts])
-        return losses.to("cpu", torch.float64)
+        return torch.cat([whole(part, 1)[0] for part in parts])

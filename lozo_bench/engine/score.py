@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.engine.subspace import Places, Subspace, along, stacked
+from lozo_bench.errors import UserError
 
 Losses = Callable[[int], Tensor]
 
@@ -139,6 +140,36 @@ class Score:
         """The differentiable loss of the weights in X: a scalar."""
         total = torch.stack([part.losses(1).sum() for part in self.parts]).sum()
         return total / self.examples
+
+
+def whole(part: Part, copies: int) -> Tensor:
+    """Losses [copies, size] of a part, float64 on the CPU.
+
+    Raises:
+        ValueError: the part's closure gives something else.
+    """
+    losses = part.losses(copies)
+    if losses.shape != (copies, part.size):
+        raise ValueError(
+            f"losses({copies}) of a part of {part.size} examples must be of shape "
+            f"[{copies}, {part.size}], one loss for each example of each copy, and is of shape "
+            f"{list(losses.shape)}"
+        )
+    return losses.to("cpu", torch.float64)
+
+
+def check_weights(X: Mapping[str, Tensor]) -> None:
+    """Refuse weights that cannot be seen as matrices where they are.
+
+    Raises:
+        UserError: a tensor of more than two dimensions is not contiguous.
+    """
+    for name, x in X.items():
+        if x.ndim > 2 and not x.is_contiguous():
+            raise UserError(
+                f"the weight {name!r} has {x.ndim} dimensions and is not contiguous; "
+                "model.to(memory_format=torch.contiguous_format) makes it so"
+            )
 
 
 def checked(losses: Tensor) -> Tensor:

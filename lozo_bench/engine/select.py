@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.score import Part
 from lozo_bench.engine.subspace import Subspace, along, stacked
+from lozo_bench.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _REPEATS = 3
 
@@ -54,16 +59,22 @@ def choose(fused: Fused, rank: int, parts: Sequence[Part]) -> Choice:
     ways: dict[str, Callable[[], object]] = {"fused_2": scored(2), "fused_1": scored(1)}
     if all(x.dtype in (torch.float32, torch.float64) for x in fused.X.values()):
         ways["in_place"] = lambda: _in_place(fused, P, parts)
+    for name in list(ways):  # to warm up, and to find what the model cannot do
+        try:
+            _milliseconds(ways[name], fused.X)
+        except UserError as error:
+            del ways[name]
+            if not ways:
+                raise
+            log.info("engine.mode=auto leaves %s out: %s", name, error)
     ms: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(_REPEATS + 1):
+    for _ in range(_REPEATS):
         for name, run in ways.items():
-            took = _milliseconds(run, fused.X)
-            if repeat > 0:  # the first is to warm up
-                ms[name].append(took)
+            ms[name].append(_milliseconds(run, fused.X))
     medians = {name: median(times) for name, times in ms.items()}
     best = min(medians, key=lambda name: medians[name])
-    per_forward = 1 if medians["fused_1"] <= medians["fused_2"] else 2
-    return Choice(best == "in_place", per_forward, medians)
+    together = medians.get("fused_2", inf) < medians.get("fused_1", inf)
+    return Choice(best == "in_place", 2 if together else 1, medians)
 
 
 def _in_place(fused: Fused, P: Subspace, parts: Sequence[Part]) -> None:

@@ -82,16 +82,25 @@ class Versions(Tensor):
         """Compute ``func`` for all versions."""
         with torch._C.DisableTorchFunctionSubclass():
             rule = _RULES.get(func)
-            if rule is not None:
+            if rule is not None and not _is_activation(func, args, kwargs):
                 return rule(*args, **(kwargs or {}))
             if _name(func) in _ABOUT_FORM:
                 return func(*args, **(kwargs or {}))
             return _one_after_another(func, args, dict(kwargs or {}))
 
 
-def _linear(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
-    change = W.change if isinstance(W, Versions) else None
-    return _product(x, change, b, _pass_of(W, b), lambda x, p: F.linear(x, _plain(W), p))
+def _is_activation(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> bool:
+    """Whether a weight stands where the rules expect what flows through the model."""
+    first = args[0] if args else (kwargs or {}).get("input")
+    return func in _BY_ACTIVATION and isinstance(first, Versions)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    change = weight.change if isinstance(weight, Versions) else None
+    during = _pass_of(weight, bias)
+    return _product(input, change, bias, during, lambda x, p: F.linear(x, _plain(weight), p))
 
 
 def _addmm(b: Tensor, x: Tensor, W: Tensor, **scales: float) -> Tensor:
@@ -154,11 +163,11 @@ def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
         groups.baddbmm_(right, left)
 
 
-def _embedding(ids: Tensor, W: Versions, *args: Any, **kwargs: Any) -> Tensor:
-    change, during = W.change, W.during
+def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Tensor:
+    ids, change, during = input, weight.change, weight.during
     assert isinstance(change, Thin)
     ids = _in_groups(ids, during)
-    y: Tensor = F.embedding(ids, _plain(W), *args, **kwargs)
+    y: Tensor = F.embedding(ids, _plain(weight), *args, **kwargs)
     if change.keep != 1:
         y = y * change.keep
     u = change.U[ids.reshape(-1)]
@@ -168,14 +177,14 @@ def _embedding(ids: Tensor, W: Versions, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _layer_norm(
-    x: Tensor,
-    shape: Sequence[int],
+    input: Tensor,
+    normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    during = _pass_of(weight, bias)
-    x = _in_groups(x, during)
+    during, shape = _pass_of(weight, bias), normalized_shape
+    x = _in_groups(input, during)
     if during.groups == 1 and x.dtype == _wide(x.dtype):
         w = None if weight is None else _vectors(weight)[0]
         return F.layer_norm(x, shape, w, None if bias is None else _vectors(bias)[0], eps)
@@ -184,10 +193,14 @@ def _layer_norm(
 
 
 def _rms_norm(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> Tensor:
     during = _pass_of(weight)
-    return _scaled(F.rms_norm(_in_groups(x, during), shape, None, eps), weight, None, during.groups)
+    normal = F.rms_norm(_in_groups(input, during), normalized_shape, None, eps)
+    return _scaled(normal, weight, None, during.groups)
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, G: int) -> Tensor:
@@ -205,10 +218,11 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, G: int) -> Te
 def _rows(W: Versions, index: Any) -> Any:
     """W[index] for rows of a matrix or entries of a vector: the versions of what is picked."""
     plain = _plain(W)[index]
+    rows = W.ndim == plain.ndim and not isinstance(index, tuple)
     match W.change:
-        case Thin(U, V, C, keep) if plain.ndim == 2:
+        case Thin(U, V, C, keep) if rows and W.ndim == 2:
             return Versions.of(plain, Thin(U[index], V, C, keep), W.during)
-        case Columns(z, s) if plain.ndim == 1:
+        case Columns(z, s) if rows:
             return Versions.of(plain, Columns(z[index], s), W.during)
     return _one_after_another(Tensor.__getitem__, (W, index), {})
 
@@ -218,35 +232,54 @@ def _one_after_another(
 ) -> Any:
     """Any other operation: each version by itself on its own rows, and the results joined.
 
-    Without activations among the arguments (w.float(), 1 + w) the result is in versions again.
+    A single version is simply formed, whatever the operation. Several need activations among the
+    arguments to be told apart by; without, a vector (w.float(), 1 + w) stays in versions, and
+    anything else is refused.
     """
-    given = [*args, *kwargs.values()]
+    given = [*_flat(args), *_flat(list(kwargs.values()))]
     tensors = [a for a in given if isinstance(a, Tensor)]
     versions = [a for a in tensors if isinstance(a, Versions)]
-    if not versions:  # inside a list, say
-        raise UserError(_NO_RULE.format(_name(func)))
     during = versions[0].during
 
-    def of_version(g: int) -> Any:
+    def of_version(g: int, sliced: bool) -> Any:
         def own(a: Any) -> Any:
             if isinstance(a, Versions):
                 return _value(a, g)
-            if isinstance(a, Tensor) and a.ndim:
+            if isinstance(a, (list, tuple)):
+                return type(a)(map(own, a))
+            if sliced and isinstance(a, Tensor) and a.ndim > 1:
                 return _in_groups(a, during).chunk(during.groups)[g]
             return a
 
         return func(*map(own, args), **{key: own(a) for key, a in kwargs.items()})
 
-    if len(versions) == len(tensors):
-        plain = func(*map(_plain, args), **{key: _plain(a) for key, a in kwargs.items()})
-        if not isinstance(plain, Tensor) or plain.ndim != 1:
-            raise UserError(_NO_RULE.format(_name(func)))
-        z = torch.stack([of_version(g) - plain for g in range(during.groups)], dim=1)
-        return Versions.of(plain, Columns(z.to(_wide(z.dtype)), torch.eye(len(z.T)).to(z)), during)
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
-    return torch.cat([of_version(g) for g in range(during.groups)]).to(dtype)
+    if during.groups == 1:
+        one = of_version(0, sliced=False)
+        alone = len(versions) == len(tensors)
+        return one.to(dtype) if isinstance(one, Tensor) and not alone else one
+    if len(versions) < len(tensors):
+        return torch.cat([of_version(g, sliced=True) for g in range(during.groups)]).to(dtype)
+    plain = func(*map(_plain, args), **{key: _plain(a) for key, a in kwargs.items()})
+    if len(versions) > 1 or not isinstance(plain, Tensor) or plain.ndim != 1:
+        raise UserError(
+            f"engine.candidates_per_forward: the model uses a weight in torch's {_name(func)}, "
+            "which has no rule for several versions at once; candidates_per_forward=1 has them one "
+            "by one, and engine.mode=in_place works for every model"
+        )
+    each = torch.stack([of_version(g, sliced=False) - plain for g in range(during.groups)], dim=1)
+    return Versions.of(
+        plain, Columns(each.to(_wide(each.dtype)), torch.eye(len(each.T)).to(each)), during
+    )
+
+
+def _flat(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments, and what is in lists and tuples among them."""
+    return [
+        a for given in arguments for a in (given if isinstance(given, (list, tuple)) else [given])
+    ]
 
 
 def _in_groups(x: Tensor, during: Pass) -> Tensor:
@@ -304,11 +337,6 @@ def _name(func: Callable[..., Any]) -> str:
     return str(getattr(func.__self__, "__name__", name)) if name == "__get__" else str(name)  # type: ignore[attr-defined]
 
 
-_NO_RULE = (
-    "engine.mode: the model uses a weight in torch's {}, which has no versions; "
-    "engine.mode=in_place works for every model"
-)
-
 _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     F.linear: _linear,
     torch.addmm: _addmm,
@@ -319,6 +347,8 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.rms_norm: _rms_norm,
     Tensor.__getitem__: _rows,
 }
+
+_BY_ACTIVATION = set(_RULES) - {Tensor.__getitem__, torch.addmm}
 
 # What a model may ask of a weight without using its values.
 _ABOUT_FORM = {

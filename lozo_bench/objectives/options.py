@@ -47,8 +47,23 @@ def option_scorer(model: Any, scoring: Scoring) -> Scorer:
 
 
 def takes_packed_rows(model: Any) -> bool:
-    """Whether options can stand behind one prompt: flash attention has no mask to part them."""
-    return _takes(model, "position_ids") and "flash" not in str(model.config._attn_implementation)
+    """Whether options can stand behind one prompt in a row, parted by a mask and by positions.
+
+    Not with flash attention, which has no mask to part them, nor where something else than full
+    attention with explicit positions decides what a token sees: a sliding window, ALiBi, a
+    recurrence or a convolution along the row.
+    """
+    config = model.config
+    kinds = getattr(config, "layer_types", None) or []
+    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    others = ("alibi", "attention_layers", "attention_types", "block_types", "layers_block_type")
+    return (
+        _takes(model, "position_ids")
+        and "flash" not in str(getattr(config, "_attn_implementation", None))
+        and all(kind == "full_attention" for kind in kinds)
+        and not window
+        and not any(getattr(config, name, None) for name in others)
+    )
 
 
 def _takes(model: Any, argument: str) -> bool:

@@ -10,6 +10,7 @@ candidates in the same two passes:
 with a_b = c_b (`weights=plain`: the average of B independent estimates, unbiased), or the paper's
 group-relative a_b = delta_b / (s + 1e-8), delta_b = 2 eps c_b and s their standard deviation over
 the batch, divided by 2 eps (`weights=group`): the step no longer depends on the scale of the loss.
+A batch of a single example has no spread, and counts as `plain`.
 
 GRZO makes its B directions of one by Flipout's random signs (Wen et al., arXiv 1803.04386), since
 full-rank ones could not be held; thin ones can, and are drawn independently.
@@ -94,7 +95,7 @@ class LozoPerExample:
         return Report(float(losses.mean()), forwards=2, scalars={"projected_grad": float(c.mean())})
 
     def _relative(self, c: Tensor) -> Tensor:
-        if self.weights == "plain":
+        if self.weights == "plain" or len(c) == 1:  # one example is no group
             return c
         delta = 2 * self.eps * c
         return delta / (delta.std(correction=0) + _SMALL) / (2 * self.eps)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from models import MAKERS, model, part
+from torch.nn import functional as F
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import NonFiniteLossError, Score
+from lozo_bench.engine.score import NonFiniteLossError, Part, Score
 from lozo_bench.engine.subspace import Subspace, along, among, stacked
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.eggroll import Eggroll
@@ -205,3 +206,61 @@ def test_directions_of_full_rank_are_refused():
     of = model("opt")
     with pytest.raises(UserError, match="only be scored in place"):
         Score(fused(of, dict(of.named_parameters())), [part(of)]).full_rank(None, [1.0])
+
+
+class LengthFirst(torch.nn.Module):
+    """Takes rows first, as it should, but works on them length first."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(9, 4).double()
+        self.out = torch.nn.Linear(4, 9).double()
+
+    def forward(self, ids):
+        return self.out(self.embed(ids).transpose(0, 1)).transpose(0, 1)
+
+
+def test_a_model_that_mixes_the_rows_of_candidates_is_refused_when_they_are_scored_together():
+    of = LengthFirst().eval()
+    shapes = {name: x.shape for name, x in of.named_parameters()}
+    with torch.no_grad():
+        for name, x in Draws(0).normal("W", 0, shapes, dtype=torch.float64).items():
+            of.get_parameter(name).copy_(x)
+    ids = torch.arange(12).view(2, 6) % 9
+
+    def losses(copies):
+        logits = of(ids.repeat(copies, 1)).transpose(1, 2)
+        every = F.cross_entropy(logits, ids.repeat(copies, 1), reduction="none")
+        return every.mean(1).view(copies, 2)
+
+    X = dict(of.named_parameters())
+    batch = [Part(2, 12, losses)]
+    options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 5}
+    together = fused(of, X, per_forward=2)
+    lozo = Lozo(together, Draws(0), **options)
+    with pytest.raises(UserError, match=r"LengthFirst does not keep the rows .*per_forward=1"):
+        lozo.step(Score(together, batch))
+    engine = fused(of, X, per_forward=1)
+    Lozo(engine, Draws(0), **options).step(Score(engine, batch))
+
+
+def test_a_model_in_training_mode_is_refused_because_dropout_would_differ():
+    of = model("opt").train()
+    with pytest.raises(UserError, match=r"training mode.*model\.eval\(\)"):
+        fused(of, dict(of.named_parameters()))
+
+
+def test_losses_of_another_shape_than_they_must_have_are_refused():
+    of = model("opt")
+    engine = fused(of, dict(of.named_parameters()))
+    P = Subspace({}, {}, {})
+    with pytest.raises(
+        ValueError, match=r"losses\(1\) .* must be of shape \[1, 3\].* is of shape \[\]"
+    ):
+        Score(engine, [Part(3, 300, lambda copies: torch.tensor(1.0))])(P, [0.0])
+
+
+def test_a_weight_that_cannot_be_seen_as_a_matrix_is_refused():
+    X = {"conv": torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+    with pytest.raises(UserError, match="'conv' has 4 dimensions and is not contiguous"):
+        InPlace(X)

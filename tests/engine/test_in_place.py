@@ -168,3 +168,14 @@ def test_a_state_brings_the_weights_back():
     engine.move(P, along(P, 1.0))
     engine.load_state(state)
     assert all(torch.equal(X[name], before[name]) for name in X)
+
+
+def test_a_state_knows_the_adapter_that_is_in_the_weights():
+    X, P = weights(), direction()
+    before, engine = copy(X), InPlace(X)
+    engine.attach(P, along(P, 2.0))
+    state = engine.state()
+    engine.attach(P, along(P, -7.0))
+    engine.load_state(state)
+    engine.attach(P, along(P, 0.0))
+    torch.testing.assert_close(X["w"], before["w"])

@@ -111,10 +111,41 @@ def test_its_form_is_the_parameters_own():
 
 def test_what_cannot_be_in_versions_is_refused_by_name():
     W, _ = matrix(5, 7)
-    with pytest.raises(UserError, match=r"uses a weight in torch's float.*in_place"):
+    with pytest.raises(UserError, match=r"uses a weight in torch's float.*per_forward=1.*in_place"):
         W.float()
-    with pytest.raises(UserError, match=r"uses a weight in torch's stack.*in_place"):
+    with pytest.raises(UserError, match=r"uses a weight in torch's stack.*per_forward=1.*in_place"):
         torch.stack([W, W])
+
+
+def test_a_single_version_goes_through_any_operation():
+    (W, Ws), (_, bs) = matrix(5, 7), vector(5)
+    one = Versions.of(W.as_subclass(Tensor), Thin(*(f[:1] if f.ndim == 3 else f for f in (
+        W.change.U, W.change.V, W.change.C))), Pass(1, ROWS))  # fmt: skip
+    torch.testing.assert_close(one.float(), Ws[0].float())
+    torch.testing.assert_close(torch.stack([one, one]), torch.stack([Ws[0], Ws[0]]))
+    torch.testing.assert_close(one.T @ bs[0], Ws[0].T @ bs[0])
+
+
+def test_a_weight_that_flows_through_the_model_is_in_versions_too():
+    """DeBERTa normalizes its relative embeddings; the perturbation of those must not get lost."""
+    (W, Ws), (w, ws), (b, bs) = matrix(5, 7), vector(7, "w"), vector(7, "b")
+    one = Versions.of(
+        W.as_subclass(Tensor), Thin(W.change.U, W.change.V, W.change.C[:1]), Pass(1, ROWS)
+    )
+    first = [
+        Versions.of(v.as_subclass(Tensor), Columns(v.change.z, v.change.s[:1]), Pass(1, ROWS))
+        for v in (w, b)
+    ]
+    wanted = F.layer_norm(Ws[0], (7,), ws[0], bs[0])
+    torch.testing.assert_close(F.layer_norm(one, (7,), *first), wanted)
+    with pytest.raises(UserError, match=r"layer_norm.*per_forward=1"):
+        F.layer_norm(W, (7,), w, b)
+
+
+def test_arguments_may_come_by_name():
+    (W, Ws), (b, bs), x = matrix(5, 7), vector(5), activations(7)
+    got = F.linear(input=x, weight=W, bias=b)
+    assert_by_version(got, x, lambda x, g: F.linear(x, Ws[g], bs[g]))
 
 
 def test_rows_that_cannot_be_told_apart_are_refused():

@@ -10,10 +10,16 @@ import torch
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     RobertaConfig,
@@ -23,11 +29,19 @@ from transformers import (
 from lozo_bench.batches import Layout, Scoring, collate, parts
 from lozo_bench.engine import Draws, Folder, Fused, Subspace
 from lozo_bench.engine.subspace import along, stacked
-from lozo_bench.objectives.options import cross_entropy, losses_per_example, option_scorer
+from lozo_bench.objectives.options import (
+    cross_entropy,
+    losses_per_example,
+    option_scorer,
+    takes_packed_rows,
+)
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.trainer import scored_parts
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
+
+
+GROUPED = {**SMALL, "intermediate_size": 32, "num_key_value_heads": 1}
 
 
 def opt():
@@ -213,6 +227,23 @@ def test_scores_of_half_precision_logits_are_float32(dtype):
     model = make("opt").to(dtype)
     for examples in (ONE_TOKEN, SEVERAL_TOKENS):
         assert scores(model, examples, (), Scoring()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("model", "packed"),
+    [
+        (opt, True),
+        (gpt2, True),
+        (llama, True),
+        (lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=4)), False),
+        (lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=None)), True),
+        (lambda: Gemma2ForCausalLM(Gemma2Config(**GROUPED, head_dim=8)), False),
+        (lambda: BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_head=2)), False),
+    ],
+)
+def test_options_stand_behind_one_prompt_only_under_full_attention(model, packed):
+    """A window would count the options between; ALiBi would count their places in the row."""
+    assert takes_packed_rows(model()) is packed
 
 
 def test_a_model_that_is_not_backbone_and_head_is_told_which_switch_to_use():

@@ -81,3 +81,13 @@ def test_batches_of_any_size_may_follow_each_other():
     assert optimizer.step(smaller).loss == pytest.approx(
         float(smaller.parts[0].losses(1).mean()), rel=2
     )
+
+
+def test_a_group_of_one_counts_as_plain():
+    """Its slopes have no spread; divided by nothing, they would wreck the weights."""
+    ends = []
+    for weights in ("plain", "group"):
+        X, _, score = linear(count=1)
+        make(X, weights=weights).step(score)
+        ends.append(X.X)
+    torch.testing.assert_close(ends[0], ends[1])

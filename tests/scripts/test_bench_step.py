@@ -101,7 +101,7 @@ def test_a_masked_model_in_half_precision_and_a_picture(monkeypatch, tmp_path):
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
     written = json.loads((tmp_path / "a.json").read_text())
     assert [row["mode"] for row in written["rows"]] == MODES
-    assert written["header"]["max_rank"] == 64
+    assert written["header"]["max_rank"] == 32
     assert written["rows"][1]["fold_every"] == 50 * 33
 
 
