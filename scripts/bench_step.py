@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-rank",
         type=int,
-        help="columns of past periods kept unfolded; default 64 in half precision, else 0",
+        help="columns of past periods kept unfolded; default 32 in half precision, else 0",
     )
     parser.add_argument(
         "--candidates-per-forward",
@@ -146,7 +146,7 @@ def _work(args: argparse.Namespace) -> Work:
 def _max_rank(args: argparse.Namespace) -> int:
     if args.max_rank is not None:
         return args.max_rank  # type: ignore[no-any-return]
-    return 0 if args.dtype == "fp32" else 64
+    return 0 if args.dtype == "fp32" else 32
 
 
 def _header(args: argparse.Namespace, job: Work, max_rank: int) -> dict[str, Any]:
