@@ -86,6 +86,13 @@ def test_a_library_stays_in_its_rooms(library):
     assert users <= OUTSIDE[library]
 
 
+def test_the_engine_runs_on_a_bare_gpu_box():
+    """And in other people's code: it needs torch, and what comes with a model."""
+    outside = {name.split(".")[0] for room, name in FOUND if room == "engine"}
+    outside -= {"lozo_bench", "__future__", *sys.stdlib_module_names}
+    assert outside <= {"torch", "transformers", "numpy", "triton"}
+
+
 def test_the_map_has_no_circles():
     order: list[str] = []
     left = dict(ALLOWED)

@@ -15,7 +15,7 @@ LOZO's boundary bug, so that a wrong U enters N (`replicate_boundary_bug=true` r
 
 Because independent V_k and V_{k+1} are nearly orthogonal, the projected N is nearly zero and the
 average starts afresh with each period; `bias_correction=true` divides by 1 - beta^j, j being the
-steps since V last changed (for one-dimensional parameters: since the start).
+updates since V last changed (for one-dimensional parameters: since the start).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class LozoM:
         self.directions = LowRankDirections(X.X, draws, rank, nu, replicate_boundary_bug)
         self.N: dict[str, Tensor] = {}
         self.V: Mapping[str, Tensor] = {}  # what N is read against
-        self.t = 0
+        self.t = self.updates = self.since_V = 0
 
     def step(self, score: Score) -> Report:
         """Two forwards and one update."""
@@ -103,15 +103,17 @@ class LozoM:
         if self.V is not UV.V:
             for name, V in self.V.items():
                 self.N[name] = self._project(self.N[name], V, UV.V[name])
-            self.V = UV.V
+            self.V, self.since_V = UV.V, 0
         for name, u in {**UV.U, **UV.z}.items():
             N = self.N.setdefault(name, torch.zeros_like(u))
             N.mul_(self.beta).add_(u, alpha=(1 - self.beta) * c)
 
+        self.updates, self.since_V = self.updates + 1, self.since_V + 1
+
         self.X.decay(self.lr * self.weight_decay)
         NV = Subspace({name: self.N[name] for name in UV.U}, UV.V, {n: self.N[n] for n in UV.z})
-        matrix_scale = self.one_over_r * self._correction(t % self.nu + 1)
-        vector_scale = self._correction(t + 1)
+        matrix_scale = self.one_over_r * self._correction(self.since_V)
+        vector_scale = self._correction(self.updates)
         self.X.move(NV, along(NV, -self.lr * matrix_scale, -self.lr * vector_scale))
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
 

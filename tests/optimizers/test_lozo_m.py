@@ -7,6 +7,7 @@ import torch
 from toys import quadratic, run, score
 
 from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.score import NonFiniteLossError
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.lozo_m import LozoM
 
@@ -106,3 +107,17 @@ def test_the_published_bug_puts_a_wrong_U_into_the_momentum():
 def test_beta_is_a_fraction(beta):
     with pytest.raises(ValueError, match="beta: given"):
         LozoM({}, Draws(0), lr=1, eps=1, rank=1, nu=1, beta=beta)
+
+
+def test_a_step_that_did_not_happen_does_not_count_for_the_bias_correction():
+    """After a loss that was NaN, the first update of the period is still a full one."""
+    ends = []
+    for optimizer_class, options in ((Lozo, {}), (LozoM, {"beta": 0.9, "bias_correction": True})):
+        X, loss = quadratic(6)
+        optimizer = optimizer_class(X, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=5, **options)
+        with pytest.raises(NonFiniteLossError):
+            optimizer.step(score(X, lambda loss=loss: loss() * float("nan")))
+        optimizer.step(score(X, loss))
+        X.settle()
+        ends.append(X.X["w"])
+    torch.testing.assert_close(ends[0], ends[1])
