@@ -9,7 +9,7 @@ the candidates side by side:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -142,21 +142,17 @@ class Fused:
         self, terms: Sequence[Term], z: Mapping[str, Tensor], s: Tensor, groups: int
     ) -> Iterator[None]:
         during = Pass(groups)
-        cores: dict[tuple[int, ...], Tensor] = {}
+        on_device = _OnDevice()
         versions = {}
         for name, x in self.X.items():
-            if x.ndim < 2:
-                change: Thin | Columns = self._columns(name, z.get(name), s, groups)
-                moved = name in z or bool(self.point.a[name].any())
+            mine = [term for term in terms if name in term.U]
+            if x.ndim < 2 and (name in z or name in self.point.moved):
+                change: Thin | Columns = _columns(self.point.a[name], z.get(name), s, on_device)
+            elif x.ndim >= 2 and (mine or self.point.keep != 1):
+                change = _thin(name, x, mine, groups, self.point.keep, on_device)
             else:
-                members = tuple(i for i, term in enumerate(terms) if name in term.U)
-                mine = [terms[i] for i in members]
-                if members not in cores:
-                    cores[members] = _core(mine, groups)
-                change = _thin(name, x, mine, cores[members], self.point.keep)
-                moved = bool(mine) or self.point.keep != 1
-            if moved:
-                versions[name] = Versions.of(x, change, during)
+                continue
+            versions[name] = Versions.of(x, change, during)
 
         def count_rows(
             module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
@@ -171,15 +167,36 @@ class Fused:
         finally:
             hook.remove()
 
-    def _columns(self, name: str, z: Tensor | None, s: Tensor, groups: int) -> Columns:
-        a = self.point.a[name].view(-1, 1)
-        ones = torch.ones(groups, 1).to(a)
-        if z is None:
-            return Columns(a, ones)
-        return Columns(torch.cat([a, z.to(a)], dim=1), torch.cat([ones, s.to(a)], dim=1))
+
+class _OnDevice:
+    """Small tensors that many weights share, sent once to each device and type they are needed in.
+
+    A copy to a GPU for each weight would take longer than what it is for.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[tuple[object, ...], Tensor] = {}
+
+    def __call__(self, key: tuple[object, ...], make: Callable[[], Tensor], like: Tensor) -> Tensor:
+        """What ``make`` makes, on the device and of the type of ``like``; made once a key."""
+        key = (*key, like.device, like.dtype)
+        if key not in self._sent:
+            self._sent[key] = make().to(like)
+        return self._sent[key]
 
 
-def _thin(name: str, x: Tensor, terms: Sequence[Term], C: Tensor, keep: float) -> Thin:
+def _columns(a: Tensor, z: Tensor | None, s: Tensor, on_device: _OnDevice) -> Columns:
+    """What has been gathered of a vector, which all versions have, and the candidates' own."""
+    ones = torch.ones(len(s), 1)
+    if z is None:
+        return Columns(a.view(-1, 1), on_device(("a",), lambda: ones, a))
+    both = on_device(("a", "z"), lambda: torch.cat([ones.to(s), s], dim=1), a)
+    return Columns(torch.cat([a.view(-1, 1), z.to(a)], dim=1), both)
+
+
+def _thin(
+    name: str, x: Tensor, terms: Sequence[Term], groups: int, keep: float, on_device: _OnDevice
+) -> Thin:
     """The terms' factors side by side; a V that several terms share is there once."""
     wide = x.new_zeros(0, dtype=torch.promote_types(x.dtype, torch.float32))
     U = [term.U[name].to(wide) for term in terms]
@@ -187,7 +204,7 @@ def _thin(name: str, x: Tensor, terms: Sequence[Term], C: Tensor, keep: float) -
     return Thin(
         _beside(U, wide.new_zeros(len(x), 0)),
         _beside(V, wide.new_zeros(x[0].numel(), 0)),
-        C.to(wide),
+        on_device(tuple(map(id, terms)), lambda: _core(terms, groups), wide),
         keep,
     )
 

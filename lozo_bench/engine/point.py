@@ -45,6 +45,7 @@ class Point:
         self.open: Term | None = None
         self.attached: Term | None = None
         self.a = {name: torch.zeros_like(x, dtype=_wide(x)) for name, x in X.items() if x.ndim < 2}
+        self.moved: set[str] = set()  # vectors whose a is not zero
         self.keep = 1.0
 
     @property
@@ -59,12 +60,19 @@ class Point:
             if self.open is None or self.open.V is not P.V:
                 self._close()
                 self.open = self._new_period(P)
+            sent: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # C, once for each device
             for name, U in P.U.items():
                 A = self.open.U[name]
-                A.addmm_(U.to(A), to.C.to(A))
+                key = (A.device, A.dtype)
+                if key not in sent:
+                    sent[key] = to.C.to(A)
+                A.addmm_(U.to(A), sent[key])
         for name, z in P.z.items():
             a = self.a[name]
-            a += (z @ to.s.to(z)).view(a.shape).to(a)
+            # By numbers and not by a product with s, which would have to be on the device.
+            for column, c in enumerate(to.s.tolist()):
+                a.add_(z[:, column].view(a.shape).to(a), alpha=c)
+        self.moved |= set(P.z)
 
     def attach(self, P: Subspace, at: Places) -> None:
         """Replace the adapter."""
@@ -108,6 +116,7 @@ class Point:
             x.copy_(state[f"X/{name}"])
         for name, a in self.a.items():
             a.copy_(state[f"a/{name}"])
+        self.moved = {name for name in self.a if state[f"a/{name}"].any()}
         self.keep = float(state["keep"])
         self.folder.load_state(_under("folder", state))
         places = sorted({int(key.split("/")[1]) for key in state if key.startswith("closed/")})
