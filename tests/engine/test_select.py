@@ -10,6 +10,7 @@ from lozo_bench.engine import select
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
+from lozo_bench.errors import UserError
 
 
 def engine(dtype=torch.float32):
@@ -49,3 +50,26 @@ def test_measuring_runs_every_way_and_changes_not_one_byte():
 def test_half_precision_weights_are_never_moved_in_place():
     of, fused = engine(torch.bfloat16)
     assert set(select.choose(fused, rank=2, parts=[part(of)]).ms) == {"fused_2", "fused_1"}
+
+
+def test_a_way_that_the_model_cannot_go_is_left_out(monkeypatch):
+    of, fused = engine()
+
+    def refuse(*_):
+        raise UserError("no rule for it")
+
+    monkeypatch.setattr(fused, "losses", refuse)
+    choice = select.choose(fused, rank=2, parts=[part(of)])
+    assert choice.in_place
+    assert set(choice.ms) == {"in_place"}
+
+
+def test_where_no_way_is_left_the_reason_is_told(monkeypatch):
+    of, fused = engine(torch.bfloat16)
+
+    def refuse(*_):
+        raise UserError("no rule for it")
+
+    monkeypatch.setattr(fused, "losses", refuse)
+    with pytest.raises(UserError, match="no rule for it"):
+        select.choose(fused, rank=2, parts=[part(of)])

@@ -102,7 +102,7 @@ def test_a_masked_model_in_half_precision_and_a_picture(monkeypatch, tmp_path):
     written = json.loads((tmp_path / "a.json").read_text())
     assert [row["mode"] for row in written["rows"]] == MODES
     assert written["header"]["max_rank"] == 32
-    assert written["rows"][1]["fold_every"] == 50 * 33
+    assert written["rows"][1]["fold_every"] == 50 * 17
 
 
 def test_a_model_in_a_folder_is_timed_with_its_own_weights(monkeypatch, capsys):
