@@ -108,7 +108,7 @@ class Fused:
         """Once: the first candidates have the losses that they have by themselves.
 
         A model that does not keep the rows of a batch apart along the first dimension would mix
-        candidates without a word; here their losses come out wrong by as much as they differ.
+        candidates without a word; their losses then come out wrong by a share of their spread.
 
         Raises:
             UserError: they have not.
@@ -122,7 +122,7 @@ class Fused:
             off = (stacked[k, columns] - alone).abs().max()
             noise = 64 * torch.finfo(self._coarsest).eps * (1 + alone.abs().max())
             spread = (stacked[:, columns] - stacked[:, columns].mean(0)).abs().max()
-            if off > noise and off > 0.05 * spread:
+            if off > noise and off > 1e-3 * spread:
                 raise UserError(
                     "engine.candidates_per_forward: candidates scored together have other losses "
                     f"than by themselves ({float(off):.1e} apart): {type(self.model).__name__} "

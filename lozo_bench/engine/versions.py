@@ -166,6 +166,8 @@ def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
 def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Tensor:
     ids, change, during = input, weight.change, weight.during
     assert isinstance(change, Thin)
+    if during.groups > 1 and ids.ndim > 1 and len(ids) not in (1, during.rows):
+        raise _not_apart(ids, during)  # a table of relative positions, say: [T, T]
     ids = _in_groups(ids, during)
     y: Tensor = F.embedding(ids, _plain(weight), *args, **kwargs)
     if change.keep != 1:
@@ -292,7 +294,11 @@ def _in_groups(x: Tensor, during: Pass) -> Tensor:
         return x
     if x.shape[0] == 1:
         return x.expand(during.rows, *x.shape[1:])
-    raise UserError(
+    raise _not_apart(x, during)
+
+
+def _not_apart(x: Tensor, during: Pass) -> UserError:
+    return UserError(
         f"engine.candidates_per_forward: the model works on {x.shape[0]} rows where "
         f"{during.groups} candidates have {during.rows}; candidates_per_forward=1 tells them apart"
     )

@@ -165,3 +165,10 @@ def test_in_half_precision_a_small_change_of_a_norm_is_not_lost(dtype):
     normal = F.layer_norm(x, (8,))
     torch.testing.assert_close(got, (normal.float() * (1 + 1e-3)).to(dtype), rtol=0, atol=0)
     assert got.dtype is dtype
+
+
+def test_a_table_of_relative_positions_is_no_batch_of_rows():
+    """MPNet looks up [T, T] of them, which may well be a multiple of the number of candidates."""
+    W, _ = matrix(9, 5)
+    with pytest.raises(UserError, match=r"works on 9 rows where 3 candidates have 6"):
+        F.embedding(torch.zeros(9, 9, dtype=torch.long), W)
