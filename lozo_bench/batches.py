@@ -119,6 +119,11 @@ class _Laid:
     rows: list[_Row]
     entries: list[tuple[int, int, int, int]]
 
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """The (row, position) that are read, each once, in the order of the entries."""
+        return list(dict.fromkeys((row, position) for row, position, _, _ in self.entries))
+
 
 def collate(examples: Sequence[Encoded], layout: Layout) -> Batch:
     """Stack examples, padded to the longest row."""
@@ -131,19 +136,18 @@ def collate(examples: Sequence[Encoded], layout: Layout) -> Batch:
     rows = [row for example in laid for row in example.rows]
     longest = max(len(row.tokens) for row in rows)
     packed = any(max(row.blocks, default=0) > 0 for row in rows)
-    filled = {
-        "read": _read(laid, longest),
-        "at": _entries(laid, 0),
-        "token": _entries(laid, 1),
-        "option": _entries(laid, 2),
-    }
+    read = _read(laid, longest)
+    at, token, option = _entries(laid)
     return Batch(
         input_ids=_padded([row.tokens for row in rows], longest, layout.pad_id),
         attention_mask=_padded([[1] * len(row.tokens) for row in rows], longest, 0),
-        **filled,
+        read=read,
+        at=at,
+        token=token,
+        option=option,
         labels=torch.tensor([example.label for example in examples]),
         options=len(layout.label_ids) or len(examples[0].rows),
-        alike=filled["read"].shape[1] == 1 and filled["token"].shape[1] > 1,
+        alike=read.shape[1] == 1 and token.shape[1] > 1,
         tokens=sum(len(row.tokens) for row in rows),
         position_ids=_padded([row.positions for row in rows], longest, 0) if packed else None,
         block=_padded([row.blocks for row in rows], longest, -1) if packed else None,
@@ -236,27 +240,24 @@ def _read(laid: Sequence[_Laid], longest: int) -> Tensor:
     """[B, Q]: the positions of each example, each once, its first again where it has fewer."""
     first_row = np.cumsum([0, *(len(example.rows) for example in laid)])
     reads = [
-        [(first_row[b] + row) * longest + position for row, position in _places(example)]
+        [(first_row[b] + row) * longest + position for row, position in example.places]
         for b, example in enumerate(laid)
     ]
     most = max(map(len, reads))
     return torch.tensor([[*read, *[read[0]] * (most - len(read))] for read in reads])
 
 
-def _entries(laid: Sequence[_Laid], which: int) -> Tensor:
-    """[B, P]: place among the read ones (0), token (1) or option (2) of each answer token."""
-    columns, options = [], 1 + max(entry[3] for example in laid for entry in example.entries)
+def _entries(laid: Sequence[_Laid]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each answer token, [B, P] each: its place among the read ones, its id, its option."""
+    most = max(len(example.entries) for example in laid)
+    options = 1 + max(option for example in laid for *_, option in example.entries)
+    at, tokens, of_option = [], [], []
     for example in laid:
-        places = _places(example)
-        columns.append(
-            [(places.index((row, at)), token, k)[which] for row, at, token, k in example.entries]
-        )
-    filler = (0, 0, options)[which]
-    return _padded(columns, max(map(len, columns)), filler)
-
-
-def _places(example: _Laid) -> list[tuple[int, int]]:
-    return list(dict.fromkeys((row, position) for row, position, _, _ in example.entries))
+        place = {where: i for i, where in enumerate(example.places)}
+        at.append([place[row, position] for row, position, _, _ in example.entries])
+        tokens.append([token for _, _, token, _ in example.entries])
+        of_option.append([option for *_, option in example.entries])
+    return _padded(at, most, 0), _padded(tokens, most, 0), _padded(of_option, most, options)
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Tensor:

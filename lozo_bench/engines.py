@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lozo_bench.config import EngineConfig, EngineMode
@@ -17,6 +16,7 @@ from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Engine, Part
 from lozo_bench.engine.select import choose
+from lozo_bench.engine.tensors import is_half
 from lozo_bench.optimizers.base import Steps
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def engine_for(
     if steps is not Steps.thin or config.mode is EngineMode.in_place:
         log.info("engine: in place (candidates of the optimizer: %s)", steps.value)
         return Chosen(InPlace(X), EngineMode.in_place, None, {})
-    half = any(x.dtype in (torch.float16, torch.bfloat16) for x in X.values())
+    half = any(map(is_half, X.values()))
     fused = Fused(
         model,
         X,

@@ -32,13 +32,13 @@ from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.explain import explain
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.models.locate import model_kind
-from lozo_bench.objectives.options import option_scorer, takes_packed_rows
+from lozo_bench.objectives.options import option_scorer, scored, takes_packed_rows
 from lozo_bench.optimizers.base import Optimizer, Steps
 from lozo_bench.tasks.base import Encoded, Prompt, Source
 from lozo_bench.tasks.causal import CausalPrompt
 from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tracking import RESULT, Tracker, read_result, write_result
-from lozo_bench.trainer import Data, Observer, Outcome, Settings, Trainer, batches, scored_parts
+from lozo_bench.trainer import Data, Observer, Outcome, Settings, Trainer, batches
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +85,13 @@ def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
     splits = source.splits()
     loaded = load(config.model)
     prompt = _prompt(config, loaded)
-    scorer = option_scorer(loaded.model, _scoring(config))
+    layout = _layout(config, loaded, prompt)
+    scorer = option_scorer(loaded.model, layout.scoring)
     data = Data(
         train=_encode(prompt, splits.train, "train"),
         dev=_encode(prompt, splits.dev, "dev"),
         test=_encode(prompt, splits.test, "test"),
-        layout=_layout(config, loaded, prompt),
+        layout=layout,
     )
     X = {name: x for name, x in loaded.model.named_parameters() if x.requires_grad}
     _log_plan(config, loaded, X, data)
@@ -98,7 +99,7 @@ def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
     settings, draws = _settings(config), Draws(config.seed.value)
     chosen = engine_for(
         config.engine, loaded.model, X, steps, draws, config.rank.value,
-        lambda: scored_parts(scorer, next(batches(data, settings, loaded.device))),
+        lambda: [scored(scorer, part) for part in next(batches(data, settings, loaded.device))],
     )  # fmt: skip
     optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
     outcome = _train(

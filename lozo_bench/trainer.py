@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from lozo_bench.batches import Batch, Layout, parts, shuffled
 from lozo_bench.config import Schedule, Select
-from lozo_bench.engine.score import Engine, NonFiniteLossError, Part, Score
+from lozo_bench.engine.score import Engine, NonFiniteLossError, Score
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics, evaluate
-from lozo_bench.objectives.options import Scorer, losses_per_example
+from lozo_bench.objectives.options import Scorer, scored
 from lozo_bench.optimizers.base import Optimizer, Report
 from lozo_bench.tasks.base import Encoded
 
@@ -172,7 +172,7 @@ class Trainer:
     def _step(self, step: int, batch: Sequence[Batch]) -> Report | None:
         """One step; None if a loss was not finite, and nothing was changed."""
         began = time.perf_counter()
-        score = Score(self.engine, scored_parts(self.scorer, batch))
+        score = Score(self.engine, [scored(self.scorer, part) for part in batch])
         spent = self.spent
         try:
             report = self.optimizer.step(score)
@@ -236,19 +236,6 @@ def batches(data: Data, settings: Settings, device: torch.device) -> Iterator[li
     for numbers in shuffled(len(data.train), settings.batch_size, settings.seed):
         examples = [data.train[i] for i in numbers]
         yield [part.to(device) for part in parts(examples, data.layout)]
-
-
-def scored_parts(scorer: Scorer, batch: Sequence[Batch]) -> list[Part]:
-    """A batch as the engine sees it: losses of any number of copies, and how much that is."""
-
-    def losses(part: Batch) -> Callable[[int], Tensor]:
-        def of_copies(copies: int) -> Tensor:
-            stack = part.repeat(copies)
-            return losses_per_example(scorer(stack), stack.labels).view(copies, part.size)
-
-        return of_copies
-
-    return [Part(part.size, part.input_ids.numel(), losses(part)) for part in batch]
 
 
 def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:

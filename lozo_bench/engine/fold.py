@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.tensors import wide
 
 Rounding = Literal["nearest", "stochastic", "residual"]
 
@@ -64,16 +65,15 @@ class Folder:
             return
         if W.ndim > 2:
             W = W.view(len(W), -1)  # not flatten(), which copies what it cannot view
-        wide = _wide(W)
-        L, V = L.to(wide), V.to(wide)
-        if W.dtype == wide:
+        L, V = L.to(wide(W.dtype)), V.to(wide(W.dtype))
+        if W.dtype == L.dtype:
             W.addmm_(L, V.T, beta=keep)
             return
         number = self._folds.get(name, 0)
         self._folds[name] = number + 1
         for start, stop in _blocks(W):
             rows = W[start:stop]
-            u = torch.addmm(rows.to(wide), L[start:stop], V.T, beta=keep)
+            u = torch.addmm(rows.to(L.dtype), L[start:stop], V.T, beta=keep)
             if self.rounding == "stochastic":
                 first, n = start * W.shape[1], W.shape[1]
                 last = first + (stop - start) * n
@@ -130,7 +130,3 @@ def _blocks(W: Tensor) -> Iterator[tuple[int, int]]:
     rows = max(1, (_BLOCK if W.device.type == "cpu" else _GPU_BLOCK) // max(1, W.shape[1]))
     for start in range(0, len(W), rows):
         yield start, min(start + rows, len(W))
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

@@ -9,17 +9,19 @@ the candidates side by side:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from lozo_bench.engine.fold import Folder
-from lozo_bench.engine.point import Point, Term
+from lozo_bench.engine.point import Point
 from lozo_bench.engine.score import FullRank, Part, check_weights, checked, whole
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Places, Subspace
+from lozo_bench.engine.tensors import Sent, wide
+from lozo_bench.engine.terms import Term
 from lozo_bench.engine.versions import Columns, Pass, Thin, Versions
 from lozo_bench.errors import UserError
 
@@ -142,14 +144,14 @@ class Fused:
         self, terms: Sequence[Term], z: Mapping[str, Tensor], s: Tensor, groups: int
     ) -> Iterator[None]:
         during = Pass(groups)
-        on_device = _OnDevice()
+        sent = Sent()
         versions = {}
         for name, x in self.X.items():
             mine = [term for term in terms if name in term.U]
             if x.ndim < 2 and (name in z or name in self.point.moved):
-                change: Thin | Columns = _columns(self.point.a[name], z.get(name), s, on_device)
+                change: Thin | Columns = _columns(self.point.a[name], z.get(name), s, sent)
             elif x.ndim >= 2 and (mine or self.point.keep != 1):
-                change = _thin(name, x, mine, groups, self.point.keep, on_device)
+                change = _thin(name, x, mine, groups, self.point.keep, sent)
             else:
                 continue
             versions[name] = Versions.of(x, change, during)
@@ -168,43 +170,26 @@ class Fused:
             hook.remove()
 
 
-class _OnDevice:
-    """Small tensors that many weights share, sent once to each device and type they are needed in.
-
-    A copy to a GPU for each weight would take longer than what it is for.
-    """
-
-    def __init__(self) -> None:
-        self._sent: dict[tuple[object, ...], Tensor] = {}
-
-    def __call__(self, key: tuple[object, ...], make: Callable[[], Tensor], like: Tensor) -> Tensor:
-        """What ``make`` makes, on the device and of the type of ``like``; made once a key."""
-        key = (*key, like.device, like.dtype)
-        if key not in self._sent:
-            self._sent[key] = make().to(like)
-        return self._sent[key]
-
-
-def _columns(a: Tensor, z: Tensor | None, s: Tensor, on_device: _OnDevice) -> Columns:
+def _columns(a: Tensor, z: Tensor | None, s: Tensor, sent: Sent) -> Columns:
     """What has been gathered of a vector, which all versions have, and the candidates' own."""
     ones = torch.ones(len(s), 1)
     if z is None:
-        return Columns(a.view(-1, 1), on_device(("a",), lambda: ones, a))
-    both = on_device(("a", "z"), lambda: torch.cat([ones.to(s), s], dim=1), a)
+        return Columns(a.view(-1, 1), sent(("a",), lambda: ones, a))
+    both = sent(("a", "z"), lambda: torch.cat([ones.to(s), s], dim=1), a)
     return Columns(torch.cat([a.view(-1, 1), z.to(a)], dim=1), both)
 
 
 def _thin(
-    name: str, x: Tensor, terms: Sequence[Term], groups: int, keep: float, on_device: _OnDevice
+    name: str, x: Tensor, terms: Sequence[Term], groups: int, keep: float, sent: Sent
 ) -> Thin:
     """The terms' factors side by side; a V that several terms share is there once."""
-    wide = x.new_zeros(0, dtype=torch.promote_types(x.dtype, torch.float32))
-    U = [term.U[name].to(wide) for term in terms]
-    V = [V[name].to(wide) for V in _different([term.V for term in terms])]
+    like = x.new_zeros(0, dtype=wide(x.dtype))
+    U = [term.U[name].to(like) for term in terms]
+    V = [V[name].to(like) for V in _different([term.V for term in terms])]
     return Thin(
-        _beside(U, wide.new_zeros(len(x), 0)),
-        _beside(V, wide.new_zeros(x[0].numel(), 0)),
-        on_device(tuple(map(id, terms)), lambda: _core(terms, groups), wide),
+        _beside(U, like.new_zeros(len(x), 0)),
+        _beside(V, like.new_zeros(x[0].numel(), 0)),
+        sent(tuple(map(id, terms)), lambda: _core(terms, groups), like),
         keep,
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lozo_bench.engine.draws import Draws, key_words
 from lozo_bench.engine.kernels import HAS_TRITON, move_by_normals
+from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 
 _GROUP_ELEMENTS = 1_000_000
@@ -112,7 +113,7 @@ def _groups(X: Mapping[str, Tensor]) -> Iterator[Group]:
     pieces: list[Piece] = []
     room = _GROUP_ELEMENTS
     for name, x in X.items():
-        its_kind = x.device, torch.promote_types(x.dtype, torch.float32)
+        its_kind = x.device, wide(x.dtype)
         if kind is not None and pieces and (its_kind != kind or x.numel() > room):
             yield *kind, pieces
             pieces, room = [], _GROUP_ELEMENTS

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lozo_bench.engine.score import FullRank, Part, check_weights, checked, whole
 from lozo_bench.engine.subspace import Places, Subspace
+from lozo_bench.engine.terms import Term, term_from, term_state
 
 
 class InPlace:
@@ -104,9 +105,7 @@ class InPlace:
         state = {f"X/{name}": x for name, x in self.X.items()}
         if self._attached is not None:
             P, place = self._attached
-            state |= {f"attached/U/{name}": U for name, U in P.U.items()}
-            state |= {f"attached/V/{name}": V for name, V in P.V.items()}
-            state["attached/C"] = place.C
+            state |= term_state("attached", Term(P.U, P.V, place.C))
         return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
     @torch.no_grad()
@@ -115,20 +114,8 @@ class InPlace:
         self._away = self._away_along = self._attached = None
         for name, x in self.X.items():
             x.copy_(state[f"X/{name}"])
-        if "attached/C" in state:
-            U, V = (
-                {
-                    n: self._on_its_device(n, kind, state)
-                    for n in self.X
-                    if f"attached/{kind}/{n}" in state
-                }
-                for kind in "UV"
-            )
-            C = state["attached/C"]
-            self._attached = (Subspace(U, V, {}), Places(C, C.new_zeros(0)))
-
-    def _on_its_device(self, name: str, kind: str, state: Mapping[str, Tensor]) -> Tensor:
-        return state[f"attached/{kind}/{name}"].to(self.X[name].device)
+        if (term := term_from("attached", state, self.X)) is not None:
+            self._attached = Subspace(term.U, term.V, {}), Places(term.C, term.C.new_zeros(0))
 
     def _losses_of_each_example(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
         K, B = places.s.shape[:2]

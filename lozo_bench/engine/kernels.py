@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.philox import COS_TERMS, LOG_TERMS, SIN_TERMS, SQRT_HALF_BITS
+from lozo_bench.engine.philox import COS_TERMS, LOG_TERMS, SIN_TERMS, SQRT_HALF_BITS, WORD
 from lozo_bench.errors import UserError
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 _COUNTERS = 256  # blocks of four normals that one program of the kernel makes
-_WORD = 0xFFFFFFFF
 OPTIONS = {"enable_fp_fusion": False}  # given to the compiler at every launch
 
 if HAS_TRITON:
@@ -158,7 +157,7 @@ def move_by_normals(x: Tensor, by: float, key: tuple[int, int], step: int) -> No
             x.numel(),
             struct.unpack("<q", struct.pack("<d", by))[0],
             *key,
-            step & _WORD,
+            step & WORD,
             step >> 32,
             BITS=x.element_size() * 8,
             BFLOAT=bfloat,

@@ -12,22 +12,14 @@ folded into the weights, all at once, because each fold rounds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.subspace import Factors, Places, Subspace
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Term:
-    """U C V^T for each matrix that U names; ``C`` [a, b], or [G, a, b] in G versions."""
-
-    U: Factors
-    V: Factors
-    C: Tensor
+from lozo_bench.engine.tensors import Sent, is_half, wide
+from lozo_bench.engine.terms import Term, term_from, term_state, under
 
 
 class Point:
@@ -44,7 +36,9 @@ class Point:
         self.closed: list[Term] = []
         self.open: Term | None = None
         self.attached: Term | None = None
-        self.a = {name: torch.zeros_like(x, dtype=_wide(x)) for name, x in X.items() if x.ndim < 2}
+        self.a = {
+            name: torch.zeros_like(x, dtype=wide(x.dtype)) for name, x in X.items() if x.ndim < 2
+        }
         self.moved: set[str] = set()  # vectors whose a is not zero
         self.keep = 1.0
 
@@ -60,13 +54,10 @@ class Point:
             if self.open is None or self.open.V is not P.V:
                 self._close()
                 self.open = self._new_period(P)
-            sent: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # C, once for each device
+            sent = Sent()
             for name, U in P.U.items():
                 A = self.open.U[name]
-                key = (A.device, A.dtype)
-                if key not in sent:
-                    sent[key] = to.C.to(A)
-                A.addmm_(U.to(A), sent[key])
+                A.addmm_(U.to(A), sent(("C",), lambda: to.C, A))
         for name, z in P.z.items():
             a = self.a[name]
             # By numbers and not by a product with s, which would have to be on the device.
@@ -103,9 +94,7 @@ class Point:
         state |= {f"a/{name}": a for name, a in self.a.items()}
         state["keep"] = torch.tensor(self.keep, dtype=torch.float64)
         for where, term in self._named_terms().items():
-            state[f"{where}/C"] = term.C
-            state |= {f"{where}/U/{name}": U for name, U in term.U.items()}
-            state |= {f"{where}/V/{name}": V for name, V in term.V.items()}
+            state |= term_state(where, term)
         state |= {f"folder/{name}": value for name, value in self.folder.state().items()}
         return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
@@ -118,11 +107,12 @@ class Point:
             a.copy_(state[f"a/{name}"])
         self.moved = {name for name in self.a if state[f"a/{name}"].any()}
         self.keep = float(state["keep"])
-        self.folder.load_state(_under("folder", state))
-        places = sorted({int(key.split("/")[1]) for key in state if key.startswith("closed/")})
-        self.closed = [self._term(_under(f"closed/{j}", state)) for j in places]
-        self.open = self._term(_under("open", state)) if "open/C" in state else None
-        self.attached = self._term(_under("attached", state)) if "attached/C" in state else None
+        self.folder.load_state(under("folder", state))
+        self.closed = []
+        while (term := term_from(f"closed/{len(self.closed)}", state, self.X)) is not None:
+            self.closed.append(term)
+        self.open = term_from("open", state, self.X)
+        self.attached = term_from("attached", state, self.X)
 
     def _named_terms(self) -> dict[str, Term]:
         named = {f"closed/{j}": term for j, term in enumerate(self.closed)}
@@ -132,17 +122,10 @@ class Point:
             named["attached"] = self.attached
         return named
 
-    def _term(self, state: Mapping[str, Tensor]) -> Term:
-        def on_device(factors: Factors) -> Factors:
-            return {name: value.to(self.X[name].device) for name, value in factors.items()}
-
-        U, V = _under("U", state), _under("V", state)
-        return Term(on_device(U), on_device(V), state["C"])
-
     def _new_period(self, P: Subspace) -> Term:
         _, b, _ = P.sizes
         A = {
-            name: torch.zeros(len(U), b, device=self.X[name].device, dtype=_wide(self.X[name]))
+            name: torch.zeros(len(U), b, device=self.X[name].device, dtype=wide(self.X[name].dtype))
             for name, U in P.U.items()
         }
         return Term(A, P.V, torch.eye(b, dtype=torch.float64))
@@ -162,12 +145,9 @@ class Point:
         """
 
         def compact(factors: Factors) -> Factors:
-            return {n: f.bfloat16() if self._is_half(n) else f for n, f in factors.items()}
+            return {n: f.bfloat16() if is_half(self.X[n]) else f for n, f in factors.items()}
 
         return Term(compact(term.U), compact(term.V), term.C)
-
-    def _is_half(self, name: str) -> bool:
-        return self.X[name].dtype in (torch.bfloat16, torch.float16)
 
     def _fold(self) -> None:
         """Closed periods go into the weights, and with them the decay."""
@@ -184,14 +164,5 @@ class Point:
 
 
 def _side_by_side(factors: Sequence[Tensor], W: Tensor, dim: int) -> Tensor:
-    wide = [factor.to(W.device, _wide(W)) for factor in factors]
-    return torch.cat(wide, dim=1) if wide else torch.zeros(W.shape[dim], 0, dtype=_wide(W)).to(W)
-
-
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}/"
-    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+    like = W.new_zeros(W.shape[dim], 0, dtype=wide(W.dtype))
+    return torch.cat([factor.to(like) for factor in factors], dim=1) if factors else like

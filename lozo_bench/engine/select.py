@@ -15,6 +15,7 @@ from torch import Tensor
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.score import Part
 from lozo_bench.engine.subspace import Subspace, along, stacked
+from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def choose(fused: Fused, rank: int, parts: Sequence[Part]) -> Choice:
         return run
 
     ways: dict[str, Callable[[], object]] = {"fused_2": scored(2), "fused_1": scored(1)}
-    if all(x.dtype in (torch.float32, torch.float64) for x in fused.X.values()):
+    if all(x.dtype == wide(x.dtype) for x in fused.X.values()):
         ways["in_place"] = lambda: _in_place(fused, P, parts)
     for name in list(ways):  # to warm up, and to find what the model cannot do
         try:

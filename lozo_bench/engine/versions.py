@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 
 
@@ -139,7 +140,7 @@ def _product(
         right.append(xv.view(G, N, -1))
         left.append(torch.matmul(change.C.mT, change.U.T).to(x.dtype))
     if isinstance(b, Versions):
-        if G == 1 and b.dtype == _wide(b.dtype):
+        if G == 1 and b.dtype == wide(b.dtype):
             b = _vectors(b)[0]
         else:  # p + z s_g would differ by version, or lose z s_g to the rounding of p
             assert isinstance(b.change, Columns)
@@ -156,7 +157,7 @@ def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
     """y_g += right_g left_g in place; y of G N rows, right [G, N, k], left [G, k, m]."""
     groups = y.view(len(right), -1, y.shape[-1])
     k = right.shape[2]
-    if y.device.type == "cpu" and k <= _FEW and y.dtype == _wide(y.dtype):
+    if y.device.type == "cpu" and k <= _FEW and y.dtype == wide(y.dtype):
         for i in range(k):
             groups.addcmul_(right[:, :, i, None], left[:, i, None])
     else:
@@ -187,7 +188,7 @@ def _layer_norm(
 ) -> Tensor:
     during, shape = _pass_of(weight, bias), normalized_shape
     x = _in_groups(input, during)
-    if during.groups == 1 and x.dtype == _wide(x.dtype):
+    if during.groups == 1 and x.dtype == wide(x.dtype):
         w = None if weight is None else _vectors(weight)[0]
         return F.layer_norm(x, shape, w, None if bias is None else _vectors(bias)[0], eps)
     normal = F.layer_norm(x, shape, None, None, eps)
@@ -273,7 +274,7 @@ def _one_after_another(
         )
     each = torch.stack([of_version(g, sliced=False) - plain for g in range(during.groups)], dim=1)
     return Versions.of(
-        plain, Columns(each.to(_wide(each.dtype)), torch.eye(len(each.T)).to(each)), during
+        plain, Columns(each.to(wide(each.dtype)), torch.eye(len(each.T)).to(each)), during
     )
 
 
@@ -326,15 +327,11 @@ def _value(w: Versions, g: int) -> Tensor:
 
 def _vectors(p: Tensor) -> Tensor:
     """Every version of a vector, [G, d], in float32 or wider."""
-    wide: Tensor = _plain(p).to(_wide(p.dtype))
+    plain: Tensor = _plain(p).to(wide(p.dtype))
     if not isinstance(p, Versions):
-        return wide[None]
+        return plain[None]
     assert isinstance(p.change, Columns)
-    return wide + p.change.s @ p.change.z.T
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+    return plain + p.change.s @ p.change.z.T
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -7,7 +7,7 @@ measured follow from it alike.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from lozo_bench.batches import Batch, Scoring
 from lozo_bench.engine.answers import only_columns, only_positions
+from lozo_bench.engine.score import Part
+from lozo_bench.engine.tensors import wide
 
 Scorer = Callable[[Batch], Tensor]
 
@@ -30,6 +32,8 @@ def option_scorer(model: Any, scoring: Scoring) -> Scorer:
     there the logits themselves are the scores (LM-BFF, MeZO's medium-model code), and with
     ``scoring.columns`` the other words' logits are not computed.
     """
+    # Causal models keep keys and values for a next token unless told that there is none.
+    no_cache = {"use_cache": False} if _takes(model, "use_cache") else {}
 
     def score(batch: Batch) -> Tensor:
         words = None
@@ -37,7 +41,7 @@ def option_scorer(model: Any, scoring: Scoring) -> Scorer:
             words, token = torch.unique(batch.token, return_inverse=True)
         else:
             token = batch.token
-        logits = _full_precision(_logits(model, batch, scoring, words))
+        logits = _full_precision(_logits(model, batch, scoring, words, no_cache))
         if not batch.alike:
             logits = logits.log_softmax(-1)
         entry = (torch.arange(len(token), device=token.device)[:, None], batch.at, token)
@@ -80,7 +84,26 @@ def losses_per_example(scores: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(scores, labels, reduction="none")
 
 
-def _logits(model: Any, batch: Batch, scoring: Scoring, words: Tensor | None) -> Tensor:
+def scored(
+    scorer: Scorer,
+    batch: Batch,
+    loss: Callable[[Tensor, Tensor], Tensor] = losses_per_example,
+) -> Part:
+    """A batch as the engine sees it: losses of any number of copies, and how much that is.
+
+    ``loss`` makes losses [B] of scores [B, K] and labels [B].
+    """
+
+    def losses(copies: int) -> Tensor:
+        stack = batch.repeat(copies)
+        return loss(scorer(stack), stack.labels).view(copies, batch.size)
+
+    return Part(batch.size, batch.input_ids.numel(), losses)
+
+
+def _logits(
+    model: Any, batch: Batch, scoring: Scoring, words: Tensor | None, no_cache: Mapping[str, bool]
+) -> Tensor:
     """Logits [B, Q, vocabulary or words] of the positions that are read."""
     inputs: dict[str, Tensor | None] = {
         "input_ids": batch.input_ids,
@@ -94,14 +117,9 @@ def _logits(model: Any, batch: Batch, scoring: Scoring, words: Tensor | None) ->
         only_positions(model, read) if scoring.positions else nullcontext(),
         nullcontext() if words is None else only_columns(model, words),
     ):
-        logits: Tensor = model(**inputs, **_no_cache(model)).logits
+        logits: Tensor = model(**inputs, **no_cache).logits
     logits = logits.squeeze(1) if scoring.positions else logits.flatten(0, 1)[read]
     return logits.view(*batch.read.shape, -1)
-
-
-def _no_cache(model: Any) -> dict[str, bool]:
-    """Causal models keep keys and values for a next token unless told that there is none."""
-    return {"use_cache": False} if _takes(model, "use_cache") else {}
 
 
 def _own_option_only(block: Tensor, dtype: torch.dtype) -> Tensor:
@@ -128,4 +146,4 @@ def _mean_by_option(values: Tensor, batch: Batch) -> Tensor:
 
 def _full_precision(logits: Tensor) -> Tensor:
     """At least float32: a difference of two half-precision losses has nothing left (trap T24)."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.to(wide(logits.dtype))

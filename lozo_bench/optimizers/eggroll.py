@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import Subspace, among
+from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
     Engine,
@@ -112,5 +113,4 @@ class Eggroll:
         if not shapes:
             return {}
         x = self.X.X[next(iter(shapes))]
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return self.draws.normal(role, t, shapes, x.device, dtype)
+        return self.draws.normal(role, t, shapes, x.device, wide(x.dtype))

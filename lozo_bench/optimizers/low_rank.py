@@ -16,14 +16,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lozo_bench.engine.draws import Draws, Shapes
 from lozo_bench.engine.subspace import Subspace
+from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
-from lozo_bench.optimizers.base import Weights
+from lozo_bench.optimizers.base import (
+    Weights,
+    check_count,
+    check_not_negative,
+    check_positive,
+)
+
+
+def check_options(lr: float, eps: float, rank: int, nu: int, weight_decay: float) -> None:
+    """Check the ranges of what LOZO and its kin have in common.
+
+    Raises:
+        BadValueError: naming the option.
+    """
+    check_not_negative("lr", lr)
+    check_positive("eps", eps)
+    check_count("rank", rank)
+    check_count("nu", nu)
+    check_not_negative("weight_decay", weight_decay)
+
+
+def one_over_r(scale: Literal["paper", "reference"], rank: int) -> float:
+    """What a matrix's update is multiplied by: 1/r in the paper, 1 in the published code."""
+    return 1 / rank if scale == "paper" else 1.0
 
 
 class LowRankDirections:
@@ -125,4 +150,4 @@ def _take(stream: Tensor, at: int, shape: tuple[int, ...]) -> tuple[Tensor, int]
 
 def _draw_dtype(X: Mapping[str, Tensor]) -> torch.dtype:
     """float32, or float64 for float64 weights; half-precision weights are moved from float32."""
-    return torch.promote_types(next(iter(X.values())).dtype, torch.float32) if X else torch.float32
+    return wide(next(iter(X.values())).dtype) if X else torch.float32

@@ -33,12 +33,9 @@ from lozo_bench.optimizers.base import (
     Report,
     Score,
     Steps,
-    check_count,
     check_fraction,
-    check_not_negative,
-    check_positive,
 )
-from lozo_bench.optimizers.low_rank import LowRankDirections
+from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
 
 
 class LozoM:
@@ -77,16 +74,12 @@ class LozoM:
         weight_decay: float = 0.0,
         replicate_boundary_bug: bool = False,
     ) -> None:
-        check_not_negative("lr", lr)
-        check_positive("eps", eps)
-        check_count("rank", rank)
-        check_count("nu", nu)
+        check_options(lr, eps, rank, nu, weight_decay)
         check_fraction("beta", beta)
-        check_not_negative("weight_decay", weight_decay)
         self.X, self.lr, self.eps, self.weight_decay = X, lr, eps, weight_decay
         self.nu, self.beta, self.projection = nu, beta, projection
         self.bias_correction = bias_correction
-        self.one_over_r = 1 / rank if scale == "paper" else 1.0
+        self.one_over_r = one_over_r(scale, rank)
         self.directions = LowRankDirections(X.X, draws, rank, nu, replicate_boundary_bug)
         self.N: dict[str, Tensor] = {}
         self.V: Mapping[str, Tensor] = {}  # what N is read against

@@ -30,11 +30,8 @@ from lozo_bench.optimizers.base import (
     Report,
     Score,
     Steps,
-    check_count,
-    check_not_negative,
-    check_positive,
 )
-from lozo_bench.optimizers.low_rank import LowRankDirections
+from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
 
 _SMALL = 1e-8  # the paper's stability constant
 
@@ -70,14 +67,10 @@ class LozoPerExample:
         scale: Literal["paper", "reference"] = "reference",
         weight_decay: float = 0.0,
     ) -> None:
-        check_not_negative("lr", lr)
-        check_positive("eps", eps)
-        check_count("rank", rank)
-        check_count("nu", nu)
-        check_not_negative("weight_decay", weight_decay)
+        check_options(lr, eps, rank, nu, weight_decay)
         self.X, self.lr, self.eps, self.weight_decay = X, lr, eps, weight_decay
         self.weights = weights
-        self.one_over_r = 1 / rank if scale == "paper" else 1.0
+        self.one_over_r = one_over_r(scale, rank)
         self.directions = LowRankDirections(X.X, draws, rank, nu)
         self.t = 0
 

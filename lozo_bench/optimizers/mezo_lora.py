@@ -27,6 +27,7 @@ from torch import Tensor
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import Places, Subspace, stacked
+from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
     Engine,
@@ -125,7 +126,7 @@ def _adapters(
     A, B = {}, {}
     for name, x in X.items():
         m, n = x.shape
-        dtype = torch.promote_types(x.dtype, torch.float32)
+        dtype = wide(x.dtype)
         A[name] = draws.normal("A", 0, {name: (n, r)}, x.device, dtype)[name] / sqrt(3 * n)
         B[name] = torch.zeros(m, r, device=x.device, dtype=dtype)
     return A, B

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.published import Published
-from lozo_bench.batches import Batch, Layout, parts
+from lozo_bench.batches import Layout, parts
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Part, Score
 from lozo_bench.engine.subspace import along
+from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
-from lozo_bench.objectives.options import losses_per_example, option_scorer
+from lozo_bench.objectives.options import losses_per_example, option_scorer, scored
 from lozo_bench.optimizers.low_rank import LowRankDirections
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.tasks.base import Encoded
@@ -109,7 +110,7 @@ def work(
         model,
         dict(model.named_parameters()),
         [plain],
-        [_answer_only(scorer, piece) for piece in pieces],
+        [scored(scorer, piece, _losses) for piece in pieces],
         rows.numel(),
     )
 
@@ -174,29 +175,18 @@ def _plain(model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] 
         ids = rows.repeat(copies, 1)
         if label_ids is not None:
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-            scores = _wide(logits[:, -1, label_ids])
+            logits = logits[:, -1, label_ids]
+            scores = logits.to(wide(logits.dtype))
         else:
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             logits = model(**inputs, use_cache=False).logits
-            log_probs = functional.log_softmax(_wide(logits[:, -2]), dim=-1)
+            log_probs = functional.log_softmax(logits[:, -2], -1, dtype=wide(logits.dtype))
             scores = log_probs.gather(1, ids[:, -1:]).view(copies * len(labels), -1)
         return _losses(scores, labels.repeat(copies)).view(copies, -1)
 
     return Part(len(labels), rows.numel(), losses)
 
 
-def _answer_only(scorer: Callable[[Batch], Tensor], piece: Batch) -> Part:
-    def losses(copies: int) -> Tensor:
-        stack = piece.repeat(copies)
-        return _losses(scorer(stack), stack.labels).view(copies, piece.size)
-
-    return Part(piece.size, piece.input_ids.numel(), losses)
-
-
 def _losses(scores: Tensor, labels: Tensor) -> Tensor:
     """Of each example; a single option has nothing to be told from, its score is the loss."""
     return losses_per_example(scores, labels) if scores.shape[1] > 1 else -scores[:, 0]
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -33,10 +33,10 @@ from lozo_bench.objectives.options import (
     cross_entropy,
     losses_per_example,
     option_scorer,
+    scored,
     takes_packed_rows,
 )
 from lozo_bench.tasks.base import Encoded
-from lozo_bench.trainer import scored_parts
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
 
@@ -199,7 +199,7 @@ def test_versions_of_a_model_are_scored_together_as_one_by_one(name, examples, l
     assert len(U) + len(z) == len(shapes)
     P = Subspace(U, V, z)
     batch = parts(examples, Layout(1, label_ids))
-    scored = scored_parts(option_scorer(model, Scoring()), batch)
+    batch_parts = [scored(option_scorer(model, Scoring()), part) for part in batch]
     shared = stacked([along(P, c) for c in (0.02, -0.01)])
     own = stacked(
         [stacked([along(P, 0.01 * (b - k)) for b in range(len(examples))]) for k in (0, 1)]
@@ -207,11 +207,13 @@ def test_versions_of_a_model_are_scored_together_as_one_by_one(name, examples, l
     for places in (shared, own):
         together = Fused(model, X, Folder("nearest", draws), per_forward=2)
         alone = Fused(model, X, Folder("nearest", draws), per_forward=1)
-        got = together.losses(P, places, scored)
-        torch.testing.assert_close(got, alone.losses(P, places, scored), rtol=1e-11, atol=1e-12)
+        got = together.losses(P, places, batch_parts)
+        torch.testing.assert_close(
+            got, alone.losses(P, places, batch_parts), rtol=1e-11, atol=1e-12
+        )
         for b in range(len(examples)):
             place = places[0] if places.s.ndim == 2 else places[0][b]
-            one = alone.losses(P, stacked([place]), scored)
+            one = alone.losses(P, stacked([place]), batch_parts)
             torch.testing.assert_close(got[0, b], one[0, b], rtol=1e-11, atol=1e-12)
 
 
