@@ -31,7 +31,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a bare GPU box has a checkout and no installed lozo_bench
 
-from bench import memory, models, report, timing  # noqa: E402
+from bench import memory, models, outputs, report, timing  # noqa: E402
 from bench.modes import FLOOR, NU, Running, Work, check, modes, work  # noqa: E402
 
 from lozo_bench.errors import UserError  # noqa: E402
@@ -43,7 +43,7 @@ _COUNTS = (
 
 
 def main() -> int:
-    """Measure, print, write. Returns the exit code, 2 for a user's mistake."""
+    """Measure, print, write. Returns the exit code: 2 for a user's mistake, 130 for Ctrl-C."""
     args = _parser().parse_args()
     try:
         _check(args)
@@ -52,6 +52,9 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
     print(report.table(header, rows))
     if args.json:
         args.json.write_text(json.dumps({"header": header, "rows": rows}, indent=1) + "\n")
@@ -108,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--json", type=Path, help="file to write header and rows to")
-    parser.add_argument("--plot", type=Path, help="a .png, .svg or .pdf file")
+    parser.add_argument("--json", type=outputs.file, help="file to write header and rows to")
+    parser.add_argument("--plot", type=outputs.picture, help="a .png, .svg or .pdf file")
     return parser
 
 

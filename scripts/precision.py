@@ -37,7 +37,10 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # a bare machine has a checkout and no installed lozo_bench
+# A bare machine has a checkout and no installed lozo_bench.
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from bench import outputs  # noqa: E402
 
 from lozo_bench.engine.draws import Draws  # noqa: E402
 from lozo_bench.engine.fold import Folder, Rounding  # noqa: E402
@@ -258,10 +261,18 @@ def main() -> int:
     parser.add_argument("--max-ranks", default=[16, 32, 64, 128], type=_count, nargs="+")
     parser.add_argument("--lr-g", default=[1e-5, 1e-6], type=_positive, nargs="+", help="lr |g|")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
-    parser.add_argument("--json", type=Path, help="file to write the rows to, one for each seed")
-    parser.add_argument("--plot", type=Path, help="a .png, .svg or .pdf file; needs matplotlib")
+    parser.add_argument(
+        "--json", type=outputs.file, help="file to write the rows to, one for each seed"
+    )
+    parser.add_argument(
+        "--plot", type=outputs.picture, help="a .png, .svg or .pdf file; needs matplotlib"
+    )
     args = parser.parse_args()
-    means = average(rows := measure_all(args))
+    try:
+        means = average(rows := measure_all(args))
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
     print(table(means))
     if args.json:
         args.json.write_text(json.dumps([{"dtype": args.dtype} | row for row in rows], indent=1))

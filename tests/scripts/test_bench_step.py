@@ -267,3 +267,22 @@ def test_a_published_size_is_that_of_the_published_model(name, billions):
     with torch.device("meta"):
         model = models._auto(config).from_config(config)
     assert model.num_parameters() / 1e9 == pytest.approx(billions, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--json", "/no/such/folder/x.json"), ("--plot", "x.txt")]
+)
+def test_where_nothing_can_be_written_nothing_is_measured(option, value, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        bench(monkeypatch, "--model", "opt-125m", "--random-init", option, value)
+    assert stop.value.code == 2
+    assert f"argument {option}: given '{value}'; allowed:" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_so_in_one_line(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_step, "measure", interrupted)
+    assert bench(monkeypatch, "--model", "opt-125m", "--random-init", *SMALL) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"

@@ -176,7 +176,11 @@ def test_a_picture_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--steps", "0"), ("--seeds", "two"), ("--lr-g", "0")]
+    ("option", "value"),
+    [
+        *(("--steps", "0"), ("--seeds", "two"), ("--lr-g", "0")),
+        *(("--json", "/no/such/folder/x.json"), ("--plot", "x.txt")),
+    ],
 )
 def test_what_is_refused_is_told(option, value, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["precision.py", option, value])
@@ -184,3 +188,14 @@ def test_what_is_refused_is_told(option, value, monkeypatch, capsys):
         precision.main()
     assert stop.value.code == 2
     assert f"given '{value}'; allowed:" in capsys.readouterr().err
+
+
+def test_an_interrupted_study_says_so_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(precision, "measure_all", interrupted)
+    monkeypatch.setattr(sys, "argv", ["precision.py", "--json", str(tmp_path / "x.json")])
+    assert precision.main() == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+    assert not list(tmp_path.iterdir())
