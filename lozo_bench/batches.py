@@ -154,12 +154,16 @@ def collate(examples: Sequence[Encoded], layout: Layout) -> Batch:
     )
 
 
+def grouped(examples: Sequence[Encoded], layout: Layout) -> list[list[int]]:
+    """Which examples of a batch go through the model together: those of like length."""
+    if not layout.scoring.buckets or not examples:
+        return [list(range(len(examples)))] if examples else []
+    return _buckets([max(map(len, example.rows)) for example in examples])
+
+
 def parts(examples: Sequence[Encoded], layout: Layout) -> list[Batch]:
     """A batch as the parts that go through the model together, each of like length."""
-    groups = [list(range(len(examples)))]
-    if layout.scoring.buckets:
-        groups = _buckets([max(map(len, example.rows)) for example in examples])
-    return [collate([examples[i] for i in group], layout) for group in groups]
+    return [collate([examples[i] for i in group], layout) for group in grouped(examples, layout)]
 
 
 def shuffled(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:

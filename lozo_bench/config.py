@@ -69,6 +69,33 @@ class Rounding(Enum):
     residual = "residual"
 
 
+class Kept(Enum):
+    """What a run can be gone on with from: its scalar log, full states, or what its method needs.
+
+    ``auto``: the log for zeroth-order methods, whose seed and scalars are the run; full states for
+    first-order ones.
+    """
+
+    auto = "auto"
+    log = "log"
+    full = "full"
+
+
+class Split(Enum):
+    """What several processes share of a step: its examples, or its candidates."""
+
+    batch = "batch"
+    candidates = "candidates"
+
+
+class Rerun(Enum):
+    """Which cells run: those without a result, only those that failed, or all from the start."""
+
+    missing = "missing"
+    failed = "failed"
+    all = "all"
+
+
 class WandbMode(Enum):
     """Where wandb writes. ``offline`` needs no account; `wandb sync` uploads later."""
 
@@ -145,6 +172,29 @@ class EngineConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """How a run is kept, so that it can be interrupted anywhere.
+
+    ``every``: steps between two writes. ``keep``: full states that are kept, the newest ones.
+    """
+
+    kind: Kept = Kept.auto
+    every: int = 100
+    keep: int = 2
+
+
+@dataclass
+class ParallelConfig:
+    """How the processes of torchrun or of a SLURM job step share a run.
+
+    ``timeout_s``: after so long without a word another process counts as lost.
+    """
+
+    split: Split = Split.batch
+    timeout_s: float = 1800.0
+
+
+@dataclass
 class TrackingConfig:
     """Where numbers go besides the run's own files.
 
@@ -170,6 +220,8 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     seed: SeedConfig = field(default_factory=SeedConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sweep: str = "default"
     steps: int = 1000
@@ -178,7 +230,7 @@ class Config:
     eval_every: int = 100
     log_every: int = 10
     schedule: Schedule = Schedule.constant
-    rerun: bool = False
+    rerun: Rerun = Rerun.missing
 
 
 def check_keys(plain: Mapping[str, Any], schema: Any = Config, node: str = "") -> None:
@@ -217,6 +269,8 @@ def check(config: Config) -> None:
         "eval_every": config.eval_every,
         "log_every": config.log_every,
         "task.max_length": config.task.max_length,
+        "checkpoint.every": config.checkpoint.every,
+        "checkpoint.keep": config.checkpoint.keep,
     }
     if config.engine.candidates_per_forward is not None:
         counts["engine.candidates_per_forward"] = config.engine.candidates_per_forward
@@ -237,6 +291,8 @@ def check(config: Config) -> None:
     }.items():
         if not _NAME.fullmatch(name):
             raise bad_value(key, name, "letters, digits, '.', '_' and '-': it names a folder")
+    if not 0 < config.parallel.timeout_s < float("inf"):
+        raise bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
     if not _PROJECT.fullmatch(config.tracking.project):
         raise bad_value("tracking.project", config.tracking.project, r"a name without / \ # ? % :")
 

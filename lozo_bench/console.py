@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,40 @@ class ProgressBar:
             )
 
 
+class FilesAndScreen:
+    """Passes what the trainer tells on to the files and to the terminal."""
+
+    def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
+        self.tracker, self.bar = tracker, bar
+        self.advanced, self.skipped = bar.advanced, bar.skipped
+
+    def stepped(self, row: Mapping[str, float]) -> None:
+        """A row of training numbers."""
+        self.tracker.row(row)
+        self.bar.row(row)
+
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """An evaluation."""
+        self.tracker.evaluated(step, name, metrics, forward_passes)
+        self.bar.evaluated(step, name, metrics)
+
+
+class Silent:
+    """Tells nobody: a process of a run that another one speaks for."""
+
+    def stepped(self, row: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def advanced(self, step: int, loss: float) -> None:
+        """Nothing."""
+
+    def skipped(self, step: int, why: str) -> None:
+        """Nothing."""
+
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """Nothing."""
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -95,7 +130,7 @@ def summary_table(result: Mapping[str, Any], folder: Path) -> Table:
         f"{metrics['dev']['accuracy']:.4f}",
         f"{metrics['test']['accuracy']:.4f}",
         str(result["best_step"]),
-        f"{result['step_ms_median']:.1f}",
+        "-" if result["step_ms_median"] is None else f"{result['step_ms_median']:.1f}",
         f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB",
     )
     return table

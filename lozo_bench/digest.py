@@ -17,6 +17,8 @@ _NOT_PART_OF_A_RESULT = {
     "tracking",
     "sweep",
     "rerun",
+    "checkpoint",
+    "parallel",
     "log_every",
     "eval_batch_size",
     "model.device",

@@ -1,14 +1,18 @@
-"""One run from config to ``result.json``: build the parts, train, record.
+"""One run from config to ``result.json``: take the folder, go on from what is there, record.
 
-The order is the order in which mistakes are cheapest to find: config, data, model, training.
+A cell is run by one process, or by several that share it; the first of them keeps the files.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
+import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,31 +20,30 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
 from lozo_bench import provenance
-from lozo_bench.batches import Layout, Scoring
-from lozo_bench.build import build
-from lozo_bench.config import Config, Kind, check, check_keys, check_prompts
-from lozo_bench.console import ProgressBar, print_summary
+from lozo_bench.assemble import Parts, Plan, assembled, planned
+from lozo_bench.config import Config, Rerun, check_keys
+from lozo_bench.console import FilesAndScreen, ProgressBar, Silent, print_summary
 from lozo_bench.digest import digest
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engines import Chosen, engine_for
 from lozo_bench.errors import UserError
-from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.explain import explain
-from lozo_bench.models.load import Loaded, load
-from lozo_bench.models.locate import model_kind
-from lozo_bench.objectives.options import option_scorer, scored, takes_packed_rows
-from lozo_bench.optimizers.base import Optimizer, Steps
-from lozo_bench.tasks.base import Encoded, Prompt, Source
-from lozo_bench.tasks.causal import CausalPrompt
-from lozo_bench.tasks.masked import MaskedPrompt
-from lozo_bench.tracking import RESULT, Tracker, read_result, write_result
-from lozo_bench.trainer import Data, Observer, Outcome, Settings, Trainer, batches
+from lozo_bench.memory import Memory
+from lozo_bench.models.devices import warn_if_shared
+from lozo_bench.parallel.team import Team, join
+from lozo_bench.parallel.wire import LostProcessError
+from lozo_bench.runs.journal import read
+from lozo_bench.runs.lock import Busy, Lock
+from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
+from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, Record, recall
+from lozo_bench.runs.states import States
+from lozo_bench.status import command_of
+from lozo_bench.stop import Stop, Stopped
+from lozo_bench.tracking import METRICS, Tracker, read_result, write_result
+from lozo_bench.trainer import Observer, Outcome, Trainer
 
 log = logging.getLogger(__name__)
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,70 +56,222 @@ class Cell:
     digest: str
 
 
-def run_and_tell(config: DictConfig, folder: Path) -> int:
-    """Run one cell and report how it went; the exit code: 0, 1 for a defect, 2 for bad input."""
+class LeftAlone(Exception):  # noqa: N818  # not an error: what was asked for
+    """The cell is not among those that ``rerun`` asks for."""
+
+
+def run_and_tell(config: DictConfig, folder: Path) -> Code:
+    """Run one cell and report how it went, in the folder too.
+
+    A signal that asked the run to stop is handed over, when everything is saved, to whoever handled
+    it before: under submitit that puts the job back into the queue and ends this process.
+    """
+    with Stop() as stop:
+        code = _run_and_explain(config, folder, stop)
+        if code is Code.stopped:
+            stop.hand_over()
+    return code
+
+
+def _run_and_explain(config: DictConfig, folder: Path, stop: Stop) -> Code:
     try:
-        result = run(config, folder)
+        result = run(config, folder, stop.check)
+    except (Busy, LeftAlone) as error:
+        log.warning("%s", error)
+        return Code.busy if isinstance(error, Busy) else Code.skipped
+    except LostProcessError as error:
+        log.warning("%s", error)
+        return Code.stopped
     except UserError as error:
         log.error("%s", error)
-        return 2
-    except Exception:
+        return _failed(folder, Code.bad_input, str(error))
+    except Stopped:
+        log.warning("stopped%s; what was done is kept: the same command goes on", stop.told())
+        return Code.stopped
+    except Exception as error:
         log.exception("the run failed; everything it wrote is in %s", folder)
-        return 1
-    print_summary(result, folder)
-    return 0
+        return _failed(folder, Code.defect, f"{type(error).__name__}: {error}")
+    if result is not None:
+        print_summary(result, folder)
+    return Code.finished
 
 
-def run(raw: DictConfig, folder: Path) -> dict[str, Any]:
+def run(
+    raw: DictConfig, folder: Path, check: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
     """Run one cell in ``folder``, unless it is finished, and return its result.
 
+    Of several processes only the first returns it, the others None. ``check`` is called again and
+    again and raises Stopped when the run shall stop.
+
     Raises:
-        UserError: bad config, bad data, a model that cannot be had, a loss that is not finite.
+        UserError: bad config, bad data, a model that cannot be had, a loss that is not finite, no
+            room on the disk or on the GPU.
+        Busy: another process runs this cell.
+        LeftAlone: ``rerun`` does not ask for it.
+        Stopped: it was asked to stop; it goes on from there next time.
     """
     config, plain = typed(raw)
     cell = Cell(config, plain, folder, digest(plain))
-    source, steps = _checked(config)
-    if config.rerun:
-        (folder / RESULT).unlink(missing_ok=True)
-    elif (result := read_result(folder, cell.digest)) is not None:
-        log.info("already finished; rerun=true runs it again")
+    plan = planned(config)
+    team = join(config.parallel.split.value, config.parallel.timeout_s)
+    with _one_line_errors(folder):
+        if team.rank:
+            _follow(cell, plan, team, check)
+            return None
+        with ExitStack() as held:
+            return _lead(cell, plan, team, check, held)
+
+
+def _lead(
+    cell: Cell, plan: Plan, team: Team, check: Callable[[], None], held: ExitStack
+) -> dict[str, Any] | None:
+    """The run, as its only or first process."""
+    data = b""
+    try:
+        result = _finished(cell)
+        if result is None:
+            lock = held.enter_context(Lock(cell.folder))
+            past, data = _past(cell, plan)
+    finally:
+        team.from_first(data)  # nothing: there is nothing to do, or it failed
+    if result is not None:
+        log.info("already finished; rerun=all runs it again")
         return result
-    began = time.perf_counter()
-    splits = source.splits()
-    loaded = load(config.model)
-    prompt = _prompt(config, loaded)
-    layout = _layout(config, loaded, prompt)
-    scorer = option_scorer(loaded.model, layout.scoring)
-    data = Data(
-        train=_encode(prompt, splits.train, "train"),
-        dev=_encode(prompt, splits.dev, "dev"),
-        test=_encode(prompt, splits.test, "test"),
-        layout=layout,
+    config = cell.config
+    if past.known:
+        log.info("going on after step %d of %d", past.known, config.steps)
+    parts = assembled(config, plan, team)
+    _log_plan(config, parts)
+    provenance.reset_peak_memory(parts.loaded.device)
+    name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
+    header = _header(cell, past)
+    tracker = held.enter_context(
+        Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.has)
     )
-    X = {name: x for name, x in loaded.model.named_parameters() if x.requires_grad}
-    _log_plan(config, loaded, X, data)
-    provenance.reset_peak_memory(loaded.device)
-    settings, draws = _settings(config), Draws(config.seed.value)
-    chosen = engine_for(
-        config.engine, loaded.model, X, steps, draws, config.rank.value,
-        lambda: [scored(scorer, part) for part in next(batches(data, settings, loaded.device))],
-    )  # fmt: skip
-    optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
-    outcome = _train(
-        cell,
-        lambda observer: Trainer(
-            chosen.engine,
-            scorer,
-            optimizer,
-            data,
-            settings,
-            observer,
-            loaded.device,
-        ),
+    bar = held.enter_context(ProgressBar(config.steps))
+    states = States(cell.folder / CHECKPOINTS, config.checkpoint.keep)
+    record = held.enter_context(
+        closing(
+            Record(
+                cell.folder,
+                past,
+                header,
+                config.checkpoint.every,
+                states if plan.full_states else None,
+                tracker.settle,
+            )
+        )
     )
-    result = _result(cell, outcome, loaded.device, time.perf_counter() - began, chosen)
-    write_result(folder, result)
+
+    def check_all() -> None:
+        check()
+        lock.check()
+
+    observer = FilesAndScreen(tracker, bar)
+    outcome = _trainer(parts, observer, record, team, check_all).run()
+    tracker.summarize({"test_accuracy": outcome.test.accuracy, "best_step": outcome.best_step})
+    result = _result(cell, outcome, parts, team)
+    write_result(cell.folder, result)
     return result
+
+
+def _follow(cell: Cell, plan: Plan, team: Team, check: Callable[[], None]) -> None:
+    """The run, as one of the other processes: it has the log from the first, and writes nothing."""
+    logging.getLogger("lozo_bench").setLevel(logging.WARNING)
+    data = team.from_first(b"")
+    if not data:
+        return
+    start = json.loads(data[: data.index(b"\n")])
+    past_log = read(data[data.index(b"\n") + 1 :])
+    state = None
+    if start["state"]:
+        state = States(cell.folder / CHECKPOINTS, keep=1).newest(start["state"])
+        if state is None or state.step != start["state"]:
+            raise UserError(
+                f"{cell.folder / CHECKPOINTS}: process {team.rank} does not see the state of step "
+                f"{start['state']}; outputs must be on a file system that all nodes share"
+            )
+    parts = assembled(cell.config, plan, team)
+    past = Past(past_log, state, start["known"])
+    _trainer(parts, Silent(), past, team, check).run()
+
+
+def _past(cell: Cell, plan: Plan) -> tuple[Past, bytes]:
+    """What there is to go on from, and the same as it is sent to the other processes."""
+    folder, rerun = cell.folder, cell.config.rerun
+    if rerun is Rerun.failed and not (folder / FAILED).exists():
+        raise LeftAlone(f"{folder}: it did not fail, and rerun=failed leaves it alone")
+    if rerun is Rerun.all:
+        for name in (RESULT, JOURNAL, METRICS):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / FAILED).unlink(missing_ok=True)
+    past, data = recall(folder, cell.digest, plan.replayable, plan.full_states)
+    start = {"known": past.known, "state": past.state_step}
+    return past, json.dumps(start).encode() + b"\n" + data
+
+
+def _finished(cell: Cell) -> dict[str, Any] | None:
+    if cell.config.rerun is Rerun.all:
+        return None
+    return read_result(cell.folder, cell.digest)
+
+
+def _trainer(
+    parts: Parts, observer: Observer, memory: Memory, team: Team, check: Callable[[], None]
+) -> Trainer:
+    return Trainer(
+        parts.chosen.engine,
+        parts.scorer,
+        parts.optimizer,
+        parts.data,
+        parts.settings,
+        observer,
+        parts.loaded.device,
+        memory,
+        team.sharing,
+        check,
+    )
+
+
+def _header(cell: Cell, past: Past) -> dict[str, Any]:
+    """What a log begins with; that of the log there is, if there is one."""
+    return dict(past.header) or {
+        "digest": cell.digest,
+        # Findable, and yet another one for another sweep or a rerun.
+        "wandb_id": f"{cell.digest}-{time.time_ns() // 10**6:x}",
+        "versions": provenance.versions(),
+    }
+
+
+@contextmanager
+def _one_line_errors(folder: Path) -> Iterator[None]:
+    """What goes wrong with the machine and not with the run, said in a line with what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU is out of memory ({str(error).splitlines()[0]}); smaller: batch_size, "
+            "eval_batch_size, engine.candidates_per_forward=1 or model.dtype=bf16; or more GPUs: "
+            "model.device_map=auto. The steps so far are kept"
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror}; make room for it, or choose another "
+            "place with hydra.sweep.dir=DIR. What was finished is there, and the same command "
+            "goes on"
+        ) from error
+
+
+def _failed(folder: Path, code: Code, reason: str) -> Code:
+    try:
+        write_failure(folder, Failure(reason, code, command_of(folder)))
+    except OSError as error:
+        log.error("%s: %s: the failure itself could not be written down", folder, error.strerror)
+    return code
 
 
 def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
@@ -137,54 +292,9 @@ def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     return config, by_name
 
 
-def _checked(config: Config) -> tuple[Source, Steps]:
-    """Find whatever is wrong before data or model are touched.
-
-    Returns the rows' source, still unread, and the kind of steps the optimizer takes.
-    """
-    check(config)
-    if (kind := model_kind(config.model)) is not None:
-        check_prompts(config, kind)
-    # On no weights: only checks the options.
-    optimizer: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
-    source: Source = build(config.task.source, "task.source")
-    return source, optimizer.steps
-
-
-def _prompt(config: Config, loaded: Loaded) -> MaskedPrompt | CausalPrompt:
-    check_prompts(config, loaded.kind)
-    task = config.task
-    if loaded.kind is Kind.masked:
-        assert task.template is not None
-        return MaskedPrompt(
-            loaded.tokenizer,
-            task.template,
-            task.label_words,
-            task.max_length,
-            task.first_sentence_limit,
-            task.other_sentence_limit,
-        )
-    assert task.prompt is not None
-    return CausalPrompt(loaded.tokenizer, task.prompt, task.options, task.max_length)
-
-
-def _layout(config: Config, loaded: Loaded, prompt: MaskedPrompt | CausalPrompt) -> Layout:
-    return Layout(
-        pad_id=loaded.tokenizer.pad_token_id,
-        label_ids=prompt.label_ids if isinstance(prompt, MaskedPrompt) else (),
-        scoring=_scoring(config),
-        packed=takes_packed_rows(loaded.model),
-    )
-
-
-def _encode(prompt: Prompt, examples: list[Any], split: str) -> list[Encoded]:
-    if not examples:
-        raise UserError(f"task.source: the {split} set is empty")
-    return [prompt.encode(example) for example in examples]
-
-
-def _log_plan(config: Config, loaded: Loaded, X: Mapping[str, Tensor], data: Data) -> None:
+def _log_plan(config: Config, parts: Parts) -> None:
     """Say what is about to be spent."""
+    X, data, device = parts.X, parts.data, parts.loaded.device
     log.info(
         "%s on %s: %s parameters in %d tensors, %s, on %s",
         config.model.name,
@@ -192,7 +302,7 @@ def _log_plan(config: Config, loaded: Loaded, X: Mapping[str, Tensor], data: Dat
         f"{sum(x.numel() for x in X.values()):,}",
         len(X),
         config.model.dtype.value,
-        provenance.device_name(loaded.device),
+        provenance.device_name(device),
     )
     log.info(
         "%d train, %d dev, %d test rows; %d steps of %d; options %s",
@@ -203,63 +313,11 @@ def _log_plan(config: Config, loaded: Loaded, X: Mapping[str, Tensor], data: Dat
         config.batch_size,
         ", ".join(f"{key}={value}" for key, value in config.optimizer.items() if key[0] != "_"),
     )
+    warn_if_shared(device)
 
 
-class _FilesAndScreen:
-    """Passes what the trainer tells on to the files and to the terminal."""
-
-    def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
-        self.tracker, self.bar = tracker, bar
-        self.advanced, self.skipped = bar.advanced, bar.skipped
-
-    def stepped(self, row: Mapping[str, float]) -> None:
-        self.tracker.row(row)
-        self.bar.row(row)
-
-    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        self.tracker.evaluated(step, name, metrics, forward_passes)
-        self.bar.evaluated(step, name, metrics)
-
-
-def _settings(config: Config) -> Settings:
-    return Settings(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        eval_every=config.eval_every,
-        log_every=config.log_every,
-        schedule=config.schedule,
-        select=config.task.select,
-        seed=config.seed.value,
-        max_bad_steps=config.engine.max_bad_steps,
-    )
-
-
-def _scoring(config: Config) -> Scoring:
-    engine = config.engine
-    return Scoring(
-        positions=engine.answer_positions,
-        columns=engine.answer_columns,
-        share_prompt=engine.share_prompt,
-        buckets=engine.buckets,
-    )
-
-
-def _train(cell: Cell, trainer: Callable[[Observer], Trainer]) -> Outcome:
-    config = cell.config
-    name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
-    with (
-        Tracker(cell.folder, cell.plain, config.tracking, name, cell.digest) as tracker,
-        ProgressBar(config.steps) as bar,
-    ):
-        outcome = trainer(_FilesAndScreen(tracker, bar)).run()
-        tracker.summarize({"test_accuracy": outcome.test.accuracy, "best_step": outcome.best_step})
-    return outcome
-
-
-def _result(
-    cell: Cell, outcome: Outcome, device: torch.device, elapsed_s: float, chosen: Chosen
-) -> dict[str, Any]:
+def _result(cell: Cell, outcome: Outcome, parts: Parts, team: Team) -> dict[str, Any]:
+    device = parts.loaded.device
     return {
         "status": "finished",
         "digest": cell.digest,
@@ -275,9 +333,12 @@ def _result(
         "backwards": outcome.backwards,
         "tokens": outcome.tokens,
         "bad_steps": outcome.bad_steps,
-        "engine": chosen.told(),
+        "sittings": outcome.sittings,
+        "weights": outcome.weights,
+        "engine": parts.chosen.told(),
+        "parallel": {"processes": team.size, "sent_bytes": team.sent_bytes},
         "step_ms_median": outcome.step_ms_median,
-        "elapsed_s": round(elapsed_s, 3),
+        "elapsed_s": round(outcome.elapsed_s, 3),
         "peak_memory_bytes": provenance.peak_memory_bytes(device),
         "device": provenance.device_name(device),
         "versions": provenance.versions(),

@@ -1,27 +1,34 @@
 """The loop: batches in, steps of whatever optimizer, evaluations, and the choice of a step.
 
-It knows neither which optimizer nor which task it holds.
+It knows neither which optimizer nor which task it holds. A run that was interrupted goes through
+the same loop again: what it remembers of its steps and evaluations is not computed a second time,
+and not told a second time.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from lozo_bench.batches import Batch, Layout, parts, shuffled
+from lozo_bench.batches import Layout, collate, grouped, parts, shuffled
 from lozo_bench.config import Schedule, Select
-from lozo_bench.engine.score import Engine, NonFiniteLossError, Score
+from lozo_bench.engine.score import Engine, NonFiniteLossError, Part, Score
+from lozo_bench.engine.sharing import ALONE, Sharing
+from lozo_bench.engine.tensors import fingerprint
+from lozo_bench.engine.terms import under
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics, evaluate
+from lozo_bench.memory import Memory
 from lozo_bench.objectives.options import Scorer, scored
 from lozo_bench.optimizers.base import Optimizer, Report
+from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
+from lozo_bench.selection import Best, is_better, schedule_factor
 from lozo_bench.tasks.base import Encoded
 
 
@@ -70,7 +77,10 @@ class Data:
 class Outcome:
     """What a run came to. Passes and tokens are those of training, without the evaluations.
 
-    ``bad_steps`` counts the steps that did not happen because a loss was not finite.
+    ``bad_steps`` counts the steps that did not happen because a loss was not finite. ``sittings``
+    is in how many goes the run was made; ``step_ms_median`` is of the last, None if nothing was
+    left to train in it. ``weights`` are fingerprints of the state after the last
+    step and of the tested one: equal for equal bits.
     """
 
     zero_shot: Metrics
@@ -81,27 +91,24 @@ class Outcome:
     backwards: int
     tokens: int
     bad_steps: int
-    step_ms_median: float
-
-
-@dataclass(slots=True)
-class _Best:
-    """The step to be tested, and the engine's state there."""
-
-    step: int
-    dev: Metrics
-    state: dict[str, Tensor]
+    sittings: int
+    step_ms_median: float | None
+    elapsed_s: float
+    weights: dict[str, str]
 
 
 @dataclass(slots=True)
 class _Spent:
+    """What the steps so far cost, whichever process made them."""
+
     forwards: int = 0
     backwards: int = 0
     examples: int = 0
     tokens: int = 0
     bad_steps: int = 0
     bad_in_a_row: int = 0
-    seconds: list[float] = field(default_factory=list)
+    sittings: int = 1
+    elapsed_s: float = 0.0
 
 
 class Trainer:
@@ -111,7 +118,13 @@ class Trainer:
         engine: holds the weights that move.
         scorer: scores of the options of a batch, by the model as it is.
         optimizer: moves the weights.
+        data: what it is trained, chosen and tested on.
+        settings: how long and how.
+        observer: is told how it goes.
         device: where batches go.
+        memory: what was done before, and where it is taken down now.
+        sharing: how the work is dealt among processes.
+        check: called again and again; raises Stopped when the run shall stop.
     """
 
     def __init__(
@@ -123,24 +136,38 @@ class Trainer:
         settings: Settings,
         observer: Observer,
         device: torch.device,
+        memory: Memory,
+        sharing: Sharing = ALONE,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine, self.scorer, self.optimizer = engine, scorer, optimizer
         self.data, self.settings, self.observer, self.device = data, settings, observer, device
+        self.memory, self.sharing, self.check = memory, sharing, check
+        self.lr = optimizer.lr
         self.spent = _Spent()
-        self.best: _Best | None = None
+        self.best: Best | None = None
+        self.step_seconds: list[float] = []
+        self.elapsed_before = 0.0
+        self.began = time.perf_counter()
 
     def run(self) -> Outcome:
         """Zero-shot, training with evaluations, and the test of the chosen step.
 
         Raises:
             UserError: too many losses were not finite; the weights are those of the last good step.
+            Stopped: the run shall stop. What it did is taken down, so that it can be gone on with.
         """
         self.began = time.perf_counter()
-        zero_shot = self._evaluate(0, "zero_shot", self.data.test)
-        self._train()
-        assert self.best is not None
-        self.engine.load_state(self.best.state)
-        test = self._evaluate(self.best.step, "test", self.data.test)
+        try:
+            zero_shot = self._evaluate(0, "zero_shot", self.data.test)
+            self.advance(self.settings.steps)
+            assert self.best is not None
+            weights = {"last": fingerprint(self.engine.state())}
+            self.engine.load_state(self.best.state)
+            weights["tested"] = fingerprint(self.engine.state())
+            test = self._evaluate(self.best.step, "test", self.data.test)
+        finally:
+            self.memory.flush()
         spent = self.spent
         return Outcome(
             zero_shot=zero_shot,
@@ -151,42 +178,93 @@ class Trainer:
             backwards=spent.backwards,
             tokens=spent.tokens,
             bad_steps=spent.bad_steps,
-            step_ms_median=1000 * median(spent.seconds) if spent.seconds else math.nan,
+            sittings=spent.sittings,
+            step_ms_median=1000 * median(self.step_seconds) if self.step_seconds else None,
+            elapsed_s=self._elapsed(),
+            weights=weights,
         )
 
-    def _train(self) -> None:
-        settings, lr = self.settings, self.optimizer.lr
-        train_batches = batches(self.data, settings, self.device)
-        for step, batch in enumerate(train_batches, start=1):
-            self.optimizer.lr = lr * schedule_factor(settings.schedule, step, settings.steps)
-            report = self._step(step, batch)
-            if report is not None:
-                self.observer.advanced(step, report.loss)
-                if step % settings.log_every == 0 or step == settings.steps:
-                    self.observer.stepped(self._row(step, report))
-            if step % settings.eval_every == 0 or step == settings.steps:
-                self._consider(step)
-            if step == settings.steps:
+    def advance(self, to: int) -> None:
+        """Train up to a step, from wherever the memory has a state."""
+        start = self._go_back_to_state()
+        known = self.memory.known
+        if known == 0 or start == known:
+            self._take_over_costs()
+        for step, numbers in enumerate(order_of(self.data, self.settings), start=1):
+            if step > to:
                 return
+            if step <= start:
+                continue
+            lr_now = schedule_factor(self.settings.schedule, step, self.settings.steps)
+            self.optimizer.lr = self.lr * lr_now
+            if step <= known:
+                self._again(step, numbers)
+            else:
+                self._anew(step, numbers)
+            if step == known:
+                self._take_over_costs()
+            if step % self.settings.eval_every == 0 or step == self.settings.steps:
+                self._consider(step)
+            if step > known and self.memory.wants_state(step):
+                self._keep_state(step)
 
-    def _step(self, step: int, batch: Sequence[Batch]) -> Report | None:
-        """One step; None if a loss was not finite, and nothing was changed."""
+    def _again(self, step: int, numbers: Sequence[int]) -> None:
+        """A step that was made before, from what the optimizer was told then."""
+        if self.sharing is ALONE:  # elsewhere one process would leave the others waiting
+            self.check()
+        score = Score(
+            self.engine, [], examples=len(numbers), sharing=self.sharing,
+            recorded=self.memory.told(step),
+        )  # fmt: skip
+        try:
+            report = self.optimizer.step(score)
+        except NonFiniteLossError:
+            return
+        self.observer.advanced(step, report.loss)
+
+    def _anew(self, step: int, numbers: Sequence[int]) -> None:
+        """A step, unless a loss is not finite; then nothing is changed."""
         began = time.perf_counter()
-        score = Score(self.engine, [scored(self.scorer, part) for part in batch])
-        spent = self.spent
+        mine, order, tokens = self._parts(numbers)
+        score = Score(
+            self.engine, mine, order=order, sharing=self.sharing, examples=len(numbers),
+            check=self.check,
+        )  # fmt: skip
         try:
             report = self.optimizer.step(score)
         except NonFiniteLossError as error:
             self._bad_step(step, error)
-            return None
+            self.memory.made(step, score.told, self._costs())
+            return
         _synchronize(self.device)
+        self.step_seconds.append(time.perf_counter() - began)
+        spent = self.spent
         spent.bad_in_a_row = 0
-        spent.seconds.append(time.perf_counter() - began)
         spent.forwards += report.forwards
         spent.backwards += report.backwards
-        spent.examples += score.examples
-        spent.tokens += sum(part.tokens for part in batch) * report.forwards
-        return report
+        spent.examples += len(numbers)
+        spent.tokens += tokens * report.forwards
+        self.observer.advanced(step, report.loss)
+        if step % self.settings.log_every == 0 or step == self.settings.steps:
+            self.observer.stepped(self._row(step, report))
+        self.memory.made(step, score.told, self._costs())
+
+    def _parts(self, numbers: Sequence[int]) -> tuple[list[Part], list[int], int]:
+        """This process's examples of a batch: in parts, in which order they stand there, tokens.
+
+        The tokens are those of the whole batch.
+        """
+        batch = [self.data.train[i] for i in numbers]
+        mine = [batch[i] for i in self.sharing.examples(len(batch))]
+        layout = self.data.layout
+        groups = grouped(mine, layout)
+        here = [collate([mine[i] for i in group], layout) for group in groups]
+        whole = here if len(mine) == len(batch) else parts(batch, layout)
+        return (
+            [scored(self.scorer, part.to(self.device)) for part in here],
+            [i for group in groups for i in group],
+            sum(part.tokens for part in whole),
+        )
 
     def _bad_step(self, step: int, error: NonFiniteLossError) -> None:
         """Count and report a step that did not happen; end the run when there are too many."""
@@ -207,16 +285,19 @@ class Trainer:
             "forward_passes": self.spent.forwards,
             "examples": self.spent.examples,
             "bad_steps": self.spent.bad_steps,
-            "elapsed_s": round(time.perf_counter() - self.began, 3),
+            "elapsed_s": round(self._elapsed(), 3),
         }
 
     def _consider(self, step: int) -> None:
         """Evaluate on dev and keep this step if it is the one to test so far."""
         dev = self._evaluate(step, "dev", self.data.dev)
         if self.best is None or is_better(dev, self.best.dev, self.settings.select):
-            self.best = _Best(step, dev, self.engine.state())
+            self.best = Best(step, dev, self.engine.state())
 
     def _evaluate(self, step: int, name: str, examples: Sequence[Encoded]) -> Metrics:
+        before = self.memory.evaluation(step, name)
+        if before is not None:
+            return Metrics(*before)
         with self.engine.weights():
             metrics = evaluate(
                 self.scorer,
@@ -224,34 +305,62 @@ class Trainer:
                 self.settings.eval_batch_size,
                 self.data.layout,
                 self.device,
+                self.sharing,
+                self.check,
             )
         if not math.isfinite(metrics.loss):
             raise _not_finite(step, f"the {name} loss is {metrics.loss}")
         self.observer.evaluated(step, name, metrics, self.spent.forwards)
+        self.memory.evaluated(step, name, metrics.accuracy, metrics.loss)
         return metrics
 
+    def _keep_state(self, step: int) -> None:
+        """Have everything kept that the run goes on from."""
+        tensors = {f"engine/{name}": x for name, x in self.engine.state().items()}
+        tensors |= {f"optimizer/{name}": x for name, x in optimizer_state(self.optimizer).items()}
+        told: dict[str, Any] = {"best": None}
+        if self.best is not None:
+            told["best"] = {"step": self.best.step, **asdict(self.best.dev)}
+            if self.best.step != step:
+                tensors |= {f"best/{name}": x for name, x in self.best.state.items()}
+        self.memory.keep(step, tensors, told)
 
-def batches(data: Data, settings: Settings, device: torch.device) -> Iterator[list[Batch]]:
-    """The training batches of a run, endlessly, each in the parts that go through the model."""
-    for numbers in shuffled(len(data.train), settings.batch_size, settings.seed):
-        examples = [data.train[i] for i in numbers]
-        yield [part.to(device) for part in parts(examples, data.layout)]
+    def _go_back_to_state(self) -> int:
+        """Go to the state that the memory has; its step, 0 without one."""
+        found = self.memory.state()
+        if found is None:
+            return 0
+        step, tensors, told = found
+        here = under("engine", tensors)
+        self.engine.load_state(here)
+        load_optimizer_state(self.optimizer, under("optimizer", tensors))
+        if (best := told["best"]) is not None:
+            state = here if best["step"] == step else under("best", tensors)
+            self.best = Best(best["step"], Metrics(best["accuracy"], best["loss"]), state)
+        return step
+
+    def _take_over_costs(self) -> None:
+        """What was spent before counts on."""
+        before = self.memory.spent()
+        if not before:
+            return
+        for field in fields(self.spent):
+            kind = type(getattr(self.spent, field.name))
+            setattr(self.spent, field.name, kind(before[field.name]))
+        self.spent.sittings += 1
+        self.elapsed_before = self.spent.elapsed_s
+
+    def _costs(self) -> dict[str, float]:
+        self.spent.elapsed_s = round(self._elapsed(), 1)
+        return asdict(self.spent)
+
+    def _elapsed(self) -> float:
+        return self.elapsed_before + time.perf_counter() - self.began
 
 
-def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Share of the learning rate used at ``step`` (1-based): all of it, or falling to 1/steps."""
-    if schedule is Schedule.constant:
-        return 1.0
-    return (steps - step + 1) / steps
-
-
-def is_better(new: Metrics, best: Metrics, select: Select) -> bool:
-    """Whether ``new`` replaces ``best``: strictly better, so that the first of equals stays."""
-    if select is Select.dev_metric:
-        return new.accuracy > best.accuracy
-    if select is Select.dev_loss:
-        return new.loss < best.loss
-    return True
+def order_of(data: Data, settings: Settings) -> Iterator[list[int]]:
+    """The rows of each training batch of a run, endlessly."""
+    return shuffled(len(data.train), settings.batch_size, settings.seed)
 
 
 def _not_finite(step: int, what: str) -> UserError:

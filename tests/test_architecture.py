@@ -14,28 +14,41 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lozo_bench"
 # room -> the rooms it may import; files directly in the package are rooms of their own.
 ALLOWED = {
     "errors": set(),
+    "stop": set(),
     "config": {"errors"},
     "build": {"errors"},
     "digest": {"models"},
     "explain": {"build", "config", "errors"},
     "provenance": set(),
-    "engine": {"errors"},
+    "memory": set(),
+    "runs": {"errors"},
+    "status": {"errors", "runs"},
+    "engine": {"errors", "stop"},
+    "parallel": {"engine", "errors"},
     "optimizers": {"engine", "errors"},
     "tasks": {"errors"},
     "models": {"config", "errors"},
     "batches": {"engine", "tasks"},
     "objectives": {"batches", "engine"},
-    "evaluation": {"batches", "objectives", "tasks"},
-    "console": {"evaluation"},
-    "tracking": {"config", "errors", "evaluation"},
+    "evaluation": {"batches", "engine", "objectives", "stop", "tasks"},
+    "selection": {"config", "evaluation"},
+    "tracking": {"config", "errors", "evaluation", "runs"},
+    "console": {"evaluation", "tracking"},
     "engines": {"config", "engine", "optimizers"},
     "trainer": {
-        "batches", "config", "engine", "errors", "evaluation", "objectives", "optimizers", "tasks",
+        "batches", "config", "engine", "errors", "evaluation", "memory", "objectives",
+        "optimizers", "selection", "tasks",
+    },
+    "assemble": {
+        "batches", "build", "config", "engine", "engines", "errors", "models", "objectives",
+        "optimizers", "parallel", "tasks", "trainer",
     },
     "run": {
-        "batches", "build", "config", "console", "digest", "engine", "engines", "errors",
-        "evaluation", "explain", "models", "objectives", "optimizers", "provenance", "tasks",
-        "tracking", "trainer",
+        "assemble", "config", "console", "digest", "errors", "explain", "memory", "models",
+        "parallel", "provenance", "runs", "status", "stop", "tracking", "trainer",
+    },
+    "replay": {
+        "assemble", "config", "console", "engine", "errors", "models", "runs", "trainer",
     },
     "train": {"config", "digest", "explain", "run"},
 }  # fmt: skip
@@ -44,11 +57,12 @@ ALLOWED = {
 OUTSIDE = {
     "hydra": {"train", "explain"},
     "wandb": {"tracking"},
-    "omegaconf": {"digest", "explain", "run", "train"},
+    "omegaconf": {"digest", "explain", "replay", "run", "train"},
     "rich": {"console"},
     "datasets": {"tasks"},
     "triton": {"engine"},
     "transformers": {"models", "tasks"},  # tasks: the type of a tokenizer
+    "peft": {"models"},
 }
 
 

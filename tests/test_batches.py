@@ -15,8 +15,8 @@ from lozo_bench.batches import (
     Scoring,
     _buckets,
     collate,
+    grouped,
     in_order,
-    parts,
     shuffled,
 )
 from lozo_bench.tasks.base import Encoded
@@ -111,11 +111,11 @@ def test_buckets_cost_the_least_there_is(lengths):
 
 def test_a_batch_is_cut_into_parts_only_where_that_saves_more_than_a_pass_costs():
     long = Encoded(rows=((2, *[7] * 400, 8), (2, *[7] * 400, 9)), answer=((401,), (401,)), label=0)
-    cut = parts([SHORT, long, SHORT, SHORT], SHARED)
-    assert [part.size for part in cut] == [3, 1]
-    assert [part.size for part in parts([SHORT, TWO_OPTIONS] * 4, SHARED)] == [8]
+    cut = grouped([SHORT, long, SHORT, SHORT], SHARED)
+    assert [len(group) for group in cut] == [3, 1]
+    assert [len(group) for group in grouped([SHORT, TWO_OPTIONS] * 4, SHARED)] == [8]
     whole = Layout(pad_id=1, scoring=Scoring(buckets=False))
-    assert [part.size for part in parts([SHORT, long, SHORT, SHORT], whole)] == [4]
+    assert [len(group) for group in grouped([SHORT, long, SHORT, SHORT], whole)] == [4]
 
 
 @given(st.integers(1, 40), st.integers(1, 16), st.integers(0, 5))

@@ -14,7 +14,7 @@ BASE = {
     "tracking": {"mode": "offline"},
     "sweep": "default",
     "log_every": 10,
-    "rerun": False,
+    "rerun": "missing",
     "steps": 100,
 }
 
@@ -53,7 +53,7 @@ def test_what_changes_the_result_changes_the_digest(other):
         changed("tracking", mode="online"),
         changed("", sweep="table1"),
         changed("", log_every=1),
-        changed("", rerun=True),
+        changed("", rerun="all"),
         changed("model", device="cuda:1"),
         {"hydra": {"x": 1}, **BASE},
         dict(reversed(BASE.items())),

@@ -15,8 +15,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHORT = ["steps=4", "eval_every=2", "log_every=1", "task.source.dev=20", "task.source.test=30"]
 RESULT_KEYS = {
     "status", "digest", "config", "metrics", "best_step", "steps", "forwards", "backwards",
-    "tokens", "bad_steps", "engine", "step_ms_median", "elapsed_s", "peak_memory_bytes",
-    "device", "versions", "git",
+    "tokens", "bad_steps", "sittings", "weights", "engine", "parallel", "step_ms_median",
+    "elapsed_s", "peak_memory_bytes", "device", "versions", "git",
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_each_cell_has_a_folder_named_by_what_it_is(sweep):
 def test_a_cell_holds_config_metrics_result_log_and_its_own_wandb_run(sweep):
     for cell in cells(sweep[0]):
         assert {path.name for path in cell.iterdir()} == {
-            ".hydra", "metrics.jsonl", "result.json", "train.log", "wandb",
+            ".hydra", "journal.bin", "metrics.jsonl", "result.json", "train.log", "wandb",
         }  # fmt: skip
         assert len(list(cell.glob("wandb/offline-run-*"))) == 1
 
@@ -109,7 +109,7 @@ def test_a_finished_cell_is_not_run_again_unless_told(sweep):
     assert (cell / "metrics.jsonl").stat().st_mtime_ns == before
 
     first = json.loads((cell / "result.json").read_text())
-    done = lozo_train(folder, *again, "rerun=true", "tracking=files")
+    done = lozo_train(folder, *again, "rerun=all", "tracking=files")
     assert done.returncode == 0
     assert (cell / "metrics.jsonl").stat().st_mtime_ns > before
     second = json.loads((cell / "result.json").read_text())

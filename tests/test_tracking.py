@@ -89,7 +89,7 @@ def test_each_cell_is_a_wandb_run_of_its_own_even_in_one_process(tmp_path):
         (run,) = offline_runs(cell)
         record = recorded(run)
         assert record["name"] == name
-        assert record["run_id"].startswith(f"id-{name}-")
+        assert record["run_id"].startswith(f"id-{name}")
         assert (record["project"], record["tags"]) == ("lozo-bench", ["a", "b"])
         assert record["config"] == {"optimizer": {"lr": 0.5}}
         assert record["summary"]["loss"] == loss

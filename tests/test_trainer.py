@@ -13,8 +13,11 @@ from lozo_bench.engine import InPlace, Subspace
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Report
+from lozo_bench.runs.journal import Log
+from lozo_bench.runs.record import Past
+from lozo_bench.selection import is_better, schedule_factor
 from lozo_bench.tasks.base import Encoded
-from lozo_bench.trainer import Data, Settings, Trainer, is_better, schedule_factor
+from lozo_bench.trainer import Data, Settings, Trainer
 
 LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
 EXAMPLES = [Encoded(rows=((1,),), answer=((0,),), label=i % 2) for i in range(6)]
@@ -79,6 +82,7 @@ def train(scores_at, steps=6, **changes):
         settings,
         notes,
         torch.device("cpu"),
+        Past(Log(), None, 0),
     )
     return trainer.run(), notes, optimizer, X
 
@@ -182,7 +186,8 @@ def train_where_losses_fail_at(bad, max_bad_steps, steps=6):
     data = Data(EXAMPLES, EXAMPLES, EXAMPLES, LAYOUT)
     notes = Notes()
     notes.evaluated = lambda *told: None
-    trainer = Trainer(X, scorer, Walker(X), data, settings, notes, torch.device("cpu"))
+    cpu, new = torch.device("cpu"), Past(Log(), None, 0)
+    trainer = Trainer(X, scorer, Walker(X), data, settings, notes, cpu, new)
     return trainer, notes, X
 
 

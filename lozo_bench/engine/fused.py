@@ -10,14 +10,14 @@ the candidates side by side:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.point import Point
-from lozo_bench.engine.score import FullRank, Part, check_weights, checked, whole
+from lozo_bench.engine.score import FullRank, Only, Part, check_weights, unasked, whole
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Places, Subspace
 from lozo_bench.engine.tensors import Sent, wide
@@ -63,8 +63,23 @@ class Fused:
         self.state, self.load_state = self.point.state, self.point.load_state
         self._sites = Sites(model, X)
 
-    def losses(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
+    def losses(
+        self,
+        P: Subspace,
+        places: Places,
+        parts: Sequence[Part],
+        only: Only = None,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
         """See `Engine`."""
+        self.point.know_again(P)
+        if rows is not None and places.s.ndim == 3:
+            places = places[:, list(rows)]
+        if only is not None or not parts:
+            losses = unasked(len(places), parts)
+            if only and parts:
+                losses[list(only)] = self.losses(P, places[list(only)], parts)
+            return losses
         each = places.s.ndim == 3  # places of each example's own
         of_parts, start = [], 0
         for part in parts:
@@ -75,9 +90,15 @@ class Fused:
             of_parts.append(torch.cat([self._pass(P, some, part) for some in passes]))
             if not self._stack_is_sound and (each or count > 1):
                 self._check_stack(P, here, part, of_parts[-1])
-        return checked(torch.cat(of_parts, dim=1))
+        return torch.cat(of_parts, dim=1)
 
-    def full_rank_losses(self, z: FullRank, at: Sequence[float], parts: Sequence[Part]) -> Tensor:
+    def returning_if_it_fails(self) -> AbstractContextManager[None]:
+        """See `Engine`: the weights never left."""
+        return nullcontext()
+
+    def full_rank_losses(
+        self, z: FullRank, at: Sequence[float], parts: Sequence[Part], only: Only = None
+    ) -> Tensor:
         """Refused: there is nothing thin to add to a product.
 
         Raises:

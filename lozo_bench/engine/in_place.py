@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.score import FullRank, Part, check_weights, checked, whole
+from lozo_bench.engine.score import FullRank, Only, Part, check_weights, unasked, whole
 from lozo_bench.engine.subspace import Places, Subspace
 from lozo_bench.engine.terms import Term, term_from, term_state
 
@@ -35,25 +35,40 @@ class InPlace:
         self._away_along: tuple[FullRank, float] | None = None
         self._attached: tuple[Subspace, Places] | None = None
 
-    def losses(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
-        """See `Engine`. Places of each example's own cost a pass of the batch for each example."""
+    def losses(
+        self,
+        P: Subspace,
+        places: Places,
+        parts: Sequence[Part],
+        only: Only = None,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
+        """See `Engine`. Places of each example's own cost a pass of the batch for each example.
+
+        The weights go to every place, scored or not: each move rounds, and a process that left one
+        out would drift away from the others.
+        """
         if places.s.ndim == 3:
-            return self._losses_of_each_example(P, places, parts)
-        with self._returning_if_it_fails():
-            rows = []
+            return self._losses_of_each_example(P, places, parts, only, rows)
+        losses = unasked(len(places), parts)
+        with self.returning_if_it_fails():
             for k in range(len(places)):
                 self._go(P, places[k])
-                rows.append(_run(parts))
-            return checked(torch.stack(rows))
+                if only is None or k in only:
+                    losses[k] = _run(parts)
+        return losses
 
-    def full_rank_losses(self, z: FullRank, at: Sequence[float], parts: Sequence[Part]) -> Tensor:
+    def full_rank_losses(
+        self, z: FullRank, at: Sequence[float], parts: Sequence[Part], only: Only = None
+    ) -> Tensor:
         """See `Engine`."""
-        with self._returning_if_it_fails():
-            rows = []
-            for c in at:
+        losses = unasked(len(at), parts)
+        with self.returning_if_it_fails():
+            for k, c in enumerate(at):
                 self._go_along(z, c)
-                rows.append(_run(parts))
-            return checked(torch.stack(rows))
+                if only is None or k in only:
+                    losses[k] = _run(parts)
+        return losses
 
     def move(self, P: Subspace, to: Places) -> None:
         """See `Engine`."""
@@ -117,19 +132,28 @@ class InPlace:
         if (term := term_from("attached", state, self.X)) is not None:
             self._attached = Subspace(term.U, term.V, {}), Places(term.C, term.C.new_zeros(0))
 
-    def _losses_of_each_example(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
+    def _losses_of_each_example(
+        self,
+        P: Subspace,
+        places: Places,
+        parts: Sequence[Part],
+        only: Only,
+        rows: Sequence[int] | None,
+    ) -> Tensor:
         K, B = places.s.shape[:2]
-        losses = torch.empty(K, B, dtype=torch.float64)
-        with self._returning_if_it_fails():
+        losses = unasked(K, parts)
+        row_of = {b: row for row, b in enumerate(range(B) if rows is None else rows)}
+        with self.returning_if_it_fails():
             for k in range(K):
                 for b in range(B):
                     self._go(P, Places(places.C[k, b], places.s[k, b]))
-                    losses[k, b] = _run(parts)[b]
-            return checked(losses)
+                    if b in row_of and (only is None or k in only):
+                        losses[k, row_of[b]] = _run(parts)[row_of[b]]
+        return losses
 
     @contextmanager
-    def _returning_if_it_fails(self) -> Iterator[None]:
-        """A step that fails, or is interrupted, leaves the weights where they were."""
+    def returning_if_it_fails(self) -> Iterator[None]:
+        """See `Engine`."""
         try:
             yield
         except BaseException:
@@ -168,4 +192,5 @@ def shift(X: Mapping[str, Tensor], P: Subspace, by: Places) -> None:
 
 def _run(parts: Sequence[Part]) -> Tensor:
     with torch.inference_mode():
-        return torch.cat([whole(part, 1)[0] for part in parts])
+        none = torch.empty(0, dtype=torch.float64)
+        return torch.cat([none, *(whole(part, 1)[0] for part in parts)])

@@ -40,6 +40,7 @@ class Point:
             name: torch.zeros_like(x, dtype=wide(x.dtype)) for name, x in X.items() if x.ndim < 2
         }
         self.moved: set[str] = set()  # vectors whose a is not zero
+        self._loaded = False
         self.keep = 1.0
 
     @property
@@ -51,6 +52,7 @@ class Point:
     def move(self, P: Subspace, to: Places) -> None:
         """Go to a place of P."""
         if P.U:
+            self.know_again(P)
             if self.open is None or self.open.V is not P.V:
                 self._close()
                 self.open = self._new_period(P)
@@ -64,6 +66,14 @@ class Point:
             for column, c in enumerate(to.s.tolist()):
                 a.add_(z[:, column].view(a.shape).to(a), alpha=c)
         self.moved |= set(P.z)
+
+    def know_again(self, P: Subspace) -> None:
+        """After `load_state` the open period's V is a copy: a P with an equal V goes on in it."""
+        if self._loaded and self.open is not None and P.U:
+            mine = self.open.V
+            if mine.keys() == P.V.keys() and all(torch.equal(mine[n], P.V[n]) for n in mine):
+                self.open = Term(self.open.U, P.V, self.open.C)
+            self._loaded = False
 
     def attach(self, P: Subspace, at: Places) -> None:
         """Replace the adapter."""
@@ -113,6 +123,7 @@ class Point:
             self.closed.append(term)
         self.open = term_from("open", state, self.X)
         self.attached = term_from("attached", state, self.X)
+        self._loaded = True
 
     def _named_terms(self) -> dict[str, Term]:
         named = {f"closed/{j}": term for j, term in enumerate(self.closed)}

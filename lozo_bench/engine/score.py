@@ -1,20 +1,34 @@
-"""What an optimizer sees of the model during one step: losses on one batch, nothing else."""
+"""What an optimizer sees of the model during one step: losses on one batch, nothing else.
+
+What it is told is also written down (`Score.told`), as exactly as it is told: whoever puts the same
+answers to the same optimizer again (`recorded`) has the same step again, without a forward pass.
+That is how a run is resumed, and how a worker that joins late catches up.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.engine.subspace import Places, Subspace, along, stacked
 from lozo_bench.errors import UserError
+from lozo_bench.stop import Stopped
 
 Losses = Callable[[int], Tensor]
+Only = Collection[int] | None
+
+# In place of the losses of a process that was asked to stop. It goes through the same sum as they
+# do, so that all processes see it in the same step and no further message is needed. No loss is as
+# large; float32 can still hold a sum of them.
+STOPPED = 1e35
+_LARGEST_LOSS = 1e30
 
 
 class NonFiniteLossError(RuntimeError):
@@ -52,16 +66,32 @@ class Engine(Protocol):
 
     X: Mapping[str, Tensor]
 
-    def losses(self, P: Subspace, places: Places, parts: Sequence[Part]) -> Tensor:
+    def losses(
+        self,
+        P: Subspace,
+        places: Places,
+        parts: Sequence[Part],
+        only: Only = None,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
         """Loss of each example at each of K places of P, seen from where the weights are.
 
-        ``places`` has leading dimensions [K], or [K, B] for places of each example's own. Returns
-        [K, B], float64 on the CPU. Afterwards the weights are where they were.
+        ``places`` has leading dimensions [K], or [K, B] for places of each example's own; ``rows``
+        says which example each row of the parts is then (None: as they come). Returns [K, rows],
+        float64 on the CPU; with ``only`` some of the K are scored and the others are NaN,
+        while whatever scoring does to the weights is done for all. Afterwards the weights are where
+        they were, or will be before anything else is done with them.
         """
         ...
 
-    def full_rank_losses(self, z: FullRank, at: Sequence[float], parts: Sequence[Part]) -> Tensor:
+    def full_rank_losses(
+        self, z: FullRank, at: Sequence[float], parts: Sequence[Part], only: Only = None
+    ) -> Tensor:
         """The same for the places c z along a direction of full rank."""
+        ...
+
+    def returning_if_it_fails(self) -> AbstractContextManager[None]:
+        """If an exception leaves this context, the weights go back to where they were."""
         ...
 
     def move(self, P: Subspace, to: Places) -> None:
@@ -102,44 +132,165 @@ class Score:
 
     Args:
         engine: holds the weights.
-        parts: the batch; the loss of the batch is the mean over all its examples.
+        parts: the batch, or this process's examples of it.
+        order: which example of the batch (of this process's, counted among them) each row of the
+            parts is; None: as they come.
+        sharing: how the work is dealt among processes.
+        examples: of the whole batch; None: those in the parts.
+        recorded: what was told when this step was made before; the model is not asked again.
+        check: called before each pass through the model; raises Stopped when the run shall stop.
     """
 
-    def __init__(self, engine: Engine, parts: Sequence[Part]) -> None:
-        self.engine, self.parts = engine, parts
-        self.examples = sum(part.size for part in parts)
+    def __init__(
+        self,
+        engine: Engine,
+        parts: Sequence[Part],
+        *,
+        order: Sequence[int] | None = None,
+        sharing: Sharing = ALONE,
+        examples: int | None = None,
+        recorded: Sequence[Tensor] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        here = sum(part.size for part in parts)
+        self.engine, self.sharing = engine, sharing
+        self.parts = [replace(part, losses=_checking(check, part.losses)) for part in parts]
+        self.order = list(range(here) if order is None else order)
+        self.examples = here if examples is None else examples
+        self.told: list[Tensor] = []
+        self._check = check
+        self._recorded = None if recorded is None else list(recorded)
+        self._exact = any(x.dtype == torch.float64 for x in engine.X.values())
 
     def __call__(self, P: Subspace, at: Sequence[float] | Places) -> list[float]:
         """Losses at places of P: at c U V^T, c z for numbers c, or at each of [K] places.
 
         Raises:
             NonFiniteLossError: one of the losses is NaN or infinite.
+            Stopped: the run shall stop; nothing has changed.
         """
         places = at if isinstance(at, Places) else stacked([along(P, c) for c in at])
-        losses: list[float] = self.engine.losses(P, places, self.parts).mean(1).tolist()
-        return losses
-
-    def of_each_example(self, P: Subspace, places: Places) -> Tensor:
-        """Losses [K, B], float64 on the CPU, at [K, B] places: one for each example.
-
-        Raises:
-            NonFiniteLossError: one of the losses is NaN or infinite.
-        """
-        return self.engine.losses(P, places, self.parts)
+        K = len(places)
+        return self._means(K, lambda only: self.engine.losses(P, places, self.parts, only))
 
     def full_rank(self, z: FullRank, at: Sequence[float]) -> list[float]:
         """Losses at c z for each c.
 
         Raises:
             NonFiniteLossError: one of the losses is NaN or infinite.
+            Stopped: the run shall stop; nothing has changed.
         """
-        losses: list[float] = self.engine.full_rank_losses(z, at, self.parts).mean(1).tolist()
-        return losses
+        return self._means(
+            len(at), lambda only: self.engine.full_rank_losses(z, at, self.parts, only)
+        )
+
+    def of_each_example(self, P: Subspace, places: Places) -> Tensor:
+        """Losses [K, B], float64 on the CPU, at [K, B] places: one for each example.
+
+        Raises:
+            NonFiniteLossError: one of the losses is NaN or infinite.
+            Stopped: the run shall stop; nothing has changed.
+        """
+        K, mine = len(places), self.sharing.examples(self.examples)
+        rows = [mine[i] for i in self.order]
+
+        def ask(only: Only) -> Tensor:
+            return self.engine.losses(P, places, self.parts, only, rows)
+
+        def shared() -> Tensor:
+            losses = self._asked(K, ask)
+            in_order = torch.empty_like(losses)
+            in_order[:, self.order] = losses
+            return self.sharing.each(self._rounded(in_order), self.examples)
+
+        with self.engine.returning_if_it_fails():
+            if self._recorded is not None:
+                ask(())
+            return checked(self._answer(shared))
 
     def loss(self) -> Tensor:
-        """The differentiable loss of the weights in X: a scalar."""
-        total = torch.stack([part.losses(1).sum() for part in self.parts]).sum()
-        return total / self.examples
+        """The differentiable loss of the weights in X: a scalar.
+
+        Raises:
+            Stopped: the run shall stop.
+        """
+        assert self._recorded is None, "a step that differentiates is not made from records"
+        try:
+            total = torch.stack([part.losses(1).sum() for part in self.parts]).sum()
+        except Stopped:
+            total = torch.tensor(STOPPED, dtype=torch.float64)
+        loss = self.sharing.differentiable_mean(total, self.examples)
+        raise_if_stopped(loss.detach())
+        return loss
+
+    def _means(self, K: int, ask: Callable[[Only], Tensor]) -> list[float]:
+        """Mean losses of K candidates over the whole batch, told as first and differences.
+
+        A mean of float32 losses is kept as one float32, and what the others differ from it by as
+        float32 too: the slope that is made of it keeps all its digits in 4 bytes a candidate.
+        """
+
+        def shared() -> Tensor:
+            means = self.sharing.means(self._asked(K, ask), self.examples)
+            first = self._rounded(means[:1])
+            return torch.cat([first, self._rounded(means[1:] - first.double())])
+
+        with self.engine.returning_if_it_fails():
+            if self._recorded is not None:
+                ask(())
+            first_and_differences = self._answer(shared)
+            means = first_and_differences.clone()
+            means[1:] += means[0]
+            losses: list[float] = checked(means[:, None]).flatten().tolist()
+        return losses
+
+    def _asked(self, K: int, ask: Callable[[Only], Tensor]) -> Tensor:
+        try:
+            self._check()
+            return ask(self.sharing.candidates(K))
+        except Stopped:
+            return torch.full((K, len(self.order)), STOPPED, dtype=torch.float64)
+
+    def _answer(self, ask: Callable[[], Tensor]) -> Tensor:
+        """The next answer: recorded, or asked for and written down. Float64."""
+        if self._recorded is not None:
+            answer = self._recorded.pop(0)
+        else:
+            answer = ask()
+            raise_if_stopped(answer)
+        self.told.append(answer)
+        return answer.double()
+
+    def _rounded(self, losses: Tensor) -> Tensor:
+        # Losses of float32 and half-precision models are float32: nothing is lost of one, and of a
+        # mean no more than of its terms.
+        return losses if self._exact else losses.float()
+
+
+def _checking(check: Callable[[], None], losses: Losses) -> Losses:
+    def checked_losses(copies: int) -> Tensor:
+        check()
+        return losses(copies)
+
+    return checked_losses
+
+
+def raise_if_stopped(losses: Tensor) -> None:
+    """Raise Stopped if one of the processes put STOPPED in place of its losses."""
+    if is_stopped(losses):
+        raise Stopped
+
+
+def is_stopped(losses: Tensor) -> bool:
+    """Whether STOPPED, or a mean of it and losses, is among these."""
+    large = losses.double().abs()
+    return bool(((large > _LARGEST_LOSS) & large.isfinite()).any())
+
+
+def unasked(K: int, parts: Sequence[Part]) -> Tensor:
+    """Losses [K, B] of which none is known yet."""
+    size = sum(part.size for part in parts)
+    return torch.full((K, size), math.nan, dtype=torch.float64)
 
 
 def whole(part: Part, copies: int) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class Places:
     def __sub__(self, other: Places) -> Places:
         return Places(self.C - other.C, self.s - other.s)
 
-    def __getitem__(self, index: int | slice | tuple[slice, slice]) -> Places:
+    def __getitem__(self, index: int | slice | list[int] | tuple[Any, ...]) -> Places:
         return Places(self.C[index], self.s[index])
 
     def __len__(self) -> int:

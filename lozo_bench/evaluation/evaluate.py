@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from lozo_bench.batches import Layout, in_order
+from lozo_bench.engine.score import STOPPED, raise_if_stopped
+from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.objectives.options import Scorer, cross_entropy
+from lozo_bench.stop import Stopped
 from lozo_bench.tasks.base import Encoded
 
 
@@ -27,14 +30,29 @@ def evaluate(
     batch_size: int,
     layout: Layout,
     device: torch.device,
-    advance: Callable[[int], None] = lambda count: None,
+    sharing: Sharing = ALONE,
+    check: Callable[[], None] = lambda: None,
 ) -> Metrics:
-    """Score every example; the first of equal scores wins. ``advance`` is told of progress."""
+    """Score every example; the first of equal scores wins.
+
+    ``sharing`` deals the examples among processes. ``check`` is called before each batch, and
+    raises Stopped when the run shall stop.
+
+    Raises:
+        Stopped: the run shall stop, as one of the processes was told.
+    """
+    mine = [examples[i] for i in sharing.rows(len(examples))]
     right, loss = 0, 0.0
-    for numbers, batch in in_order(examples, batch_size, layout):
-        here = batch.to(device)
-        scores = scorer(here)
-        right += int((scores.argmax(1) == here.labels).sum())
-        loss += float(cross_entropy(scores, here.labels)) * len(numbers)
-        advance(len(numbers))
-    return Metrics(accuracy=right / len(examples), loss=loss / len(examples))
+    try:
+        for numbers, batch in in_order(mine, batch_size, layout):
+            check()
+            here = batch.to(device)
+            scores = scorer(here)
+            right += int((scores.argmax(1) == here.labels).sum())
+            loss += float(cross_entropy(scores, here.labels)) * len(numbers)
+    except Stopped:
+        right, loss = 0, STOPPED
+    totals = sharing.totals(torch.tensor([right, loss], dtype=torch.float64))
+    raise_if_stopped(totals)
+    accuracy, mean = (totals / len(examples)).tolist()
+    return Metrics(accuracy, mean)

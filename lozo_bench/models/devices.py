@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 
 import torch
 
@@ -10,6 +11,8 @@ from lozo_bench.config import ModelConfig
 from lozo_bench.errors import UserError, bad_value
 
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+log = logging.getLogger(__name__)
+_CONTEXT_BYTES = 2**30  # what CUDA itself takes is below
 _ALLOWED = "auto, cpu, cuda, cuda:N or mps"
 
 
@@ -53,6 +56,21 @@ def check_device_map(config: ModelConfig) -> None:
         except UserError as err:
             allowed = f"{', '.join(_STRATEGIES)} or a device of this machine"
             raise bad_value("model.device_map", config.device_map, allowed) from err
+
+
+def warn_if_shared(device: torch.device) -> None:
+    """Say so if something else holds a good part of the GPU's memory: both will be slow."""
+    if device.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    if others > max(0.1 * total, _CONTEXT_BYTES):
+        log.warning(
+            "%s: others hold %.1f of %.1f GiB; two runs on one GPU slow each other down",
+            device,
+            others / 2**30,
+            total / 2**30,
+        )
 
 
 def _best() -> str:

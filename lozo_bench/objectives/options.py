@@ -23,7 +23,9 @@ from lozo_bench.engine.tensors import wide
 Scorer = Callable[[Batch], Tensor]
 
 
-def option_scorer(model: Any, scoring: Scoring) -> Scorer:
+def option_scorer(
+    model: Any, scoring: Scoring, forward: Callable[..., Any] | None = None
+) -> Scorer:
     """Score each option by the MEAN log-probability of its tokens, in float32 or wider.
 
     The mean, not the sum, in training and in testing (MeZO's large-model code; trap T12). Where
@@ -31,7 +33,10 @@ def option_scorer(model: Any, scoring: Scoring) -> Scorer:
     the sum over the vocabulary is the same for all of them and cancels in softmax, loss and argmax:
     there the logits themselves are the scores (LM-BFF, MeZO's medium-model code), and with
     ``scoring.columns`` the other words' logits are not computed.
+
+    ``forward`` is called in the model's place where something stands around it, as torch's DDP.
     """
+    call = model if forward is None else forward
     # Causal models keep keys and values for a next token unless told that there is none.
     no_cache = {"use_cache": False} if _takes(model, "use_cache") else {}
 
@@ -41,7 +46,7 @@ def option_scorer(model: Any, scoring: Scoring) -> Scorer:
             words, token = torch.unique(batch.token, return_inverse=True)
         else:
             token = batch.token
-        logits = _full_precision(_logits(model, batch, scoring, words, no_cache))
+        logits = _full_precision(_logits(model, call, batch, scoring, words, no_cache))
         if not batch.alike:
             logits = logits.log_softmax(-1)
         entry = (torch.arange(len(token), device=token.device)[:, None], batch.at, token)
@@ -102,7 +107,12 @@ def scored(
 
 
 def _logits(
-    model: Any, batch: Batch, scoring: Scoring, words: Tensor | None, no_cache: Mapping[str, bool]
+    model: Any,
+    call: Callable[..., Any],
+    batch: Batch,
+    scoring: Scoring,
+    words: Tensor | None,
+    no_cache: Mapping[str, bool],
 ) -> Tensor:
     """Logits [B, Q, vocabulary or words] of the positions that are read."""
     inputs: dict[str, Tensor | None] = {
@@ -117,7 +127,7 @@ def _logits(
         only_positions(model, read) if scoring.positions else nullcontext(),
         nullcontext() if words is None else only_columns(model, words),
     ):
-        logits: Tensor = model(**inputs, **no_cache).logits
+        logits: Tensor = call(**inputs, **no_cache).logits
     logits = logits.squeeze(1) if scoring.positions else logits.flatten(0, 1)[read]
     return logits.view(*batch.read.shape, -1)
 

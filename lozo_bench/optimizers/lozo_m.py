@@ -84,6 +84,7 @@ class LozoM:
         self.N: dict[str, Tensor] = {}
         self.V: Mapping[str, Tensor] = {}  # what N is read against
         self.t = self.updates = self.since_V = 0
+        self.period = -1
 
     def step(self, score: Score) -> Report:
         """Two forwards and one update."""
@@ -93,10 +94,10 @@ class LozoM:
         c = (loss_plus - loss_minus) / (2 * self.eps)
 
         UV = self.directions.astray(t, UV)
-        if self.V is not UV.V:
+        if self.period != t // self.nu:
             for name, V in self.V.items():
                 self.N[name] = self._project(self.N[name], V, UV.V[name])
-            self.V, self.since_V = UV.V, 0
+            self.V, self.period, self.since_V = UV.V, t // self.nu, 0
         for name, u in {**UV.U, **UV.z}.items():
             N = self.N.setdefault(name, torch.zeros_like(u))
             N.mul_(self.beta).add_(u, alpha=(1 - self.beta) * c)

@@ -9,6 +9,7 @@ import torch
 
 from lozo_bench.batches import Layout
 from lozo_bench.evaluation.evaluate import evaluate
+from lozo_bench.stop import Stopped
 from lozo_bench.tasks.base import Encoded
 
 
@@ -47,7 +48,14 @@ def test_the_first_of_equal_scores_wins():
     assert (right(0), right(1)) == (1.0, 0.0)
 
 
-def test_progress_is_told():
-    told = []
-    evaluate(lookup(SCORES), EXAMPLES, 2, LAYOUT, torch.device("cpu"), told.append)
-    assert told == [2, 1]
+def test_it_stops_between_batches_when_the_run_shall_stop():
+    looks = []
+
+    def check():
+        looks.append(1)
+        if len(looks) == 2:
+            raise Stopped("SIGTERM")
+
+    with pytest.raises(Stopped):
+        evaluate(lookup(SCORES), EXAMPLES, 2, LAYOUT, torch.device("cpu"), check=check)
+    assert len(looks) == 2

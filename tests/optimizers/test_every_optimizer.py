@@ -12,8 +12,10 @@ from toys import quadratic, run, score, two_layers
 from lozo_bench.build import build
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import NonFiniteLossError
+from lozo_bench.engine.score import NonFiniteLossError, Score
+from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
+from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "optimizer"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -82,3 +84,49 @@ def test_options_are_checked_without_any_weights(name):
 def test_every_yaml_begins_with_the_command_that_uses_it(name):
     first = (CONF / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith(f"# lozo-train optimizer={name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_goes_on_from_its_state_as_if_it_had_never_stopped(name):
+    """Nothing in the optimizer's own file is needed for that: see optimizers/state.py."""
+    X, loss = trainable()
+    straight = make(name, X, lr=1e-3)
+    run(straight, X, loss, steps=5)
+    weights, gathered = X.state(), optimizer_state(straight)
+    run(straight, X, loss, steps=4)
+
+    again, loss_again = trainable()
+    resumed = make(name, again, lr=1e-3)
+    again.load_state(weights)
+    load_optimizer_state(resumed, gathered)
+    run(resumed, again, loss_again, steps=4)
+    assert fingerprint(again.state()) == fingerprint(X.state())
+    assert fingerprint(again.state()) != fingerprint(weights)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "adamw"])
+def test_told_the_same_again_it_makes_the_same_step_without_a_loss(name):
+    X, loss = trainable()
+    optimizer = make(name, X, lr=1e-3)
+    told = []
+    for _ in range(6):
+        asked = score(X, loss)
+        optimizer.step(asked)
+        told.append(asked.told)
+
+    again, _ = trainable()
+    replayed = make(name, again, lr=1e-3)
+    for answers in told:
+        replayed.step(Score(again, [], examples=1, recorded=answers))
+    assert fingerprint(again.state()) == fingerprint(X.state())
+
+
+def test_a_state_is_a_copy():
+    X, loss = trainable()
+    optimizer = make("lozo_m", X, lr=1e-3)
+    run(optimizer, X, loss, steps=1)
+    state = optimizer_state(optimizer)
+    before = state["N/tall"].clone()
+    run(optimizer, X, loss, steps=1)
+    assert torch.equal(state["N/tall"], before)
+    assert (int(state["t"]), optimizer.t) == (1, 2)

@@ -1,0 +1,78 @@
+"""How the work of one step's losses is dealt among processes, and put together again.
+
+Every process holds the same weights, makes the same draws and applies the same update; what differs
+is which losses it computes. See `lozo_bench.parallel` for several processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Sharing(Protocol):
+    """One process's part of the work, and what all of them found."""
+
+    def candidates(self, K: int) -> Collection[int] | None:
+        """Which of K candidates this process scores; None: all of them."""
+        ...
+
+    def examples(self, B: int) -> range:
+        """Which examples of a batch of B this process scores."""
+        ...
+
+    def rows(self, count: int) -> range:
+        """Which of so many rows this process evaluates."""
+        ...
+
+    def means(self, losses: Tensor, B: int) -> Tensor:
+        """Mean losses [K] over the whole batch from this process's losses [K, b]; float64."""
+        ...
+
+    def each(self, losses: Tensor, B: int) -> Tensor:
+        """Losses [K, B] of every example from this process's losses [K, b]; float64."""
+        ...
+
+    def totals(self, totals: Tensor) -> Tensor:
+        """The sum over processes of a small vector, float64."""
+        ...
+
+    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
+        """The batch's mean loss from the sum of this process's losses, for a backward pass."""
+        ...
+
+
+class Alone:
+    """One process does everything."""
+
+    def candidates(self, K: int) -> None:
+        """All."""
+
+    def examples(self, B: int) -> range:
+        """All."""
+        return range(B)
+
+    def rows(self, count: int) -> range:
+        """All."""
+        return range(count)
+
+    def means(self, losses: Tensor, B: int) -> Tensor:
+        """The means of what is here."""
+        return losses.sum(1) / B
+
+    def each(self, losses: Tensor, B: int) -> Tensor:
+        """What is here."""
+        return losses
+
+    def totals(self, totals: Tensor) -> Tensor:
+        """What is here."""
+        return totals
+
+    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
+        """The mean of what is here."""
+        return total / B
+
+
+ALONE = Alone()

@@ -1,0 +1,54 @@
+"""Writing what a run came to, as Hugging Face's libraries read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from lozo_bench.models.load import Loaded
+
+
+def save_model(loaded: Loaded, out: Path) -> None:
+    """Write model and tokenizer for `from_pretrained`."""
+    loaded.tokenizer.save_pretrained(out)
+    loaded.model.save_pretrained(out)
+
+
+def save_adapter(
+    loaded: Loaded, U: Mapping[str, Tensor], V: Mapping[str, Tensor], scale: float, out: Path
+) -> None:
+    """Write scale * U V^T beside each weight as a LoRA adapter for peft.
+
+    Args:
+        loaded: the model, without the adapter.
+        U: [m, r] by the name of the weight W [m, n].
+        V: [n, r].
+        scale: LoRA's alpha / r.
+        out: a folder.
+    """
+    r = next(iter(U.values())).shape[1]
+    tensors: dict[str, Tensor] = {}
+    transposed = False
+    for name in U:
+        module = name.removesuffix(".weight")
+        B, A = U[name], V[name].T
+        if isinstance(loaded.model.get_submodule(module), Conv1D):  # its weight is [in, out]
+            transposed, B, A = True, V[name], U[name].T
+        tensors[f"base_model.model.{module}.lora_A.weight"] = A.detach().cpu().contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = B.detach().cpu().contiguous()
+    config = LoraConfig(
+        r=r,
+        lora_alpha=scale * r,  # type: ignore[arg-type]  # peft divides by r, whole or not
+        target_modules=[name.removesuffix(".weight") for name in U],
+        fan_in_fan_out=transposed,
+        base_model_name_or_path=str(getattr(loaded.model.config, "_name_or_path", "")),
+        inference_mode=True,
+    )
+    loaded.tokenizer.save_pretrained(out)
+    config.save_pretrained(str(out))
+    save_file(tensors, out / "adapter_model.safetensors")

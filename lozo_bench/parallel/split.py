@@ -1,0 +1,112 @@
+"""The two ways to deal a step's work: by examples, or by candidates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lozo_bench.engine.score import STOPPED, is_stopped
+from lozo_bench.parallel.wire import Wire
+
+
+class SplitBatch:
+    """Every process scores all candidates on its share of the batch; the K sums are added up."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    def candidates(self, K: int) -> None:
+        """All."""
+
+    def examples(self, B: int) -> range:
+        """Every size-th, so that shares are alike."""
+        return range(self.wire.rank, B, self.wire.size)
+
+    def rows(self, count: int) -> range:
+        """Every size-th."""
+        return self.examples(count)
+
+    def means(self, losses: Tensor, B: int) -> Tensor:
+        """One sum of K float32: the first candidate's losses, and what the others differ by.
+
+        Slopes are made of the differences, which keep all their digits that way.
+        """
+        sums = losses.sum(1)
+        sent = torch.cat([sums[:1], sums[1:] - sums[0]]).float()
+        total = self.wire.sum(sent).double()
+        total[1:] += total[0]
+        return total / B
+
+    def each(self, losses: Tensor, B: int) -> Tensor:
+        """Everyone's columns, in the batch's order."""
+        return _interleaved(self.wire, losses.T, B).T
+
+    def totals(self, totals: Tensor) -> Tensor:
+        """One sum."""
+        return self.wire.sum(totals)
+
+    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
+        """The whole batch's mean, with the gradient of size times this process's share of it.
+
+        torch's DDP takes the mean of the processes' gradients, which is then that of the mean.
+        """
+        mine = total * (self.wire.size / B)
+        value = self.wire.sum(total.detach().double()) / B
+        return mine + (value.to(mine) - mine).detach()
+
+
+class SplitCandidates:
+    """Every process scores its share of the candidates on the whole batch."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    def candidates(self, K: int) -> range:
+        """Every size-th."""
+        return range(self.wire.rank, K, self.wire.size)
+
+    def examples(self, B: int) -> range:
+        """All."""
+        return range(B)
+
+    def rows(self, count: int) -> range:
+        """Every size-th."""
+        return range(self.wire.rank, count, self.wire.size)
+
+    def means(self, losses: Tensor, B: int) -> Tensor:
+        """Everyone's candidates' means, in order."""
+        return self._together(losses.sum(1) / B)
+
+    def each(self, losses: Tensor, B: int) -> Tensor:
+        """Everyone's candidates' losses, in order."""
+        return self._together(losses)
+
+    def totals(self, totals: Tensor) -> Tensor:
+        """One sum."""
+        return self.wire.sum(totals)
+
+    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
+        """There are no candidates to split: refused before a run begins."""
+        raise NotImplementedError
+
+    def _together(self, losses: Tensor) -> Tensor:
+        K = len(losses)
+        mine = losses[list(self.candidates(K))]
+        if is_stopped(losses):  # also from a process without a candidate of its own
+            mine = torch.full((max(1, len(mine)), *losses.shape[1:]), STOPPED).to(losses)
+        return _interleaved(self.wire, mine, K)
+
+
+def _interleaved(wire: Wire, mine: Tensor, count: int) -> Tensor:
+    """Rows rank, rank + size, ... of each process put together: [count, ...]."""
+    longest = -(-count // wire.size)
+    padded = torch.zeros(longest, *mine.shape[1:], dtype=mine.dtype)
+    padded[: len(mine)] = mine
+    pieces = wire.gather(padded)
+    if is_stopped(torch.stack(pieces)):
+        return torch.full((count, *mine.shape[1:]), STOPPED, dtype=mine.dtype)
+    whole = torch.empty(count, *mine.shape[1:], dtype=mine.dtype)
+    for rank, piece in enumerate(pieces):
+        rows = range(rank, count, wire.size)
+        whole[list(rows)] = piece[: len(rows)]
+    return whole

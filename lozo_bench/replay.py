@@ -1,0 +1,143 @@
+"""Any step of a run, made again from its log: no forward pass, no gradient, no stored weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from lozo_bench.assemble import Parts, assembled, planned
+from lozo_bench.config import Config
+from lozo_bench.console import Silent
+from lozo_bench.engine.tensors import fingerprint
+from lozo_bench.engine.terms import term_from, under
+from lozo_bench.errors import UserError
+from lozo_bench.models.save import save_adapter, save_model
+from lozo_bench.runs.journal import Log, read, up_to
+from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past
+from lozo_bench.runs.states import States
+from lozo_bench.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A run's parts with the weights of a step, and the fingerprint of the engine's state then."""
+
+    parts: Parts
+    step: int
+    weights: str
+
+    def save(self, out: Path) -> str:
+        """Write the model as Hugging Face loads it, or its LoRA adapter where that is what moved.
+
+        Returns what was written, in a word.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        loaded, engine = self.parts.loaded, self.parts.chosen.engine
+        adapter = term_from("attached", engine.state(), engine.X)
+        if adapter is not None:
+            # What is attached is a multiple of U V^T: see `MezoLora`.
+            save_adapter(loaded, adapter.U, adapter.V, float(adapter.C[0, 0]), out)
+            return "adapter"
+        engine.settle()
+        save_model(loaded, out)
+        return "weights"
+
+
+def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
+    """The weights of a run after ``step``.
+
+    From the newest full state before it, if there is one, and the log from there on.
+
+    Args:
+        folder: the run's.
+        step: from 0 to the last in the log.
+        device: where, if not where the run was; the bits are those of that device.
+
+    Raises:
+        UserError: the folder has no run, or no such step.
+    """
+    config = _config(folder)
+    if device is not None:
+        config.model.device = device
+    plan = planned(config)
+    if not plan.replayable:
+        state = _kept(folder, step)
+        parts = assembled(config, plan)
+        parts.chosen.engine.load_state(state)
+        return Rebuilt(parts, step, fingerprint(state))
+    past = _past(folder, step)
+    parts = assembled(config, plan)
+    trainer = Trainer(
+        parts.chosen.engine,
+        parts.scorer,
+        parts.optimizer,
+        parts.data,
+        parts.settings,
+        Silent(),
+        parts.loaded.device,
+        past,
+    )
+    trainer.advance(step)
+    return Rebuilt(parts, step, fingerprint(parts.chosen.engine.state()))
+
+
+def _config(folder: Path) -> Config:
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        config = OmegaConf.to_object(merged)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: not a run's folder: there is no {path.name} in it") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: not a config of this version: {error}") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _kept(folder: Path, step: int) -> dict[str, Tensor]:
+    """The engine's state after a step of a run whose steps cannot be made again."""
+    states = States(folder / CHECKPOINTS, keep=1)
+    there = states.steps()
+    bests = []
+    for kept in there:
+        state = states.newest(kept)
+        if state is None or state.step != kept:
+            continue
+        if kept == step:
+            return under("engine", state.tensors)
+        best = state.told["best"]
+        if best and best["step"] == step:
+            return under("best", state.tensors)
+        bests += [best["step"]] if best else []
+    raise UserError(
+        f"step {step}: a first-order run can only be had where a full state was kept; there are "
+        f"the steps {', '.join(map(str, sorted({*there, *bests}))) or 'none'}"
+    )
+
+
+def _past(folder: Path, step: int) -> Past:
+    path = folder / JOURNAL
+    if not path.exists():
+        raise UserError(f"{folder}: the run has no {JOURNAL}; it was never begun, or is older")
+    data = path.read_bytes()
+    whole = read(data)
+    last = len(whole.steps)
+    if not 0 <= step <= last:
+        raise UserError(f"step {step}: {path} has the steps from 0 to {last}")
+    state = States(folder / CHECKPOINTS, keep=1).newest(step)
+    return Past(_cut(whole, data, step), state, step)
+
+
+def _cut(whole: Log, data: bytes, step: int) -> Log:
+    """The log as far as ``step``, wherever its blocks end."""
+    cut = read(up_to(data, step))
+    cut.steps = whole.steps[:step]
+    cut.evaluations = {at: value for at, value in whole.evaluations.items() if at[0] <= step}
+    return cut

@@ -1,0 +1,57 @@
+"""How a cell can end, and the file that says why one failed."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from lozo_bench.runs.atomic import write_text
+
+RESULT = "result.json"
+FAILED = "failed.json"
+
+
+class Code(IntEnum):
+    """Exit codes of a cell.
+
+    One that is ``busy`` is run by another process. One that is ``stopped`` has saved its state and
+    can go on. One that is ``skipped`` is not among those that ``rerun`` asks for.
+    """
+
+    finished = 0
+    defect = 1
+    bad_input = 2
+    busy = 3
+    stopped = 4
+    skipped = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a cell has no result: a line for people, and the command that runs it alone."""
+
+    reason: str
+    code: int
+    command: str
+    when: str = ""
+
+
+def write_failure(folder: Path, failure: Failure) -> None:
+    """Leave ``failed.json``; the time is added."""
+    told = asdict(failure) | {"when": time.strftime("%Y-%m-%d %H:%M:%S")}
+    write_text(folder / FAILED, json.dumps(told, indent=2) + "\n")
+
+
+def read_failure(folder: Path) -> Failure | None:
+    """What ``failed.json`` says; None where there is none."""
+    try:
+        told: Any = json.loads((folder / FAILED).read_text(encoding="utf-8"))
+        return Failure(**told)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return Failure(f"{FAILED} cannot be read", Code.defect, "")

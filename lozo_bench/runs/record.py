@@ -1,0 +1,185 @@
+"""A run's memory on disk: its scalar log, and full states beside it where they are wanted.
+
+A zeroth-order run goes on from its newest full state, or from the beginning, by making the logged
+steps again without a forward pass. A first-order run can only go on from a full state; what its log
+says after that is dropped and comes again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lozo_bench.errors import UserError
+from lozo_bench.runs.journal import Journal, Log, read, up_to
+from lozo_bench.runs.states import State, States
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal.bin"
+CHECKPOINTS = "checkpoints"
+# A run of slow steps loses no more than this when it is killed.
+_LONGEST_WAIT_S = 10.0
+
+
+class Past:
+    """What a run did before, read only.
+
+    Args:
+        log: the scalar log.
+        state: the state to go on from.
+        known: the last step that need not be made again with forward passes.
+    """
+
+    def __init__(self, log: Log, state: State | None, known: int) -> None:
+        self.known = known
+        self._log, self._state = log, state
+
+    def told(self, step: int) -> Sequence[Tensor]:
+        """See `Memory`."""
+        return self._log.steps[step - 1]
+
+    def evaluation(self, step: int, name: str) -> tuple[float, float] | None:
+        """See `Memory`."""
+        return self._log.evaluations.get((step, name))
+
+    def has(self, row: Mapping[str, float]) -> bool:
+        """Whether a row of metrics.jsonl belongs to what is remembered: it does not come again."""
+        step = int(row["step"])
+        for key in row:
+            name, _, kind = key.rpartition("_")
+            if kind == "accuracy":
+                return self.evaluation(step, name) is not None
+        return step <= self.known
+
+    @property
+    def state_step(self) -> int:
+        """The step of the state to go on from, 0 without one."""
+        return 0 if self._state is None else self._state.step
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The log's first block; empty without a log."""
+        return self._log.header
+
+    def spent(self) -> Mapping[str, float]:
+        """See `Memory`."""
+        return self._log.spent
+
+    def state(self) -> tuple[int, Mapping[str, Tensor], Mapping[str, Any]] | None:
+        """See `Memory`."""
+        state, self._state = self._state, None  # asked for once; it is as large as the model
+        return None if state is None else (state.step, state.tensors, state.told)
+
+    def evaluated(self, step: int, name: str, accuracy: float, loss: float) -> None:
+        """See `Memory`: another process takes it down."""
+
+    def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+        """See `Memory`: another process takes it down."""
+
+    def wants_state(self, step: int) -> bool:
+        """See `Memory`: another process keeps them."""
+        return False
+
+    def keep(self, step: int, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """See `Memory`: another process keeps them."""
+
+    def flush(self) -> None:
+        """See `Memory`: another process does."""
+
+
+class Record(Past):
+    """The past of a run, and its present as it is made; for one process a run.
+
+    Args:
+        folder: the run's.
+        past: from `recall`.
+        header: written first into a new log.
+        every: steps between two blocks of the log, and between two full states.
+        states: where full states are kept; None: they are not.
+        settle: called before each block: what belongs to the same steps must be on disk by then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        past: Past,
+        header: Mapping[str, Any],
+        every: int,
+        states: States | None,
+        settle: Callable[[], None],
+    ) -> None:
+        super().__init__(past._log, past._state, past.known)
+        self._journal = Journal(folder / JOURNAL, past.known, header, past.spent())
+        self._every, self._states, self._settle = every, states, settle
+        self._flushed = time.monotonic()
+
+    def evaluated(self, step: int, name: str, accuracy: float, loss: float) -> None:
+        """See `Memory`."""
+        self._journal.evaluation(step, name, accuracy, loss)
+
+    def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+        """See `Memory`."""
+        self._journal.step(told, spent)
+        if step % self._every == 0 or time.monotonic() - self._flushed > _LONGEST_WAIT_S:
+            self.flush()
+
+    def wants_state(self, step: int) -> bool:
+        """See `Memory`."""
+        return self._states is not None and step % self._every == 0
+
+    def keep(self, step: int, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """See `Memory`."""
+        assert self._states is not None
+        self.flush()
+        self._states.save(State(step, tensors, told))
+
+    def flush(self) -> None:
+        """See `Memory`."""
+        self._settle()
+        self._journal.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Close the log."""
+        self._journal.close()
+
+
+def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[Past, bytes]:
+    """What the run in ``folder`` did before, and its log's bytes; both empty for a new one.
+
+    Whatever cannot be gone on from is cut off the files.
+
+    Args:
+        folder: the run's.
+        digest: of its config; the log must be of the same.
+        replayable: the logged steps can be made again.
+        full: look for full states.
+
+    Raises:
+        UserError: the log is of another run.
+    """
+    path = folder / JOURNAL
+    data = path.read_bytes() if path.exists() else b""
+    found = read(data)
+    if found.header and found.header["digest"] != digest:
+        raise UserError(
+            f"{path}: it is of the run {found.header['digest']}, and this one is {digest}; "
+            "move the folder away or run again with rerun=all"
+        )
+    if found.damage:
+        log.warning("%s is %s; the run goes on from there", path, found.damage)
+    states = States(folder / CHECKPOINTS, keep=1)
+    state = states.newest(len(found.steps)) if full else None
+    known = len(found.steps) if replayable else (state.step if state else 0)
+    data = up_to(data, known)
+    if path.exists():
+        os.truncate(path, len(data))
+    states.remove_after(known)
+    return Past(read(data), state, known), data

@@ -1,0 +1,97 @@
+"""Cells in processes of their own, forked from one that has imported everything once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+SHORT = [
+    "steps=24", "eval_every=8", "log_every=1", "batch_size=8", "checkpoint.every=5",
+    "task.source.train=44", "task.source.dev=20", "task.source.test=20", "tracking=files",
+    "model.device=cpu",
+]  # fmt: skip
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["lozo_bench.run"])
+
+
+def start(folder, overrides, environment=None):
+    """Start a cell in a folder; its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    process = context.Process(target=_cell, args=(overrides, folder, environment or {}))
+    process.start()
+    return process
+
+
+def run(folder, *overrides, processes=1):
+    """Run a cell to its end by so many processes; their exit codes."""
+    port = free_port()
+    started = [start(folder, overrides, place(rank, processes, port)) for rank in range(processes)]
+    for process in started:
+        process.join(120)
+    return [process.exitcode for process in started]
+
+
+def place(rank, processes, port):
+    """What torchrun tells a process."""
+    if processes == 1:
+        return {}
+    return {
+        "RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def log(folder):
+    return (folder / "log.txt").read_text()
+
+
+def rows(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "elapsed_s"} for line in lines]
+
+
+def config(*overrides):
+    """The config that a command with these overrides would have."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+
+    from lozo_bench.config import Config
+
+    ConfigStore.instance().store(name="schema", node=Config)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", [*SHORT, *overrides])
+
+
+def _cell(overrides, folder, environment):
+    import logging
+    import resource
+
+    import torch
+
+    from lozo_bench.run import run_and_tell
+
+    os.environ.update(environment)
+    with (folder / "log.txt").open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    logging.basicConfig(level=environment.get("LEVEL", "INFO"))
+    torch.set_num_threads(1)
+    if limit := int(environment.get("LARGEST_FILE", 0)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.exit(run_and_tell(config(*overrides), folder))

@@ -1,0 +1,114 @@
+"""Processes that are told to stop, are lost, come late, or cannot work together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import cells
+import pytest
+
+from lozo_bench.runs.outcome import Code
+
+LONG = ["steps=240", "eval_every=60", "log_every=20"]
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """The run of one process that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("quiet")
+    assert cells.run(folder, *LONG) == [Code.finished]
+    return cells.result(folder)
+
+
+def started(folder, folders=None):
+    """Two processes that have begun to train."""
+    port = cells.free_port()
+    processes = [
+        cells.start(where, LONG, cells.place(rank, 2, port))
+        for rank, where in enumerate(folders or [folder, folder])
+    ]
+    wait_for_steps(folder, processes)
+    return processes
+
+
+def wait_for_steps(folder, processes):
+    deadline = time.monotonic() + 60
+    journal = folder / "journal.bin"
+    while not journal.exists() or journal.stat().st_size < 1500:
+        assert time.monotonic() < deadline
+        assert all(process.is_alive() for process in processes), cells.log(folder)
+        time.sleep(0.01)
+
+
+def ended(processes):
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def assert_like(result, quiet):
+    assert result["best_step"] == quiet["best_step"]
+    assert result["forwards"] == quiet["forwards"]
+    for name, metrics in quiet["metrics"].items():
+        assert result["metrics"][name]["loss"] == pytest.approx(metrics["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_when_one_process_is_told_to_stop_all_stop_in_the_same_step(tmp_path, quiet, told):
+    processes = started(tmp_path)
+    os.kill(processes[told].pid, signal.SIGTERM)
+    assert ended(processes) == [Code.stopped, Code.stopped]
+    assert cells.log(tmp_path).count("stopped") == 2
+    assert not (tmp_path / "result.json").exists()
+
+    assert cells.run(tmp_path, *LONG, processes=4) == [Code.finished] * 4
+    assert "going on after step" in cells.log(tmp_path)
+    assert_like(cells.result(tmp_path), quiet)
+
+
+def test_a_process_that_is_killed_is_noticed_and_the_run_goes_on_with_those_there_are(
+    tmp_path, quiet
+):
+    processes = started(tmp_path)
+    processes[1].kill()
+    assert ended(processes) == [Code.stopped, -signal.SIGKILL]
+    assert "another process of this run is gone" in cells.log(tmp_path)
+
+    assert cells.run(tmp_path, *LONG) == [Code.finished]
+    assert_like(cells.result(tmp_path), quiet)
+    assert cells.result(tmp_path)["sittings"] == 2
+
+
+def test_a_process_that_sees_no_files_joins_late_by_the_log_it_is_sent(tmp_path, quiet):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    process = cells.start(here, LONG)
+    wait_for_steps(here, [process])
+    os.kill(process.pid, signal.SIGTERM)
+    assert ended([process]) == [Code.stopped]
+
+    processes = started(here, [here, elsewhere])
+    assert ended(processes) == [Code.finished, Code.finished]
+    assert_like(cells.result(here), quiet)
+    assert {path.name for path in elsewhere.iterdir()} == {"log.txt"}
+
+
+def test_a_finished_run_is_finished_for_all_processes(tmp_path):
+    assert cells.run(tmp_path, processes=2) == [Code.finished] * 2
+    assert cells.run(tmp_path, processes=2) == [Code.finished] * 2
+    assert "already finished" in cells.log(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["parallel.split=candidates"], "parallel.split: given 'candidates'; allowed: batch"),
+        (["batch_size=2", "task.source.train=41"], "leaves a batch of 1; allowed: batches of at"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_in_one_line(tmp_path, overrides, line):
+    codes = cells.run(tmp_path, "optimizer=adamw", *overrides, processes=2)
+    assert codes == [Code.bad_input] * 2
+    assert line in cells.log(tmp_path)
+    assert "Traceback" not in cells.log(tmp_path)

@@ -1,0 +1,57 @@
+"""Several processes make the same run as one, and send next to nothing for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cells
+import pytest
+import torch
+
+from lozo_bench.runs.journal import read
+
+OPTIMIZERS = sorted(path.stem for path in (cells.CONF / "optimizer").glob("*.yaml"))
+SPLITS = ["batch", "candidates"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of one process, by optimizer; each made once."""
+    made: dict[str, Path] = {}
+
+    def folder(optimizer):
+        if optimizer not in made:
+            made[optimizer] = tmp_path_factory.mktemp(optimizer)
+            assert cells.run(made[optimizer], f"optimizer={optimizer}") == [0]
+        return made[optimizer]
+
+    return folder
+
+
+def told(folder):
+    """Everything the optimizer was told, in one vector."""
+    steps = read((folder / "journal.bin").read_bytes()).steps
+    return torch.cat([answer.flatten() for step in steps for answer in step])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_processes_together_make_the_run_of_one(tmp_path, alone, optimizer, split, processes):
+    if (optimizer, split) == ("adamw", "candidates"):
+        pytest.skip("a gradient has no candidates: refused, see test_team.py")
+    codes = cells.run(
+        tmp_path, f"optimizer={optimizer}", f"parallel.split={split}", processes=processes
+    )
+    assert codes == [0] * processes, cells.log(tmp_path)
+    one, many = cells.result(alone(optimizer)), cells.result(tmp_path)
+    assert many["parallel"]["processes"] == processes
+    for key in ("forwards", "tokens", "best_step", "bad_steps"):
+        assert many[key] == one[key]
+    for name, metrics in one["metrics"].items():
+        assert many["metrics"][name]["accuracy"] == metrics["accuracy"]
+        assert many["metrics"][name]["loss"] == pytest.approx(metrics["loss"], abs=1e-4)
+    if optimizer != "adamw":
+        torch.testing.assert_close(told(tmp_path), told(alone(optimizer)), rtol=1e-3, atol=2e-5)
+        sent = many["parallel"]["sent_bytes"] - 16 * 5  # two numbers for each of five evaluations
+        assert 0 < sent / many["steps"] <= 64

@@ -1,0 +1,49 @@
+"""A signal sets a flag, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from lozo_bench.stop import ASKS, Stop, Stopped
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_a_signal_is_noticed_at_the_next_check(name):
+    with Stop() as stop:
+        stop.check()
+        os.kill(os.getpid(), signal.Signals[name])
+        with pytest.raises(Stopped, match=name):
+            stop.check()
+        assert stop.told() == f" by {name}"
+
+
+def test_handlers_are_as_before_afterwards():
+    before = [signal.getsignal(signal.Signals[name]) for name in ASKS]
+    with Stop():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(signal.Signals[name]) for name in ASKS] == before
+
+
+def test_a_second_ctrl_c_is_not_waited_for():
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal is signal.SIGINT
+
+
+def test_what_another_handler_would_have_done_is_done_when_it_is_safe():
+    calls = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: calls.append(number))
+    try:
+        with Stop() as stop:
+            stop.hand_over()
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert calls == []
+            stop.hand_over()
+            assert calls == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)

@@ -1,0 +1,74 @@
+"""How the command ends: its exit code, and what it refuses before anything is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SHORT = [
+    "experiment=smoke", "steps=1", "eval_every=1", "task.source.train=32", "task.source.dev=8",
+    "task.source.test=8", "model.device=cpu",
+]  # fmt: skip
+
+
+def test_a_token_on_the_command_line_is_refused_before_anything_is_written(command, tmp_path):
+    token = "hf_" + "x1" * 12
+    code, out, err = command(f"+model.token={token}", *SHORT)
+    assert code == 2
+    assert err.startswith("model.token: holds an access token")
+    assert len(err.splitlines()) == 1
+    assert token not in out + err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["rank.value=0"], 2), (["-m", "rank.value=0,1"], 1), (["-m", "rank.value=1,2"], 0)],
+)
+def test_the_exit_code_of_a_run_is_its_own_and_that_of_a_sweep_1_if_any_failed(
+    command, arguments, expected
+):
+    assert command(*arguments, *SHORT)[0] == expected
+
+
+def test_a_sweep_is_not_blamed_for_the_one_before_in_the_same_process(command):
+    local = ["-m", "hydra/launcher=local"]
+    assert command(*local, "rank.value=0", *SHORT)[0] == 1
+    assert command(*local, "rank.value=1", *SHORT)[0] == 0
+
+
+@pytest.mark.parametrize(("mode", "expected"), [([], 3), (["-m"], 0)])
+def test_a_cell_that_another_process_runs_fails_no_sweep(command, tmp_path, mode, expected):
+    from lozo_bench.runs.lock import Lock
+
+    assert command(*SHORT)[0] == 0
+    (result,) = tmp_path.rglob("result.json")
+    with Lock(result.parent):
+        code, _, err = command(*mode, *SHORT, "rerun=all")
+    assert code == expected
+    assert "works on it" in err
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["a run", "a sweep"])
+def test_ctrl_c_ends_in_130_after_a_line_that_says_how_to_go_on(tmp_path, mode):
+    """In a sweep of one process, the cells that are left do not begin."""
+    arguments = [*mode, f"seed.value={'0,1' if mode else 0}", *SHORT, "steps=20000", "log_every=1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lozo_bench.train", *arguments, "eval_every=20000"],
+        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in err.splitlines()[-1]
+    assert "the same command goes on" in err.splitlines()[-1]
+    assert len(list(tmp_path.rglob("metrics.jsonl"))) == 1
