@@ -3,10 +3,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format clean
+.PHONY: help setup run test test-slurm lint format clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv with the pinned packages; does nothing the second time
 
@@ -21,7 +21,10 @@ run: setup ## fine-tune the embedded model; more: make run ARGS="optimizer=mezo 
 	$(BIN)/python -m lozo_bench.train $(ARGS)
 
 test: setup ## run the tests, with coverage
-	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' --cov --cov-report=term $(ARGS)
+
+test-slurm: setup ## run the tests on a real one-node SLURM; skips them where there can be none
+	$(BIN)/python -m pytest -m slurm -rs tests/slurm $(ARGS)
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

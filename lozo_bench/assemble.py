@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lozo_bench.batches import Layout, Scoring, parts
 from lozo_bench.build import build
-from lozo_bench.config import Config, Kept, Kind, Split, check, check_prompts
+from lozo_bench.config import (
+    Config,
+    EngineConfig,
+    EngineMode,
+    Kept,
+    Kind,
+    Split,
+    check,
+    check_prompts,
+)
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Part
@@ -75,8 +86,13 @@ def planned(config: Config) -> Plan:
     return Plan(source, optimizer.steps, full)
 
 
-def assembled(config: Config, plan: Plan, team: Team = Team()) -> Parts:  # noqa: B008  # frozen
+def assembled(
+    config: Config, plan: Plan, team: Team, engine_before: Mapping[str, Any] | None = None
+) -> Parts:
     """Read the data, load the model, and make engine and optimizer.
+
+    ``engine_before`` is what `Chosen.told` said when the run began: it goes on with that engine,
+    because another one rounds in another way. All processes of a run have one engine, too.
 
     Raises:
         UserError: bad data, or a model that cannot be had.
@@ -105,11 +121,29 @@ def assembled(config: Config, plan: Plan, team: Team = Team()) -> Parts:  # noqa
         batch = [data.train[i] for i in next(order_of(data, settings))]
         return [scored(scorer, part.to(loaded.device)) for part in parts(batch, layout)]
 
-    chosen = engine_for(
-        config.engine, loaded.model, X, plan.steps, draws, config.rank.value, first_batch
-    )
+    def choose(engine: EngineConfig) -> Chosen:
+        rank = config.rank.value
+        return engine_for(engine, loaded.model, X, plan.steps, draws, rank, first_batch)
+
+    if engine_before is None and team.rank == 0:
+        chosen = choose(config.engine)
+        team.from_first(json.dumps(chosen.told()).encode())
+    else:
+        told = engine_before or json.loads(team.from_first(b""))
+        chosen = choose(as_before(config.engine, told))
     optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
     return Parts(loaded, X, data, scorer, chosen, optimizer, settings)
+
+
+def as_before(config: EngineConfig, told: Mapping[str, Any]) -> EngineConfig:
+    """The engine's config with the choices that were made when the run began."""
+    if config.mode is not EngineMode.auto:
+        return config
+    return dataclasses.replace(
+        config,
+        mode=EngineMode[told["mode"]],
+        candidates_per_forward=told["candidates_per_forward"],
+    )
 
 
 def _check_shares(config: Config, data: Data, team: Team) -> None:

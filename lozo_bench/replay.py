@@ -17,6 +17,7 @@ from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import term_from, under
 from lozo_bench.errors import UserError
 from lozo_bench.models.save import save_adapter, save_model
+from lozo_bench.parallel.team import Team
 from lozo_bench.runs.journal import Log, read, up_to
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past
 from lozo_bench.runs.states import States
@@ -69,11 +70,11 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
     plan = planned(config)
     if not plan.replayable:
         state = _kept(folder, step)
-        parts = assembled(config, plan)
+        parts = assembled(config, plan, Team())
         parts.chosen.engine.load_state(state)
         return Rebuilt(parts, step, fingerprint(state))
     past = _past(folder, step)
-    parts = assembled(config, plan)
+    parts = assembled(config, plan, Team(), past.header["engine"])
     trainer = Trainer(
         parts.chosen.engine,
         parts.scorer,

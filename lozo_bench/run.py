@@ -37,6 +37,7 @@ from lozo_bench.runs.lock import Busy, Lock
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, Record, recall
 from lozo_bench.runs.states import States
+from lozo_bench.secrets import Masked, found_in
 from lozo_bench.status import command_of
 from lozo_bench.stop import Stop, Stopped
 from lozo_bench.tracking import METRICS, Tracker, read_result, write_result
@@ -66,6 +67,7 @@ def run_and_tell(config: DictConfig, folder: Path) -> Code:
     A signal that asked the run to stop is handed over, when everything is saved, to whoever handled
     it before: under submitit that puts the job back into the queue and ends this process.
     """
+    _mask_secrets()
     with Stop() as stop:
         code = _run_and_explain(config, folder, stop)
         if code is Code.stopped:
@@ -112,6 +114,9 @@ def run(
         Stopped: it was asked to stop; it goes on from there next time.
     """
     config, plain = typed(raw)
+    leak = found_in([f"{key}={value}" for key, value in _flat(plain)])
+    if leak is not None:
+        raise UserError(f"{leak}; and remove {folder / '.hydra'}, where it stands now")
     cell = Cell(config, plain, folder, digest(plain))
     plan = planned(config)
     team = join(config.parallel.split.value, config.parallel.timeout_s)
@@ -141,11 +146,11 @@ def _lead(
     config = cell.config
     if past.known:
         log.info("going on after step %d of %d", past.known, config.steps)
-    parts = assembled(config, plan, team)
+    parts = assembled(config, plan, team, past.header.get("engine"))
     _log_plan(config, parts)
     provenance.reset_peak_memory(parts.loaded.device)
     name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
-    header = _header(cell, past)
+    header = _header(cell, past, parts)
     tracker = held.enter_context(
         Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.has)
     )
@@ -192,7 +197,7 @@ def _follow(cell: Cell, plan: Plan, team: Team, check: Callable[[], None]) -> No
                 f"{cell.folder / CHECKPOINTS}: process {team.rank} does not see the state of step "
                 f"{start['state']}; outputs must be on a file system that all nodes share"
             )
-    parts = assembled(cell.config, plan, team)
+    parts = assembled(cell.config, plan, team, past_log.header.get("engine"))
     past = Past(past_log, state, start["known"])
     _trainer(parts, Silent(), past, team, check).run()
 
@@ -235,10 +240,19 @@ def _trainer(
     )
 
 
-def _header(cell: Cell, past: Past) -> dict[str, Any]:
+def _header(cell: Cell, past: Past, parts: Parts) -> dict[str, Any]:
     """What a log begins with; that of the log there is, if there is one."""
+    device = provenance.device_name(parts.loaded.device)
+    if past.header and past.header["device"] != device:
+        log.warning(
+            "the run began on %s and goes on on %s: the same to rounding",
+            past.header["device"],
+            device,
+        )
     return dict(past.header) or {
         "digest": cell.digest,
+        "device": device,
+        "engine": parts.chosen.told(),
         # Findable, and yet another one for another sweep or a rerun.
         "wandb_id": f"{cell.digest}-{time.time_ns() // 10**6:x}",
         "versions": provenance.versions(),
@@ -272,6 +286,21 @@ def _failed(folder: Path, code: Code, reason: str) -> Code:
     except OSError as error:
         log.error("%s: %s: the failure itself could not be written down", folder, error.strerror)
     return code
+
+
+def _mask_secrets() -> None:
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(there, Masked) for there in handler.filters):
+            handler.addFilter(Masked())
+
+
+def _flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a plain config with its full key."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from _flat(child, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, node
 
 
 def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:

@@ -34,6 +34,8 @@ class Stop:
     def __enter__(self) -> Self:
         for name in ASKS:
             number = signal.Signals[name]
+            if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and background jobs have it
+                continue
             self._before[number] = signal.signal(number, self._ask)
         return self
 

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lozo_bench"
 ALLOWED = {
     "errors": set(),
     "stop": set(),
+    "secrets": set(),
     "config": {"errors"},
     "build": {"errors"},
     "digest": {"models"},
@@ -45,10 +46,11 @@ ALLOWED = {
     },
     "run": {
         "assemble", "config", "console", "digest", "errors", "explain", "memory", "models",
-        "parallel", "provenance", "runs", "status", "stop", "tracking", "trainer",
+        "parallel", "provenance", "runs", "secrets", "status", "stop", "tracking",
+        "trainer",
     },
     "replay": {
-        "assemble", "config", "console", "engine", "errors", "models", "runs", "trainer",
+        "assemble", "config", "console", "engine", "errors", "models", "parallel", "runs", "trainer",
     },
     "train": {"config", "digest", "explain", "run"},
 }  # fmt: skip

@@ -247,7 +247,25 @@ def test_rerun_missing_retries_what_failed_and_all_begins_anew(tmp_path, caplog)
     assert cells.result(tmp_path)["sittings"] == 1
 
 
+def test_an_engine_that_was_measured_is_kept_when_the_run_goes_on(tmp_path, monkeypatch):
+    """Another day's measurement might choose another one, which rounds in another way."""
+    auto = ["engine.mode=auto", "optimizer.nu=7"]
+    interrupted(tmp_path, *auto)
+    monkeypatch.setattr("lozo_bench.engines.choose", lambda *given: pytest.fail("measured again"))
+    run(cells.config(*auto), tmp_path)
+    assert cells.result(tmp_path)["sittings"] == 2
+
+
 def test_a_log_of_another_run_is_not_gone_on_with(tmp_path):
     interrupted(tmp_path)
     with pytest.raises(UserError, match=r"journal\.bin: it is of the run .* and this one is"):
         run(cells.config("optimizer.lr=2e-4"), tmp_path)
+
+
+def test_a_token_in_a_yaml_file_is_refused_and_never_logged(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HF_TOKEN", "a-very-secret-token")
+    secret = cells.config("tracking.project=x-a-very-secret-token")
+    assert run_and_tell(secret, tmp_path) == Code.bad_input
+    assert "tracking.project: holds an access token" in caplog.text
+    assert "a-very-secret" not in caplog.text
+    assert "a-very-secret" not in "".join(p.read_text() for p in tmp_path.glob("*.json*"))

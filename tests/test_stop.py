@@ -47,3 +47,14 @@ def test_what_another_handler_would_have_done_is_done_when_it_is_safe():
             assert calls == [signal.SIGUSR2]
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """A job in the background, or under nohup, is not to be stopped by what others are told."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            stop.check()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -34,7 +34,7 @@ from lozo_bench.runs.atomic import sync_folder
 
 Told = Sequence[Tensor]
 _FRAME = struct.Struct("<II")
-_VERSION = 1
+VERSION = 1
 # What most blocks' JSON looks like: known beforehand, it takes next to no room in each.
 _USUAL = (
     b'{"first": 101, "type": "<f4", "shapes": [[100, [[2]]]], "evaluations": [], "spent": {'
@@ -101,7 +101,7 @@ class Journal:
         self._waiting: list[list[np.ndarray[Any, Any]]] = []
         self._evaluations: list[tuple[int, str, float, float]] = []
         if os.fstat(self._file.fileno()).st_size == 0:
-            self._append(json.dumps({"version": _VERSION, **header}).encode())
+            self._append(json.dumps({"version": VERSION, **header}).encode())
             sync_folder(path.parent)
 
     def step(self, told: Told, spent: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from lozo_bench.errors import UserError
-from lozo_bench.runs.journal import Journal, Log, read, up_to
+from lozo_bench.runs.journal import VERSION, Journal, Log, read, up_to
 from lozo_bench.runs.states import State, States
 
 log = logging.getLogger(__name__)
@@ -168,6 +168,11 @@ def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[Pas
     path = folder / JOURNAL
     data = path.read_bytes() if path.exists() else b""
     found = read(data)
+    if found.header and found.header["version"] != VERSION:
+        raise UserError(
+            f"{path}: it is of format {found.header['version']}, and this version writes "
+            f"{VERSION}; run again with rerun=all"
+        )
     if found.header and found.header["digest"] != digest:
         raise UserError(
             f"{path}: it is of the run {found.header['digest']}, and this one is {digest}; "

@@ -7,6 +7,8 @@ import torch
 
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import NonFiniteLossError, Part, Score, checked
+from lozo_bench.engine.subspace import Subspace, along
+from lozo_bench.stop import Stopped
 
 
 def part(values):
@@ -38,3 +40,68 @@ def test_one_bad_example_makes_a_bad_loss(bad):
 def test_zero_is_a_loss():
     losses = torch.zeros(2, 3)
     assert checked(losses) is losses
+
+
+def recorded_and_made_again(engine, ask):
+    """What a score tells when it is asked, and when it has it on record."""
+    first = Score(engine, [part([1.0, 2.0, 4.0])])
+    answer = ask(first)
+    again = Score(engine, [], examples=3, recorded=first.told)
+    return answer, ask(again), first.told
+
+
+def test_what_was_told_is_told_again_bit_for_bit_without_a_pass():
+    engine = InPlace({"w": torch.zeros(3)})
+    P = Subspace({}, {}, {"w": torch.ones(3, 1)})
+    first, again, told = recorded_and_made_again(engine, lambda score: score(P, (0.1, -0.1)))
+    assert first == again
+    assert [(answer.dtype, tuple(answer.shape)) for answer in told] == [(torch.float32, (2,))]
+
+
+def test_means_are_told_as_one_and_what_the_others_differ_by():
+    """So that a slope keeps its digits in four bytes: 1e-9 is nothing beside 1 in float32."""
+    engine = InPlace({"w": torch.zeros(1)})
+    P = Subspace({}, {}, {"w": torch.ones(1, 1)})
+    losses = iter([1.0, 1.0 + 1e-9])
+    one = Part(1, 1, lambda copies: torch.tensor([[next(losses)]], dtype=torch.float64))
+    plus, minus = Score(engine, [one])(P, (1.0, -1.0))
+    assert minus - plus == pytest.approx(1e-9, rel=1e-6)
+
+
+def test_float64_weights_are_told_in_float64():
+    engine = InPlace({"w": torch.zeros(1, dtype=torch.float64)})
+    P = Subspace({}, {}, {"w": torch.ones(1, 1, dtype=torch.float64)})
+    one = Part(1, 1, lambda copies: torch.tensor([[1 / 3]], dtype=torch.float64))
+    assert Score(engine, [one])(P, (0.0,)) == [1 / 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scoring_nothing_leaves_the_same_rounding_in_the_weights(dtype):
+    """Each move of the weights in place rounds; a step that is made again must round alike."""
+    start = torch.linspace(-1, 1, 7, dtype=dtype)
+    P = Subspace({}, {}, {"w": torch.linspace(0.3, 0.9, 7)[:, None]})
+    ends = []
+    for parts in ([Part(1, 1, lambda copies: torch.ones(1, 1))], []):
+        engine = InPlace({"w": start.clone()})
+        recorded = None if parts else [torch.ones(2)]
+        Score(engine, parts, examples=1, recorded=recorded)(P, (0.37, -0.37))
+        engine.move(P, along(P, 0.011))
+        ends.append(engine.X["w"])
+    assert torch.equal(ends[0], ends[1])
+
+
+def test_a_request_to_stop_leaves_the_weights_where_they_were():
+    X = {"w": torch.zeros(1)}
+    P = Subspace({}, {}, {"w": torch.ones(1, 1)})
+    looks = []
+
+    def check():
+        looks.append(float(X["w"]))
+        if len(looks) == 3:
+            raise Stopped("SIGTERM")
+
+    one = Part(1, 1, lambda copies: torch.ones(1, 1))
+    with pytest.raises(Stopped):
+        Score(InPlace(X), [one], check=check)(P, (1.0, -1.0))
+    assert looks == [0.0, 1.0, -1.0]
+    assert float(X["w"]) == 0.0

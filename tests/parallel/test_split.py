@@ -1,0 +1,156 @@
+"""How work is dealt: everything once, and put together in the batch's own order."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import STOPPED, Part, Score, is_stopped
+from lozo_bench.engine.subspace import Subspace, among
+from lozo_bench.parallel.split import SplitBatch, SplitCandidates
+from lozo_bench.stop import Stopped
+
+SPLITS = [SplitBatch, SplitCandidates]
+
+
+class Threads:
+    """A wire between threads of one process."""
+
+    def __init__(self, size):
+        self.size, self.given = size, [None] * size
+        self.barrier = threading.Barrier(size, timeout=20)
+
+    def of(self, rank):
+        wire = End()
+        wire.rank, wire.size, wire.all = rank, self.size, self
+        return wire
+
+
+class End:
+    def gather(self, x):
+        self.all.given[self.rank] = x.clone()
+        self.all.barrier.wait()
+        everyones = list(self.all.given)
+        self.all.barrier.wait()
+        return everyones
+
+    def sum(self, x):
+        return torch.stack(self.gather(x)).sum(0)
+
+
+def together(size, split, work):
+    """work(sharing) in so many threads; what each came to."""
+    threads, ends = Threads(size), [None] * size
+
+    def run(rank):
+        try:
+            ends[rank] = work(split(threads.of(rank)))
+        except Exception as error:
+            ends[rank] = error
+
+    started = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    return ends
+
+
+def losses_of(batch, order, sharing, each):
+    """Losses of a model whose loss is known: example b at candidate k has batch[b] + k (b + 1)."""
+    x = torch.zeros(1, dtype=torch.float32)
+    engine = InPlace({"w": x})
+    P = Subspace({}, {}, {"w": torch.ones(1, len(batch) if each else 1)})
+    mine = sharing.examples(len(batch))
+    rows = [mine[i] for i in order(len(mine))]
+
+    def losses(copies):
+        return torch.tensor([[batch[b] + float(x) * (b + 1) for b in rows]])
+
+    parts = [Part(len(rows), 1, losses)] if rows else []
+    score = Score(engine, parts, order=order(len(mine)), sharing=sharing, examples=len(batch))
+    if not each:
+        return score(P, (0.0, 1.0, 2.0))
+    K = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    places = among(P, K[:, None, None] * torch.eye(len(batch), dtype=torch.float64))
+    return score.of_each_example(P, places)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 4),
+    batch=st.lists(st.integers(-8, 8).map(float), min_size=1, max_size=7),
+    split=st.sampled_from(SPLITS),
+    reverse=st.booleans(),
+)
+def test_every_process_has_what_one_alone_would_have(size, batch, split, reverse):
+    def order(count):
+        return list(range(count))[::-1] if reverse else list(range(count))
+
+    B = len(batch)
+    wanted = torch.tensor([[batch[b] + k * (b + 1) for b in range(B)] for k in range(3)])
+    for means in together(size, split, lambda sharing: losses_of(batch, order, sharing, False)):
+        assert means == pytest.approx(wanted.mean(1).tolist(), abs=1e-5)
+    for each in together(size, split, lambda sharing: losses_of(batch, order, sharing, True)):
+        torch.testing.assert_close(each, wanted.double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_rows_of_an_evaluation_are_each_taken_once(split, count):
+    rows = together(3, split, lambda sharing: list(sharing.rows(count)))
+    assert sorted(row for mine in rows for row in mine) == list(range(count))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("stopped", [0, 3])
+@pytest.mark.parametrize("each", [False, True])
+def test_one_process_that_shall_stop_stops_all(split, stopped, each):
+    """Also one that has no candidate of its own: there are three for four processes."""
+
+    def work(sharing):
+        x = torch.zeros(1)
+        engine, B = InPlace({"w": x}), 5
+        P = Subspace({}, {}, {"w": torch.ones(1, B if each else 1)})
+        here = len(sharing.examples(B))
+
+        def check():
+            if sharing.wire.rank == stopped:
+                raise Stopped("SIGTERM")
+
+        parts = [Part(here, 1, lambda copies: torch.ones(1, here))]
+        score = Score(engine, parts, sharing=sharing, examples=B, check=check)
+        if not each:
+            return score(P, (0.1, 0.2, 0.3))
+        places = among(P, torch.eye(B, dtype=torch.float64).repeat(3, 1, 1))
+        return score.of_each_example(P, places)
+
+    assert [type(end) for end in together(4, split, work)] == [Stopped] * 4
+
+
+def test_a_loss_that_is_infinite_is_not_taken_for_a_request_to_stop():
+    assert not is_stopped(torch.tensor([float("inf"), float("nan"), 1e29]))
+    assert is_stopped(torch.tensor([0.5, STOPPED / 4]))
+
+
+def test_the_gradient_is_that_of_the_whole_batch():
+    """As DDP takes the mean of what the processes have, of batches that differ in size."""
+    w = [torch.tensor(2.0, requires_grad=True) for _ in range(3)]
+    examples = torch.arange(1.0, 8.0)
+
+    def work(sharing):
+        mine = examples[list(sharing.examples(7))]
+        weight = w[sharing.wire.rank]
+        loss = sharing.differentiable_mean((weight**2 * mine).sum(), 7)
+        return loss
+
+    values = together(3, SplitBatch, work)
+    for value in values:
+        value.backward()
+    assert [value.item() for value in values] == pytest.approx([4 * 28 / 7] * 3)
+    assert sum(float(weight.grad) for weight in w) / 3 == pytest.approx(2 * 2 * 28 / 7)

@@ -1,0 +1,68 @@
+"""The script that kills runs: every optimizer takes part, and a difference is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cells
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import chaos  # noqa: E402
+
+OPTIMIZERS = sorted(path.stem for path in (cells.CONF / "optimizer").glob("*.yaml"))
+
+
+def test_every_optimizer_takes_part_by_existing():
+    names = {case.name for case in chaos.cases([])}
+    assert names == {f"{name} ({kind})" for name in OPTIMIZERS for kind in ("auto", "full")}
+
+
+@pytest.mark.parametrize("only", ["lozo_m", "adamw"])
+def test_killed_runs_end_as_if_nothing_had_been(only):
+    command = [sys.executable, ROOT / "scripts" / "chaos.py", "--kills", "4", "--only", only]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 kills, " in done.stdout
+    assert "0 optimizers differ" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    assert cells.run(folder) == [0]
+    return folder
+
+
+@pytest.mark.parametrize("what", ["weights", "a row", "a scalar"])
+def test_a_difference_is_found(finished, tmp_path, what):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    tally = chaos.Tally(0, [], [])
+    chaos.compare(finished, other, tally)
+    assert tally.differences == []
+    if what == "weights":
+        result = cells.result(other)
+        result["weights"]["last"] = "0" * 32
+        (other / "result.json").write_text(json.dumps(result))
+    elif what == "a row":
+        lines = (other / "metrics.jsonl").read_text().splitlines()
+        (other / "metrics.jsonl").write_text("\n".join(lines[:-1]))
+    else:
+        data = (other / "journal.bin").read_bytes()
+        (other / "journal.bin").write_bytes(data[:-1])
+    chaos.compare(finished, other, tally)
+    assert len(tally.differences) == 1
+    assert chaos.report({"lozo": tally}) == 1
+
+
+def test_an_optimizer_that_is_not_there_is_one_line():
+    command = [sys.executable, ROOT / "scripts" / "chaos.py", "--only", "nope"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "--only: no optimizer has 'nope' in its name\n"
