@@ -19,7 +19,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.models.save import save_adapter, save_model
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs.journal import Log, read, up_to
-from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past
+from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, check_format
 from lozo_bench.runs.states import States
 from lozo_bench.trainer import Trainer
 
@@ -74,7 +74,7 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
         parts.chosen.engine.load_state(state)
         return Rebuilt(parts, step, fingerprint(state))
     past = _past(folder, step)
-    parts = assembled(config, plan, Team(), past.header["engine"])
+    parts = assembled(config, plan, Team(), past.header.get("engine"))
     trainer = Trainer(
         parts.chosen.engine,
         parts.scorer,
@@ -129,6 +129,7 @@ def _past(folder: Path, step: int) -> Past:
         raise UserError(f"{folder}: the run has no {JOURNAL}; it was never begun, or is older")
     data = path.read_bytes()
     whole = read(data)
+    check_format(whole, path)
     last = len(whole.steps)
     if not 0 <= step <= last:
         raise UserError(f"step {step}: {path} has the steps from 0 to {last}")

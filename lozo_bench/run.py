@@ -28,6 +28,7 @@ from lozo_bench.console import FilesAndScreen, ProgressBar, Silent, print_summar
 from lozo_bench.digest import digest
 from lozo_bench.errors import UserError
 from lozo_bench.explain import explain
+from lozo_bench.leaks import Masked, found_in
 from lozo_bench.memory import Memory
 from lozo_bench.models.devices import warn_if_shared
 from lozo_bench.parallel.team import Team, join
@@ -37,7 +38,6 @@ from lozo_bench.runs.lock import Busy, Lock
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, Record, recall
 from lozo_bench.runs.states import States
-from lozo_bench.secrets import Masked, found_in
 from lozo_bench.status import command_of
 from lozo_bench.stop import Stop, Stopped
 from lozo_bench.tracking import METRICS, Tracker, read_result, write_result
@@ -76,6 +76,7 @@ def run_and_tell(config: DictConfig, folder: Path) -> Code:
 
 
 def _run_and_explain(config: DictConfig, folder: Path, stop: Stop) -> Code:
+    again = "without rerun=all goes on" if config.get("rerun") is Rerun.all else "goes on"
     try:
         result = run(config, folder, stop.check)
     except (Busy, LeftAlone) as error:
@@ -88,7 +89,7 @@ def _run_and_explain(config: DictConfig, folder: Path, stop: Stop) -> Code:
         log.error("%s", error)
         return _failed(folder, Code.bad_input, str(error))
     except Stopped:
-        log.warning("stopped%s; what was done is kept: the same command goes on", stop.told())
+        log.warning("stopped%s; what was done is kept, and the same command %s", stop.told(), again)
         return Code.stopped
     except Exception as error:
         log.exception("the run failed; everything it wrote is in %s", folder)
@@ -220,7 +221,10 @@ def _past(cell: Cell, plan: Plan) -> tuple[Past, bytes]:
 def _finished(cell: Cell) -> dict[str, Any] | None:
     if cell.config.rerun is Rerun.all:
         return None
-    return read_result(cell.folder, cell.digest)
+    result = read_result(cell.folder, cell.digest)
+    if result is not None:
+        (cell.folder / FAILED).unlink(missing_ok=True)
+    return result
 
 
 def _trainer(

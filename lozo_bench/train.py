@@ -16,9 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from lozo_bench import launch
 from lozo_bench.config import Config
 from lozo_bench.digest import register_resolver
 from lozo_bench.explain import explain
+from lozo_bench.launch import local
+from lozo_bench.leaks import found_in
+from lozo_bench.runs.outcome import Code
 
 _HERE = Path(__file__).resolve().parent
 # Beside the code when installed from a wheel, beside the package in a checkout.
@@ -36,14 +40,26 @@ def job(config: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     code = run_and_tell(config, Path(hydra_config.runtime.output_dir))
+    if code is Code.stopped:  # whoever stops one cell of a sweep in this process stops the sweep
+        sys.exit(launch.INTERRUPTED)
     if code and hydra_config.mode == RunMode.RUN:
         sys.exit(code)
-    if code:
+    if code in (Code.defect, Code.bad_input):
         raise CellFailedError(f"failed with exit code {code}: see {hydra_config.sweep.subdir}")
 
 
 def main() -> None:
-    """Run, or say in one line why the command or its config cannot be."""
+    """Run, or say in one line why the command or its config cannot be.
+
+    The exit code of a single run is its `Code`, and 130 if it was stopped. That of a sweep is 1 if
+    any cell failed, 130 if it was stopped, else 0.
+    """
+    leak = found_in(sys.argv[1:])
+    if leak is not None:  # before Hydra writes the command line down
+        print(leak, file=sys.stderr)
+        sys.exit(Code.bad_input)
+    launch.begin()
+    launch.register("lozo_local", local, local.LocalLauncher)
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
     # Hydra then raises its errors instead of printing them over several lines.
@@ -51,16 +67,18 @@ def main() -> None:
     try:
         job()
     except CellFailedError:
-        sys.exit(1)
+        sys.exit(Code.defect)
     except KeyboardInterrupt:
         print("interrupted; the same command runs what is not finished", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(launch.INTERRUPTED)
     except Exception as error:
         line = explain(error, sys.argv[1:])
         if line is None:
             raise
         print(line, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(Code.bad_input)
+    if code := launch.exit_code():
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lozo_bench"
 ALLOWED = {
     "errors": set(),
     "stop": set(),
-    "secrets": set(),
+    "leaks": set(),
     "config": {"errors"},
     "build": {"errors"},
     "digest": {"models"},
@@ -46,21 +46,24 @@ ALLOWED = {
     },
     "run": {
         "assemble", "config", "console", "digest", "errors", "explain", "memory", "models",
-        "parallel", "provenance", "runs", "secrets", "status", "stop", "tracking",
-        "trainer",
+        "parallel", "provenance", "runs", "leaks", "status", "stop", "tracking", "trainer",
     },
     "replay": {
-        "assemble", "config", "console", "engine", "errors", "models", "parallel", "runs", "trainer",
+        "assemble", "config", "console", "engine", "errors", "models", "parallel", "runs",
+        "trainer",
     },
-    "train": {"config", "digest", "explain", "run"},
+    "launch": {"config", "digest", "errors", "explain", "run", "runs", "status", "stop"},
+    "train": {"config", "digest", "explain", "launch", "run", "runs", "leaks"},
 }  # fmt: skip
 
 # What only some rooms may touch.
 OUTSIDE = {
-    "hydra": {"train", "explain"},
+    "hydra": {"train", "explain", "launch"},
+    "hydra_plugins": {"launch"},
+    "submitit": {"launch"},
     "wandb": {"tracking"},
-    "omegaconf": {"digest", "explain", "replay", "run", "train"},
-    "rich": {"console"},
+    "omegaconf": {"digest", "explain", "launch", "replay", "run", "train"},
+    "rich": {"console", "launch", "status"},
     "datasets": {"tasks"},
     "triton": {"engine"},
     "transformers": {"models", "tasks"},  # tasks: the type of a tokenizer

@@ -151,6 +151,19 @@ class Record(Past):
         self._journal.close()
 
 
+def check_format(found: Log, path: Path) -> None:
+    """Refuse a log that another version of this package wrote in another way.
+
+    Raises:
+        UserError: it is.
+    """
+    if found.header and found.header["version"] != VERSION:
+        raise UserError(
+            f"{path}: it is of format {found.header['version']}, and this version knows "
+            f"{VERSION}; run again with rerun=all"
+        )
+
+
 def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[Past, bytes]:
     """What the run in ``folder`` did before, and its log's bytes; both empty for a new one.
 
@@ -168,11 +181,7 @@ def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[Pas
     path = folder / JOURNAL
     data = path.read_bytes() if path.exists() else b""
     found = read(data)
-    if found.header and found.header["version"] != VERSION:
-        raise UserError(
-            f"{path}: it is of format {found.header['version']}, and this version writes "
-            f"{VERSION}; run again with rerun=all"
-        )
+    check_format(found, path)
     if found.header and found.header["digest"] != digest:
         raise UserError(
             f"{path}: it is of the run {found.header['digest']}, and this one is {digest}; "

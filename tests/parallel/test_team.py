@@ -16,17 +16,24 @@ LONG = ["steps=240", "eval_every=60", "log_every=20"]
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
-    """The run of one process that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("quiet")
-    assert cells.run(folder, *LONG) == [Code.finished]
-    return cells.result(folder)
+    """What one process that nothing disturbed came to, by its overrides; each made once."""
+    made = {}
+
+    def result(*more):
+        if more not in made:
+            folder = tmp_path_factory.mktemp("quiet")
+            assert cells.run(folder, *LONG, *more) == [Code.finished]
+            made[more] = cells.result(folder)
+        return made[more]
+
+    return result
 
 
-def started(folder, folders=None):
+def started(folder, folders=None, more=()):
     """Two processes that have begun to train."""
     port = cells.free_port()
     processes = [
-        cells.start(where, LONG, cells.place(rank, 2, port))
+        cells.start(where, [*LONG, *more], cells.place(rank, 2, port))
         for rank, where in enumerate(folders or [folder, folder])
     ]
     wait_for_steps(folder, processes)
@@ -55,17 +62,20 @@ def assert_like(result, quiet):
         assert result["metrics"][name]["loss"] == pytest.approx(metrics["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("told", [0, 1])
-def test_when_one_process_is_told_to_stop_all_stop_in_the_same_step(tmp_path, quiet, told):
-    processes = started(tmp_path)
+@pytest.mark.parametrize(
+    ("told", "more"),
+    [(0, ()), (1, ()), (1, ("checkpoint.kind=full",)), (1, ("optimizer=adamw",))],
+)
+def test_when_one_process_is_told_to_stop_all_stop_in_the_same_step(tmp_path, quiet, told, more):
+    processes = started(tmp_path, more=more)
     os.kill(processes[told].pid, signal.SIGTERM)
     assert ended(processes) == [Code.stopped, Code.stopped]
     assert cells.log(tmp_path).count("stopped") == 2
     assert not (tmp_path / "result.json").exists()
 
-    assert cells.run(tmp_path, *LONG, processes=4) == [Code.finished] * 4
+    assert cells.run(tmp_path, *LONG, *more, processes=3) == [Code.finished] * 3
     assert "going on after step" in cells.log(tmp_path)
-    assert_like(cells.result(tmp_path), quiet)
+    assert_like(cells.result(tmp_path), quiet(*more))
 
 
 def test_a_process_that_is_killed_is_noticed_and_the_run_goes_on_with_those_there_are(
@@ -77,7 +87,7 @@ def test_a_process_that_is_killed_is_noticed_and_the_run_goes_on_with_those_ther
     assert "another process of this run is gone" in cells.log(tmp_path)
 
     assert cells.run(tmp_path, *LONG) == [Code.finished]
-    assert_like(cells.result(tmp_path), quiet)
+    assert_like(cells.result(tmp_path), quiet())
     assert cells.result(tmp_path)["sittings"] == 2
 
 
@@ -90,7 +100,7 @@ def test_a_process_that_sees_no_files_joins_late_by_the_log_it_is_sent(tmp_path,
 
     processes = started(here, [here, elsewhere])
     assert ended(processes) == [Code.finished, Code.finished]
-    assert_like(cells.result(here), quiet)
+    assert_like(cells.result(here), quiet())
     assert {path.name for path in elsewhere.iterdir()} == {"log.txt"}
 
 

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from lozo_bench.secrets import Masked, found_in
+from lozo_bench.leaks import Masked, found_in
 
 TOKEN = "hf_" + "aB3" * 9
 

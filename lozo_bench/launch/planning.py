@@ -1,0 +1,53 @@
+"""The cells of a sweep, composed in the launcher, so that it knows each one's folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from lozo_bench.explain import explain
+from lozo_bench.launch.pool import Ended, Planned, command
+from lozo_bench.runs.outcome import Code
+from lozo_bench.status import Cell, State
+
+
+def plan(
+    context: HydraContext, base: DictConfig, job_overrides: Sequence[Sequence[str]], first: int
+) -> Iterator[Planned | Ended]:
+    """Compose cells, one by one as they are asked for.
+
+    Args:
+        context: Hydra's.
+        base: the sweep's config.
+        job_overrides: of each cell.
+        first: the first one's number.
+    """
+    for number, overrides in enumerate(job_overrides, first):
+        try:
+            yield _planned(context, base, list(overrides), number)
+        except Exception as error:
+            reason = explain(error, sys.argv[1:])
+            if reason is None:
+                raise
+            folder = Path(base.hydra.sweep.dir).absolute() / f"cell {number}"
+            cell = Cell(folder, State.failed, None, reason, command(overrides))
+            yield Ended(cell, Code.bad_input)
+
+
+def _planned(context: HydraContext, base: DictConfig, overrides: list[str], number: int) -> Planned:
+    config = context.config_loader.load_sweep_config(base, overrides)
+    with open_dict(config):
+        config.hydra.job.id = str(number)
+        config.hydra.job.num = number
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)  # the folder's name is found with it
+    try:
+        folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
+    finally:
+        HydraConfig.instance().cfg = before
+    return Planned(config, folder, overrides)

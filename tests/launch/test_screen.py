@@ -1,0 +1,49 @@
+"""What a person sees of a sweep that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lozo_bench.launch.screen import Screen
+from lozo_bench.status import Cell, State
+
+
+def cell(name, state, accuracy=None, note=""):
+    return Cell(Path("outputs") / name, state, accuracy, note, "lozo-train")
+
+
+@pytest.fixture
+def shown(monkeypatch, capfd):
+    def show(terminal):
+        monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+        with Screen(3) as screen:
+            screen.started(Path("outputs/good"), "5")
+            screen.ended(cell("good", State.finished, 0.5))
+            screen.started(Path("outputs/bad"), None)
+            screen.ended(cell("bad", State.failed, note="killed by [SIGKILL]"))
+        return capfd.readouterr()
+
+    return show
+
+
+def test_without_a_terminal_there_is_a_line_for_each_start_and_end(shown):
+    assert shown(terminal=False).err.splitlines() == [
+        "[1/3] good started on GPU 5",
+        "good finished: test 0.5000",
+        "[2/3] bad started",
+        "bad failed: killed by [SIGKILL]",
+    ]
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_line_for_failures_only(shown):
+    err = shown(terminal=True).err
+    assert "0 running, 1 failed" in err
+    assert "bad failed: killed by [SIGKILL]" in err
+    assert "started" not in err
+    assert "good" not in err
+
+
+def test_standard_output_is_left_to_the_table(shown):
+    assert shown(terminal=False).out == ""
