@@ -58,3 +58,12 @@ def test_a_signal_that_is_ignored_stays_so():
             stop.check()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("names", [("SIGUSR2", "SIGTERM"), ("SIGTERM", "SIGUSR2")])
+def test_a_request_to_come_again_is_not_lost_to_a_request_to_end(names):
+    """SLURM sends both, and a run may notice neither before the second has come."""
+    with Stop() as stop:
+        for name in names:
+            os.kill(os.getpid(), signal.Signals[name])
+        assert stop.signal is signal.SIGUSR2

@@ -15,6 +15,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
@@ -60,11 +61,12 @@ def main(job: Job, answer: Connection) -> None:
     if job.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
     threading.Thread(target=_stop_with_the_launcher, name="launcher", daemon=True).start()
-    answer.send(_run(job.config))
+    answer.send(run_as_hydra_job(job.config))
 
 
-def _run(config: DictConfig) -> int:
-    """The cell as a Hydra job: its log, its environment and its ``.hydra`` folder."""
+def run_as_hydra_job(config: DictConfig) -> int:
+    """The cell as a Hydra job: its log, its environment and its ``.hydra`` folder. Its `Code`."""
+    version.setbase("1.3")  # as for a command; Hydra would go into the cell's folder otherwise
     setup_globals()
     register_resolver()
     JobRuntime.instance().set("name", config.hydra.job.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,3 +257,13 @@ def test_cells_whose_launcher_is_killed_save_and_end(tmp_path):
     wait_for(lambda: not running(pid))
     assert not (cell(tmp_path, 0) / "lock").exists()
     assert "the same command goes on" in (cell(tmp_path, 0) / "console.log").read_text()
+
+
+def test_a_path_in_a_cells_config_is_seen_from_where_the_command_was_given(tmp_path):
+    from lozo_bench.models.locate import EMBEDDED
+
+    shutil.copytree(EMBEDDED / "tiny_opt", tmp_path / "my_model")
+    here = ["model=local", "model.path=my_model", "model.name=mine"]
+    code, out, err = lozo_train(tmp_path, *LOCAL, *here, *SHORT)
+    assert code == 0, err
+    assert "1 cells: 1 finished" in out or "1 cell: 1 finished" in out
