@@ -23,6 +23,7 @@ from lozo_bench.config import (
     check,
     check_prompts,
 )
+from lozo_bench.contract import Data, Settings
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Part
@@ -36,7 +37,7 @@ from lozo_bench.parallel.team import Team
 from lozo_bench.tasks.base import Encoded, Prompt, Source
 from lozo_bench.tasks.causal import CausalPrompt
 from lozo_bench.tasks.masked import MaskedPrompt
-from lozo_bench.trainer import Data, Settings, order_of
+from lozo_bench.trainer import order_of
 
 
 @dataclass(frozen=True, slots=True)

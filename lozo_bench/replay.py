@@ -41,7 +41,7 @@ class Rebuilt:
         """
         out.mkdir(parents=True, exist_ok=True)
         loaded, engine = self.parts.loaded, self.parts.chosen.engine
-        adapter = term_from("attached", engine.state(), engine.X)
+        adapter = term_from("attached", engine.tensors(), engine.X)
         if adapter is not None:
             # What is attached is a multiple of U V^T: see `MezoLora`.
             save_adapter(loaded, adapter.U, adapter.V, float(adapter.C[0, 0]), out)
@@ -86,7 +86,7 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
         past,
     )
     trainer.advance(step)
-    return Rebuilt(parts, step, fingerprint(parts.chosen.engine.state()))
+    return Rebuilt(parts, step, fingerprint(parts.chosen.engine.tensors()))
 
 
 def _config(folder: Path) -> Config:

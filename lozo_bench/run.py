@@ -5,15 +5,12 @@ A cell is run by one process, or by several that share it; the first of them kee
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +22,15 @@ from lozo_bench import provenance
 from lozo_bench.assemble import Parts, Plan, assembled, planned
 from lozo_bench.config import Config, Rerun, check_keys
 from lozo_bench.console import FilesAndScreen, ProgressBar, Silent, print_summary
+from lozo_bench.contract import Observer
 from lozo_bench.digest import digest
 from lozo_bench.errors import UserError
 from lozo_bench.explain import explain
 from lozo_bench.leaks import Masked, found_in
 from lozo_bench.memory import Memory
-from lozo_bench.models.devices import warn_if_shared
 from lozo_bench.parallel.team import Team, join
 from lozo_bench.parallel.wire import LostProcessError
+from lozo_bench.result import Cell, first_block, log_plan, result_of
 from lozo_bench.runs.journal import read
 from lozo_bench.runs.lock import Busy, Lock
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
@@ -41,20 +39,10 @@ from lozo_bench.runs.states import States
 from lozo_bench.status import command_of
 from lozo_bench.stop import Stop, Stopped
 from lozo_bench.tracking import METRICS, Tracker, read_result, write_result
-from lozo_bench.trainer import Observer, Outcome, Trainer
+from lozo_bench.trainer import Trainer
 
 log = logging.getLogger(__name__)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One combination of choices: its config, typed and plain, its folder and its digest."""
-
-    config: Config
-    plain: Mapping[str, Any]
-    folder: Path
-    digest: str
 
 
 class LeftAlone(Exception):  # noqa: N818  # not an error: what was asked for
@@ -148,10 +136,10 @@ def _lead(
     if past.known:
         log.info("going on after step %d of %d", past.known, config.steps)
     parts = assembled(config, plan, team, past.header.get("engine"))
-    _log_plan(config, parts)
+    log_plan(config, parts)
     provenance.reset_peak_memory(parts.loaded.device)
     name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
-    header = _header(cell, past, parts)
+    header = first_block(cell, past, parts)
     tracker = held.enter_context(
         Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.has)
     )
@@ -177,7 +165,7 @@ def _lead(
     observer = FilesAndScreen(tracker, bar)
     outcome = _trainer(parts, observer, record, team, check_all).run()
     tracker.summarize({"test_accuracy": outcome.test.accuracy, "best_step": outcome.best_step})
-    result = _result(cell, outcome, parts, team)
+    result = result_of(cell, outcome, parts, team)
     write_result(cell.folder, result)
     return result
 
@@ -244,25 +232,6 @@ def _trainer(
     )
 
 
-def _header(cell: Cell, past: Past, parts: Parts) -> dict[str, Any]:
-    """What a log begins with; that of the log there is, if there is one."""
-    device = provenance.device_name(parts.loaded.device)
-    if past.header and past.header["device"] != device:
-        log.warning(
-            "the run began on %s and goes on on %s: the same to rounding",
-            past.header["device"],
-            device,
-        )
-    return dict(past.header) or {
-        "digest": cell.digest,
-        "device": device,
-        "engine": parts.chosen.told(),
-        # Findable, and yet another one for another sweep or a rerun.
-        "wandb_id": f"{cell.digest}-{time.time_ns() // 10**6:x}",
-        "versions": provenance.versions(),
-    }
-
-
 @contextmanager
 def _one_line_errors(folder: Path) -> Iterator[None]:
     """What goes wrong with the machine and not with the run, said in a line with what to do."""
@@ -323,57 +292,3 @@ def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     by_name = {str(key): value for key, value in plain.items()}
     check_keys(by_name)
     return config, by_name
-
-
-def _log_plan(config: Config, parts: Parts) -> None:
-    """Say what is about to be spent."""
-    X, data, device = parts.X, parts.data, parts.loaded.device
-    log.info(
-        "%s on %s: %s parameters in %d tensors, %s, on %s",
-        config.model.name,
-        config.task.name,
-        f"{sum(x.numel() for x in X.values()):,}",
-        len(X),
-        config.model.dtype.value,
-        provenance.device_name(device),
-    )
-    log.info(
-        "%d train, %d dev, %d test rows; %d steps of %d; options %s",
-        len(data.train),
-        len(data.dev),
-        len(data.test),
-        config.steps,
-        config.batch_size,
-        ", ".join(f"{key}={value}" for key, value in config.optimizer.items() if key[0] != "_"),
-    )
-    warn_if_shared(device)
-
-
-def _result(cell: Cell, outcome: Outcome, parts: Parts, team: Team) -> dict[str, Any]:
-    device = parts.loaded.device
-    return {
-        "status": "finished",
-        "digest": cell.digest,
-        "config": dict(cell.plain),
-        "metrics": {
-            "zero_shot": dataclasses.asdict(outcome.zero_shot),
-            "dev": dataclasses.asdict(outcome.dev),
-            "test": dataclasses.asdict(outcome.test),
-        },
-        "best_step": outcome.best_step,
-        "steps": cell.config.steps,
-        "forwards": outcome.forwards,
-        "backwards": outcome.backwards,
-        "tokens": outcome.tokens,
-        "bad_steps": outcome.bad_steps,
-        "sittings": outcome.sittings,
-        "weights": outcome.weights,
-        "engine": parts.chosen.told(),
-        "parallel": {"processes": team.size, "sent_bytes": team.sent_bytes},
-        "step_ms_median": outcome.step_ms_median,
-        "elapsed_s": round(outcome.elapsed_s, 3),
-        "peak_memory_bytes": provenance.peak_memory_bytes(device),
-        "device": provenance.device_name(device),
-        "versions": provenance.versions(),
-        "git": provenance.git_state(),
-    }

@@ -75,7 +75,7 @@ class Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal is signal.SIGINT and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        # SLURM's last word, SIGTERM, can follow before the run has stopped for the signal that asked
+        # SLURM's last word, SIGTERM, can follow before the run has stopped for the signal that asks
         # for a place in the queue again: that one decides what happens then.
         if self.signal is None or number != signal.SIGTERM:
             self.signal = signal.Signals(number)

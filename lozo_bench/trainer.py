@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from lozo_bench.batches import Layout, collate, grouped, parts, shuffled
-from lozo_bench.config import Schedule, Select
+from lozo_bench.batches import collate, grouped, parts, shuffled
+from lozo_bench.contract import Data, Observer, Outcome, Settings, Spent
 from lozo_bench.engine.score import Engine, NonFiniteLossError, Part, Score
 from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.engine.tensors import fingerprint
@@ -30,85 +30,6 @@ from lozo_bench.optimizers.base import Optimizer, Report
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.selection import Best, is_better, schedule_factor
 from lozo_bench.tasks.base import Encoded
-
-
-class Observer(Protocol):
-    """Whoever wants to be told how a run goes: files, wandb, the terminal."""
-
-    def stepped(self, row: Mapping[str, float]) -> None:
-        """A row of training numbers; called every ``log_every`` steps and after the last."""
-
-    def advanced(self, step: int, loss: float) -> None:
-        """A step was made; called after every step."""
-
-    def skipped(self, step: int, why: str) -> None:
-        """A step was not made, because a loss was not finite."""
-
-    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """A set was evaluated: ``zero_shot``, ``dev`` or ``test``, after so many passes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How long and how to train; the fields are those of `lozo_bench.config.Config`."""
-
-    steps: int
-    batch_size: int
-    eval_batch_size: int
-    eval_every: int
-    log_every: int
-    schedule: Schedule
-    select: Select
-    seed: int
-    max_bad_steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """The three sets, as tokens, and how they become batches."""
-
-    train: Sequence[Encoded]
-    dev: Sequence[Encoded]
-    test: Sequence[Encoded]
-    layout: Layout
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run came to. Passes and tokens are those of training, without the evaluations.
-
-    ``bad_steps`` counts the steps that did not happen because a loss was not finite. ``sittings``
-    is in how many goes the run was made; ``step_ms_median`` is of the last, None if nothing was
-    left to train in it. ``weights`` are fingerprints of the state after the last
-    step and of the tested one: equal for equal bits.
-    """
-
-    zero_shot: Metrics
-    dev: Metrics
-    test: Metrics
-    best_step: int
-    forwards: int
-    backwards: int
-    tokens: int
-    bad_steps: int
-    sittings: int
-    step_ms_median: float | None
-    elapsed_s: float
-    weights: dict[str, str]
-
-
-@dataclass(slots=True)
-class _Spent:
-    """What the steps so far cost, whichever process made them."""
-
-    forwards: int = 0
-    backwards: int = 0
-    examples: int = 0
-    tokens: int = 0
-    bad_steps: int = 0
-    bad_in_a_row: int = 0
-    sittings: int = 1
-    elapsed_s: float = 0.0
 
 
 class Trainer:
@@ -144,7 +65,7 @@ class Trainer:
         self.data, self.settings, self.observer, self.device = data, settings, observer, device
         self.memory, self.sharing, self.check = memory, sharing, check
         self.lr = optimizer.lr
-        self.spent = _Spent()
+        self.spent = Spent()
         self.best: Best | None = None
         self.step_seconds: list[float] = []
         self.elapsed_before = 0.0
@@ -162,9 +83,11 @@ class Trainer:
             zero_shot = self._evaluate(0, "zero_shot", self.data.test)
             self.advance(self.settings.steps)
             assert self.best is not None
-            weights = {"last": fingerprint(self.engine.state())}
+            weights = {
+                "last": fingerprint(self.engine.tensors()),
+                "tested": fingerprint(self.best.state),
+            }
             self.engine.load_state(self.best.state)
-            weights["tested"] = fingerprint(self.engine.state())
             test = self._evaluate(self.best.step, "test", self.data.test)
         finally:
             self.memory.flush()
@@ -224,8 +147,8 @@ class Trainer:
 
     def _anew(self, step: int, numbers: Sequence[int]) -> None:
         """A step, unless a loss is not finite; then nothing is changed."""
-        began = time.perf_counter()
         mine, order, tokens = self._parts(numbers)
+        began = time.perf_counter()
         score = Score(
             self.engine, mine, order=order, sharing=self.sharing, examples=len(numbers),
             check=self.check,

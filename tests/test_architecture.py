@@ -36,17 +36,20 @@ ALLOWED = {
     "tracking": {"config", "errors", "evaluation", "runs"},
     "console": {"evaluation", "tracking"},
     "engines": {"config", "engine", "optimizers"},
+    "contract": {"batches", "config", "evaluation", "tasks"},
     "trainer": {
-        "batches", "config", "engine", "errors", "evaluation", "memory", "objectives",
+        "batches", "contract", "engine", "errors", "evaluation", "memory", "objectives",
         "optimizers", "selection", "tasks",
     },
     "assemble": {
-        "batches", "build", "config", "engine", "engines", "errors", "models", "objectives",
-        "optimizers", "parallel", "tasks", "trainer",
+        "batches", "build", "config", "contract", "engine", "engines", "errors", "models",
+        "objectives", "optimizers", "parallel", "tasks", "trainer",
     },
+    "result": {"assemble", "config", "contract", "models", "parallel", "provenance", "runs"},
     "run": {
-        "assemble", "config", "console", "digest", "errors", "explain", "memory", "models",
-        "parallel", "provenance", "runs", "leaks", "status", "stop", "tracking", "trainer",
+        "assemble", "config", "console", "contract", "digest", "errors", "explain", "leaks",
+        "memory", "parallel", "provenance", "result", "runs", "status", "stop", "tracking",
+        "trainer",
     },
     "replay": {
         "assemble", "config", "console", "engine", "errors", "models", "parallel", "runs",

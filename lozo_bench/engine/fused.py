@@ -60,7 +60,8 @@ class Fused:
         self.point = Point(X, folder, max_rank)
         self.move, self.attach = self.point.move, self.point.attach
         self.decay, self.settle = self.point.decay, self.point.settle
-        self.state, self.load_state = self.point.state, self.point.load_state
+        self.tensors, self.state = self.point.tensors, self.point.state
+        self.load_state = self.point.load_state
         self._sites = Sites(model, X)
 
     def losses(

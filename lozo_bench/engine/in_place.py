@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lozo_bench.engine.score import FullRank, Only, Part, check_weights, unasked, whole
 from lozo_bench.engine.subspace import Places, Subspace
+from lozo_bench.engine.tensors import on_cpu
 from lozo_bench.engine.terms import Term, term_from, term_state
 
 
@@ -114,14 +115,18 @@ class InPlace:
             z.move(self.X, -c)
         self._away = self._away_along = None
 
-    def state(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """See `Engine`."""
         self.settle()
         state = {f"X/{name}": x for name, x in self.X.items()}
         if self._attached is not None:
             P, place = self._attached
             state |= term_state("attached", Term(P.U, P.V, place.C))
-        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        return state
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        return on_cpu(self.tensors())
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:

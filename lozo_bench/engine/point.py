@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.subspace import Factors, Places, Subspace
-from lozo_bench.engine.tensors import Sent, is_half, wide
+from lozo_bench.engine.tensors import Sent, is_half, on_cpu, wide
 from lozo_bench.engine.terms import Term, term_from, term_state, under
 
 
@@ -98,15 +98,18 @@ class Point:
             x.copy_(wanted)
             a.copy_(wanted - x)
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything, copied to the CPU, under names like ``closed/0/U/lm_head.weight``."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, under names like ``closed/0/U/lm_head.weight``."""
         state = {f"X/{name}": x for name, x in self.X.items()}
         state |= {f"a/{name}": a for name, a in self.a.items()}
         state["keep"] = torch.tensor(self.keep, dtype=torch.float64)
         for where, term in self._named_terms().items():
             state |= term_state(where, term)
-        state |= {f"folder/{name}": value for name, value in self.folder.state().items()}
-        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        return state | {f"folder/{name}": value for name, value in self.folder.state().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """The same, copied to the CPU."""
+        return on_cpu(self.tensors())
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -118,8 +118,12 @@ class Engine(Protocol):
         """Write what has been gathered into X, but for what is attached."""
         ...
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that makes up the weights' value: the tensors themselves, to be read only."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
-        """Everything that makes up the weights' value, copied to the CPU."""
+        """The same, copied to the CPU."""
         ...
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

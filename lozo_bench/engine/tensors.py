@@ -19,6 +19,11 @@ def is_half(x: Tensor) -> bool:
     return x.dtype in (torch.bfloat16, torch.float16)
 
 
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, also of what is there already."""
+    return {name: x.detach().to("cpu", copy=True) for name, x in tensors.items()}
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """A hash of names, types, shapes and every bit: equal for equal tensors only."""
     told = hashlib.blake2b(digest_size=16)

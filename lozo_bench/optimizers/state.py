@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lozo_bench.engine.tensors import on_cpu
 from lozo_bench.engine.terms import under
 
 
@@ -29,7 +30,7 @@ def optimizer_state(optimizer: object) -> dict[str, Tensor]:
             state |= {f"{name}/{key}": x for key, x in _torch_state(value).items()}
         elif isinstance(value, Mapping) and all(isinstance(x, Tensor) for x in value.values()):
             state |= {f"{name}/{key}": x for key, x in value.items()}
-    return {name: x.detach().to("cpu", copy=True) for name, x in state.items()}
+    return on_cpu(state)
 
 
 def load_optimizer_state(optimizer: object, state: Mapping[str, Tensor]) -> None:

@@ -39,15 +39,15 @@ class Past:
 
     def __init__(self, log: Log, state: State | None, known: int) -> None:
         self.known = known
-        self._log, self._state = log, state
+        self.log, self.newest = log, state
 
     def told(self, step: int) -> Sequence[Tensor]:
         """See `Memory`."""
-        return self._log.steps[step - 1]
+        return self.log.steps[step - 1]
 
     def evaluation(self, step: int, name: str) -> tuple[float, float] | None:
         """See `Memory`."""
-        return self._log.evaluations.get((step, name))
+        return self.log.evaluations.get((step, name))
 
     def has(self, row: Mapping[str, float]) -> bool:
         """Whether a row of metrics.jsonl belongs to what is remembered: it does not come again."""
@@ -61,20 +61,20 @@ class Past:
     @property
     def state_step(self) -> int:
         """The step of the state to go on from, 0 without one."""
-        return 0 if self._state is None else self._state.step
+        return 0 if self.newest is None else self.newest.step
 
     @property
     def header(self) -> Mapping[str, Any]:
         """The log's first block; empty without a log."""
-        return self._log.header
+        return self.log.header
 
     def spent(self) -> Mapping[str, float]:
         """See `Memory`."""
-        return self._log.spent
+        return self.log.spent
 
     def state(self) -> tuple[int, Mapping[str, Tensor], Mapping[str, Any]] | None:
         """See `Memory`."""
-        state, self._state = self._state, None  # asked for once; it is as large as the model
+        state, self.newest = self.newest, None  # asked for once; it is as large as the model
         return None if state is None else (state.step, state.tensors, state.told)
 
     def evaluated(self, step: int, name: str, accuracy: float, loss: float) -> None:
@@ -115,7 +115,7 @@ class Record(Past):
         states: States | None,
         settle: Callable[[], None],
     ) -> None:
-        super().__init__(past._log, past._state, past.known)
+        super().__init__(past.log, past.newest, past.known)
         self._journal = Journal(folder / JOURNAL, past.known, header, past.spent())
         self._every, self._states, self._settle = every, states, settle
         self._flushed = time.monotonic()
