@@ -75,6 +75,9 @@ def main() -> int:
         return 2
     context.set_forkserver_preload(["lozo_bench.run"])
     os.environ["OMP_NUM_THREADS"] = "1"
+    first = context.Process(target=int)  # the imports, which no run is to be timed with
+    first.start()
+    first.join()
     with tempfile.TemporaryDirectory() as folder:
         tallies = disturb_all(chosen, args.kills, args.seed, args.at_once, Path(folder))
     return report(tallies)
@@ -120,29 +123,45 @@ def disturb_all(
 def disturb(case: Case, kills: int, chance: random.Random, folder: Path, advance: Any) -> Tally:
     """Kill runs of a case so many times, and compare each that got finished in spite of it."""
     quiet, disturbed = folder / "quiet", folder / "disturbed"
-    began = time.monotonic()
-    run_to_the_end(case, quiet)
-    usual = time.monotonic() - began
+    begins, ends = timed(case, quiet)
     tally = Tally(0, [], [])
     while tally.kills < kills:
         shutil.rmtree(disturbed, ignore_errors=True)
         while not (disturbed / "result.json").exists() and tally.kills < kills:
             process = started(case, disturbed)
-            # Sometimes on the way into the run, sometimes near its end, sometimes too late.
-            process.join(chance.uniform(0, usual))
+            # Mostly between first step and end, sometimes on the way there, sometimes too late.
+            moment = chance.uniform(begins if chance.random() < 0.8 else 0, ends)
+            process.join(moment)
             if process.is_alive():
                 process.kill()
                 tally.kills += 1
                 advance()
+            else:  # faster than the first: the machine is less busy than it was
+                begins, ends = min(begins, 0.8 * moment), min(ends, moment)
             process.join()
         run_to_the_end(case, disturbed)
         compare(quiet, disturbed, tally)
     return tally
 
 
+def timed(case: Case, folder: Path) -> tuple[float, float]:
+    """Run without disturbance; seconds until the run begins to write, and until it ends."""
+    began = time.monotonic()
+    process = started(case, folder)
+    while process.is_alive() and not (folder / "metrics.jsonl").exists():
+        time.sleep(0.005)
+    begins = time.monotonic() - began
+    finish(case, folder, process)
+    return begins, time.monotonic() - began
+
+
 def run_to_the_end(case: Case, folder: Path) -> None:
     """Run, or go on, without disturbance."""
-    process = started(case, folder)
+    finish(case, folder, started(case, folder))
+
+
+def finish(case: Case, folder: Path, process: Any) -> None:
+    """Wait for a run that should end well."""
     process.join()
     if process.exitcode != 0:
         tail = (folder / "log.txt").read_text(encoding="utf-8")[-2000:]
