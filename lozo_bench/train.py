@@ -20,7 +20,7 @@ from lozo_bench import launch
 from lozo_bench.config import Config
 from lozo_bench.digest import register_resolver
 from lozo_bench.explain import explain
-from lozo_bench.launch import local
+from lozo_bench.launch import local, slurm
 from lozo_bench.leaks import found_in
 from lozo_bench.runs.outcome import Code
 
@@ -60,6 +60,7 @@ def main() -> None:
         sys.exit(Code.bad_input)
     launch.begin()
     launch.register("lozo_local", local, local.LocalLauncher)
+    launch.register("lozo_slurm", slurm, slurm.SlurmLauncher)
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
     # Hydra then raises its errors instead of printing them over several lines.

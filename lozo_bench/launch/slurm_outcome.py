@@ -1,0 +1,194 @@
+"""Which cells need a job, which have one in SLURM already, and what became of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lozo_bench.config import Rerun
+from lozo_bench.errors import UserError
+from lozo_bench.launch.pool import Ended, Planned, command
+from lozo_bench.launch.slurm_queue import standings
+from lozo_bench.runs.atomic import write_text
+from lozo_bench.runs.lock import holder
+from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
+from lozo_bench.status import Cell, State, look
+
+log = logging.getLogger(__name__)
+
+# In a cell's folder: its job, so that the same command finds it again.
+JOB = "slurm.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cell in SLURM.
+
+    Args:
+        planned: the cell.
+        id: ``12``, or ``12_3`` for a task of an array.
+        logs: submitit's folder for it.
+        result_before: when the ``result.json`` was written that was there before; 0 without one.
+        failure_before: the same of ``failed.json``.
+    """
+
+    planned: Planned
+    id: str
+    logs: Path
+    result_before: int
+    failure_before: int
+
+    @property
+    def log(self) -> Path:
+        """What the first process of the job printed."""
+        return self.logs / f"{self.id}_0_log.out"
+
+    def remember(self) -> None:
+        """Write down in the cell's folder that it is in SLURM."""
+        before = [self.result_before, self.failure_before]
+        told = {"job": self.id, "logs": str(self.logs), "before": before}
+        write_text(self.planned.folder / JOB, json.dumps(told) + "\n")
+
+
+def submitted(planned: Planned, job: str, logs: Path) -> Job:
+    """The job of a cell, just after it was submitted."""
+    planned.folder.mkdir(parents=True, exist_ok=True)
+    return Job(planned, job, logs, _time(planned.folder / RESULT), _time(planned.folder / FAILED))
+
+
+def sort_out(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Planned]]:
+    """What there is nothing to do for, what is in SLURM already, and what is to be submitted.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    done, open_cells = [], []
+    for planned in cells:
+        ended = _nothing_to_do(planned)
+        if ended is None:
+            open_cells.append(planned)
+        else:
+            done.append(ended)
+    jobs = _in_slurm([job for cell in open_cells if (job := _remembered(cell))])
+    taken = {id(job.planned) for job in jobs}
+    missing = []
+    for planned in open_cells:
+        who = None if id(planned) in taken else holder(planned.folder)
+        if who is not None:
+            done.append(_ended(planned, State.skipped, f"run by {who}", Code.busy))
+        elif id(planned) not in taken:
+            missing.append(planned)
+    return done, jobs, missing
+
+
+def answered(job: Job) -> Ended | None:
+    """How a job ended, by what it left for the launcher; None if it has not ended.
+
+    One that goes back into the queue leaves nothing.
+    """
+    from submitit.core.utils import pickle_load
+
+    path = job.logs / f"{job.id}_0_result.pkl"
+    if not path.exists():
+        return None
+    outcome, told = pickle_load(path)
+    if outcome == "success":
+        return judged(job, Code(told), f"it ended with code {told}, and left no result")
+    if "timed-out too many times" in str(told):
+        reason = "TIMEOUT, more often than hydra.launcher.max_num_timeout; what it did is kept"
+        return judged(job, None, reason)
+    # The end of a traceback; what follows the error's first line is indented.
+    lines = [line for line in str(told).splitlines() if line and not line.startswith(" ")]
+    return judged(job, None, lines[-1])
+
+
+def judged(job: Job, code: Code | None, reason: str) -> Ended:
+    """How a job ended.
+
+    Args:
+        job: one that has ended.
+        code: what it returned; None if it did not come that far.
+        reason: why it failed, if it has not said that itself.
+    """
+    planned = job.planned
+    cell = _look(planned)
+    if _time(planned.folder / RESULT) not in (0, job.result_before):
+        return Ended(cell, Code.finished)
+    if _time(planned.folder / FAILED) not in (0, job.failure_before):
+        return _ended(planned, State.failed, cell.note, code or Code.defect)
+    if code is Code.finished and cell.state is State.finished:
+        return _ended(planned, State.skipped, "finished before", code)
+    if code is Code.busy:
+        who = holder(planned.folder) or "another process, which has ended since"
+        return _ended(planned, State.skipped, f"run by {who}", code)
+    if code is Code.skipped:
+        return _ended(planned, State.skipped, "did not fail before", code)
+    reason = f"{reason}; see {job.log}"
+    _leave(planned.folder, Failure(reason, Code.defect, cell.command))
+    return _ended(planned, State.failed, reason, Code.defect)
+
+
+def refresh(job: Job) -> None:
+    """Make an NFS client look at the server again for what a job has left."""
+    with suppress(OSError):  # the folder is another user's, or not there
+        os.chmod(job.logs, job.logs.stat().st_mode)  # noqa: PTH101
+
+
+def _nothing_to_do(planned: Planned) -> Ended | None:
+    rerun = planned.config.rerun
+    if rerun is not Rerun.all and _look(planned).state is State.finished:
+        return _ended(planned, State.skipped, "finished before", Code.finished)
+    if rerun is Rerun.failed and not (planned.folder / FAILED).exists():
+        return _ended(planned, State.skipped, "did not fail before", Code.skipped)
+    return None
+
+
+def _remembered(planned: Planned) -> Job | None:
+    """The job that a cell was last submitted as; it may be long gone."""
+    try:
+        told = json.loads((planned.folder / JOB).read_text(encoding="utf-8"))
+        return Job(planned, told["job"], Path(told["logs"]), *told["before"])
+    except FileNotFoundError:
+        return None
+
+
+def _in_slurm(jobs: Sequence[Job]) -> list[Job]:
+    """Those of the jobs that run or will."""
+    if not jobs:
+        return []
+    found = standings(job.id for job in jobs)
+    if found is None:
+        raise UserError("SLURM does not answer squeue; the same command later goes on")
+    return [job for job in jobs if job.id in found and found[job.id].lives]
+
+
+def _look(planned: Planned) -> Cell:
+    cell = look(planned.folder)
+    # One that never ran has no files of Hydra's to tell from.
+    return cell if cell.command else dataclasses.replace(cell, command=command(planned.overrides))
+
+
+def _ended(planned: Planned, state: State, note: str, code: Code) -> Ended:
+    return Ended(dataclasses.replace(_look(planned), state=state, note=note), code)
+
+
+def _leave(folder: Path, failure: Failure) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_failure(folder, failure)
+    except OSError as error:
+        log.error("%s: the failure could not be written down: %s", folder, error.strerror)
+
+
+def _time(path: Path) -> int:
+    """When a file was written; 0 if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,67 @@
+"""Jobs that end without a word, where SLURM keeps no accounts; a launcher that is ended."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+
+import pytest
+from cluster import SMALL, cells, first_mid_run, wait_for
+
+pytestmark = pytest.mark.slurm
+SWEEP = ["-m", "hydra/launcher=slurm", "hydra.launcher.partition=spot", *SMALL, "seed=s0,s1,s2"]
+
+
+@pytest.fixture(scope="module")
+def sweep(slurm, tmp_path_factory):
+    """One cell is killed, one cancelled, one preempted without a warning; then Ctrl-C."""
+    folder = tmp_path_factory.mktemp("lost")
+    command = slurm.train(folder, *SWEEP)
+    killed = first_mid_run(folder)
+    cancelled = first_mid_run(folder, killed)
+    preempted = first_mid_run(folder, killed, cancelled)
+    killed.send(signal.SIGKILL)
+    slurm.ask("scancel", cancelled.job)
+    slurm.preempt(cpus=8)
+    wait_for(lambda: slurm.was_requeued(preempted.job))
+    wait_for(lambda: killed.has("failed.json") and cancelled.has("failed.json"))
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=20)
+    return SimpleNamespace(
+        folder=folder, err=err, code=command.returncode, jobs=[cell.job for cell in cells(folder)],
+        killed=killed, cancelled=cancelled, preempted=preempted,
+        failures=[killed.failure, cancelled.failure],
+    )  # fmt: skip
+
+
+def test_a_job_that_died_is_noticed_and_its_folder_says_why(sweep):
+    killed, cancelled = sweep.failures
+    assert "FAILED: killed by signal 9" in killed["reason"]
+    assert "CANCELLED" in cancelled["reason"]
+    assert f"{sweep.killed.job}_0_log.out" in killed["reason"]
+    assert killed["command"].startswith("lozo-train seed=s")
+
+
+def test_a_launcher_that_is_ended_says_what_goes_on_and_how_to_end_that_too(sweep):
+    assert sweep.code == 130
+    assert f"1 job goes on in SLURM: {sweep.preempted.job}" in sweep.err
+    assert f"scancel {sweep.preempted.job}" in sweep.err
+    assert "Traceback" not in sweep.err
+
+
+def test_a_cell_saves_itself_when_slurm_gives_it_no_time(sweep):
+    assert "stopped by SIGTERM" in (sweep.cancelled.folder / "train.log").read_text()
+    # SLURM sends both signals at once, and puts the job back into the queue itself.
+    assert "stopped by SIG" in (sweep.preempted.folder / "train.log").read_text()
+
+
+def test_the_same_command_waits_for_what_is_in_slurm_and_submits_what_died(sweep, slurm):
+    command = slurm.train(sweep.folder, *SWEEP)
+    slurm.start_now(sweep.preempted.job)
+    out, err = command.communicate(timeout=100)
+    assert f"waiting for job {sweep.preempted.job}" in err
+    assert sweep.preempted.job in sweep.jobs
+    assert "2 jobs submitted" in err
+    assert "3 cells: 3 finished" in out
+    assert command.returncode == 0
+    assert sweep.preempted.result["sittings"] == sweep.cancelled.result["sittings"] == 2

@@ -1,0 +1,24 @@
+"""A cell that several processes of one SLURM job share."""
+
+from __future__ import annotations
+
+import pytest
+from cluster import SMALL, cells, wait_for
+
+pytestmark = pytest.mark.slurm
+
+
+def test_a_cell_of_two_tasks_goes_back_into_the_queue_and_on_from_there(slurm, tmp_path):
+    command = slurm.train(
+        tmp_path, "-m", "hydra/launcher=slurm_node", *SMALL, "hydra.launcher.tasks_per_node=2"
+    )
+    wait_for(lambda: any(cell.is_mid_run() for cell in cells(tmp_path)))
+    (cell,) = cells(tmp_path)
+    slurm.ask("scancel", "--signal=USR2", cell.job)
+    wait_for(lambda: slurm.was_requeued(cell.job))
+    slurm.start_now(cell.job)
+    out, err = command.communicate(timeout=100)
+    assert command.returncode == 0, err
+    assert "1 cell: 1 finished" in out
+    assert cell.result["parallel"]["processes"] == 2
+    assert cell.result["sittings"] == 2

@@ -1,0 +1,69 @@
+"""The scripts that start and stop a SLURM for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def up(folder, **settings):
+    return subprocess.run(
+        [SCRIPTS / "slurm_up.sh", folder], capture_output=True, text=True, check=False, **settings
+    )
+
+
+def down(folder):
+    subprocess.run([SCRIPTS / "slurm_down.sh", folder], check=True)
+
+
+def daemons(folder):
+    """The processes that were started for a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+        if f"SLURM_CONF={folder}/slurm.conf".encode() in environment:
+            found.append((process / "comm").read_text().strip())
+    return sorted(found)
+
+
+def test_a_second_start_finds_the_first(slurm):
+    before = daemons(slurm.folder)
+    again = up(slurm.folder)
+    assert again.returncode == 0
+    assert again.stdout.startswith(f"export SLURM_CONF='{slurm.folder}/slurm.conf' PATH=")
+    assert "it runs already" in again.stderr
+    assert daemons(slurm.folder) == before
+
+
+def test_a_start_clears_away_what_a_crash_left_and_a_stop_leaves_nothing_running(slurm, tmp_path):
+    try:
+        assert up(tmp_path).returncode == 0
+        os.kill(int((tmp_path / "slurmctld.pid").read_text()), signal.SIGKILL)
+        assert up(tmp_path).returncode == 0
+        assert {"munged", "slurmctld", "slurmd"} <= set(daemons(tmp_path))
+    finally:
+        down(tmp_path)
+    assert daemons(tmp_path) == []
+    assert {"munged", "slurmctld", "slurmd"} <= set(daemons(slurm.folder))  # not ours to stop
+
+
+def test_who_cannot_have_one_is_told_why(slurm, tmp_path):
+    nobody = up(tmp_path / "a", user="nobody", cwd="/")
+    assert nobody.returncode == 77
+    assert nobody.stderr == "slurm_up: needs root: slurmd starts jobs as the users they belong to\n"
+
+    for name in ("bash", "id"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    bare = up(tmp_path / "a", env={"PATH": str(tmp_path)})
+    assert bare.returncode == 77
+    assert bare.stderr == "slurm_up: no slurmctld, slurmd and munged, and no apt-get\n"
