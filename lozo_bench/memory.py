@@ -41,6 +41,10 @@ class Memory(Protocol):
         """Whether a full state should be kept after this step."""
         ...
 
+    def wants_last_state(self, step: int) -> bool:
+        """Whether one should be kept after this step, if the run is stopped before the next."""
+        ...
+
     def keep(self, step: int, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
         """Keep a full state."""
         ...

@@ -153,6 +153,7 @@ def _lead(
                 header,
                 config.checkpoint.every,
                 states if plan.full_states else None,
+                plan.replayable,
                 tracker.settle,
             )
         )

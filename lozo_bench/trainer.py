@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from statistics import median
 from typing import Any
@@ -29,6 +30,7 @@ from lozo_bench.objectives.options import Scorer, scored
 from lozo_bench.optimizers.base import Optimizer, Report
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.selection import Best, is_better, schedule_factor
+from lozo_bench.stop import Stopped
 from lozo_bench.tasks.base import Encoded
 
 
@@ -116,20 +118,44 @@ class Trainer:
         for step, numbers in enumerate(order_of(self.data, self.settings), start=1):
             if step > to:
                 return
-            if step <= start:
+            if step < start:
                 continue
-            lr_now = schedule_factor(self.settings.schedule, step, self.settings.steps)
-            self.optimizer.lr = self.lr * lr_now
-            if step <= known:
-                self._again(step, numbers)
-            else:
-                self._anew(step, numbers)
-            if step == known:
+            if step > start:
+                with self._last_state_kept(step - 1):
+                    self._make(step, numbers)
+            if step == known > start:
                 self._take_over_costs()
-            if step % self.settings.eval_every == 0 or step == self.settings.steps:
-                self._consider(step)
-            if step > known and self.memory.wants_state(step):
+            if self._is_last(step) or step % self.settings.eval_every == 0:
+                with self._last_state_kept(step):  # and then it is `start`, with this to be done
+                    self._consider(step)
+            if step > known and self._state_is_due(step):
                 self._keep_state(step)
+
+    def _make(self, step: int, numbers: Sequence[int]) -> None:
+        lr_now = schedule_factor(self.settings.schedule, step, self.settings.steps)
+        self.optimizer.lr = self.lr * lr_now
+        if step <= self.memory.known:
+            self._again(step, numbers)
+        else:
+            self._anew(step, numbers)
+
+    def _is_last(self, step: int) -> bool:
+        return step == self.settings.steps
+
+    def _state_is_due(self, step: int) -> bool:
+        """Every so often; and the test that follows the last step can be stopped too."""
+        memory = self.memory
+        return memory.wants_state(step) or (self._is_last(step) and memory.wants_last_state(step))
+
+    @contextmanager
+    def _last_state_kept(self, step: int) -> Iterator[None]:
+        """If the run ends in here, whose weights are those of ``step``, they are not lost."""
+        try:
+            yield
+        except (Stopped, UserError):
+            if self.memory.wants_last_state(step):
+                self._keep_state(step)
+            raise
 
     def _again(self, step: int, numbers: Sequence[int]) -> None:
         """A step that was made before, from what the optimizer was told then."""
@@ -168,7 +194,7 @@ class Trainer:
         spent.examples += len(numbers)
         spent.tokens += tokens * report.forwards
         self.observer.advanced(step, report.loss)
-        if step % self.settings.log_every == 0 or step == self.settings.steps:
+        if self._is_last(step) or step % self.settings.log_every == 0:
             self.observer.stepped(self._row(step, report))
         self.memory.made(step, score.told, self._costs())
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -26,6 +27,25 @@ def start(folder, overrides, environment=None):
     process = context.Process(target=_cell, args=(overrides, folder, environment or {}))
     process.start()
     return process
+
+
+def start_waiting(folder, overrides, environment=None):
+    """Start one that trains a while and then waits: for a signal, or to be let `go_on`."""
+    return start(folder, overrides, {"WAITS_AT_LOOK": "120", **(environment or {})})
+
+
+def wait_until_it_waits(folder, *processes):
+    """Return when the process that was started to wait does."""
+    deadline = time.monotonic() + 120
+    while not (folder / "waits").exists():
+        assert all(process.is_alive() for process in processes), log(folder)
+        assert time.monotonic() < deadline, log(folder)
+        time.sleep(0.01)
+
+
+def go_on(folder):
+    """Let a process that waits go on."""
+    (folder / "waits").unlink()
 
 
 def run(folder, *overrides, processes=1):
@@ -92,6 +112,26 @@ def _cell(overrides, folder, environment):
         os.dup2(file.fileno(), 2)
     logging.basicConfig(level=environment.get("LEVEL", "INFO"))
     torch.set_num_threads(1)
+    if look := int(environment.get("WAITS_AT_LOOK", 0)):
+        _wait_at(look, folder / "waits")
     if limit := int(environment.get("LARGEST_FILE", 0)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.exit(run_and_tell(config(*overrides), folder))
+
+
+def _wait_at(look, flag):
+    """Wait there, so that no signal comes too early or too late however busy the machine is."""
+    from lozo_bench.stop import Stop
+
+    check, looks = Stop.check, 0
+
+    def check_and_wait(self):
+        nonlocal looks
+        looks += 1
+        if looks == look:
+            flag.touch()
+            while self.signal is None and flag.exists():
+                time.sleep(0.005)
+        check(self)
+
+    Stop.check = check_and_wait

@@ -74,24 +74,42 @@ def test_stopped_at_any_look_it_goes_on_to_the_same_end(tmp_path, quiet, optimiz
     assert cells.result(tmp_path)["sittings"] <= 2
 
 
+@pytest.mark.parametrize("looks", [18, 26])
+@pytest.mark.parametrize("optimizer", ["lozo", "lozo_m", "mezo", "adamw"])
+def test_a_state_that_is_also_the_best_step_serves_as_both(tmp_path, quiet, optimizer, looks):
+    """What goes on moving afterwards must not move the weights that will be tested."""
+    overrides = [f"optimizer={optimizer}", "eval_every=5", "checkpoint.kind=full"]
+    overrides += ["optimizer.lr=1e-2"]
+    interrupted(tmp_path, *overrides, looks=looks)
+    assert list((tmp_path / "checkpoints").glob("*.safetensors"))
+    run(cells.config(*overrides), tmp_path)
+    assert_same_run(quiet(*overrides), tmp_path)
+
+
+def test_a_first_order_run_that_is_stopped_again_and_again_comes_to_its_end(tmp_path, quiet):
+    """Each sitting ends before the next periodic state, or in the midst of an evaluation."""
+    overrides = ["optimizer=adamw", "checkpoint.every=100", "eval_batch_size=5"]
+    sittings = 0
+    while not (tmp_path / "result.json").exists():
+        try:
+            run(cells.config(*overrides), tmp_path, StopAt(9))
+        except Stopped:
+            sittings += 1
+        assert sittings < 20
+    assert sittings > 3
+    assert_same_run(quiet(*overrides), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
 def test_a_signal_stops_a_run_that_then_goes_on(tmp_path, quiet, name):
-    process = cells.start(tmp_path, LONG)
-    wait_for_steps(tmp_path, process)
+    process = cells.start_waiting(tmp_path, LONG)
+    cells.wait_until_it_waits(tmp_path, process)
     os.kill(process.pid, signal.Signals[name])
-    process.join(30)
+    process.join(60)
     assert process.exitcode in (Code.stopped, -signal.SIGUSR2)  # whose default ends a process
     assert f"stopped by {name}" in cells.log(tmp_path)
     assert cells.run(tmp_path, *LONG) == [Code.finished]
     assert_same_run(quiet(*LONG), tmp_path)
-
-
-def wait_for_steps(folder, process):
-    deadline = time.monotonic() + 60
-    while not (folder / "journal.bin").exists() or (folder / "journal.bin").stat().st_size < 800:
-        assert process.is_alive(), cells.log(folder)
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def interrupted(folder, *overrides, looks=60):
@@ -182,9 +200,10 @@ def test_a_gpu_out_of_memory_is_one_line_and_the_steps_are_kept(tmp_path, quiet,
 
 
 def test_two_processes_never_run_the_same_cell(tmp_path):
-    first = cells.start(tmp_path, LONG)
-    wait_for_steps(tmp_path, first)
+    first = cells.start_waiting(tmp_path, LONG)
+    cells.wait_until_it_waits(tmp_path, first)
     assert cells.run(tmp_path, *LONG) == [Code.busy]
+    cells.go_on(tmp_path)
     first.join(60)
     assert first.exitcode == Code.finished
     assert cells.result(tmp_path)["sittings"] == 1
@@ -220,6 +239,7 @@ def test_wandb_that_gives_up_on_the_way_does_not_end_the_run(tmp_path, monkeypat
 def test_a_run_is_one_wandb_run_however_often_it_was_interrupted(tmp_path):
     wandb_options = ["tracking=wandb"]
     interrupted(tmp_path, *wandb_options)
+    time.sleep(1.1)  # wandb names its folders by the second
     run(cells.config(*wandb_options), tmp_path)
     names = [path.name.rsplit("-", 2) for path in tmp_path.glob("wandb/offline-run-*")]
     assert len(names) == 2

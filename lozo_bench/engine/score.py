@@ -26,9 +26,10 @@ Only = Collection[int] | None
 
 # In place of the losses of a process that was asked to stop. It goes through the same sum as they
 # do, so that all processes see it in the same step and no further message is needed. No loss is as
-# large; float32 can still hold a sum of them.
+# large (see `shareable`); float32 can still hold a sum of them, and so is a mean of it and losses.
 STOPPED = 1e35
-_LARGEST_LOSS = 1e30
+_LEAST_STOPPED = 1e30
+_LARGEST_LOSS = 1e25
 
 
 class NonFiniteLossError(RuntimeError):
@@ -220,7 +221,7 @@ class Score:
         """
         assert self._recorded is None, "a step that differentiates is not made from records"
         try:
-            total = torch.stack([part.losses(1).sum() for part in self.parts]).sum()
+            total = shareable(torch.stack([part.losses(1).sum() for part in self.parts]).sum())
         except Stopped:
             total = torch.tensor(STOPPED, dtype=torch.float64)
         loss = self.sharing.differentiable_mean(total, self.examples)
@@ -251,7 +252,7 @@ class Score:
     def _asked(self, K: int, ask: Callable[[Only], Tensor]) -> Tensor:
         try:
             self._check()
-            return ask(self.sharing.candidates(K))
+            return shareable(ask(self.sharing.candidates(K)))
         except Stopped:
             return torch.full((K, len(self.order)), STOPPED, dtype=torch.float64)
 
@@ -279,6 +280,12 @@ def _checking(check: Callable[[], None], losses: Losses) -> Losses:
     return checked_losses
 
 
+def shareable(losses: Tensor) -> Tensor:
+    """The same, with infinity in place of what could be taken for STOPPED."""
+    values = losses.detach()
+    return torch.where(values.abs() > _LARGEST_LOSS, values * math.inf, losses)
+
+
 def raise_if_stopped(losses: Tensor) -> None:
     """Raise Stopped if one of the processes put STOPPED in place of its losses."""
     if is_stopped(losses):
@@ -288,7 +295,7 @@ def raise_if_stopped(losses: Tensor) -> None:
 def is_stopped(losses: Tensor) -> bool:
     """Whether STOPPED, or a mean of it and losses, is among these."""
     large = losses.double().abs()
-    return bool(((large > _LARGEST_LOSS) & large.isfinite()).any())
+    return bool(((large > _LEAST_STOPPED) & large.isfinite()).any())
 
 
 def unasked(K: int, parts: Sequence[Part]) -> Tensor:

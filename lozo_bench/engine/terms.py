@@ -27,15 +27,18 @@ def term_state(where: str, term: Term) -> dict[str, Tensor]:
 
 
 def term_from(where: str, state: Mapping[str, Tensor], X: Mapping[str, Tensor]) -> Term | None:
-    """The term that `term_state` put there, factors beside their weights; None without one."""
+    """The term that `term_state` put there, factors beside their weights; None without one.
+
+    It is a copy: what is done to the term does not reach the state.
+    """
     own = under(where, state)
     if not own:
         return None
     U, V = (
-        {name: factor.to(X[name].device) for name, factor in under(kind, own).items()}
+        {name: factor.to(X[name].device, copy=True) for name, factor in under(kind, own).items()}
         for kind in ("U", "V")
     )
-    return Term(U, V, own["C"])
+    return Term(U, V, own["C"].clone())
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

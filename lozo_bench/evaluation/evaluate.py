@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lozo_bench.batches import Layout, in_order
-from lozo_bench.engine.score import STOPPED, raise_if_stopped
+from lozo_bench.engine.score import STOPPED, raise_if_stopped, shareable
 from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.objectives.options import Scorer, cross_entropy
 from lozo_bench.stop import Stopped
@@ -50,9 +50,10 @@ def evaluate(
             scores = scorer(here)
             right += int((scores.argmax(1) == here.labels).sum())
             loss += float(cross_entropy(scores, here.labels)) * len(numbers)
+        mine_totals = shareable(torch.tensor([right, loss], dtype=torch.float64))
     except Stopped:
-        right, loss = 0, STOPPED
-    totals = sharing.totals(torch.tensor([right, loss], dtype=torch.float64))
+        mine_totals = torch.tensor([0, STOPPED], dtype=torch.float64)
+    totals = sharing.totals(mine_totals)
     raise_if_stopped(totals)
     accuracy, mean = (totals / len(examples)).tolist()
     return Metrics(accuracy, mean)

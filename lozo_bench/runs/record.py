@@ -87,6 +87,10 @@ class Past:
         """See `Memory`: another process keeps them."""
         return False
 
+    def wants_last_state(self, step: int) -> bool:
+        """See `Memory`: another process keeps them."""
+        return False
+
     def keep(self, step: int, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
         """See `Memory`: another process keeps them."""
 
@@ -103,6 +107,7 @@ class Record(Past):
         header: written first into a new log.
         every: steps between two blocks of the log, and between two full states.
         states: where full states are kept; None: they are not.
+        replayable: the logged steps can be made again, and a state of the last is not needed.
         settle: called before each block: what belongs to the same steps must be on disk by then.
     """
 
@@ -113,11 +118,13 @@ class Record(Past):
         header: Mapping[str, Any],
         every: int,
         states: States | None,
+        replayable: bool,
         settle: Callable[[], None],
     ) -> None:
         super().__init__(past.log, past.newest, past.known)
         self._journal = Journal(folder / JOURNAL, past.known, header, past.spent())
         self._every, self._states, self._settle = every, states, settle
+        self._replayable, self._last_kept = replayable, past.state_step
         self._flushed = time.monotonic()
 
     def evaluated(self, step: int, name: str, accuracy: float, loss: float) -> None:
@@ -134,11 +141,16 @@ class Record(Past):
         """See `Memory`."""
         return self._states is not None and step % self._every == 0
 
+    def wants_last_state(self, step: int) -> bool:
+        """See `Memory`."""
+        return self._states is not None and not self._replayable and step > self._last_kept
+
     def keep(self, step: int, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
         """See `Memory`."""
         assert self._states is not None
         self.flush()
         self._states.save(State(step, tensors, told))
+        self._last_kept = step
 
     def flush(self) -> None:
         """See `Memory`."""

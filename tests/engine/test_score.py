@@ -105,3 +105,12 @@ def test_a_request_to_stop_leaves_the_weights_where_they_were():
         Score(InPlace(X), [one], check=check)(P, (1.0, -1.0))
     assert looks == [0.0, 1.0, -1.0]
     assert float(X["w"]) == 0.0
+
+
+@pytest.mark.parametrize("huge", [1e28, 1e31, 3e38, -1e31])
+def test_a_huge_loss_is_a_bad_loss_and_no_request_to_stop(huge):
+    P = Subspace({}, {}, {"w": torch.ones(3, 1)})
+    score = Score(InPlace({"w": torch.zeros(3)}), [part([1.0, huge])])
+    with pytest.raises(NonFiniteLossError, match="inf"):
+        score(P, (0.1, -0.1))
+    assert not score.loss().isfinite()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import cells
 import pytest
@@ -29,24 +28,16 @@ def quiet(tmp_path_factory):
     return result
 
 
-def started(folder, folders=None, more=()):
-    """Two processes that have begun to train."""
+def started(folder, waiting, more=()):
+    """Two processes in the midst of training, where one of them waits."""
     port = cells.free_port()
+    start = [cells.start, cells.start]
+    start[waiting] = cells.start_waiting
     processes = [
-        cells.start(where, [*LONG, *more], cells.place(rank, 2, port))
-        for rank, where in enumerate(folders or [folder, folder])
+        start[rank](folder, [*LONG, *more], cells.place(rank, 2, port)) for rank in range(2)
     ]
-    wait_for_steps(folder, processes)
+    cells.wait_until_it_waits(folder, *processes)
     return processes
-
-
-def wait_for_steps(folder, processes):
-    deadline = time.monotonic() + 60
-    journal = folder / "journal.bin"
-    while not journal.exists() or journal.stat().st_size < 1500:
-        assert time.monotonic() < deadline
-        assert all(process.is_alive() for process in processes), cells.log(folder)
-        time.sleep(0.01)
 
 
 def ended(processes):
@@ -67,7 +58,7 @@ def assert_like(result, quiet):
     [(0, ()), (1, ()), (1, ("checkpoint.kind=full",)), (1, ("optimizer=adamw",))],
 )
 def test_when_one_process_is_told_to_stop_all_stop_in_the_same_step(tmp_path, quiet, told, more):
-    processes = started(tmp_path, more=more)
+    processes = started(tmp_path, told, more)
     os.kill(processes[told].pid, signal.SIGTERM)
     assert ended(processes) == [Code.stopped, Code.stopped]
     assert cells.log(tmp_path).count("stopped") == 2
@@ -81,7 +72,7 @@ def test_when_one_process_is_told_to_stop_all_stop_in_the_same_step(tmp_path, qu
 def test_a_process_that_is_killed_is_noticed_and_the_run_goes_on_with_those_there_are(
     tmp_path, quiet
 ):
-    processes = started(tmp_path)
+    processes = started(tmp_path, 1)
     processes[1].kill()
     assert ended(processes) == [Code.stopped, -signal.SIGKILL]
     assert "another process of this run is gone" in cells.log(tmp_path)
@@ -93,12 +84,16 @@ def test_a_process_that_is_killed_is_noticed_and_the_run_goes_on_with_those_ther
 
 def test_a_process_that_sees_no_files_joins_late_by_the_log_it_is_sent(tmp_path, quiet):
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    process = cells.start(here, LONG)
-    wait_for_steps(here, [process])
+    process = cells.start_waiting(here, LONG)
+    cells.wait_until_it_waits(here, process)
     os.kill(process.pid, signal.SIGTERM)
     assert ended([process]) == [Code.stopped]
 
-    processes = started(here, [here, elsewhere])
+    port = cells.free_port()
+    processes = [
+        cells.start(folder, LONG, cells.place(rank, 2, port))
+        for rank, folder in enumerate([here, elsewhere])
+    ]
     assert ended(processes) == [Code.finished, Code.finished]
     assert_like(cells.result(here), quiet())
     assert {path.name for path in elsewhere.iterdir()} == {"log.txt"}
