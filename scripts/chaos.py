@@ -30,9 +30,10 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-# Many periods, evaluations and blocks in few steps, and the last batch of an epoch is short.
+# Many periods, evaluations and blocks in few steps; an evaluation falls on a kept state, or between
+# two; the last batch of an epoch is short.
 SHORT = [
-    "steps=60", "eval_every=13", "log_every=3", "batch_size=6", "checkpoint.every=7",
+    "steps=60", "eval_every=9", "log_every=3", "batch_size=6", "checkpoint.every=6",
     "task.source.train=40", "task.source.dev=24", "task.source.test=24", "tracking=files",
     "model.device=cpu",
 ]  # fmt: skip
