@@ -255,10 +255,7 @@ def _one_line_errors(folder: Path) -> Iterator[None]:
 
 
 def _failed(folder: Path, code: Code, reason: str) -> Code:
-    try:
-        write_failure(folder, Failure(reason, code, command_of(folder)))
-    except OSError as error:
-        log.error("%s: %s: the failure itself could not be written down", folder, error.strerror)
+    write_failure(folder, Failure(reason, code, command_of(folder)))
     return code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import shlex
 import signal
@@ -19,11 +18,10 @@ from lozo_bench.launch import cell as child
 from lozo_bench.launch.gpus import Deck
 from lozo_bench.launch.screen import Screen
 from lozo_bench.runs.lock import holder
-from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
+from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure, written_at
 from lozo_bench.status import Cell, State, look
 from lozo_bench.stop import Stop
 
-log = logging.getLogger(__name__)
 # How long a signal may go unnoticed; a cell's end is noticed at once.
 _LOOK_UP_S = 0.2
 
@@ -121,7 +119,7 @@ class Pool:
     def _start(self, number: int, planned: Planned) -> None:
         gpu = self._deck.take()
         job = child.Job(planned.config, planned.folder, Path.cwd(), "" if self._blind else gpu)
-        result, failure = _time(planned.folder / RESULT), _time(planned.folder / FAILED)
+        result, failure = written_at(planned.folder / RESULT), written_at(planned.folder / FAILED)
         answer, to_answer = self._context.Pipe(duplex=False)
         process = self._context.Process(target=child.main, args=(job, to_answer))
         process.start()
@@ -154,7 +152,7 @@ class Pool:
         if not cell.command:  # it did not come as far as Hydra's files
             cell = dataclasses.replace(cell, command=command(running.planned.overrides))
         match _answer(running.answer):
-            case Code.finished if _time(folder / RESULT) == running.result_before:
+            case Code.finished if written_at(folder / RESULT) == running.result_before:
                 return _now(cell, State.skipped, "finished before", Code.finished)
             case Code.finished:
                 return Ended(cell, Code.finished)
@@ -165,7 +163,7 @@ class Pool:
                 return _now(cell, State.skipped, "did not fail before", Code.skipped)
             case Code.stopped:
                 return _now(cell, State.stopped, cell.note, Code.stopped)
-            case Code() as code if _time(folder / FAILED) != running.failure_before:
+            case Code() as code if written_at(folder / FAILED) != running.failure_before:
                 return Ended(cell, code)
             case None if cell.state is State.running and running.process.pid is not None:
                 # The fork server died and can tell no more of the cell, which lives: it shall save.
@@ -174,7 +172,7 @@ class Pool:
             case None if self._told:
                 return _now(cell, State.stopped, cell.note, Code.stopped)
         reason = _reason(exit_code, folder)
-        _leave(folder, Failure(reason, Code.defect, cell.command))
+        write_failure(folder, Failure(reason, Code.defect, cell.command))
         return _now(cell, State.failed, reason, Code.defect)
 
 
@@ -216,22 +214,6 @@ def _last_line(path: Path) -> str:
         return ""
     said = [line.strip() for line in lines if line.strip()]
     return f" ({said[-1]})" if said else ""
-
-
-def _leave(folder: Path, failure: Failure) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_failure(folder, failure)
-    except OSError as error:
-        log.error("%s: the failure could not be written down: %s", folder, error.strerror)
-
-
-def _time(path: Path) -> int:
-    """When a file was written; 0 if there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 def _send(process: ForkServerProcess, number: signal.Signals) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,10 +16,9 @@ from lozo_bench.launch.pool import Ended, Planned, command
 from lozo_bench.launch.slurm_queue import standings
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.lock import holder
-from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
+from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure, written_at
 from lozo_bench.status import Cell, State, look
 
-log = logging.getLogger(__name__)
 
 # In a cell's folder: its job, so that the same command finds it again.
 JOB = "slurm.json"
@@ -59,7 +57,9 @@ class Job:
 def submitted(planned: Planned, job: str, logs: Path) -> Job:
     """The job of a cell, just after it was submitted."""
     planned.folder.mkdir(parents=True, exist_ok=True)
-    return Job(planned, job, logs, _time(planned.folder / RESULT), _time(planned.folder / FAILED))
+    return Job(
+        planned, job, logs, written_at(planned.folder / RESULT), written_at(planned.folder / FAILED)
+    )
 
 
 def sort_out(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Planned]]:
@@ -118,9 +118,9 @@ def judged(job: Job, code: Code | None, reason: str) -> Ended:
     """
     planned = job.planned
     cell = _look(planned)
-    if _time(planned.folder / RESULT) not in (0, job.result_before):
+    if written_at(planned.folder / RESULT) not in (0, job.result_before):
         return Ended(cell, Code.finished)
-    if _time(planned.folder / FAILED) not in (0, job.failure_before):
+    if written_at(planned.folder / FAILED) not in (0, job.failure_before):
         return _ended(planned, State.failed, cell.note, code or Code.defect)
     if code is Code.finished and cell.state is State.finished:
         return _ended(planned, State.skipped, "finished before", code)
@@ -130,7 +130,7 @@ def judged(job: Job, code: Code | None, reason: str) -> Ended:
     if code is Code.skipped:
         return _ended(planned, State.skipped, "did not fail before", code)
     reason = f"{reason}; see {job.log}"
-    _leave(planned.folder, Failure(reason, Code.defect, cell.command))
+    write_failure(planned.folder, Failure(reason, Code.defect, cell.command))
     return _ended(planned, State.failed, reason, Code.defect)
 
 
@@ -176,19 +176,3 @@ def _look(planned: Planned) -> Cell:
 
 def _ended(planned: Planned, state: State, note: str, code: Code) -> Ended:
     return Ended(dataclasses.replace(_look(planned), state=state, note=note), code)
-
-
-def _leave(folder: Path, failure: Failure) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_failure(folder, failure)
-    except OSError as error:
-        log.error("%s: the failure could not be written down: %s", folder, error.strerror)
-
-
-def _time(path: Path) -> int:
-    """When a file was written; 0 if there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0

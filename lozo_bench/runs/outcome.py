@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lozo_bench.runs.atomic import write_text
+
+log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 FAILED = "failed.json"
@@ -41,9 +44,21 @@ class Failure:
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
-    """Leave ``failed.json``; the time is added."""
+    """Leave ``failed.json`` with the time; a line in the log where that cannot be done."""
     told = asdict(failure) | {"when": time.strftime("%Y-%m-%d %H:%M:%S")}
-    write_text(folder / FAILED, json.dumps(told, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / FAILED, json.dumps(told, indent=2) + "\n")
+    except OSError as error:
+        log.error("%s: the failure could not be written down: %s", folder, error.strerror)
+
+
+def written_at(path: Path) -> int:
+    """When a file was written last, in nanoseconds; 0 if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def read_failure(folder: Path) -> Failure | None:
