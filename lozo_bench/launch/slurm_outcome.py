@@ -19,7 +19,6 @@ from lozo_bench.runs.lock import holder
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure, written_at
 from lozo_bench.status import Cell, State, look
 
-
 # In a cell's folder: its job, so that the same command finds it again.
 JOB = "slurm.json"
 
