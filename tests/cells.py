@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -106,6 +107,9 @@ def _cell(overrides, folder, environment):
 
     from lozo_bench.run import run_and_tell
 
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # a launcher's fork server ignores them
+        signal.signal(signal.Signals[name], signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment)
     with (folder / "log.txt").open("a") as file:
         os.dup2(file.fileno(), 1)
