@@ -39,7 +39,7 @@ ALLOWED = {
     "contract": {"batches", "config", "evaluation", "tasks"},
     "trainer": {
         "batches", "contract", "engine", "errors", "evaluation", "memory", "objectives",
-        "optimizers", "selection", "tasks",
+        "optimizers", "selection", "stop", "tasks",
     },
     "assemble": {
         "batches", "build", "config", "contract", "engine", "engines", "errors", "models",

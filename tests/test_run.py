@@ -55,7 +55,8 @@ def test_each_cell_has_a_folder_named_by_what_it_is(sweep):
 
 def test_a_cell_holds_config_metrics_result_log_and_its_own_wandb_run(sweep):
     for cell in cells(sweep[0]):
-        assert {path.name for path in cell.iterdir()} == {
+        state = {"checkpoints"} if cell.name.startswith("adamw") else set()
+        assert {path.name for path in cell.iterdir()} == state | {
             ".hydra", "journal.bin", "metrics.jsonl", "result.json", "train.log", "wandb",
         }  # fmt: skip
         assert len(list(cell.glob("wandb/offline-run-*"))) == 1
