@@ -139,7 +139,7 @@ def _past(folder: Path, step: int) -> Past:
 
 def _cut(whole: Log, data: bytes, step: int) -> Log:
     """The log as far as ``step``, wherever its blocks end."""
-    cut = read(up_to(data, step))
+    cut = read(up_to(whole, data, step))
     cut.steps = whole.steps[:step]
     cut.evaluations = {at: value for at, value in whole.evaluations.items() if at[0] <= step}
     return cut

@@ -33,12 +33,12 @@ from lozo_bench.parallel.wire import LostProcessError
 from lozo_bench.result import Cell, first_block, log_plan, result_of
 from lozo_bench.runs.journal import read
 from lozo_bench.runs.lock import Busy, Lock
-from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure
+from lozo_bench.runs.outcome import FAILED, METRICS, RESULT, Code, Failure, write_failure
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, Record, recall
 from lozo_bench.runs.states import States
 from lozo_bench.status import command_of
 from lozo_bench.stop import Stop, Stopped
-from lozo_bench.tracking import METRICS, Tracker, read_result, write_result
+from lozo_bench.tracking import Tracker, read_result, write_result
 from lozo_bench.trainer import Trainer
 
 log = logging.getLogger(__name__)

@@ -22,9 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lozo_bench.runs.lock import holder
-from lozo_bench.runs.outcome import RESULT, read_failure
+from lozo_bench.runs.outcome import METRICS, RESULT, read_failure
 
-_METRICS = "metrics.jsonl"
 _HYDRA = ".hydra"
 # A row is a few hundred bytes; the last one is within these.
 _TAIL_BYTES = 8192
@@ -178,7 +177,7 @@ def _flags(hydra: Mapping[str, Any]) -> list[str]:
 
 def _progress(folder: Path) -> str:
     steps = _read_yaml(folder / _HYDRA / "config.yaml").get("steps", "?")
-    return f"step {_last_step(folder / _METRICS)} of {steps}"
+    return f"step {_last_step(folder / METRICS)} of {steps}"
 
 
 def _last_step(path: Path) -> int:

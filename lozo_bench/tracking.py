@@ -17,10 +17,9 @@ from lozo_bench.config import TrackingConfig, WandbMode
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.runs.atomic import write_text
-from lozo_bench.runs.outcome import RESULT
+from lozo_bench.runs.outcome import METRICS, RESULT
 
 log = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
 
 
 class Tracker:

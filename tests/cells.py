@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 import time
@@ -105,11 +104,10 @@ def _cell(overrides, folder, environment):
 
     import torch
 
+    from lozo_bench.launch.signals import heed
     from lozo_bench.run import run_and_tell
 
-    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # a launcher's fork server ignores them
-        signal.signal(signal.Signals[name], signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    heed()  # the fork server is a launcher's too, in the same process
     os.environ.update(environment)
     with (folder / "log.txt").open("a") as file:
         os.dup2(file.fileno(), 1)

@@ -23,7 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from lozo_bench.digest import register_resolver
-from lozo_bench.launch.signals import SIGNALS
+from lozo_bench.launch.signals import heed
 
 PRELOAD = ["lozo_bench.run", __name__]
 CONSOLE = "console.log"
@@ -53,9 +53,7 @@ def main(job: Job, answer: Connection) -> None:
     """
     # A process group of its own: Ctrl-C reaches a cell through the launcher only, and once.
     os.setpgid(0, 0)
-    for number in SIGNALS:  # the fork server ignores them
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    heed()
     os.chdir(job.cwd)
     _write_to(job.folder / CONSOLE)
     if job.gpu is not None:

@@ -11,7 +11,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from lozo_bench.explain import explain
-from lozo_bench.launch.pool import Ended, Planned, command
+from lozo_bench.launch.cells import Ended, Planned, command
 from lozo_bench.runs.outcome import Code
 from lozo_bench.status import Cell, State
 

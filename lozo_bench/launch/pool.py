@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,35 +10,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from lozo_bench.launch import cell as child
+from lozo_bench.launch.cells import Ended, Planned, ended, failed, left_alone
 from lozo_bench.launch.gpus import Deck
 from lozo_bench.launch.screen import Screen
-from lozo_bench.runs.lock import holder
-from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure, written_at
-from lozo_bench.status import Cell, State, look
+from lozo_bench.runs.outcome import FAILED, RESULT, Code, written_at
+from lozo_bench.status import State
 from lozo_bench.stop import Stop
 
 # How long a signal may go unnoticed; a cell's end is noticed at once.
 _LOOK_UP_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A cell to run: its config with Hydra's, its folder, and what was asked for."""
-
-    config: DictConfig
-    folder: Path
-    overrides: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A cell that ran, and how it ended."""
-
-    cell: Cell
-    code: Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,49 +115,37 @@ class Pool:
             running = self._running.pop(sentinel)
             running.process.join()
             self._deck.give_back(running.gpu)
-            ended = self._judge(running)
+            judged = self._judge(running)
             running.process.close()
-            self._end(running.number, ended)
+            self._end(running.number, judged)
 
-    def _end(self, number: int, ended: Ended) -> None:
-        self._ended[number] = ended
-        self._screen.ended(ended.cell)
+    def _end(self, number: int, done: Ended) -> None:
+        self._ended[number] = done
+        self._screen.ended(done.cell)
 
     def _judge(self, running: _Running) -> Ended:
         """How a cell ended, by its answer and what it left."""
         folder, exit_code = running.planned.folder, running.process.exitcode
         assert exit_code is not None
-        cell = look(folder)
-        if not cell.command:  # it did not come as far as Hydra's files
-            cell = dataclasses.replace(cell, command=command(running.planned.overrides))
+        cell = running.planned.look()
         match _answer(running.answer):
             case Code.finished if written_at(folder / RESULT) == running.result_before:
-                return _now(cell, State.skipped, "finished before", Code.finished)
+                return left_alone(cell, Code.finished)
             case Code.finished:
                 return Ended(cell, Code.finished)
-            case Code.busy:
-                who = holder(folder) or "another process, which has ended since"
-                return _now(cell, State.skipped, f"run by {who}", Code.busy)
-            case Code.skipped:
-                return _now(cell, State.skipped, "did not fail before", Code.skipped)
+            case (Code.busy | Code.skipped) as code:
+                return left_alone(cell, code)
             case Code.stopped:
-                return _now(cell, State.stopped, cell.note, Code.stopped)
+                return ended(cell, State.stopped, cell.note, Code.stopped)
             case Code() as code if written_at(folder / FAILED) != running.failure_before:
                 return Ended(cell, code)
             case None if cell.state is State.running and running.process.pid is not None:
                 # The fork server died and can tell no more of the cell, which lives: it shall save.
                 os.kill(running.process.pid, signal.SIGTERM)
-                return _now(cell, State.stopped, "its fork server was killed", Code.stopped)
+                return ended(cell, State.stopped, "its fork server was killed", Code.stopped)
             case None if self._told:
-                return _now(cell, State.stopped, cell.note, Code.stopped)
-        reason = _reason(exit_code, folder)
-        write_failure(folder, Failure(reason, Code.defect, cell.command))
-        return _now(cell, State.failed, reason, Code.defect)
-
-
-def command(overrides: Sequence[str]) -> str:
-    """The command that runs a cell alone, by what its sweep said of it."""
-    return shlex.join(["lozo-train", *overrides])
+                return ended(cell, State.stopped, cell.note, Code.stopped)
+        return failed(cell, _reason(exit_code, folder))
 
 
 def _answer(answer: Connection) -> Code | None:
@@ -190,10 +157,6 @@ def _answer(answer: Connection) -> Code | None:
         return None
     finally:
         answer.close()
-
-
-def _now(cell: Cell, state: State, note: str, code: Code) -> Ended:
-    return Ended(dataclasses.replace(cell, state=state, note=note), code)
 
 
 def _reason(code: int, folder: Path) -> str:

@@ -6,7 +6,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+from lozo_bench.stop import ASKS
+
+SIGNALS = tuple(signal.Signals[name] for name in ASKS)
 
 
 @contextmanager
@@ -18,3 +20,10 @@ def ignored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def heed() -> None:
+    """Hear them again, in a process that was forked from a helper which ignores them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,8 +24,8 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 
 from lozo_bench import launch
 from lozo_bench.errors import UserError
+from lozo_bench.launch.cells import Ended, Planned
 from lozo_bench.launch.planning import plan
-from lozo_bench.launch.pool import Ended, Planned
 from lozo_bench.launch.slurm_job import SlurmCell
 from lozo_bench.launch.slurm_outcome import Job, answered, judged, refresh, sort_out, submitted
 from lozo_bench.launch.slurm_queue import Watch, is_here, why_dead

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -12,12 +11,12 @@ from pathlib import Path
 
 from lozo_bench.config import Rerun
 from lozo_bench.errors import UserError
-from lozo_bench.launch.pool import Ended, Planned, command
+from lozo_bench.launch.cells import Ended, Planned, ended, failed, left_alone
 from lozo_bench.launch.slurm_queue import standings
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.lock import holder
-from lozo_bench.runs.outcome import FAILED, RESULT, Code, Failure, write_failure, written_at
-from lozo_bench.status import Cell, State, look
+from lozo_bench.runs.outcome import FAILED, RESULT, Code, written_at
+from lozo_bench.status import State
 
 # In a cell's folder: its job, so that the same command finds it again.
 JOB = "slurm.json"
@@ -69,18 +68,18 @@ def sort_out(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Pla
     """
     done, open_cells = [], []
     for planned in cells:
-        ended = _nothing_to_do(planned)
-        if ended is None:
+        settled = _nothing_to_do(planned)
+        if settled is None:
             open_cells.append(planned)
         else:
-            done.append(ended)
+            done.append(settled)
     jobs = _in_slurm([job for cell in open_cells if (job := _remembered(cell))])
     taken = {id(job.planned) for job in jobs}
     missing = []
     for planned in open_cells:
         who = None if id(planned) in taken else holder(planned.folder)
         if who is not None:
-            done.append(_ended(planned, State.skipped, f"run by {who}", Code.busy))
+            done.append(ended(planned.look(), State.skipped, f"run by {who}", Code.busy))
         elif id(planned) not in taken:
             missing.append(planned)
     return done, jobs, missing
@@ -115,22 +114,16 @@ def judged(job: Job, code: Code | None, reason: str) -> Ended:
         code: what it returned; None if it did not come that far.
         reason: why it failed, if it has not said that itself.
     """
-    planned = job.planned
-    cell = _look(planned)
-    if written_at(planned.folder / RESULT) not in (0, job.result_before):
+    cell = job.planned.look()
+    if written_at(cell.folder / RESULT) not in (0, job.result_before):
         return Ended(cell, Code.finished)
-    if written_at(planned.folder / FAILED) not in (0, job.failure_before):
-        return _ended(planned, State.failed, cell.note, code or Code.defect)
+    if written_at(cell.folder / FAILED) not in (0, job.failure_before):
+        return ended(cell, State.failed, cell.note, code or Code.defect)
     if code is Code.finished and cell.state is State.finished:
-        return _ended(planned, State.skipped, "finished before", code)
-    if code is Code.busy:
-        who = holder(planned.folder) or "another process, which has ended since"
-        return _ended(planned, State.skipped, f"run by {who}", code)
-    if code is Code.skipped:
-        return _ended(planned, State.skipped, "did not fail before", code)
-    reason = f"{reason}; see {job.log}"
-    write_failure(planned.folder, Failure(reason, Code.defect, cell.command))
-    return _ended(planned, State.failed, reason, Code.defect)
+        return left_alone(cell, code)
+    if code in (Code.busy, Code.skipped):
+        return left_alone(cell, code)
+    return failed(cell, f"{reason}; see {job.log}")
 
 
 def refresh(job: Job) -> None:
@@ -141,10 +134,10 @@ def refresh(job: Job) -> None:
 
 def _nothing_to_do(planned: Planned) -> Ended | None:
     rerun = planned.config.rerun
-    if rerun is not Rerun.all and _look(planned).state is State.finished:
-        return _ended(planned, State.skipped, "finished before", Code.finished)
+    if rerun is not Rerun.all and (cell := planned.look()).state is State.finished:
+        return left_alone(cell, Code.finished)
     if rerun is Rerun.failed and not (planned.folder / FAILED).exists():
-        return _ended(planned, State.skipped, "did not fail before", Code.skipped)
+        return left_alone(planned.look(), Code.skipped)
     return None
 
 
@@ -165,13 +158,3 @@ def _in_slurm(jobs: Sequence[Job]) -> list[Job]:
     if found is None:
         raise UserError("SLURM does not answer squeue; the same command later goes on")
     return [job for job in jobs if job.id in found and found[job.id].lives]
-
-
-def _look(planned: Planned) -> Cell:
-    cell = look(planned.folder)
-    # One that never ran has no files of Hydra's to tell from.
-    return cell if cell.command else dataclasses.replace(cell, command=command(planned.overrides))
-
-
-def _ended(planned: Planned, state: State, note: str, code: Code) -> Ended:
-    return Ended(dataclasses.replace(_look(planned), state=state, note=note), code)

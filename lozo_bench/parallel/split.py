@@ -19,12 +19,12 @@ class SplitBatch:
         """All."""
 
     def examples(self, B: int) -> range:
-        """Every size-th, so that shares are alike."""
-        return range(self.wire.rank, B, self.wire.size)
+        """Every size-th."""
+        return _mine(self.wire, B)
 
     def rows(self, count: int) -> range:
         """Every size-th."""
-        return self.examples(count)
+        return _mine(self.wire, count)
 
     def means(self, losses: Tensor, B: int) -> Tensor:
         """One sum of K float32: the first candidate's losses, and what the others differ by.
@@ -63,7 +63,7 @@ class SplitCandidates:
 
     def candidates(self, K: int) -> range:
         """Every size-th."""
-        return range(self.wire.rank, K, self.wire.size)
+        return _mine(self.wire, K)
 
     def examples(self, B: int) -> range:
         """All."""
@@ -71,7 +71,7 @@ class SplitCandidates:
 
     def rows(self, count: int) -> range:
         """Every size-th."""
-        return range(self.wire.rank, count, self.wire.size)
+        return _mine(self.wire, count)
 
     def means(self, losses: Tensor, B: int) -> Tensor:
         """Everyone's candidates' means, in order."""
@@ -95,6 +95,11 @@ class SplitCandidates:
         if is_stopped(losses):  # also from a process without a candidate of its own
             mine = torch.full((max(1, len(mine)), *losses.shape[1:]), STOPPED).to(losses)
         return _interleaved(self.wire, mine, K)
+
+
+def _mine(wire: Wire, count: int) -> range:
+    """This process's of so many things: every size-th, so that shares are alike."""
+    return range(wire.rank, count, wire.size)
 
 
 def _interleaved(wire: Wire, mine: Tensor, count: int) -> Tensor:

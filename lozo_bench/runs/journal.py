@@ -73,9 +73,9 @@ def read(data: bytes) -> Log:
     return log
 
 
-def up_to(data: bytes, step: int) -> bytes:
-    """The log's blocks as far as ``step``, which one of them ends with."""
-    ends = [end for end, last in read(data).ends if last <= step]
+def up_to(log: Log, data: bytes, step: int) -> bytes:
+    """The blocks of ``data``, which was read as ``log``, that end no later than ``step``."""
+    ends = [end for end, last in log.ends if last <= step]
     return data[: ends[-1]] if ends else b""
 
 

@@ -1,4 +1,4 @@
-"""How a cell can end, and the file that says why one failed."""
+"""How a cell can end, the names of its files, and the one that says why it failed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lozo_bench.runs.atomic import write_text
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
+METRICS = "metrics.jsonl"
 FAILED = "failed.json"
 
 

@@ -204,8 +204,9 @@ def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[Pas
     states = States(folder / CHECKPOINTS, keep=1)
     state = states.newest(len(found.steps)) if full else None
     known = len(found.steps) if replayable else (state.step if state else 0)
-    data = up_to(data, known)
-    if path.exists():
-        os.truncate(path, len(data))
+    good = up_to(found, data, known)
+    if len(good) < len(data):
+        os.truncate(path, len(good))
+        found = read(good)
     states.remove_after(known)
-    return Past(read(data), state, known), data
+    return Past(found, state, known), good

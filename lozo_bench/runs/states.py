@@ -57,8 +57,7 @@ class States:
         line = {"step": state.step, "told": state.told, "blake2b": _checksum(path)}
         write_text(path.with_suffix(".json"), json.dumps(line) + "\n")
         for old in self.steps()[: -self.keep]:
-            self._path(old).with_suffix(".json").unlink(missing_ok=True)
-            self._path(old).unlink(missing_ok=True)
+            self._remove(old)
 
     def newest(self, at_most: int) -> State | None:
         """The newest checkpoint that is whole and not of a later step than ``at_most``."""
@@ -75,8 +74,12 @@ class States:
         """Remove the checkpoints of later steps."""
         for later in self.steps():
             if later > step:
-                self._path(later).with_suffix(".json").unlink(missing_ok=True)
-                self._path(later).unlink(missing_ok=True)
+                self._remove(later)
+
+    def _remove(self, step: int) -> None:
+        path = self._path(step)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
     def _load(self, step: int) -> State | None:
         path = self._path(step)

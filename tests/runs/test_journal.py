@@ -94,10 +94,10 @@ def test_a_flipped_bit_ends_the_log_before_its_block(tmp_path_factory, at, bit):
 
 def test_a_log_is_cut_where_a_block_ends(tmp_path):
     data = written(tmp_path / "j", [steps(3), steps(2, 3)])
-    assert len(read(up_to(data, 3)).steps) == 3
-    assert len(read(up_to(data, 4)).steps) == 3
-    assert read(up_to(data, 0)).header == read(data).header
-    assert up_to(data, 5) == data
+    assert len(read(up_to(read(data), data, 3)).steps) == 3
+    assert len(read(up_to(read(data), data, 4)).steps) == 3
+    assert read(up_to(read(data), data, 0)).header == read(data).header
+    assert up_to(read(data), data, 5) == data
 
 
 def test_a_log_goes_on_where_it_ended(tmp_path):

@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from lozo_bench.launch import slurm_queue
-from lozo_bench.launch.pool import Planned
+from lozo_bench.launch.cells import Planned
 from lozo_bench.launch.slurm_outcome import Job, answered, judged
 from lozo_bench.launch.slurm_queue import GRACE_S, Standing, Watch, standings, why_dead
 from lozo_bench.launch.slurm_screen import summary
