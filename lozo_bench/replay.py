@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.models.save import save_adapter, save_model
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs.journal import Log, read, up_to
+from lozo_bench.runs.outcome import RESULT
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, check_format
 from lozo_bench.runs.states import States
 from lozo_bench.trainer import Trainer
@@ -90,14 +92,19 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
 
 
 def _config(folder: Path) -> Config:
-    path = folder / ".hydra" / "config.yaml"
+    """The run's config: its result's, as a later command for the same cell changes Hydra's file."""
+    result, of_hydra = folder / RESULT, folder / ".hydra" / "config.yaml"
+    path = result if result.exists() else of_hydra
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
-        config = OmegaConf.to_object(merged)
+        if path is result:
+            told = OmegaConf.create(json.loads(path.read_text(encoding="utf-8"))["config"])
+        else:
+            told = OmegaConf.load(path)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), told))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: not a run's folder: there is no {path.name} in it") from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: not a config of this version: {error}") from error
+    except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: holds no config of this version: {error}") from error
     assert isinstance(config, Config)
     return config
 

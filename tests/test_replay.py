@@ -62,6 +62,26 @@ def test_a_state_and_the_log_after_it_rebuild_the_same(lozo, tmp_path):
     assert rebuild(copy, 18).weights == by_both
 
 
+def test_a_finished_run_is_rebuilt_though_a_later_command_failed_in_its_folder(lozo, tmp_path):
+    """Hydra writes its config before anything is checked, and the digest leaves out some of it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(lozo, copy)
+    path = copy / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.parallel.timeout_s = -1
+    OmegaConf.save(config, path)
+    assert rebuild(copy, 24).weights == cells.result(lozo)["weights"]["last"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"config": {"no": 1}}'])
+def test_a_damaged_result_is_one_line(lozo, tmp_path, text):
+    copy = tmp_path / "copy"
+    shutil.copytree(lozo, copy)
+    (copy / "result.json").write_text(text)
+    with pytest.raises(UserError, match=r"result\.json: holds no config of this version"):
+        rebuild(copy, 24)
+
+
 def test_half_precision_runs_are_rebuilt_too(tmp_path):
     small = ["steps=4", "eval_every=4", "batch_size=2", "task.source.dev=2", "task.source.test=2"]
     folder = made(tmp_path, "model.dtype=bf16", "optimizer.nu=2", "engine.max_rank=2", *small)
