@@ -43,6 +43,39 @@ class Select(Enum):
     last = "last"
 
 
+class TrainAs(Enum):
+    """What is trained: the choice among the options, or the right one's text word by word.
+
+    ``language_model`` is the mean over all tokens of the batch, so that long answers weigh more.
+    """
+
+    classification = "classification"
+    language_model = "language_model"
+
+
+class Objective(Enum):
+    """What the optimizer lowers: the loss, or the task's metric itself, negated."""
+
+    loss = "loss"
+    metric = "metric"
+
+
+class Metric(Enum):
+    """How predictions are judged; ``squad`` and ``drop`` judge written answers.
+
+    ``f1`` is of class 1. ``squad`` is token F1, and exact match with it; ``drop`` the published
+    simplification (the best of the gold spans counts), ``drop_official`` AllenNLP's metric.
+    """
+
+    accuracy = "accuracy"
+    f1 = "f1"
+    macro_f1 = "macro_f1"
+    matthews = "matthews"
+    squad = "squad"
+    drop = "drop"
+    drop_official = "drop_official"
+
+
 class Schedule(Enum):
     """How the learning rate moves over the run."""
 
@@ -120,7 +153,12 @@ class ModelConfig:
 
 @dataclass
 class TaskConfig:
-    """A data set, its prompts for masked and causal models, and how a run on it is judged."""
+    """A data set, its prompts for masked and causal models, and how a run on it is judged.
+
+    ``options`` are texts to choose from, ``answer`` instead is a text that a causal model writes;
+    both may have ``{field}`` in them. ``calibration`` is what stands for the prompt where options
+    are scored against their probability without the row (SFC).
+    """
 
     name: str = "???"
     version: int = 1
@@ -130,7 +168,12 @@ class TaskConfig:
     label_words: list[str] = field(default_factory=list)
     prompt: str | None = None
     options: list[str] = field(default_factory=list)
+    answer: str | None = None
+    calibration: str | None = None
+    train_as: TrainAs = TrainAs.classification
+    metric: Metric = Metric.accuracy
     max_length: int = 256
+    max_new_tokens: int = 50
     first_sentence_limit: int | None = None
     other_sentence_limit: int | None = None
     select: Select = Select.dev_metric
@@ -217,6 +260,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
     rank: RankConfig = field(default_factory=RankConfig)
     seed: SeedConfig = field(default_factory=SeedConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -226,6 +270,8 @@ class Config:
     sweep: str = "default"
     steps: int = 1000
     batch_size: int = 16
+    micro_batch_size: int | None = None
+    objective: Objective = Objective.loss
     eval_batch_size: int = 64
     eval_every: int = 100
     log_every: int = 10

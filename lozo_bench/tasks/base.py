@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 
@@ -11,13 +11,20 @@ from typing import Protocol
 class Example:
     """One labelled row of a data set.
 
-    ``fields`` holds the texts by name, ``label`` the class id, and ``where`` the place the row
-    came from (``path:line``), for error messages.
+    ``fields`` holds the texts by name and ``where`` the place the row came from (``path:line``),
+    for error messages. ``label`` is the class id: which of the options is trained on.
+
+    ``options`` are the row's own options, where every row has others; else they are the task's.
+    ``golds`` are all options that count as right, where that is more than ``label``. ``answers``
+    are the right texts where an answer is written and not chosen; the first is trained on.
     """
 
     fields: Mapping[str, str]
-    label: int
+    label: int = 0
     where: str = ""
+    options: tuple[str, ...] = ()
+    golds: tuple[int, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +49,32 @@ class Encoded:
     """One example as token sequences.
 
     A masked model reads one sequence, whose ``answer`` is the position of the mask token. A causal
-    model reads one sequence per option, whose ``answer`` are the positions of the option's tokens.
+    model reads one sequence per option, whose ``answer`` are the positions of the option's tokens;
+    where an answer is written and not chosen, there is one, with the text that is trained on.
+
+    ``golds`` are the options that count as right, if they are more than ``label``. ``prompt`` are
+    the tokens from which an answer is written, ``answers`` the texts that would be right.
     """
 
     rows: tuple[tuple[int, ...], ...]
     answer: tuple[tuple[int, ...], ...]
     label: int
+    golds: tuple[int, ...] = ()
+    prompt: tuple[int, ...] = ()
+    answers: tuple[str, ...] = ()
+
+    def only_gold(self) -> Encoded:
+        """The same with the option that is trained on alone, as language modelling sees it."""
+        rows, answer = (self.rows[self.label],), (self.answer[self.label],)
+        return replace(self, rows=rows, answer=answer, label=0, golds=())
 
 
 class Prompt(Protocol):
     """How a row becomes tokens for one kind of model."""
 
-    def encode(self, example: Example) -> Encoded:
-        """Token sequences of ``example`` and the positions that matter."""
+    def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
+        """Token sequences of ``example`` and the positions that matter.
+
+        ``shown`` are demonstrations, rows with their answers, that stand before it.
+        """
         ...
