@@ -1,4 +1,4 @@
-"""Reading ``.tsv``, ``.csv`` and ``.jsonl`` files; every complaint names the file and the line."""
+"""Reading ``.tsv``, ``.csv``, ``.jsonl`` and ``.json`` files; complaints name file and line."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lozo_bench.errors import bad_data
+from lozo_bench.tasks.records import rows_of
 from lozo_bench.tasks.rows import Layout, Row, missing_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-EXTENSIONS = (".tsv", ".csv", ".jsonl")
+EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json")
 
 Record = tuple[int, list[str]]
 
@@ -48,12 +49,13 @@ def read_rows(path: Path, layout: Layout) -> list[Row]:
     """The wanted columns of every row of ``path``, in file order; the extension is the format.
 
     ``.tsv`` knows no quoting: rows end at a newline and fields at a tab, as in GLUE. ``.csv`` has
-    standard quoting, ``.jsonl`` one object per line. Raises UserError with ``path:line``.
+    standard quoting, ``.jsonl`` one object per line, ``.json`` one object in the whole file. Raises
+    UserError with ``path:line``, and the place in the object where it has several rows.
     """
     if path.suffix not in EXTENSIONS:
         raise bad_data(str(path), f"unknown kind of file; allowed: {', '.join(EXTENSIONS)}")
     try:
-        rows = list(_objects(path, layout) if path.suffix == ".jsonl" else _table(path, layout))
+        rows = list(READERS.get(path.suffix, _table)(path, layout))
     except OSError as error:
         raise bad_data(str(path), f"cannot be read: {error.strerror}") from error
     if not rows:
@@ -63,6 +65,9 @@ def read_rows(path: Path, layout: Layout) -> list[Row]:
 
 def _table(path: Path, layout: Layout) -> Iterator[Row]:
     records = _without_blank_end(path, _csv(path) if path.suffix == ".csv" else _tsv(path))
+    if layout.explode or layout.options or layout.answers:
+        allowed = ".jsonl or .json files, where task.source has explode, options or answers"
+        raise bad_data(str(path), f"a table has one text in a column; allowed: {allowed}")
     if layout.columns is None:
         line, columns = next(records, (1, []))
         if not columns:
@@ -112,20 +117,21 @@ def _objects(path: Path, layout: Layout) -> Iterator[Row]:
             raise bad_data(where, f"not JSON: {error}") from error
         if not isinstance(values, dict):
             raise bad_data(where, 'not a JSON object; a line looks like {"column": "value", ...}')
-        for name in layout.wanted:
-            if name not in values:
-                raise missing_column(where, name, values)
-        yield Row(where, {name: _text(where, name, values[name]) for name in layout.wanted})
+        yield from rows_of(where, values, layout.reads)
 
 
-def _text(where: str, column: str, value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    raise bad_data(where, f"column {column!r} holds {value!r}; allowed: a text or a whole number")
+def _document(path: Path, layout: Layout) -> Iterator[Row]:
+    text = "\n".join(line for _, line in _lines(path))
+    try:
+        values: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise bad_data(f"{path}:{error.lineno}", f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise bad_data(f"{path}:1", "not a JSON object; a file of one object is read")
+    yield from rows_of(str(path), values, layout.reads)
+
+
+READERS = {".jsonl": _objects, ".json": _document}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

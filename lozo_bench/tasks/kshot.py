@@ -9,7 +9,7 @@ from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.files import find_file, read_full, read_rows
 from lozo_bench.tasks.hub import Hub
-from lozo_bench.tasks.rows import Layout, Row, labelled, to_examples
+from lozo_bench.tasks.rows import Layout, Row, label_of, labelled, to_examples
 from lozo_bench.tasks.sampling import LARGEST_SEED, cut_test, k_shot
 
 INSTEAD = "use task.data_dir=DIR (a ready k-shot folder) or task.source.full_dir=DIR (full data)"
@@ -70,18 +70,16 @@ class KShot:
         """Read, check and, if the data is full, draw. Raises UserError naming file and line."""
         if self.data_dir is not None:
             return self._ready(self.data_dir)
-        if self.full_dir is not None:
-            layout, where = self.layout, self.full_dir
-            train, test = (
-                read_full(self.full_dir, self.full_files[split], "task.source.full_dir", layout)
-                for split in ("train", "test")
+        return self._draw(
+            read_both(
+                self.full_dir,
+                "task.source.full_dir",
+                self.full_files,
+                self.layout,
+                self.hub,
+                INSTEAD,
             )
-        else:
-            assert self.hub is not None
-            layout, where = self.hub.layout(self.layout), f"hub:{self.hub.path}"
-            train = self.hub.read(self.hub.train, INSTEAD)
-            test = self.hub.read(self.hub.test, INSTEAD)
-        return self._draw(labelled(train, layout), labelled(test, layout), layout, where)
+        )
 
     def _ready(self, folder: str) -> Splits:
         found = {s: find_file(folder, [f], "task.data_dir") for s, f in self.files.items()}
@@ -89,21 +87,22 @@ class KShot:
         for split, path in found.items():
             if not rows[split]:
                 raise bad_data(str(path), f"no row has a label of {', '.join(self.layout.labels)}")
-        return Splits(**{split: to_examples(rows[split], self.layout) for split in rows})
+        train, dev, test = (to_examples(rows[s], self.layout) for s in ("train", "dev", "test"))
+        return Splits(train, dev, test)
 
     def _draw(self, train: list[Row], test: list[Row], layout: Layout, where: str) -> Splits:
-        labels = [row.values[layout.label] for row in train]
+        labels = [label_of(row, layout) for row in train]
         counts = Counter(labels)
         for label in layout.labels:
             short = counts[label] < 2 * self.k
             if not counts[label] or (short and not self.allow_short):
                 raise UserError(
                     f"task.source.k: given {self.k}; label {label!r} has {counts[label]} rows in "
-                    f"{where} and {2 * self.k} are needed, for train and dev; lower it"
+                    f"{full.where} and {2 * self.k} are needed, for train and dev; lower it"
                 )
-        chosen, dev = k_shot(train, labels, self.k, self.seed)
+        chosen, dev = k_shot(full.train, labels, self.k, self.seed)
         return Splits(
             to_examples(chosen, layout),
             to_examples(dev, layout),
-            to_examples(cut_test(test), layout),
+            to_examples(cut_test(full.test), layout),
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from lozo_bench.errors import UserError, bad_value
+from lozo_bench.errors import UserError, bad_value, did_you_mean
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.files import read_full
 from lozo_bench.tasks.hub import Hub
-from lozo_bench.tasks.rows import Layout, labelled, to_examples
+from lozo_bench.tasks.rows import Layout, Row, RowOptions, labelled, to_examples
 from lozo_bench.tasks.sampling import LARGEST_SEED, shuffled, subsample
 
 INSTEAD = "use task.data_dir=DIR (a folder with the full data)"
+OPTION_KEYS = ("column", "places_in", "into", "blank")
 
 
 class Subsample:
@@ -20,7 +23,12 @@ class Subsample:
     Train and dev are drawn from the full train rows, test from the full dev rows, each in the
     order of the permutation under ``seed`` (published runs: 0). The rows come from ``data_dir`` if
     it is given, else from ``hub``. ``files`` names the two files without their extension. Where
-    there are fewer train rows than asked for, dev stays whole, as in the published runs.
+    there are fewer train rows than asked for, dev stays whole, as in the published runs; where that
+    leaves too little, ``num_dev`` may be several numbers by name, of which ``split`` names one.
+
+    What the columns hold is told by `Layout`, and by `RowOptions` for ``options``; ``test_answers``
+    are the columns of the test rows' answers where they are others. Demonstrations may be any of
+    the full train rows.
     """
 
     def __init__(
@@ -29,22 +37,33 @@ class Subsample:
         data_dir: str | None,
         hub: dict[str, Any] | None,
         fields: dict[str, str],
-        label: str,
-        labels: list[str],
         files: dict[str, str],
+        label: str | None = None,
+        labels: list[str] | None = None,
+        same_labels: dict[str, str] | None = None,
+        skip_labels: list[str] | None = None,
         num_train: int = 1000,
-        num_dev: int = 500,
+        num_dev: int | dict[str, int] = 500,
         num_test: int = 1000,
+        split: str | None = None,
         seed: int = 0,
         columns: list[str] | None = None,
-        skip_labels: list[str] | None = None,
+        explode: list[str] | None = None,
+        options: dict[str, str] | None = None,
+        answers: list[str] | None = None,
+        test_answers: list[str] | None = None,
+        joined: bool = False,
+        skip_unanswered: bool = False,
+        values: dict[str, dict[str, str]] | None = None,
+        replace: dict[str, dict[str, str]] | None = None,
+        spans: dict[str, str] | None = None,
     ) -> None:
         """Check the arguments without touching the disk.
 
         Raises UserError with keys relative to ``task.source``.
         """
-        sizes = {"num_train": num_train, "num_dev": num_dev, "num_test": num_test}
-        for key, size in sizes.items():
+        dev = _named(num_dev, split)
+        for key, size in {"num_train": num_train, "num_dev": dev, "num_test": num_test}.items():
             if size < 1:
                 raise bad_value(key, size, "a whole number >= 1")
         if not 0 <= seed <= LARGEST_SEED:
@@ -54,29 +73,76 @@ class Subsample:
         if data_dir is None and hub is None:
             raise bad_value("hub", hub, f"a data set on the hub; or {INSTEAD}")
         self.data_dir, self.files, self.seed = data_dir, files, seed
-        self.num_train, self.num_dev, self.num_test = num_train, num_dev, num_test
-        self.layout = Layout(fields, label, labels, columns, skip_labels=tuple(skip_labels or ()))
-        self.hub = None if hub is None else Hub.from_config(hub, list(fields))
+        self.num_train, self.num_dev, self.num_test = num_train, dev, num_test
+        self.layout = Layout(
+            fields,
+            label,
+            labels or [],
+            columns,
+            skip_labels=tuple(skip_labels or ()),
+            same_labels=same_labels or {},
+            explode=tuple(explode or ()),
+            options=_row_options(options),
+            answers=tuple(answers or ()),
+            joined=joined,
+            skip_unanswered=skip_unanswered,
+            values=values or {},
+            replace=replace or {},
+            spans=spans or {},
+        )
+        self.test_answers = tuple(test_answers or answers or ())
+        has = {"label": label, "options": options, "answers": answers}
+        needed = [key for key, value in has.items() if value]
+        self.hub = None if hub is None else Hub.from_config(hub, list(fields), needed)
 
     def splits(self) -> Splits:
         """Read, check and draw. Raises UserError naming file and line."""
         if self.data_dir is not None:
             layout, where = self.layout, self.data_dir
-            train, test = (
-                read_full(self.data_dir, self.files[split], "task.data_dir", layout)
-                for split in ("train", "test")
-            )
+            train = read_full(self.data_dir, self.files["train"], "task.data_dir", layout)
+            other = replace(layout, answers=self.test_answers)
+            test = read_full(self.data_dir, self.files["test"], "task.data_dir", other)
         else:
             assert self.hub is not None
             layout, where = self.hub.layout(self.layout), f"hub:{self.hub.path}"
             train = self.hub.read(self.hub.train, INSTEAD)
             test = self.hub.read(self.hub.test, INSTEAD)
-        full = labelled(train, layout)
+        return self._drawn(labelled(train, layout), labelled(test, layout), layout, where)
+
+    def _drawn(self, full: list[Row], test: list[Row], layout: Layout, where: str) -> Splits:
         chosen, dev = subsample(full, self.num_train, self.num_dev, self.seed)
         if not chosen:
             raise UserError(
                 f"task.source.num_dev: given {self.num_dev}; {where} has {len(full)} train rows "
                 "and none would be left to train on; lower it"
             )
-        tested = shuffled(labelled(test, layout), self.seed)[: self.num_test]
-        return Splits(*(to_examples(rows, layout) for rows in (chosen, dev, tested)))
+        tested = shuffled(test, self.seed)[: self.num_test]
+        return Splits(
+            train=to_examples(chosen, layout),
+            dev=to_examples(dev, layout),
+            test=to_examples(tested, layout),
+            pool=partial(to_examples, full, layout),
+        )
+
+
+def _named(num_dev: int | dict[str, int], split: str | None) -> int:
+    if isinstance(num_dev, int):
+        if split is not None:
+            raise bad_value("split", split, "null, as num_dev is one number")
+        return num_dev
+    if split not in num_dev:
+        hint = did_you_mean(split or "", num_dev)
+        raise bad_value("split", split, f"one of {', '.join(num_dev)}{hint}")
+    return num_dev[split]
+
+
+def _row_options(node: dict[str, str] | None) -> RowOptions | None:
+    if node is None:
+        return None
+    for key in node:
+        if key not in OPTION_KEYS:
+            hint = did_you_mean(key, OPTION_KEYS)
+            raise bad_value("options", key, f"the keys {', '.join(OPTION_KEYS)}{hint}")
+    if "column" not in node or ("into" in node) != ("blank" in node):
+        raise bad_value("options", node, "a column; and both or none of into and blank")
+    return RowOptions(**node)

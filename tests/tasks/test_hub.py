@@ -116,7 +116,7 @@ def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:
 def test_a_missing_text_is_refused(tmp_path: Path) -> None:
     path = str(local(tmp_path, [{"text": "one", "coarse": 1}, {"text": None, "coarse": 1}]))
     hub = Hub.from_config(NODE | {"path": path}, ["question"])
-    with pytest.raises(UserError, match="/train:1: a text is missing"):
+    with pytest.raises(UserError, match="/train:1: column 'text' holds None"):
         hub.read("train", "do this")
 
 
