@@ -124,7 +124,7 @@ def test_an_option_that_just_fits_is_kept_and_one_more_token_is_refused(
     options = [" great", " terrible bad"]
     encoded = prompt(opt_like, options=options, max_length=3).encode(review("well"))
     assert tokens(opt_like, encoded)[1] == ("<s> Ġterrible Ġbad", "Ġterrible Ġbad")
-    with pytest.raises(UserError, match=r"^dev\.tsv:5: an option .* needs 3 tokens, .* is 2"):
+    with pytest.raises(UserError, match=r"^dev\.tsv:5: an option .* needs 3 tokens, .* leaves 2;"):
         prompt(opt_like, options=options, max_length=2).encode(review("well"))
 
 
@@ -166,9 +166,10 @@ def test_every_real_sst2_review_ends_in_its_option(
     [
         ("It was", r"at least one \{field\}"),
         ("{sentence It was", "balanced braces"),
-        ("{} It was", r"\{field\} or \{field:strip\}"),
-        ("{sentence.strip()} It was", r"\{field\} or \{field:strip\}"),
-        ("{sentence:>9} It was", r"\{field\} or \{field:strip\}"),
+        ("{} It was", r"\{field\} or \{field:form\}"),
+        ("{sentence.strip()} It was", r"\{field\} or \{field:form\}"),
+        ("{sentence:>9} It was", r"forms of strip, lower, .*'>9' is none"),
+        ("{sentence:strip,lowr} It was", r"'lowr' is none \(did you mean 'lower'\?\)"),
         ("{sentence!r} It was", "no conversion such as !r"),
     ],
 )
