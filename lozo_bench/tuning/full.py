@@ -1,0 +1,16 @@
+"""Full tuning: every weight moves."""
+
+from __future__ import annotations
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.models.load import Loaded
+from lozo_bench.tuning.base import Tuned
+
+
+class Full:
+    """All parameters move, embeddings, normalisation and biases too."""
+
+    def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
+        """See `Tuning`."""
+        X = {name: x for name, x in loaded.model.named_parameters() if x.requires_grad}
+        return Tuned(X, loaded.model, whole=True)

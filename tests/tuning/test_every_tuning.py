@@ -1,0 +1,160 @@
+"""What holds for every tuning there is: a YAML file in conf/tuning is tested by existing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tiny_models import ALL, at_words, loaded, logits, rows
+
+from lozo_bench.build import build
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import Part, Score
+from lozo_bench.errors import UserError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+NAMES = sorted(path.stem for path in (CONF / "tuning").glob("*.yaml"))
+# Llama has no biases to move.
+CELLS = [(name, arch) for name in NAMES for arch in ALL if (name, arch) != ("bitfit", "llama")]
+EVERY = pytest.mark.parametrize(("name", "arch"), CELLS)
+LIKE_THE_PLAIN_MODEL = {"full", "bitfit", "head", "lora", "ia3"}
+
+
+def made(name, **changes):
+    options = OmegaConf.to_container(OmegaConf.load(CONF / "tuning" / f"{name}.yaml"))
+    return build(options | changes, "tuning")
+
+
+def tuned(name, arch, seed=0, **changes):
+    return made(name, **changes).tune(loaded(arch), Draws(seed))
+
+
+@EVERY
+def test_only_x_can_move_and_the_gradient_reaches_all_of_it(name, arch):
+    this = tuned(name, arch)
+    inputs = rows()
+    at_words(logits(this, **inputs), inputs).logsumexp(-1).sum().backward()
+    for parameter_name, x in this.model.named_parameters():
+        assert (this.X.get(parameter_name) is x) == x.requires_grad == (x.grad is not None)
+    assert list(this.X) == [n for n, _ in this.model.named_parameters() if n in this.X]
+
+
+@EVERY
+def test_every_tensor_of_x_changes_the_logits(name, arch):
+    this = tuned(name, arch)
+    inputs = rows()
+    with torch.no_grad():
+        for x in this.X.values():  # B of LoRA is zero, which hides A
+            x += 0.1
+        before = at_words(logits(this, **inputs), inputs)
+        for parameter_name, x in this.X.items():
+            kept = x.clone()
+            x += torch.arange(x.numel(), dtype=x.dtype).view(x.shape).remainder(7)
+            after = at_words(logits(this, **inputs), inputs)
+            x.copy_(kept)
+            # softmax does not see one number added to all scores, as a key's bias does
+            if not parameter_name.endswith(("k_proj.bias", "key.bias")):
+                assert not torch.allclose(before, after, rtol=0, atol=1e-9), parameter_name
+
+
+@EVERY
+def test_the_start_depends_on_the_seed_alone_and_leaves_torchs_generator_be(name, arch):
+    before = torch.random.get_rng_state()
+    first, again = tuned(name, arch), tuned(name, arch)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.testing.assert_close(dict(first.X), dict(again.X), rtol=0, atol=0)
+    if name in ("lora", "prefix", "prompt"):
+        other = tuned(name, arch, seed=1)
+        assert any(not torch.equal(x, other.X[key]) for key, x in first.X.items())
+
+
+@EVERY
+def test_the_start_is_the_plain_model_where_the_method_says_so(name, arch):
+    inputs = rows()
+    plain = at_words(loaded(arch).model(**inputs).logits, inputs)
+    start = at_words(logits(tuned(name, arch), **inputs), inputs)
+    assert torch.equal(plain, start) == (name in LIKE_THE_PLAIN_MODEL)
+
+
+@EVERY
+def test_logits_have_as_many_positions_more_as_it_says(name, arch):
+    this = tuned(name, arch)
+    assert logits(this, **rows()).shape[:2] == (2, 7 + this.virtual_tokens)
+    assert this.virtual_tokens == (10 if name == "prompt" else 0)
+
+
+@EVERY
+def test_what_fills_up_a_row_changes_nothing(name, arch):
+    this = tuned(name, arch)
+    both, short = rows((7, 4)), {key: x[1:, :4] for key, x in rows((7, 4)).items()}
+    expected = at_words(logits(this, **short), short)
+    torch.testing.assert_close(at_words(logits(this, **both), both)[7:], expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_new_parameters_are_float32_beside_half_precision(name, dtype):
+    model = loaded("opt", dtype)
+    old = {id(x) for x in model.model.parameters()}
+    this = made(name).tune(model, Draws(0))
+    assert {x.dtype for x in this.X.values() if id(x) not in old} <= {torch.float32}
+    assert logits(this, **rows()).dtype is dtype
+    assert this.model.dtype is dtype
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("full", "head")])
+@pytest.mark.parametrize("optimizer", ["mezo", "lozo"])
+def test_a_step_with_lr_0_leaves_the_losses(name, optimizer):
+    this = tuned(name, "opt")
+    inputs = rows()
+
+    def losses(copies):
+        with torch.no_grad():
+            return at_words(logits(this, **inputs), inputs).logsumexp(-1).mean().view(1, 1)
+
+    node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / "optimizer" / f"{optimizer}.yaml")})
+    node.rank = {"value": 1}
+    options = OmegaConf.to_container(node, resolve=True)["optimizer"] | {"lr": 0.0}
+    X = InPlace(this.X)
+    stepped = build(options, "optimizer", X, Draws(0))
+    before = losses(1)
+    report = stepped.step(Score(X, [Part(1, 1, losses)]))
+    X.settle()
+    assert report.loss != float(before)  # it did look around
+    torch.testing.assert_close(losses(1), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_option_is_refused(name):
+    with pytest.raises(UserError, match=r"^tuning\.depth: no such key"):
+        made(name, depth=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "allowed"),
+    [
+        ("lora", "r", 0, "a whole number >= 1"),
+        ("lora", "alpha", 0.0, "a number > 0"),
+        ("lora", "targets", "(", r"a regular expression \("),
+        ("ia3", "inputs", "(", r"a regular expression \("),
+        ("ia3", "outputs", "(", r"a regular expression \("),
+        ("prefix", "tokens", 0, "a whole number >= 1"),
+        ("prefix", "init", "zero", "one of real, random"),
+        ("prompt", "tokens", 0, "a whole number >= 1"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(name, option, value, allowed):
+    with pytest.raises(UserError, match=rf"^tuning\.{option}: given .*; allowed: {allowed}"):
+        made(name, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("lora", "targets"), ("ia3", "inputs"), ("ia3", "outputs")]
+)
+def test_a_pattern_that_finds_no_layer_is_refused(name, option):
+    expected = rf"^tuning\.{option}: given 'no'; allowed: part of a .*, such as model\.decoder\."
+    with pytest.raises(UserError, match=expected):
+        tuned(name, "opt", **{option: "no"})

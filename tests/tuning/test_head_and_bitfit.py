@@ -1,0 +1,49 @@
+"""The tunings that add nothing: which of the model's own weights move."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_models import ALL, CAUSAL, loaded
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.errors import UserError
+from lozo_bench.tuning.bitfit import BitFit
+from lozo_bench.tuning.full import Full
+from lozo_bench.tuning.head import Head
+
+
+@pytest.mark.parametrize("arch", CAUSAL)
+def test_a_causal_head_is_the_output_matrix(arch):
+    assert list(Head().tune(loaded(arch), Draws(0)).X) == ["lm_head.weight"]
+
+
+def test_a_masked_head_is_all_that_is_named_lm_head():
+    this = Head().tune(loaded("roberta"), Draws(0))
+    assert set(this.X) == {n for n, _ in this.model.named_parameters() if "lm_head" in n}
+    assert len(this.X) == 6
+
+
+@pytest.mark.parametrize("arch", ALL)
+def test_a_tied_head_is_refused(arch):
+    with pytest.raises(UserError, match=r"^tuning=head: .* input embeddings.*untie_head=true"):
+        Head().tune(loaded(arch, tie=True), Draws(0))
+
+
+@pytest.mark.parametrize("arch", ["opt", "gpt2", "roberta"])
+def test_bitfit_moves_every_vector_but_the_scales(arch):
+    this = BitFit().tune(loaded(arch), Draws(0))
+    vectors = {n for n, x in this.model.named_parameters() if x.ndim == 1}
+    assert set(this.X) == {n for n in vectors if not n.endswith("weight")}
+
+
+def test_a_model_without_biases_is_refused():
+    with pytest.raises(UserError, match=r"^tuning=bitfit: a LlamaForCausalLM has no biases"):
+        BitFit().tune(loaded("llama"), Draws(0))
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_full_moves_every_weight_and_tied_ones_once(tie):
+    this = Full().tune(loaded("opt", tie=tie), Draws(0))
+    assert this.whole
+    assert {id(x) for x in this.X.values()} == {id(x) for x in this.model.parameters()}
+    assert ("lm_head.weight" in this.X) != tie
