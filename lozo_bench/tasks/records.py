@@ -11,7 +11,7 @@ from lozo_bench.tasks.rows import Row, Wanted, missing_column
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Between the spans of one answer where they are one text (see `Wanted.joined`).
+# Between the spans of one answer where they are one text (see `Wanted.join_spans`).
 SPAN_SEPARATOR = "; "
 
 # The keys of an answer as DROP's files have it: a number, a date or spans, the others blank.
@@ -142,7 +142,7 @@ def _answers(where: str, record: Mapping[str, Any], wanted: Wanted) -> tuple[str
             )
             if spans is None:
                 return ()
-            texts += [SPAN_SEPARATOR.join(spans)] if wanted.joined and spans else spans
+            texts += [SPAN_SEPARATOR.join(spans)] if wanted.join_spans and spans else spans
     return tuple(dict.fromkeys(text for text in texts if text.strip()))
 
 

@@ -32,8 +32,8 @@ class Wanted:
 
     ``texts`` hold one text each, ``options`` and ``answers`` any number. Options may be places
     (``start``, ``end``) in the text of ``places_in``. ``explode`` names lists of which each item
-    makes a row of its own, so that ``list.column`` is that item's. ``joined`` makes one answer of
-    the several spans of one annotation (DROP).
+    makes a row of its own, so that ``list.column`` is that item's. ``join_spans`` makes one answer
+    of the several spans of one annotation (DROP).
     """
 
     texts: tuple[str, ...]
@@ -41,7 +41,7 @@ class Wanted:
     places_in: str | None = None
     answers: tuple[str, ...] = ()
     explode: tuple[str, ...] = ()
-    joined: bool = False
+    join_spans: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Layout:
 
     ``explode`` names lists of which each item becomes a row. ``options`` are the row's own, of
     which those are right that are among the texts of ``answers``, or the one that ``label`` says.
-    Without options, ``answers`` are what may be written; with ``joined`` the spans of one
+    Without options, ``answers`` are what may be written; with ``join_spans`` the spans of one
     annotation are one answer. Rows without an answer are an error, or with ``skip_unanswered`` left
     out.
 
@@ -91,7 +91,7 @@ class Layout:
     explode: Sequence[str] = ()
     options: RowOptions | None = None
     answers: Sequence[str] = ()
-    joined: bool = False
+    join_spans: bool = False
     skip_unanswered: bool = False
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Layout:
             places_in=own.places_in if own else None,
             answers=tuple(self.answers),
             explode=tuple(self.explode),
-            joined=self.joined,
+            join_spans=self.join_spans,
         )
 
 

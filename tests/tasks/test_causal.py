@@ -27,8 +27,18 @@ def prompt(
     text: str = REVIEW,
     options: list[str] = OPTIONS,
     max_length: int = 64,
+    **more: Any,
 ) -> CausalPrompt:
-    return CausalPrompt(tokenizer, text, options, max_length)
+    return CausalPrompt(tokenizer, text, options, max_length, **more)
+
+
+def writes(tokenizer: PreTrainedTokenizerFast, **changed: Any) -> CausalPrompt:
+    keys: dict[str, Any] = {"answer": " {answer}\n", "max_length": 64, "max_new_tokens": 8}
+    return CausalPrompt(tokenizer, "{question:strip} ? It", **keys | changed)
+
+
+def question(text: str = " What ", *answers: str) -> Example:
+    return Example({"question": text}, 0, "dev.json:data[0]", answers=answers or ("great", "good"))
 
 
 def review(text: str, label: int = 1) -> Example:
@@ -225,3 +235,130 @@ def test_a_tokenizer_that_cannot_place_its_tokens_is_refused() -> None:
     slow: Any = SimpleNamespace(is_fast=False)
     with pytest.raises(UserError, match=r"^model\.path: .* tokenizer\.json"):
         prompt(slow)
+
+
+def test_options_may_hold_fields(opt_like: PreTrainedTokenizerFast) -> None:
+    made = prompt(opt_like, "{a} It was", [" {b:lower}", " {c}"])
+    encoded = made.encode(Example({"a": "well", "b": "GREAT", "c": "terrible bad"}))
+    assert tokens(opt_like, encoded) == [
+        ("<s> well ĠIt Ġwas Ġgreat", "Ġgreat"),
+        ("<s> well ĠIt Ġwas Ġterrible Ġbad", "Ġterrible Ġbad"),
+    ]
+
+
+def test_a_rows_own_options_stand_before_the_tasks(opt_like: PreTrainedTokenizerFast) -> None:
+    own = Example({"sentence": "well"}, 2, options=(" good", " bad", " okay"), golds=(2, 0))
+    encoded = prompt(opt_like).encode(own)
+    assert [answer for _, answer in tokens(opt_like, encoded)] == ["Ġgood", "Ġbad", "Ġokay"]
+    assert (encoded.label, encoded.golds) == (2, (2, 0))
+
+
+def test_a_row_without_options_needs_the_tasks(opt_like: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match=r"^dev\.tsv:5: no option for class 1; .* has 0 options"):
+        prompt(opt_like, options=[]).encode(review("well"))
+
+
+def test_a_form_that_does_not_suit_a_row_is_told_with_its_place(
+    opt_like: PreTrainedTokenizerFast,
+) -> None:
+    made = prompt(opt_like, "{sentence:before_blank}", ["x{sentence:after_blank}", "y"])
+    with pytest.raises(UserError, match=r"^dev\.tsv:5: field 'sentence': .* has 2 blanks '_'"):
+        made.encode(review("a _ b _"))
+
+
+def test_demonstrations_stand_above_with_their_right_option(
+    opt_like: PreTrainedTokenizerFast,
+) -> None:
+    made = prompt(opt_like, " {sentence} It was", [" terrible ", " great\n"])
+    encoded = made.encode(review("x"), [review(" well"), review("bad", label=0)])
+    start = "<s> well ĠIt Ġwas Ġgreat Ċ Ċ bad ĠIt Ġwas Ġterrible Ċ Ċ x ĠIt Ġwas"
+    # "bad" is one token only behind a space
+    row, answer = tokens(opt_like, encoded)[0]
+    assert row.replace("b a d ", "bad ") == f"{start} Ġterrible"
+    assert answer == "Ġterrible"
+    decoded = opt_like.decode(list(encoded.rows[1]))
+    assert decoded == "<s>well It was great\n\nbad It was terrible\n\nx It was great\n"
+
+
+def test_demonstrations_are_cut_on_the_left_behind_the_bos(
+    opt_like: PreTrainedTokenizerFast,
+) -> None:
+    whole = prompt(opt_like).encode(review("well"), [review("well worth")])
+    cut = prompt(opt_like, max_length=10).encode(review("well"), [review("well worth")])
+    assert len(whole.rows[0]) > 10
+    assert cut.rows[0] == (whole.rows[0][0], *whole.rows[0][-9:])
+    assert cut.answer == ((9,), (9,))
+
+
+def test_calibration_keeps_options_and_demonstrations(opt_like: PreTrainedTokenizerFast) -> None:
+    made = prompt(opt_like, calibration=" {sentence:upper_first} was")
+    alone = made.encode_calibration(review("what"))
+    assert tokens(opt_like, alone)[0] == ("<s> What Ġwas Ġterrible", "Ġterrible")
+    shown = made.encode_calibration(review("what"), [review("well")])
+    # the demonstration is the task's, not the calibration's; behind it spaces go, too
+    assert opt_like.decode(list(shown.rows[1])) == "<s>well It was great\n\nWhat was great"
+    assert shown.answer[1] == (len(shown.rows[1]) - 1,)
+    assert (shown.label, alone.label) == (1, 1)
+
+
+def test_calibration_may_be_empty(opt_like: PreTrainedTokenizerFast) -> None:
+    encoded = prompt(opt_like, calibration="").encode_calibration(review("well"))
+    assert opt_like.decode(list(encoded.rows[1])) == "<s>great"
+    assert encoded.answer[1] == tuple(range(1, len(encoded.rows[1])))
+
+
+def test_without_a_calibration_there_is_nothing_to_score_behind(
+    opt_like: PreTrainedTokenizerFast,
+) -> None:
+    with pytest.raises(UserError, match=r"^task\.calibration: given None; allowed: a text"):
+        prompt(opt_like).encode_calibration(review("well"))
+
+
+def test_a_written_answer_is_the_first_and_the_prompt_stands_alone(
+    opt_like: PreTrainedTokenizerFast,
+) -> None:
+    encoded = writes(opt_like).encode(question())
+    assert tokens(opt_like, encoded) == [("<s> What Ġ? ĠIt Ġgreat Ċ", "Ġgreat Ċ")]
+    assert encoded.answer == ((4, 5),)
+    assert opt_like.decode(list(encoded.prompt)) == "<s>What ? It"
+    assert (encoded.label, encoded.answers) == (0, ("great", "good"))
+
+
+def test_written_answers_of_demonstrations_are_shown(opt_like: PreTrainedTokenizerFast) -> None:
+    encoded = writes(opt_like).encode(question("x"), [question("well", "Location")])
+    assert opt_like.decode(list(encoded.prompt)) == "<s>well ? It Location\n\nx ? It"
+    assert opt_like.decode(list(encoded.rows[0])) == "<s>well ? It Location\n\nx ? It great\n"
+
+
+def test_room_is_left_for_writing(opt_like: PreTrainedTokenizerFast) -> None:
+    made = writes(opt_like, max_length=9, max_new_tokens=4)
+    encoded = made.encode(question("well worth revisiting as many times"))
+    assert tokens(opt_like, encoded) == [("<s> Ġ? ĠIt Ġgreat Ċ", "Ġgreat Ċ")]
+    assert opt_like.decode(list(encoded.prompt)) == "<s> many times ? It"
+
+
+def test_an_answer_that_does_not_fit_is_refused(opt_like: PreTrainedTokenizerFast) -> None:
+    made = writes(opt_like, max_length=9, max_new_tokens=4)
+    with pytest.raises(UserError, match=r"^dev\.json:data\[0\]: .* needs 6 tokens"):
+        made.encode(question("What", "great good bad okay"))
+
+
+def test_a_row_without_an_answer_is_refused(opt_like: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match=r"^dev\.tsv:5: the row has no answer"):
+        writes(opt_like).encode(Example({"question": "What"}, 0, "dev.tsv:5"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"answer": " {question}"}, r"^task\.answer: .* a text with \{answer\} in it"),
+        ({"options": ["a", "b"]}, r"^task\.options: .* none, as task\.answer is given"),
+        ({"max_new_tokens": 64}, r"^task\.max_new_tokens: given 64; .* 1 to 63"),
+        ({"max_new_tokens": 0}, r"^task\.max_new_tokens: given 0"),
+    ],
+)
+def test_a_written_task_that_cannot_be_is_refused(
+    opt_like: PreTrainedTokenizerFast, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        writes(opt_like, **changed)

@@ -85,6 +85,13 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
         ({"seed": -1}, "seed"),
         ({"files": {"train": "train"}}, "files"),
         ({"hub": None}, "hub"),
+        ({"split": "sane"}, "split"),
+        ({"num_dev": {"sane": 5}, "split": "same"}, "split"),
+        ({"num_dev": {"sane": 0}, "split": "sane"}, "num_dev"),
+        ({"options": {"colum": "x"}}, "options"),
+        ({"options": {"column": "x", "into": "sentence"}}, "options"),
+        ({"options": {"column": "x"}}, "hub.options"),
+        ({"answers": ["x"]}, "hub.answers"),
     ],
 )
 def test_arguments_out_of_range_are_refused(changed: dict[str, Any], key: str) -> None:
