@@ -10,6 +10,7 @@ positions move back by as many, and the mask grows on the left.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -53,13 +54,16 @@ class SoftPrompt(nn.Module):
         self.words = nn.Parameter(words)
 
 
-def _put_in_front(model: Any, args: tuple[()], options: dict[str, Any]) -> tuple[Any, Any]:
+def _put_in_front(
+    model: Any, args: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[()], dict[str, Any]]:
     """What the model is called with; a cache of a row's beginning has the soft ones already."""
+    given = zip(inspect.signature(model.forward).parameters, args, strict=False)
+    options = dict(given) | options
     words: Tensor = model.soft_prompt.words
     tokens = len(words)
     cache = options.get("past_key_values")
     begins = cache is None or cache.get_seq_length() == 0
-    options = dict(options)
     if begins:
         row = model.get_input_embeddings()(options.pop("input_ids"))
         soft = words.to(row.dtype).expand(len(row), -1, -1)
@@ -72,7 +76,7 @@ def _put_in_front(model: Any, args: tuple[()], options: dict[str, Any]) -> tuple
             first = torch.arange(tokens, device=positions.device)
             positions = torch.cat([first.expand(len(positions), -1), positions], dim=1)
         options["position_ids"] = positions
-    return args, options
+    return (), options
 
 
 def _wider(mask: Tensor, tokens: int) -> Tensor:

@@ -95,6 +95,13 @@ def test_what_fills_up_a_row_changes_nothing(name, arch):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_inputs_can_be_given_by_place(name):
+    this = tuned(name, "opt")
+    ids = rows((7,))["input_ids"]
+    assert torch.equal(this.model(ids).logits, logits(this, input_ids=ids))
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_new_parameters_are_float32_beside_half_precision(name, dtype):
     model = loaded("opt", dtype)

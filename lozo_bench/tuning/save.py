@@ -1,0 +1,68 @@
+"""Writing a tuned model: whole, or what was put into it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import cast
+
+from peft import IA3Config, LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lozo_bench.models.load import Loaded
+from lozo_bench.models.save import save_model
+from lozo_bench.tuning.prefix import Pair
+from lozo_bench.tuning.prompt import SoftPrompt
+
+MOVED = "moved.safetensors"
+
+
+def save_tuned(loaded: Loaded, out: Path) -> str:
+    """Write what a tuning moved; returns what that is, in a word.
+
+    ``adapter``: LoRA or (IA)^3, for peft's `from_pretrained`. ``tensors``: a prefix or a soft
+    prompt, which no other program puts where it stood here: X by name in ``moved.safetensors``, for
+    ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for
+    transformers.
+    """
+    if hasattr(loaded.model, "peft_config"):
+        _save_adapter(loaded, out)
+        return "adapter"
+    if any(isinstance(module, (Pair, SoftPrompt)) for module in loaded.model.modules()):
+        loaded.tokenizer.save_pretrained(out)
+        save_file(_to_write(_moved(loaded.model)), out / MOVED)
+        return "tensors"
+    save_model(loaded, out)
+    return "weights"
+
+
+def _save_adapter(loaded: Loaded, out: Path) -> None:
+    """With the parts of the model that moved whole, LoRA's ``train_head``."""
+    model = loaded.model
+    adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
+    whole = sorted({name.partition(".")[0] for name in _moved(model) if not _is_adapters(name)})
+    for part in whole:
+        state = model.get_submodule(part).state_dict()
+        adapter |= {f"{part}.{name}": x for name, x in state.items()}
+    config = copy.deepcopy(cast(LoraConfig | IA3Config, model.peft_config["default"]))
+    config.base_model_name_or_path = str(getattr(model.config, "_name_or_path", ""))
+    config.modules_to_save = whole or None
+    config.inference_mode = True
+    loaded.tokenizer.save_pretrained(out)
+    config.save_pretrained(str(out))
+    tensors = {f"base_model.model.{name}": x for name, x in adapter.items()}
+    save_file(_to_write(tensors), out / "adapter_model.safetensors")
+
+
+def _moved(model: nn.Module) -> dict[str, Tensor]:
+    return {name: x for name, x in model.named_parameters() if x.requires_grad}
+
+
+def _is_adapters(name: str) -> bool:
+    return ".lora_" in name or ".ia3_l." in name
+
+
+def _to_write(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each with memory of its own: safetensors has no two names for one tensor."""
+    return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in tensors.items()}

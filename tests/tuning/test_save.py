@@ -1,0 +1,68 @@
+"""What is written can be read again, and gives the same logits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from test_every_tuning import made
+from tiny_models import ALL, loaded, logits, rows
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.tuning.save import MOVED, save_tuned
+
+
+class Tokenizer:
+    """Writes nothing, and has words."""
+
+    all_special_ids = (0, 1, 2)
+
+    def __len__(self):
+        return 41
+
+    def save_pretrained(self, out):
+        out.mkdir(exist_ok=True)
+
+
+def moved(name, arch, **changes):
+    """A tuned model whose X are elsewhere than at the start."""
+    before = dataclasses.replace(loaded(arch), tokenizer=Tokenizer())
+    this = made(name, **changes).tune(before, Draws(0))
+    with torch.no_grad():
+        for key, x in this.X.items():
+            x += 0.1 * Draws(1).normal("z", 0, {key: tuple(x.shape)}, dtype=x.dtype)[key]
+    return before, this
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's reading
+@pytest.mark.parametrize("arch", ALL)
+@pytest.mark.parametrize(
+    ("name", "changes"), [("lora", {}), ("lora", {"train_head": True}), ("ia3", {})]
+)
+def test_adapters_are_read_by_peft(name, changes, arch, tmp_path):
+    before, this = moved(name, arch, **changes)
+    assert save_tuned(before, tmp_path) == "adapter"
+    read = PeftModel.from_pretrained(loaded(arch).model, tmp_path).eval()
+    torch.testing.assert_close(read(**rows()).logits, logits(this, **rows()))
+    assert not torch.allclose(loaded(arch).model(**rows()).logits, logits(this, **rows()))
+
+
+@pytest.mark.parametrize("name", ["prefix", "prompt"])
+def test_what_stands_in_front_is_read_after_the_same_tuning(name, tmp_path):
+    before, this = moved(name, "opt")
+    assert save_tuned(before, tmp_path) == "tensors"
+    again = made(name).tune(loaded("opt"), Draws(5))
+    found = again.model.load_state_dict(load_file(tmp_path / MOVED), strict=False)
+    assert not found.unexpected_keys
+    assert torch.equal(logits(again, **rows()), logits(this, **rows()))
+
+
+@pytest.mark.parametrize("name", ["full", "bitfit", "head"])
+def test_weights_of_the_models_own_are_read_by_transformers(name, tmp_path):
+    before, this = moved(name, "opt")
+    assert save_tuned(before, tmp_path) == "weights"
+    read = type(before.model).from_pretrained(tmp_path, dtype=torch.float64).eval()
+    torch.testing.assert_close(read(**rows()).logits, logits(this, **rows()))
