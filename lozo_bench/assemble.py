@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lozo_bench.batches import Layout, Scoring, parts
+from lozo_bench.aims import aims
+from lozo_bench.batches import grouped
 from lozo_bench.build import build
 from lozo_bench.config import (
     Config,
@@ -19,25 +20,35 @@ from lozo_bench.config import (
     EngineMode,
     Kept,
     Kind,
+    ModelConfig,
     Split,
     check,
     check_prompts,
+    class_count,
 )
+from lozo_bench.config import Objective as Lowered
 from lozo_bench.contract import Data, Settings
+from lozo_bench.encoding import encoded, prompt_for
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Part
 from lozo_bench.engines import Chosen, engine_for
 from lozo_bench.errors import UserError, bad_value
+from lozo_bench.evaluation.evaluate import Judge
+from lozo_bench.models.check import output_layer
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.models.locate import model_kind
-from lozo_bench.objectives.options import Scorer, option_scorer, scored, takes_packed_rows
+from lozo_bench.objectives.classifier import classifier_scorer
+from lozo_bench.objectives.losses import Objective
+from lozo_bench.objectives.options import option_scorer
 from lozo_bench.optimizers.base import Optimizer, Steps
 from lozo_bench.parallel.team import Team
-from lozo_bench.tasks.base import Encoded, Prompt, Source
-from lozo_bench.tasks.causal import CausalPrompt
-from lozo_bench.tasks.masked import MaskedPrompt
+from lozo_bench.tasks.base import Source
+from lozo_bench.tasks.invented import invented
 from lozo_bench.trainer import order_of
+from lozo_bench.tuning.base import Tuning
+
+_NOT_FROM_SCALARS = (Steps.gradient, Steps.closed_form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +56,19 @@ class Plan:
     """What can be known before data or model are touched."""
 
     source: Source
-    steps: Steps
+    tuning: Tuning
+    method: Optimizer  # on no weights: what it needs and what it shows
     full_states: bool
+
+    @property
+    def steps(self) -> Steps:
+        """What the method's candidates are."""
+        return self.method.steps
 
     @property
     def replayable(self) -> bool:
         """Whether a run's steps can be made again from what the optimizer was told."""
-        return self.steps is not Steps.gradient
+        return self.steps not in _NOT_FROM_SCALARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,8 @@ class Parts:
     loaded: Loaded
     X: Mapping[str, Tensor]
     data: Data
-    scorer: Scorer
+    objective: Objective
+    judges: Mapping[str, Judge]
     chosen: Chosen
     optimizer: Optimizer
     settings: Settings
@@ -76,15 +94,17 @@ def planned(config: Config) -> Plan:
     check(config)
     if (kind := model_kind(config.model)) is not None:
         check_prompts(config, kind)
-    # On no weights: only checks the options.
-    optimizer: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
+    method: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
     source: Source = build(config.task.source, "task.source")
-    first_order = optimizer.steps is Steps.gradient
+    tuning: Tuning = build(config.tuning, "tuning")
+    not_from_scalars = method.steps in _NOT_FROM_SCALARS
     kind_kept = config.checkpoint.kind
-    if first_order and kind_kept is Kept.log:
+    if not_from_scalars and kind_kept is Kept.log:
         raise bad_value("checkpoint.kind", "log", "full or auto: gradients are not in a scalar log")
-    full = kind_kept is Kept.full or (first_order and kind_kept is Kept.auto)
-    return Plan(source, optimizer.steps, full)
+    if not_from_scalars and config.objective is Lowered.metric:
+        raise bad_value("objective", "metric", "loss: a metric has no gradient")
+    full = kind_kept is Kept.full or (not_from_scalars and kind_kept is Kept.auto)
+    return Plan(source, tuning, method, full)
 
 
 def assembled(
@@ -98,33 +118,40 @@ def assembled(
     Raises:
         UserError: bad data, or a model that cannot be had.
     """
-    splits = plan.source.splits()
-    loaded = load(config.model)
-    prompt = _prompt(config, loaded)
-    layout = _layout(config, loaded, prompt)
-    data = Data(
-        train=_encode(prompt, splits.train, "train"),
-        dev=_encode(prompt, splits.dev, "dev"),
-        test=_encode(prompt, splits.test, "test"),
-        layout=layout,
-    )
-    settings, draws = _settings(config), Draws(config.seed.value)
-    forward: nn.Module = loaded.model
+    made_up = config.task.invented_rows
+    splits = invented(config.task, config.seed.value) if made_up else plan.source.splits()
+    model = _untied(config.model) if plan.steps is Steps.closed_form else config.model
+    loaded = load(model, class_count(config.task), config.seed.value)
+    draws = Draws(config.seed.value)
+    tuned = plan.tuning.tune(loaded, draws)
+    X = _output_layer(loaded) if plan.steps is Steps.closed_form else tuned.X
+    prompt = prompt_for(config, loaded)
+    data = encoded(config, splits, prompt, loaded, tuned, plan.method)
+    settings = _settings(config, plan.steps, len(data.train))
+    forward: nn.Module = tuned.model
+    if team.size > 1 and plan.steps is Steps.closed_form:
+        raise UserError(f"optimizer: one process solves for it; it was started as {team.size}")
     if team.size > 1 and plan.steps is Steps.gradient:
         _check_shares(config, data, team)
         forward = DistributedDataParallel(
-            loaded.model, find_unused_parameters=True, broadcast_buffers=False
+            tuned.model, find_unused_parameters=True, broadcast_buffers=False
         )
-    scorer = option_scorer(loaded.model, layout.scoring, forward)
-    X = {name: x for name, x in loaded.model.named_parameters() if x.requires_grad}
+    if loaded.kind is Kind.classifier:
+        scorer = classifier_scorer(tuned.model, forward)
+    else:
+        scorer = option_scorer(tuned.model, data.layout.scoring, forward)
+    objective, judges = aims(config, plan.steps, loaded, tuned, data, scorer)
 
     def first_batch() -> list[Part]:
         batch = [data.train[i] for i in next(order_of(data, settings))]
-        return [scored(scorer, part.to(loaded.device)) for part in parts(batch, layout)]
+        groups = grouped(batch, data.layout, settings.micro_batch_size)
+        return [objective.part([batch[i] for i in group], None).part for group in groups]
 
     def choose(engine: EngineConfig) -> Chosen:
         rank = config.rank.value
-        return engine_for(engine, loaded.model, X, plan.steps, draws, rank, first_batch)
+        return engine_for(
+            engine, loaded.model, X, plan.steps, draws, rank, first_batch, whole=tuned.whole
+        )
 
     if engine_before is None and team.rank == 0:
         chosen = choose(config.engine)
@@ -133,7 +160,20 @@ def assembled(
         told = engine_before or json.loads(team.from_first(b""))
         chosen = choose(as_before(config.engine, told))
     optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
-    return Parts(loaded, X, data, scorer, chosen, optimizer, settings)
+    return Parts(loaded, X, data, objective, judges, chosen, optimizer, settings)
+
+
+def _untied(model: ModelConfig) -> ModelConfig:
+    """A linear probe writes to the output layer, and must not write to the embeddings with it."""
+    return dataclasses.replace(model, untie_head=True)
+
+
+def _output_layer(loaded: Loaded) -> dict[str, Tensor]:
+    layer = output_layer(loaded.model)
+    if layer is None:
+        raise UserError(f"optimizer: model={loaded.name} has no output layer to solve for")
+    wanted = {id(x) for x in (layer.weight, layer.bias) if x is not None}
+    return {name: x for name, x in loaded.model.named_parameters() if id(x) in wanted}
 
 
 def as_before(config: EngineConfig, told: Mapping[str, Any]) -> EngineConfig:
@@ -159,42 +199,16 @@ def _check_shares(config: Config, data: Data, team: Team) -> None:
         )
 
 
-def _prompt(config: Config, loaded: Loaded) -> MaskedPrompt | CausalPrompt:
-    check_prompts(config, loaded.kind)
-    task = config.task
-    if loaded.kind is Kind.masked:
-        assert task.template is not None
-        return MaskedPrompt(
-            loaded.tokenizer,
-            task.template,
-            task.label_words,
-            task.max_length,
-            task.first_sentence_limit,
-            task.other_sentence_limit,
-        )
-    assert task.prompt is not None
-    return CausalPrompt(loaded.tokenizer, task.prompt, task.options, task.max_length)
-
-
-def _layout(config: Config, loaded: Loaded, prompt: MaskedPrompt | CausalPrompt) -> Layout:
-    return Layout(
-        pad_id=loaded.tokenizer.pad_token_id,
-        label_ids=prompt.label_ids if isinstance(prompt, MaskedPrompt) else (),
-        scoring=_scoring(config),
-        packed=takes_packed_rows(loaded.model),
-    )
-
-
-def _encode(prompt: Prompt, examples: list[Any], split: str) -> list[Encoded]:
-    if not examples:
-        raise UserError(f"task.source: the {split} set is empty")
-    return [prompt.encode(example) for example in examples]
-
-
-def _settings(config: Config) -> Settings:
+def _settings(config: Config, steps: Steps, rows: int) -> Settings:
+    """As the config says, but for methods that look at all rows once, or at none."""
+    count, batch_size, micro = config.steps, config.batch_size, config.micro_batch_size
+    if steps is Steps.none:
+        count = 0
+    elif steps is Steps.closed_form:
+        count, batch_size, micro = 1, rows, micro or config.eval_batch_size
     return Settings(
-        steps=config.steps,
-        batch_size=config.batch_size,
+        steps=count,
+        batch_size=batch_size,
         eval_batch_size=config.eval_batch_size,
         eval_every=config.eval_every,
         log_every=config.log_every,
@@ -202,14 +216,5 @@ def _settings(config: Config) -> Settings:
         select=config.task.select,
         seed=config.seed.value,
         max_bad_steps=config.engine.max_bad_steps,
-    )
-
-
-def _scoring(config: Config) -> Scoring:
-    engine = config.engine
-    return Scoring(
-        positions=engine.answer_positions,
-        columns=engine.answer_columns,
-        share_prompt=engine.share_prompt,
-        buckets=engine.buckets,
+        micro_batch_size=micro,
     )

@@ -43,18 +43,20 @@ class Layout:
 
     ``pad_id`` pads rows on the right. ``label_ids`` are the words that a masked model compares at
     its mask; none for a causal model. ``packed`` allows options behind a shared prompt in one row,
-    which takes attention that accepts a mask of its own.
+    which takes attention that accepts a mask of its own. ``virtual_tokens`` stand in front of each
+    row inside the model (prompt tuning): its logits have so many positions more.
     """
 
     pad_id: int
     label_ids: tuple[int, ...] = ()
     scoring: Scoring = Scoring()
     packed: bool = True
+    virtual_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B examples in R rows of T tokens, as many rows for each, one example after another.
+    """B examples in R rows of T tokens, one example after another.
 
     ``input_ids`` and ``attention_mask`` are int64 [R, T]. Where rows hold several options behind
     one prompt, ``position_ids`` [R, T] restart for each, and ``block`` [R, T] is 0 in the prompt,
@@ -64,7 +66,8 @@ class Batch:
     answer token is one of P entries of its example: ``at`` [B, P] is its place among the Q,
     ``token`` [B, P] its id, ``option`` [B, P] which of the K options it belongs to; entries that
     only fill up have option K. ``alike`` tells that every option is one token, and all of an
-    example are read at one place. ``labels`` [B]. ``tokens`` counts real tokens.
+    example are read at one place. ``labels`` [B]. ``weights`` [B] are what each example's loss
+    counts, or None where all count alike. ``tokens`` counts real tokens.
     """
 
     input_ids: Tensor
@@ -77,26 +80,39 @@ class Batch:
     options: int
     alike: bool
     tokens: int
+    virtual_tokens: int = 0
     position_ids: Tensor | None = None
     block: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def size(self) -> int:
         """B, the number of examples."""
         return len(self.labels)
 
+    @property
+    def positions(self) -> int:
+        """How many positions the model's logits have, through all rows."""
+        return self.input_ids.numel() + self.virtual_tokens * len(self.input_ids)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return replace(self, **{name: x.to(device) for name, x in self._tensors().items()})
+        moved = {name: x.to(device) for name, x in self._tensors().items() if name != "weights"}
+        if self.weights is not None:  # Apple's GPUs have no float64
+            exact = self.weights.float() if device.type == "mps" else self.weights
+            moved["weights"] = exact.to(device)
+        return replace(self, **moved)
 
     def repeat(self, copies: int) -> Batch:
         """The batch so many times over, one copy after another."""
         if copies == 1:
             return self
-        changed = {name: x.repeat(copies, 1) for name, x in self._tensors().items() if x.ndim == 2}
-        shift = torch.arange(copies, device=self.read.device) * self.input_ids.numel()
+        changed = {
+            name: x.repeat(copies, *[1] * (x.ndim - 1)) for name, x in self._tensors().items()
+        }
+        shift = torch.arange(copies, device=self.read.device) * self.positions
         changed["read"] += shift.repeat_interleave(self.size)[:, None]
-        return replace(self, **changed, labels=self.labels.repeat(copies))
+        return replace(self, **changed)
 
     def _tensors(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -125,18 +141,15 @@ class _Laid:
         return list(dict.fromkeys((row, position) for row, position, _, _ in self.entries))
 
 
-def collate(examples: Sequence[Encoded], layout: Layout) -> Batch:
-    """Stack examples, padded to the longest row."""
-    if layout.label_ids:
-        laid = [_at_the_mask(example, layout.label_ids) for example in examples]
-    elif _may_share(examples, layout):
-        laid = [_behind_one_prompt(example) for example in examples]
-    else:
-        laid = [_row_by_row(example) for example in examples]
+def collate(
+    examples: Sequence[Encoded], layout: Layout, weights: Sequence[float] | None = None
+) -> Batch:
+    """Stack examples, padded to the longest row; ``weights`` are what each one's loss counts."""
+    laid = _lay(examples, layout)
     rows = [row for example in laid for row in example.rows]
     longest = max(len(row.tokens) for row in rows)
     packed = any(max(row.blocks, default=0) > 0 for row in rows)
-    read = _read(laid, longest)
+    read = _read(laid, longest, layout.virtual_tokens)
     at, token, option = _entries(laid)
     return Batch(
         input_ids=_padded([row.tokens for row in rows], longest, layout.pad_id),
@@ -146,24 +159,45 @@ def collate(examples: Sequence[Encoded], layout: Layout) -> Batch:
         token=token,
         option=option,
         labels=torch.tensor([example.label for example in examples]),
-        options=len(layout.label_ids) or len(examples[0].rows),
+        options=len(layout.label_ids) or max(len(example.rows) for example in examples),
         alike=read.shape[1] == 1 and token.shape[1] > 1,
-        tokens=sum(len(row.tokens) for row in rows),
+        tokens=_tokens(laid),
+        virtual_tokens=layout.virtual_tokens,
         position_ids=_padded([row.positions for row in rows], longest, 0) if packed else None,
         block=_padded([row.blocks for row in rows], longest, -1) if packed else None,
+        weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
     )
 
 
-def grouped(examples: Sequence[Encoded], layout: Layout) -> list[list[int]]:
-    """Which examples of a batch go through the model together: those of like length."""
-    if not layout.scoring.buckets or not examples:
-        return [list(range(len(examples)))] if examples else []
-    return _buckets([max(map(len, example.rows)) for example in examples])
+def count_tokens(examples: Sequence[Encoded], layout: Layout) -> int:
+    """How many real tokens a batch of these has."""
+    return _tokens(_lay(examples, layout))
 
 
-def parts(examples: Sequence[Encoded], layout: Layout) -> list[Batch]:
-    """A batch as the parts that go through the model together, each of like length."""
-    return [collate([examples[i] for i in group], layout) for group in grouped(examples, layout)]
+def token_shares(examples: Sequence[Encoded]) -> list[float]:
+    """What each example's mean loss counts, so that the mean over the batch is that over tokens.
+
+    With n_i answer tokens in example i of B, that is n_i B / sum of all n.
+    """
+    tokens = [len(example.answer[example.label]) for example in examples]
+    return [count * len(tokens) / sum(tokens) for count in tokens]
+
+
+def grouped(
+    examples: Sequence[Encoded], layout: Layout, at_most: int | None = None
+) -> list[list[int]]:
+    """Which examples of a batch go through the model together: those of like length.
+
+    ``at_most`` so many at once (micro-batches); None: as many as there are.
+    """
+    if not examples:
+        return []
+    if layout.scoring.buckets:
+        groups = _buckets([max(map(len, example.rows)) for example in examples])
+    else:
+        groups = [list(range(len(examples)))]
+    size = at_most or len(examples)
+    return [group[i : i + size] for group in groups for i in range(0, len(group), size)]
 
 
 def shuffled(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -188,6 +222,18 @@ def in_order(
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
         yield numbers, collate([examples[i] for i in numbers], layout)
+
+
+def _lay(examples: Sequence[Encoded], layout: Layout) -> list[_Laid]:
+    if layout.label_ids:
+        return [_at_the_mask(example, layout.label_ids) for example in examples]
+    if _may_share(examples, layout):
+        return [_behind_one_prompt(example) for example in examples]
+    return [_row_by_row(example) for example in examples]
+
+
+def _tokens(laid: Sequence[_Laid]) -> int:
+    return sum(len(row.tokens) for example in laid for row in example.rows)
 
 
 def _at_the_mask(example: Encoded, label_ids: Sequence[int]) -> _Laid:
@@ -240,11 +286,12 @@ def _whole_row(tokens: Sequence[int]) -> _Row:
     return _Row(list(tokens), list(range(len(tokens))), [0] * len(tokens))
 
 
-def _read(laid: Sequence[_Laid], longest: int) -> Tensor:
+def _read(laid: Sequence[_Laid], longest: int, virtual: int) -> Tensor:
     """[B, Q]: the positions of each example, each once, its first again where it has fewer."""
     first_row = np.cumsum([0, *(len(example.rows) for example in laid)])
+    width = virtual + longest
     reads = [
-        [(first_row[b] + row) * longest + position for row, position in example.places]
+        [(first_row[b] + row) * width + virtual + position for row, position in example.places]
         for b, example in enumerate(laid)
     ]
     most = max(map(len, reads))

@@ -20,11 +20,15 @@ from lozo_bench.errors import UserError, bad_value, did_you_mean
 
 
 class Kind(Enum):
-    """How a model predicts words. ``auto`` reads it from the model's own config.json."""
+    """How a model predicts words, or with ``classifier`` classes, by a head of its own.
+
+    ``auto`` reads it from the model's own config.json.
+    """
 
     auto = "auto"
     causal = "causal"
     masked = "masked"
+    classifier = "classifier"
 
 
 class Dtype(Enum):
@@ -121,6 +125,23 @@ class Split(Enum):
     candidates = "candidates"
 
 
+class Pick(Enum):
+    """Which of a grid's points a table shows: each seed's own best, or one that is best overall.
+
+    ``overall`` is the best mean over the seeds, of the points that all of them have.
+    """
+
+    per_seed = "per_seed"
+    overall = "overall"
+
+
+class By(Enum):
+    """By what a table chooses among the points of a grid; never by a test metric."""
+
+    dev_metric = "dev_metric"
+    dev_loss = "dev_loss"
+
+
 class Rerun(Enum):
     """Which cells run: those without a result, only those that failed, or all from the start."""
 
@@ -139,7 +160,10 @@ class WandbMode(Enum):
 
 @dataclass
 class ModelConfig:
-    """A model and how to load it. ``path``: hub name, local directory, or ``embedded:NAME``."""
+    """A model and how to load it. ``path``: hub name, local directory, or ``embedded:NAME``.
+
+    ``stand_in`` is the embedded model that takes its place with ``scale=tiny``.
+    """
 
     name: str = "???"
     path: str = "???"
@@ -149,6 +173,7 @@ class ModelConfig:
     device_map: str | None = None
     bos_token: str | None = None
     untie_head: bool = False
+    stand_in: str = "tiny_opt"
 
 
 @dataclass
@@ -157,7 +182,9 @@ class TaskConfig:
 
     ``options`` are texts to choose from, ``answer`` instead is a text that a causal model writes;
     both may have ``{field}`` in them. ``calibration`` is what stands for the prompt where options
-    are scored against their probability without the row (SFC).
+    are scored against their probability without the row (SFC). ``invented_rows``, if not 0, are so
+    many made-up rows for each of the three sets, in place of the source's. With ``joined``,
+    template and prompt are C-LoRA's: whole texts, in which the words' first pieces are compared.
     """
 
     name: str = "???"
@@ -170,6 +197,7 @@ class TaskConfig:
     options: list[str] = field(default_factory=list)
     answer: str | None = None
     calibration: str | None = None
+    joined: bool = False
     train_as: TrainAs = TrainAs.classification
     metric: Metric = Metric.accuracy
     max_length: int = 256
@@ -177,6 +205,7 @@ class TaskConfig:
     first_sentence_limit: int | None = None
     other_sentence_limit: int | None = None
     select: Select = Select.dev_metric
+    invented_rows: int = 0
 
 
 @dataclass
@@ -254,6 +283,28 @@ class TrackingConfig:
 
 
 @dataclass
+class TableConfig:
+    """How `lozo-tables` prints the runs of a sweep; the sweep itself does not look at it.
+
+    ``rows`` and ``columns`` are swept choices, ``over`` the one that a mean is taken over. Whatever
+    else is swept is a grid, of which ``select`` and ``by`` choose. ``grids`` are the published
+    ones, each with the choices it is for: ``{method: mezo, task: "squad,drop", grid: NAME}``, the
+    last that fits counting. ``published`` is a file of `lozo_bench/tables/published`, ``names`` are
+    titles for choices.
+    """
+
+    title: str = ""
+    rows: list[str] = field(default_factory=lambda: ["method"])
+    columns: list[str] = field(default_factory=lambda: ["task"])
+    over: str = "seed"
+    select: Pick = Pick.per_seed
+    by: By = By.dev_metric
+    grids: list[dict[str, str]] = field(default_factory=list)
+    published: str | None = None
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Config:
     """One run."""
 
@@ -267,6 +318,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    table: TableConfig = field(default_factory=TableConfig)
     sweep: str = "default"
     steps: int = 1000
     batch_size: int = 16
@@ -318,6 +370,8 @@ def check(config: Config) -> None:
         "checkpoint.every": config.checkpoint.every,
         "checkpoint.keep": config.checkpoint.keep,
     }
+    if config.micro_batch_size is not None:
+        counts["micro_batch_size"] = config.micro_batch_size
     if config.engine.candidates_per_forward is not None:
         counts["engine.candidates_per_forward"] = config.engine.candidates_per_forward
     for key, count in counts.items():
@@ -327,6 +381,7 @@ def check(config: Config) -> None:
         "seed.value": config.seed.value,
         "engine.max_rank": config.engine.max_rank,
         "engine.max_bad_steps": config.engine.max_bad_steps,
+        "task.invented_rows": config.task.invented_rows,
     }.items():
         if count < 0:
             raise bad_value(key, count, "a whole number >= 0")
@@ -350,17 +405,28 @@ def check_prompts(config: Config, kind: Kind) -> None:
         UserError: the task is for the other kind of model, or its words do not make classes.
     """
     task = config.task
+    if kind is Kind.classifier:
+        _check_classes(task)
+        return
     if kind is Kind.masked:
         other, asked, prompt = "causal", "task.template", task.template
         key, words = "task.label_words", task.label_words
     else:
         other, asked, prompt = "masked", "task.prompt", task.prompt
         key, words = "task.options", task.options
+    if task.template is None and task.prompt is None:
+        raise UserError(
+            f"task={task.name}: a task for a classifier head, and model={config.model.name} is "
+            f"{kind.value}; say model.kind=classifier, choose another task, or give {asked}"
+        )
     if prompt is None:
         raise UserError(
             f"task={task.name}: a task for {other} models only, and model={config.model.name} is "
             f"{kind.value}; choose a {other} model, a task that has {asked}, or give {asked}"
         )
+    _check_metric(task)
+    if kind is Kind.causal and (task.answer is not None or task.source.get("options")):
+        return  # written, or chosen among a row's own options
     if len(words) < 2:
         raise bad_value(key, words, "at least two, one for each class")
     labels = task.source.get("labels")
@@ -368,3 +434,40 @@ def check_prompts(config: Config, kind: Kind) -> None:
         raise bad_value(key, words, f"as many as task.source.labels, which are {labels}")
     if len(set(words)) < len(words):
         raise bad_value(key, words, "words that differ from each other")
+
+
+_WRITTEN = (Metric.squad, Metric.drop, Metric.drop_official)
+
+
+def _check_metric(task: TaskConfig) -> None:
+    """Written answers are judged as such and trained as text; chosen ones by what was chosen."""
+    written = task.answer is not None
+    if written is not (task.metric in _WRITTEN):
+        allowed = [metric.value for metric in Metric if (metric in _WRITTEN) is written]
+        what = "task.answer is given" if written else "task.answer is not given"
+        raise bad_value("task.metric", task.metric.value, f"{', '.join(allowed)}, as {what}")
+    if written and task.train_as is TrainAs.classification:
+        raise bad_value("task.train_as", "classification", "language_model: answers are written")
+
+
+def class_count(task: TaskConfig) -> int:
+    """How many classes a classifier head has to tell apart: labels, else words or options."""
+    return len(task.source.get("labels") or task.label_words or task.options)
+
+
+def _check_classes(task: TaskConfig) -> None:
+    chosen = task.answer is None and not task.source.get("options")
+    if not chosen or class_count(task) < 2:
+        raise bad_value(
+            "model.kind",
+            Kind.classifier.value,
+            f"causal or masked, as the rows of task={task.name} have no classes in common",
+        )
+    fields = task.source.get("fields", {})
+    if len(fields) > 2:
+        raise bad_value(
+            "model.kind",
+            Kind.classifier.value,
+            f"causal or masked: a classifier reads one text or two, and task={task.name} has "
+            f"{', '.join(fields)}",
+        )

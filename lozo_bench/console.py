@@ -28,15 +28,16 @@ class ProgressBar:
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
         self.bar = Progress(
-            TextColumn("step"),
+            TextColumn("{task.fields[what]}"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]}  best dev {task.fields[dev]}  ETA"),
+            TextColumn("{task.fields[told]}  ETA"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.live,
         )
-        self.task = self.bar.add_task("training", total=steps, loss="-", dev="-")
+        self.task = self.bar.add_task("", total=steps, what="step", told="")
+        self.evaluation = self.bar.add_task("", total=1, what="", told="", visible=False)
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -47,7 +48,7 @@ class ProgressBar:
 
     def advanced(self, step: int, loss: float) -> None:
         """Move the bar."""
-        self.bar.update(self.task, completed=step, loss=f"{loss:.4f}")
+        self.bar.update(self.task, completed=step, told=f"loss {loss:.4f}  best dev {self._best()}")
 
     def skipped(self, step: int, why: str) -> None:
         """Say that a step was not made."""
@@ -58,25 +59,30 @@ class ProgressBar:
         if not self.live:
             step = int(row["step"])
             eta = (time.perf_counter() - self.began) / step * (self.steps - step)
-            best = "-" if self.best_dev is None else f"{self.best_dev:.4f}"
             log.info(
                 "step %d/%d  loss %.4f  best dev %s  ETA %s",
                 step,
                 self.steps,
                 row["loss"],
-                best,
+                self._best(),
                 _clock(eta),
             )
 
+    def _best(self) -> str:
+        return "-" if self.best_dev is None else f"{self.best_dev:.4f}"
+
     def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
-        """An evaluation: the best dev accuracy goes into the bar, all go into the lines."""
-        if name == "dev":
-            self.best_dev = max(metrics.accuracy, self.best_dev or 0.0)
-            self.bar.update(self.task, dev=f"{self.best_dev:.4f}")
+        """An evaluation: the best dev metric goes into the bar, all go into the lines."""
+        self.bar.update(self.evaluation, visible=False)
+        if name == "dev" and metrics.name != "loss":
+            self.best_dev = max(metrics.score, self.best_dev or metrics.score)
         if not self.live:
-            log.info(
-                "step %d  %s accuracy %.4f  loss %.4f", step, name, metrics.accuracy, metrics.loss
-            )
+            told = "  ".join(f"{key} {value:.4f}" for key, value in metrics.values.items())
+            log.info("step %d  %s %s", step, name, told)
+
+    def evaluating(self, name: str, done: int, of: int) -> None:
+        """An evaluation came so far."""
+        self.bar.update(self.evaluation, completed=done, total=of, what=name, visible=True)
 
 
 class FilesAndScreen:
@@ -90,6 +96,10 @@ class FilesAndScreen:
         """A row of training numbers."""
         self.tracker.row(row)
         self.bar.row(row)
+
+    def evaluating(self, name: str, done: int, of: int) -> None:
+        """An evaluation came so far."""
+        self.bar.evaluating(name, done, of)
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
         """An evaluation."""
@@ -109,6 +119,9 @@ class Silent:
     def skipped(self, step: int, why: str) -> None:
         """Nothing."""
 
+    def evaluating(self, name: str, done: int, of: int) -> None:
+        """Nothing."""
+
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
         """Nothing."""
 
@@ -126,14 +139,20 @@ def summary_table(result: Mapping[str, Any], folder: Path) -> Table:
     for column in ("zero-shot", "final dev", "test", "best step", "ms/step", "peak memory"):
         table.add_column(column, justify="right")
     table.add_row(
-        f"{metrics['zero_shot']['accuracy']:.4f}",
-        f"{metrics['dev']['accuracy']:.4f}",
-        f"{metrics['test']['accuracy']:.4f}",
+        *(_first(metrics.get(name)) for name in ("zero_shot", "dev", "test")),
         str(result["best_step"]),
         "-" if result["step_ms_median"] is None else f"{result['step_ms_median']:.1f}",
         f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB",
     )
     return table
+
+
+def _first(values: Mapping[str, float] | None) -> str:
+    """The number that judges, with its name where it is not an accuracy."""
+    if values is None:
+        return "-"
+    name, value = next(iter(values.items()))
+    return f"{value:.4f}" if name == "accuracy" else f"{name} {value:.4f}"
 
 
 def print_summary(result: Mapping[str, Any], folder: Path) -> None:

@@ -15,6 +15,7 @@ from lozo_bench.models.locate import EMBEDDED, PREFIX
 _NOT_PART_OF_A_RESULT = {
     "hydra",
     "tracking",
+    "table",
     "sweep",
     "rerun",
     "checkpoint",
@@ -23,6 +24,7 @@ _NOT_PART_OF_A_RESULT = {
     "eval_batch_size",
     "model.device",
     "model.device_map",
+    "model.stand_in",
 }
 _PATHS = {"model.path", "task.data_dir", "task.source.data_dir", "task.source.full_dir"}
 

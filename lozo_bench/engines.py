@@ -48,13 +48,15 @@ def engine_for(
     draws: Draws,
     rank: int,
     first_batch: Callable[[], Sequence[Part]],
+    whole: bool = True,
 ) -> Chosen:
     """The engine for an optimizer's kind of steps.
 
     Directions of full rank can only be scored in place, and gradients are taken there, whatever the
-    mode. ``first_batch`` is asked for only when there is something to measure.
+    mode. So are a few weights of many (``whole`` is false): moving them costs next to nothing.
+    ``first_batch`` is asked for only when there is something to measure.
     """
-    if steps is not Steps.thin or config.mode is EngineMode.in_place:
+    if steps is not Steps.thin or not whole or config.mode is EngineMode.in_place:
         log.info("engine: in place (candidates of the optimizer: %s)", steps.value)
         return Chosen(InPlace(X), EngineMode.in_place, None, {})
     half = any(map(is_half, X.values()))

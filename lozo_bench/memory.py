@@ -17,8 +17,8 @@ class Memory(Protocol):
         """What the optimizer was told in a step up to ``known``."""
         ...
 
-    def evaluation(self, step: int, name: str) -> tuple[float, float] | None:
-        """Accuracy and loss of an evaluation that was made before."""
+    def evaluation(self, step: int, name: str) -> Mapping[str, float] | None:
+        """What an evaluation that was made before had found."""
         ...
 
     def spent(self) -> Mapping[str, float]:
@@ -29,7 +29,7 @@ class Memory(Protocol):
         """The state to go on from: its step, its tensors, and what was told with them."""
         ...
 
-    def evaluated(self, step: int, name: str, accuracy: float, loss: float) -> None:
+    def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """Take down an evaluation."""
         ...
 

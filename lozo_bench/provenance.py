@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 _PACKAGES = ("lozo-bench", "torch", "transformers", "datasets", "hydra-core", "wandb", "numpy")
 
@@ -43,6 +44,22 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def flops(model: nn.Module, tokens: int, backward_tokens: int) -> int:
+    """Floating-point operations of so many tokens forward and so many back, estimated.
+
+    2 a token and weight forward, 4 back (Kaplan et al., arXiv 2001.08361, section 2.1), over the
+    matrices that every token meets: not the embedding tables, which are looked up, nor the output
+    layer, which only the tokens that are read meet. Attention's own products are left out: for rows
+    of T tokens and a model of width d they add T / (6 d) of the rest.
+    """
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None:
+        tables.add(id(head.weight))
+    weights = sum(p.numel() for p in model.parameters() if p.ndim >= 2 and id(p) not in tables)
+    return weights * (2 * tokens + 4 * backward_tokens)
 
 
 _RESET_PEAK = Path("/proc/self/clear_refs")

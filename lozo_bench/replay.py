@@ -79,7 +79,8 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
     parts = assembled(config, plan, Team(), past.header.get("engine"))
     trainer = Trainer(
         parts.chosen.engine,
-        parts.scorer,
+        parts.objective,
+        parts.judges,
         parts.optimizer,
         parts.data,
         parts.settings,

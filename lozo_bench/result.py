@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Mapping
@@ -67,8 +66,8 @@ def log_plan(config: Config, parts: Parts) -> None:
         len(data.train),
         len(data.dev),
         len(data.test),
-        config.steps,
-        config.batch_size,
+        parts.settings.steps,
+        parts.settings.batch_size,
         ", ".join(f"{key}={value}" for key, value in config.optimizer.items() if key[0] != "_"),
     )
     warn_if_shared(device)
@@ -76,23 +75,31 @@ def log_plan(config: Config, parts: Parts) -> None:
 
 def result_of(cell: Cell, outcome: Outcome, parts: Parts, team: Team) -> dict[str, Any]:
     """What ``result.json`` says."""
-    device = parts.loaded.device
+    device, spent = parts.loaded.device, outcome.spent
     return {
         "status": "finished",
         "digest": cell.digest,
         "config": dict(cell.plain),
         "metrics": {
-            "zero_shot": dataclasses.asdict(outcome.zero_shot),
-            "dev": dataclasses.asdict(outcome.dev),
-            "test": dataclasses.asdict(outcome.test),
+            name: dict(metrics.values)
+            for name, metrics in {
+                "zero_shot": outcome.zero_shot,
+                "dev": outcome.dev,
+                "test": outcome.test,
+            }.items()
+            if metrics is not None
         },
         "best_step": outcome.best_step,
-        "steps": cell.config.steps,
-        "forwards": outcome.forwards,
-        "backwards": outcome.backwards,
-        "tokens": outcome.tokens,
-        "bad_steps": outcome.bad_steps,
-        "sittings": outcome.sittings,
+        "steps": parts.settings.steps,
+        "forwards": spent.forwards,
+        "backwards": spent.backwards,
+        "queries": spent.queries,
+        "tokens": spent.tokens,
+        "backward_tokens": spent.backward_tokens,
+        "flops": provenance.flops(parts.loaded.model, spent.tokens, spent.backward_tokens),
+        "bad_steps": spent.bad_steps,
+        "sittings": spent.sittings,
+        "train_s": round(spent.train_s, 3),
         "weights": outcome.weights,
         "engine": parts.chosen.told(),
         "parallel": {"processes": team.size, "sent_bytes": team.sent_bytes},

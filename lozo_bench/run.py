@@ -134,7 +134,7 @@ def _lead(
         return result
     config = cell.config
     if past.known:
-        log.info("going on after step %d of %d", past.known, config.steps)
+        log.info("going on after step %d", past.known)
     parts = assembled(config, plan, team, past.header.get("engine"))
     log_plan(config, parts)
     provenance.reset_peak_memory(parts.loaded.device)
@@ -143,7 +143,7 @@ def _lead(
     tracker = held.enter_context(
         Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.has)
     )
-    bar = held.enter_context(ProgressBar(config.steps))
+    bar = held.enter_context(ProgressBar(parts.settings.steps))
     states = States(cell.folder / CHECKPOINTS, config.checkpoint.keep)
     record = held.enter_context(
         closing(
@@ -165,7 +165,9 @@ def _lead(
 
     observer = FilesAndScreen(tracker, bar)
     outcome = _trainer(parts, observer, record, team, check_all).run()
-    tracker.summarize({"test_accuracy": outcome.test.accuracy, "best_step": outcome.best_step})
+    tracker.summarize(
+        {f"test_{outcome.test.name}": outcome.test.score, "best_step": outcome.best_step}
+    )
     result = result_of(cell, outcome, parts, team)
     write_result(cell.folder, result)
     return result
@@ -221,7 +223,8 @@ def _trainer(
 ) -> Trainer:
     return Trainer(
         parts.chosen.engine,
-        parts.scorer,
+        parts.objective,
+        parts.judges,
         parts.optimizer,
         parts.data,
         parts.settings,

@@ -53,14 +53,14 @@ class Cell:
     Args:
         folder: the cell's.
         state: how it stands.
-        accuracy: on the test rows, if it is finished.
+        score: the task's metric on the test rows, if it is finished.
         note: why it failed, who runs it, how far it came.
         command: runs it alone, or goes on with it.
     """
 
     folder: Path
     state: State
-    accuracy: float | None
+    score: float | None
     note: str
     command: str
 
@@ -89,11 +89,11 @@ def look(folder: Path) -> Cell:
         return Cell(folder, State.stopped, None, _progress(folder), command)
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        accuracy = float(result["metrics"]["test"]["accuracy"])
+        score = float(next(iter(result["metrics"]["test"].values())))
     except (ValueError, KeyError, TypeError):
         note = f"{RESULT} cannot be read; run again with rerun=all"
         return Cell(folder, State.failed, None, note, command)
-    return Cell(folder, State.finished, accuracy, "", command)
+    return Cell(folder, State.finished, score, "", command)
 
 
 def command_of(folder: Path) -> str:
@@ -121,9 +121,9 @@ def table(found: Sequence[Cell]) -> Table:
     made.add_column("test", justify="right")
     made.add_column("note", overflow="fold")
     for cell in found:
-        accuracy = "" if cell.accuracy is None else f"{cell.accuracy:.4f}"
+        score = "" if cell.score is None else f"{cell.score:.4f}"
         note = "see below" if cell.state is State.failed else cell.note
-        made.add_row(str(cell.folder.relative_to(root)), cell.state.value, accuracy, note)
+        made.add_row(str(cell.folder.relative_to(root)), cell.state.value, score, note)
     return made
 
 

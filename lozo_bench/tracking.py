@@ -70,13 +70,12 @@ class Tracker:
         os.fsync(self._lines.fileno())
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """A line for an evaluation: step, forward_passes, and NAME_accuracy and NAME_loss."""
+        """A line for an evaluation: step, forward_passes, NAME_accuracy, NAME_loss and so on."""
         self.row(
             {
                 "step": step,
                 "forward_passes": forward_passes,
-                f"{name}_accuracy": metrics.accuracy,
-                f"{name}_loss": metrics.loss,
+                **{f"{name}_{key}": value for key, value in metrics.values.items()},
             }
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from statistics import median
@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from lozo_bench.batches import collate, grouped, parts, shuffled
+from lozo_bench.batches import grouped, shuffled, token_shares
 from lozo_bench.contract import Data, Observer, Outcome, Settings, Spent
 from lozo_bench.engine.score import Engine, NonFiniteLossError, Part, Score
 from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import under
 from lozo_bench.errors import UserError
-from lozo_bench.evaluation.evaluate import Metrics, evaluate
+from lozo_bench.evaluation.evaluate import Judge, Metrics, evaluate
 from lozo_bench.memory import Memory
-from lozo_bench.objectives.options import Scorer, scored
+from lozo_bench.objectives.losses import Objective
 from lozo_bench.optimizers.base import Optimizer, Report
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.selection import Best, is_better, schedule_factor
@@ -39,12 +39,13 @@ class Trainer:
 
     Args:
         engine: holds the weights that move.
-        scorer: scores of the options of a batch, by the model as it is.
+        objective: what is lowered on a batch.
+        judges: what a set is judged by: ``zero_shot``, ``dev`` and ``test``.
         optimizer: moves the weights.
         data: what it is trained, chosen and tested on.
         settings: how long and how.
         observer: is told how it goes.
-        device: where batches go.
+        device: where the model runs.
         memory: what was done before, and where it is taken down now.
         sharing: how the work is dealt among processes.
         check: called again and again; raises Stopped when the run shall stop.
@@ -53,7 +54,8 @@ class Trainer:
     def __init__(
         self,
         engine: Engine,
-        scorer: Scorer,
+        objective: Objective,
+        judges: Mapping[str, Judge],
         optimizer: Optimizer,
         data: Data,
         settings: Settings,
@@ -63,7 +65,8 @@ class Trainer:
         sharing: Sharing = ALONE,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.engine, self.scorer, self.optimizer = engine, scorer, optimizer
+        self.engine, self.objective, self.judges = engine, objective, judges
+        self.optimizer = optimizer
         self.data, self.settings, self.observer, self.device = data, settings, observer, device
         self.memory, self.sharing, self.check = memory, sharing, check
         self.lr = optimizer.lr
@@ -82,31 +85,29 @@ class Trainer:
         """
         self.began = time.perf_counter()
         try:
-            zero_shot = self._evaluate(0, "zero_shot", self.data.test)
-            self.advance(self.settings.steps)
-            assert self.best is not None
-            weights = {
-                "last": fingerprint(self.engine.tensors()),
-                "tested": fingerprint(self.best.state),
-            }
-            self.engine.load_state(self.best.state)
-            test = self._evaluate(self.best.step, "test", self.data.test)
+            zero_shot = None
+            if self.settings.steps:
+                zero_shot = self._evaluate(0, "zero_shot", self.data.test)
+                self.advance(self.settings.steps)
+            last = fingerprint(self.engine.tensors())
+            tested = last
+            if self.best is not None:
+                tested = fingerprint(self.best.state)
+                self.engine.load_state(self.best.state)
+            best_step = 0 if self.best is None else self.best.step
+            test = self._evaluate(best_step, "test", self.data.test)
         finally:
             self.memory.flush()
         spent = self.spent
         return Outcome(
             zero_shot=zero_shot,
-            dev=self.best.dev,
+            dev=None if self.best is None else self.best.dev,
             test=test,
-            best_step=self.best.step,
-            forwards=spent.forwards,
-            backwards=spent.backwards,
-            tokens=spent.tokens,
-            bad_steps=spent.bad_steps,
-            sittings=spent.sittings,
+            best_step=best_step,
+            spent=spent,
             step_ms_median=1000 * median(self.step_seconds) if self.step_seconds else None,
             elapsed_s=self._elapsed(),
-            weights=weights,
+            weights={"last": last, "tested": tested},
         )
 
     def advance(self, to: int) -> None:
@@ -188,11 +189,14 @@ class Trainer:
         _synchronize(self.device)
         self.step_seconds.append(time.perf_counter() - began)
         spent = self.spent
+        spent.train_s += self.step_seconds[-1]
         spent.bad_in_a_row = 0
         spent.forwards += report.forwards
         spent.backwards += report.backwards
         spent.examples += len(numbers)
+        spent.queries += len(numbers) * report.forwards
         spent.tokens += tokens * report.forwards
+        spent.backward_tokens += tokens * report.backwards
         self.observer.advanced(step, report.loss)
         if self._is_last(step) or step % self.settings.log_every == 0:
             self.observer.stepped(self._row(step, report))
@@ -204,16 +208,25 @@ class Trainer:
         The tokens are those of the whole batch.
         """
         batch = [self.data.train[i] for i in numbers]
-        mine = [batch[i] for i in self.sharing.examples(len(batch))]
-        layout = self.data.layout
-        groups = grouped(mine, layout)
-        here = [collate([mine[i] for i in group], layout) for group in groups]
-        whole = here if len(mine) == len(batch) else parts(batch, layout)
-        return (
-            [scored(self.scorer, part.to(self.device)) for part in here],
-            [i for group in groups for i in group],
-            sum(part.tokens for part in whole),
-        )
+        shares = token_shares(batch) if self.data.by_tokens else None
+        mine = list(self.sharing.examples(len(batch)))
+        groups = self._groups([batch[i] for i in mine])
+        order = [i for group in groups for i in group]
+        made = [
+            self.objective.part(
+                [batch[mine[i]] for i in group],
+                None if shares is None else [shares[mine[i]] for i in group],
+            )
+            for group in groups
+        ]
+        tokens = sum(laid.tokens for laid in made)
+        if len(mine) < len(batch):
+            groups = self._groups(batch)
+            tokens = sum(self.objective.tokens([batch[i] for i in group]) for group in groups)
+        return [laid.part for laid in made], order, tokens
+
+    def _groups(self, examples: Sequence[Encoded]) -> list[list[int]]:
+        return grouped(examples, self.data.layout, self.settings.micro_batch_size)
 
     def _bad_step(self, step: int, error: NonFiniteLossError) -> None:
         """Count and report a step that did not happen; end the run when there are too many."""
@@ -246,21 +259,20 @@ class Trainer:
     def _evaluate(self, step: int, name: str, examples: Sequence[Encoded]) -> Metrics:
         before = self.memory.evaluation(step, name)
         if before is not None:
-            return Metrics(*before)
+            return Metrics(before)
         with self.engine.weights():
             metrics = evaluate(
-                self.scorer,
+                self.judges[name],
                 examples,
                 self.settings.eval_batch_size,
-                self.data.layout,
-                self.device,
                 self.sharing,
                 self.check,
+                lambda done, of: self.observer.evaluating(name, done, of),
             )
         if not math.isfinite(metrics.loss):
             raise _not_finite(step, f"the {name} loss is {metrics.loss}")
         self.observer.evaluated(step, name, metrics, self.spent.forwards)
-        self.memory.evaluated(step, name, metrics.accuracy, metrics.loss)
+        self.memory.evaluated(step, name, metrics.values)
         return metrics
 
     def _keep_state(self, step: int) -> None:
@@ -269,7 +281,7 @@ class Trainer:
         tensors |= {f"optimizer/{name}": x for name, x in optimizer_state(self.optimizer).items()}
         told: dict[str, Any] = {"best": None}
         if self.best is not None:
-            told["best"] = {"step": self.best.step, **asdict(self.best.dev)}
+            told["best"] = {"step": self.best.step, "dev": dict(self.best.dev.values)}
             if self.best.step != step:
                 tensors |= {f"best/{name}": x for name, x in self.best.state.items()}
         self.memory.keep(step, tensors, told)
@@ -285,7 +297,7 @@ class Trainer:
         load_optimizer_state(self.optimizer, under("optimizer", tensors))
         if (best := told["best"]) is not None:
             state = here if best["step"] == step else under("best", tensors)
-            self.best = Best(best["step"], Metrics(best["accuracy"], best["loss"]), state)
+            self.best = Best(best["step"], Metrics(best["dev"]), state)
         return step
 
     def _take_over_costs(self) -> None:

@@ -30,6 +30,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+STEPLESS = ("icl", "linear_probe", "zero_shot")  # nothing in them to interrupt
 # Many periods, evaluations and blocks in few steps; an evaluation falls on a kept state, or between
 # two; the last batch of an epoch is short.
 SHORT = [
@@ -85,9 +86,11 @@ def main() -> int:
 
 
 def cases(overrides: Sequence[str]) -> list[Case]:
-    """Every optimizer, with the kind of checkpoint that is its own and with full states."""
+    """Every optimizer that makes steps, with its own kind of checkpoint and with full states."""
     found = []
     for path in sorted((CONF / "optimizer").glob("*.yaml")):
+        if path.stem in STEPLESS:
+            continue
         options = [f"optimizer={path.stem}", *SHORT, *overrides]
         if "\nnu:" in path.read_text(encoding="utf-8"):
             options.append("optimizer.nu=9")

@@ -27,23 +27,33 @@ ALLOWED = {
     "engine": {"errors", "stop"},
     "parallel": {"engine", "errors"},
     "optimizers": {"engine", "errors"},
-    "tasks": {"errors"},
-    "models": {"config", "errors"},
+    "tasks": {"config", "errors"},
+    "models": {"config", "engine", "errors"},
     "batches": {"engine", "tasks"},
-    "objectives": {"batches", "engine"},
+    "objectives": {"batches", "engine", "tasks"},
     "evaluation": {"batches", "engine", "objectives", "stop", "tasks"},
     "selection": {"config", "evaluation"},
     "tracking": {"config", "errors", "evaluation", "runs"},
     "console": {"evaluation", "tracking"},
     "engines": {"config", "engine", "optimizers"},
     "contract": {"batches", "config", "evaluation", "tasks"},
+    "tuning": {"engine", "errors", "models"},
+    "encoding": {
+        "batches", "config", "contract", "errors", "models", "objectives", "optimizers", "tasks",
+        "tuning",
+    },
+    "aims": {
+        "batches", "config", "contract", "evaluation", "models", "objectives", "optimizers",
+        "tuning",
+    },
     "trainer": {
         "batches", "contract", "engine", "errors", "evaluation", "memory", "objectives",
         "optimizers", "selection", "stop", "tasks",
     },
     "assemble": {
-        "batches", "build", "config", "contract", "engine", "engines", "errors", "models",
-        "objectives", "optimizers", "parallel", "tasks", "trainer",
+        "aims", "batches", "build", "config", "contract", "encoding", "engine", "engines", "errors",
+        "evaluation", "models", "objectives", "optimizers", "parallel", "tasks", "trainer",
+        "tuning",
     },
     "result": {"assemble", "config", "contract", "models", "parallel", "provenance", "runs"},
     "run": {
@@ -55,22 +65,28 @@ ALLOWED = {
         "assemble", "config", "console", "engine", "errors", "models", "parallel", "runs",
         "trainer",
     },
+    "tables": {"config", "digest", "errors", "explain", "runs", "status", "train"},
     "launch": {"config", "digest", "errors", "explain", "run", "runs", "status", "stop"},
     "train": {"config", "digest", "explain", "launch", "run", "runs", "leaks"},
 }  # fmt: skip
 
 # What only some rooms may touch.
 OUTSIDE = {
-    "hydra": {"train", "explain", "launch"},
+    "hydra": {"train", "explain", "launch", "tables"},
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
     "wandb": {"tracking"},
-    "omegaconf": {"digest", "explain", "launch", "replay", "run", "train"},
-    "rich": {"console", "launch", "status"},
+    "omegaconf": {"digest", "explain", "launch", "replay", "run", "train", "tables"},
+    "rich": {"console", "launch", "status", "tables"},
     "datasets": {"tasks"},
     "triton": {"engine"},
-    "transformers": {"models", "tasks"},  # tasks: the type of a tokenizer
-    "peft": {"models"},
+    "transformers": {
+        "models",
+        "objectives",
+        "tasks",
+        "tuning",
+    },  # types of tokenizers, but in models
+    "peft": {"models", "tuning"},
 }
 
 

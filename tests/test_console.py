@@ -25,8 +25,8 @@ RESULT = {
 def test_without_a_terminal_there_are_plain_lines_with_loss_best_dev_and_eta(caplog):
     with caplog.at_level(logging.INFO), ProgressBar(steps=20) as bar:
         bar.advanced(10, 0.5)
-        bar.evaluated(10, "dev", Metrics(accuracy=0.75, loss=0.4))
-        bar.evaluated(20, "dev", Metrics(accuracy=0.5, loss=0.4))
+        bar.evaluated(10, "dev", Metrics({"accuracy": 0.75, "loss": 0.4}))
+        bar.evaluated(20, "dev", Metrics({"accuracy": 0.5, "loss": 0.4}))
         bar.row({"step": 10, "loss": 0.5})
     assert caplog.messages[0] == "step 10  dev accuracy 0.7500  loss 0.4000"
     assert caplog.messages[2].startswith("step 10/20  loss 0.5000  best dev 0.7500  ETA 0:00:")
@@ -39,7 +39,7 @@ def test_on_a_terminal_there_is_a_bar_and_no_lines(caplog, monkeypatch):
         lambda stderr: Console(file=screen, force_terminal=True, width=100),
     )
     with caplog.at_level(logging.INFO), ProgressBar(steps=20) as bar:
-        bar.evaluated(10, "dev", Metrics(accuracy=0.75, loss=0.4))
+        bar.evaluated(10, "dev", Metrics({"accuracy": 0.75, "loss": 0.4}))
         bar.advanced(10, 0.5)
         bar.row({"step": 10, "loss": 0.5})
     assert caplog.messages == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import cells
 import pytest
 import torch
+from methods import ZEROTH_ORDER
 from omegaconf import OmegaConf
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,9 +21,6 @@ from lozo_bench.engine.terms import under
 from lozo_bench.errors import UserError
 from lozo_bench.replay import rebuild
 from lozo_bench.runs.states import States
-
-OPTIMIZERS = sorted(path.stem for path in (cells.CONF / "optimizer").glob("*.yaml"))
-ZEROTH_ORDER = [name for name in OPTIMIZERS if name != "adamw"]
 
 
 def made(folder, *overrides):

@@ -73,7 +73,7 @@ def test_every_state_is_told_apart(tmp_path):
     assert {name: cell.state.name for name, cell in found.items()} == {
         name: name for name in ("finished", "failed", "stopped", "running")
     }
-    assert found["finished"].accuracy == 0.75
+    assert found["finished"].score == 0.75
     assert found["failed"].note == "out of luck"
     assert found["stopped"].note == "step 7 of 40"
     assert found["running"].note.startswith("step 12 of 40, process ")

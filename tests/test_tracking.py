@@ -18,7 +18,7 @@ from lozo_bench.tracking import Tracker, read_result, write_result
 def test_rows_and_evaluations_are_lines_of_json_as_soon_as_they_are_told(tmp_path):
     with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker:
         tracker.row({"step": 1, "loss": 0.5})
-        tracker.evaluated(1, "dev", Metrics(accuracy=0.75, loss=0.4), forward_passes=2)
+        tracker.evaluated(1, "dev", Metrics({"accuracy": 0.75, "loss": 0.4}), forward_passes=2)
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"step": 1, "loss": 0.5},

@@ -12,6 +12,8 @@ from lozo_bench.config import Schedule, Select
 from lozo_bench.engine import InPlace, Subspace
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.evaluation.judges import OptionJudge
+from lozo_bench.objectives.losses import OptionObjective, classification
 from lozo_bench.optimizers.base import Report
 from lozo_bench.runs.journal import Log
 from lozo_bench.runs.record import Past
@@ -21,6 +23,20 @@ from lozo_bench.trainer import Data, Settings, Trainer
 
 LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
 EXAMPLES = [Encoded(rows=((1,),), answer=((0,),), label=i % 2) for i in range(6)]
+
+
+CPU = torch.device("cpu")
+
+
+def metrics(accuracy, loss):
+    return Metrics({"accuracy": accuracy, "loss": loss})
+
+
+def aims(scorer):
+    """Classification by such scores, and its judges."""
+    judge = OptionJudge(scorer, LAYOUT, CPU, classification)
+    judges = dict.fromkeys(("zero_shot", "dev", "test"), judge)
+    return OptionObjective(scorer, LAYOUT, CPU), judges
 
 
 class Counter:
@@ -51,9 +67,12 @@ class Notes:
     def skipped(self, step, why):
         self.skips.append((step, why))
 
+    def evaluating(self, name, done, of):
+        pass
+
     def evaluated(self, step, name, metrics, forward_passes):
         assert forward_passes == 3 * step or name == "test"
-        self.evaluations.append((step, name, metrics.accuracy))
+        self.evaluations.append((step, name, metrics.score))
 
 
 def train(scores_at, steps=6, **changes):
@@ -76,12 +95,12 @@ def train(scores_at, steps=6, **changes):
     notes, optimizer = Notes(), Counter(X)
     trainer = Trainer(
         X,
-        lambda batch: torch.tensor([scores_at(float(X.X["w"]))] * len(batch.labels)),
+        *aims(lambda batch: torch.tensor([scores_at(float(X.X["w"]))] * len(batch.labels))),
         optimizer,
         Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], LAYOUT),
         settings,
         notes,
-        torch.device("cpu"),
+        CPU,
         Past(Log(), None, 0),
     )
     return trainer.run(), notes, optimizer, X
@@ -94,8 +113,10 @@ def confident(step):
 
 def test_passes_examples_and_tokens_are_counted():
     outcome, notes, _, _ = train(confident)
-    assert (outcome.forwards, outcome.backwards) == (18, 12)
-    assert outcome.tokens == 3 * (4 + 2 + 4 + 2 + 4 + 2)  # batches of 4 and 2 rows of one token
+    assert (outcome.spent.forwards, outcome.spent.backwards) == (18, 12)
+    assert outcome.spent.tokens == 3 * (
+        4 + 2 + 4 + 2 + 4 + 2
+    )  # batches of 4 and 2 rows of one token
     assert [(row["step"], row["forward_passes"], row["examples"]) for row in notes.rows] == [
         (4, 12, 12),
         (6, 18, 18),
@@ -128,7 +149,7 @@ def test_the_chosen_step_is_the_one_tested(select, step):
     outcome, _, _, X = train(confident, select=select)
     assert outcome.best_step == step
     assert float(X.X["w"]) == step
-    assert outcome.dev.accuracy == (1.0 if step == 4 else 0.0)
+    assert outcome.dev.score == (1.0 if step == 4 else 0.0)
 
 
 def test_dev_loss_and_dev_accuracy_may_choose_differently():
@@ -142,15 +163,15 @@ def test_dev_loss_and_dev_accuracy_may_choose_differently():
 @pytest.mark.parametrize(
     ("select", "new", "better"),
     [
-        (Select.dev_metric, Metrics(0.6, 9.0), True),
-        (Select.dev_metric, Metrics(0.5, 0.1), False),  # equal accuracy: the first stays
-        (Select.dev_loss, Metrics(0.1, 0.9), True),
-        (Select.dev_loss, Metrics(0.9, 1.0), False),
-        (Select.last, Metrics(0.0, 9.0), True),
+        (Select.dev_metric, metrics(0.6, 9.0), True),
+        (Select.dev_metric, metrics(0.5, 0.1), False),  # equal accuracy: the first stays
+        (Select.dev_loss, metrics(0.1, 0.9), True),
+        (Select.dev_loss, metrics(0.9, 1.0), False),
+        (Select.last, metrics(0.0, 9.0), True),
     ],
 )
 def test_better_is_strictly_better(select, new, better):
-    assert is_better(new, Metrics(accuracy=0.5, loss=1.0), select) is better
+    assert is_better(new, metrics(0.5, 1.0), select) is better
 
 
 def test_a_linear_schedule_falls_to_nothing():
@@ -186,16 +207,16 @@ def train_where_losses_fail_at(bad, max_bad_steps, steps=6):
     data = Data(EXAMPLES, EXAMPLES, EXAMPLES, LAYOUT)
     notes = Notes()
     notes.evaluated = lambda *told: None
-    cpu, new = torch.device("cpu"), Past(Log(), None, 0)
-    trainer = Trainer(X, scorer, Walker(X), data, settings, notes, cpu, new)
+    new = Past(Log(), None, 0)
+    trainer = Trainer(X, *aims(scorer), Walker(X), data, settings, notes, CPU, new)
     return trainer, notes, X
 
 
 def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_told():
     trainer, notes, _ = train_where_losses_fail_at({2, 3, 5}, max_bad_steps=2)
     outcome = trainer.run()
-    assert outcome.bad_steps == 3
-    assert outcome.forwards == 3
+    assert outcome.spent.bad_steps == 3
+    assert outcome.spent.forwards == 3
     assert [step for step, _ in notes.skips] == [2, 3, 5]
     assert "nan" in notes.skips[0][1]
     assert notes.steps == [1, 4, 6]

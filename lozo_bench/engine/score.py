@@ -22,6 +22,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.stop import Stopped
 
 Losses = Callable[[int], Tensor]
+Features = Callable[[], tuple[Tensor, Tensor]]
 Only = Collection[int] | None
 
 # In place of the losses of a process that was asked to stop. It goes through the same sum as they
@@ -42,12 +43,14 @@ class Part:
 
     ``losses(copies)`` stacks the part ``copies`` times along the first dimension, runs the model on
     it and returns the loss of each example, [copies, size]. ``tokens`` counts the part's tokens,
-    padding included; it decides how many candidates share one pass.
+    padding included; it decides how many candidates share one pass. ``features()`` are what the
+    output layer sees before each answer token, [N, d], and the tokens [N]; None where nobody asks.
     """
 
     size: int
     tokens: int
     losses: Losses
+    features: Features | None = None
 
 
 class FullRank(Protocol):
@@ -227,6 +230,19 @@ class Score:
         loss = self.sharing.differentiable_mean(total, self.examples)
         raise_if_stopped(loss.detach())
         return loss
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        """What the output layer sees before each answer token of the batch, and the tokens.
+
+        Raises:
+            Stopped: the run shall stop.
+        """
+        seen = []
+        for part in self.parts:
+            assert part.features is not None, "the objective gives none"
+            self._check()
+            seen.append(part.features())
+        return torch.cat([x for x, _ in seen]), torch.cat([tokens for _, tokens in seen])
 
     def _means(self, K: int, ask: Callable[[Only], Tensor]) -> list[float]:
         """Mean losses of K candidates over the whole batch, told as first and differences.

@@ -57,7 +57,7 @@ class Board:
         self.done += 1
         self.failed += cell.state is State.failed
         if not self.live or cell.state is State.failed:
-            told = cell.note if cell.accuracy is None else f"test {cell.accuracy:.4f}"
+            told = cell.note if cell.score is None else f"test {cell.score:.4f}"
             self.line(f"{name} {cell.state.value}{': ' if told else ''}{told}")
 
     def update(self, told: str) -> None:

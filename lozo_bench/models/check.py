@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lozo_bench.errors import UserError
+from lozo_bench.models.head import head_weights
 
 _SHOWN = 4
 
@@ -65,8 +66,8 @@ def _check_in_memory(model: PreTrainedModel) -> None:
 
 
 def _check_tied(model: PreTrainedModel) -> None:
-    if not model.config.tie_word_embeddings:
-        return
+    if not model.config.tie_word_embeddings or head_weights(model):
+        return  # a classifier makes no words
     head = output_layer(model)
     # Two names of one storage: the optimizers perturb a tied matrix once (spec lozo_mezo T7).
     if head is None or head.weight.data_ptr() != word_embeddings(model).data_ptr():

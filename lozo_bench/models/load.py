@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -27,12 +28,17 @@ from lozo_bench.config import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.check import check_loaded, output_layer, word_embeddings
 from lozo_bench.models.devices import check_device_map, pick_device
+from lozo_bench.models.head import draw_head
 from lozo_bench.models.locate import kind_of, locate, model_kind, unknown_kind
 from lozo_bench.models.reading import reading
 from lozo_bench.models.tokenizer import load_tokenizer
 
 DTYPES = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16, Dtype.fp16: torch.float16}
-_CLASSES = {Kind.causal: AutoModelForCausalLM, Kind.masked: AutoModelForMaskedLM}
+_CLASSES = {
+    Kind.causal: AutoModelForCausalLM,
+    Kind.masked: AutoModelForMaskedLM,
+    Kind.classifier: AutoModelForSequenceClassification,
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,11 @@ class Loaded:
     name: str
 
 
-def load(config: ModelConfig) -> Loaded:
+def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Loaded:
     """Load and check the model and tokenizer that ``config`` names.
+
+    A classifier has ``classes`` scores; a head that the checkpoint does not have is drawn under
+    ``seed`` (see `head.py`), and is the only weight that may be.
 
     Raises UserError when the files cannot be had or are damaged, when any weight would be left
     random, when the architecture does not fit ``model.kind``, when the tokenizer does not do what
@@ -62,7 +71,9 @@ def load(config: ModelConfig) -> Loaded:
     tokenizer = load_tokenizer(path, config.bos_token)
     if kind is Kind.masked and tokenizer.mask_token is None:
         raise UserError(f"model.path: the tokenizer of {path} has no mask token; say another model")
-    model = _load_weights(path, config, kind)
+    model = _load_weights(path, config, kind, classes, seed)
+    if kind is Kind.classifier:  # where transformers looks for the last token that is not padding
+        model.config.pad_token_id = tokenizer.pad_token_id
     _check_vocabulary(model, tokenizer)
     if config.untie_head:
         _untie_head(model)
@@ -84,7 +95,8 @@ def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
     kind = model_kind(config) or said
     if kind is None:
         raise unknown_kind(config.path, architectures)
-    if said not in (None, kind):
+    onto = kind is Kind.classifier  # a head is put on a model of any kind
+    if said not in (None, kind) and not onto:
         raise bad_value(
             "model.kind",
             kind.value,
@@ -93,8 +105,13 @@ def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
     return kind
 
 
-def _load_weights(path: str, config: ModelConfig, kind: Kind) -> PreTrainedModel:
+def _load_weights(
+    path: str, config: ModelConfig, kind: Kind, classes: int | None, seed: int
+) -> PreTrainedModel:
     model: PreTrainedModel
+    if kind is Kind.classifier and classes is None:
+        raise bad_value("model.kind", kind.value, "causal or masked, as the task has no classes")
+    head = {"num_labels": classes} if kind is Kind.classifier else {}
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with reading(path):
@@ -106,8 +123,11 @@ def _load_weights(path: str, config: ModelConfig, kind: Kind) -> PreTrainedModel
             # Left off, wrong shapes end in an error that names none of them; check_loaded does.
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
+            **head,
         )
-    check_loaded(model, _share_biases(model, info))
+    info = _share_biases(model, info)
+    drawn = draw_head(model, info["missing_keys"], seed) if head else set()
+    check_loaded(model, {**info, "missing_keys": set(info["missing_keys"]) - drawn})
     return model
 
 
@@ -148,7 +168,9 @@ def _untie_head(model: PreTrainedModel) -> None:
     """
     head = output_layer(model)
     if head is None:
-        raise UserError(f"model.untie_head: a {type(model).__name__} has no head to untie")
+        raise UserError(
+            f"model.untie_head: a {type(model).__name__} has no head to untie; allowed: false"
+        )
     tied = head.weight
     head.weight = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
     model.config.tie_word_embeddings = False

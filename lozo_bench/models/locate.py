@@ -20,6 +20,7 @@ _ENDINGS = {
     "ForMaskedLM": Kind.masked,
     "ForCausalLM": Kind.causal,
     "LMHeadModel": Kind.causal,  # GPT-2's older name for the same
+    "ForSequenceClassification": Kind.classifier,
 }
 
 
@@ -75,7 +76,8 @@ def unknown_kind(where: str, architectures: Sequence[str]) -> UserError:
     """What to tell whoever asked for ``model.kind=auto`` of a model that does not say."""
     return UserError(
         f"model.kind: given 'auto', but {where} lists the architectures {list(architectures)}, "
-        "which name no language model; say model.kind=causal or model.kind=masked"
+        "which name no language model; say model.kind=causal or model.kind=masked, "
+        "or classifier, for a head of its own"
     )
 
 

@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lozo_bench.batches import Batch, Scoring
 from lozo_bench.engine.answers import only_columns, only_positions
-from lozo_bench.engine.score import Part
 from lozo_bench.engine.tensors import wide
 
 Scorer = Callable[[Batch], Tensor]
@@ -35,6 +33,7 @@ def option_scorer(
     ``scoring.columns`` the other words' logits are not computed.
 
     ``forward`` is called in the model's place where something stands around it, as torch's DDP.
+    An option that an example does not have, others having more, scores -inf.
     """
     call = model if forward is None else forward
     # Causal models keep keys and values for a next token unless told that there is none.
@@ -53,6 +52,11 @@ def option_scorer(
         return _mean_by_option(logits[entry], batch)
 
     return score
+
+
+def summed(scores: Tensor, batch: Batch) -> Tensor:
+    """Sums of log-probabilities over each option's tokens, from their means [B, K]."""
+    return scores * _lengths(batch, scores)[:, :-1].clamp(min=1)
 
 
 def takes_packed_rows(model: Any) -> bool:
@@ -77,33 +81,6 @@ def takes_packed_rows(model: Any) -> bool:
 
 def _takes(model: Any, argument: str) -> bool:
     return argument in inspect.signature(model.forward).parameters
-
-
-def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean over examples of -log softmax(scores)[label]; scores [B, K], labels [B] -> scalar."""
-    return losses_per_example(scores, labels).mean()
-
-
-def losses_per_example(scores: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(scores)[label]; scores [B, K], labels [B] -> [B]."""
-    return functional.cross_entropy(scores, labels, reduction="none")
-
-
-def scored(
-    scorer: Scorer,
-    batch: Batch,
-    loss: Callable[[Tensor, Tensor], Tensor] = losses_per_example,
-) -> Part:
-    """A batch as the engine sees it: losses of any number of copies, and how much that is.
-
-    ``loss`` makes losses [B] of scores [B, K] and labels [B].
-    """
-
-    def losses(copies: int) -> Tensor:
-        stack = batch.repeat(copies)
-        return loss(scorer(stack), stack.labels).view(copies, batch.size)
-
-    return Part(batch.size, batch.input_ids.numel(), losses)
 
 
 def _logits(
@@ -150,8 +127,15 @@ def _mean_by_option(values: Tensor, batch: Batch) -> Tensor:
     """Means [B, K] of the entries [B, P] of each option; what fills up belongs to none."""
     room = values.new_zeros(len(values), batch.options + 1)
     sums = room.scatter_add(1, batch.option, values)
-    counts = room.scatter_add(1, batch.option, torch.ones_like(values))
-    return sums[:, :-1] / counts[:, :-1]
+    counts = _lengths(batch, values)
+    means = sums[:, :-1] / counts[:, :-1].clamp(min=1)
+    return means.masked_fill(counts[:, :-1] == 0, -torch.inf)
+
+
+def _lengths(batch: Batch, like: Tensor) -> Tensor:
+    """How many tokens each option has, [B, K + 1]; the last column are the entries that fill up."""
+    room = like.new_zeros(batch.size, batch.options + 1)
+    return room.scatter_add(1, batch.option, like.new_ones(batch.option.shape))
 
 
 def _full_precision(logits: Tensor) -> Tensor:

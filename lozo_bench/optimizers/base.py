@@ -24,6 +24,8 @@ class Steps(Enum):
     thin = "low-rank versions of the weights"
     full_rank = "versions along directions of full rank"
     gradient = "none: it differentiates"
+    closed_form = "none: it solves for the output layer"
+    none = "none: it makes no steps"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from lozo_bench.runs.atomic import sync_folder
 
 Told = Sequence[Tensor]
 _FRAME = struct.Struct("<II")
-VERSION = 1
+VERSION = 2
 # What most blocks' JSON looks like: known beforehand, it takes next to no room in each.
 _USUAL = (
     b'{"first": 101, "type": "<f4", "shapes": [[100, [[2]]]], "evaluations": [], "spent": {'
@@ -47,14 +47,14 @@ _USUAL = (
 class Log:
     """A journal's contents.
 
-    ``steps[i]`` is what step i + 1 was told. ``evaluations`` are (accuracy, loss) by step and name.
+    ``steps[i]`` is what step i + 1 was told. ``evaluations`` are numbers by step and name.
     ``spent`` is that of the last block. ``ends`` are the file's length at the end of each block
     with the step it ends with; ``damage`` says what was wrong behind the last.
     """
 
     header: dict[str, Any] = field(default_factory=dict)
     steps: list[Told] = field(default_factory=list)
-    evaluations: dict[tuple[int, str], tuple[float, float]] = field(default_factory=dict)
+    evaluations: dict[tuple[int, str], dict[str, float]] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     ends: list[tuple[int, int]] = field(default_factory=list)
     damage: str = ""
@@ -99,7 +99,7 @@ class Journal:
         self._file = path.open("ab", buffering=0)
         self._step, self._spent = step, spent
         self._waiting: list[list[np.ndarray[Any, Any]]] = []
-        self._evaluations: list[tuple[int, str, float, float]] = []
+        self._evaluations: list[tuple[int, str, Mapping[str, float]]] = []
         if os.fstat(self._file.fileno()).st_size == 0:
             self._append(json.dumps({"version": VERSION, **header}).encode())
             sync_folder(path.parent)
@@ -109,9 +109,9 @@ class Journal:
         self._spent = spent
         self._waiting.append([answer.numpy() for answer in told])
 
-    def evaluation(self, step: int, name: str, accuracy: float, loss: float) -> None:
+    def evaluation(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """Take down an evaluation."""
-        self._evaluations.append((step, name, accuracy, loss))
+        self._evaluations.append((step, name, dict(values)))
 
     def flush(self) -> None:
         """Put what was taken down onto the disk, as one block.
@@ -183,8 +183,8 @@ def _take(log: Log, payload: bytes) -> bool:
                 answers.append(torch.from_numpy(values[at : at + size].reshape(shape)))
                 at += size
             log.steps.append(answers)
-    for step, name, accuracy, loss in told["evaluations"]:
-        log.evaluations[step, name] = (accuracy, loss)
+    for step, name, values in told["evaluations"]:
+        log.evaluations[step, name] = values
     log.spent = told["spent"]
     return True
 

@@ -45,7 +45,7 @@ class Past:
         """See `Memory`."""
         return self.log.steps[step - 1]
 
-    def evaluation(self, step: int, name: str) -> tuple[float, float] | None:
+    def evaluation(self, step: int, name: str) -> Mapping[str, float] | None:
         """See `Memory`."""
         return self.log.evaluations.get((step, name))
 
@@ -54,7 +54,7 @@ class Past:
         step = int(row["step"])
         for key in row:
             name, _, kind = key.rpartition("_")
-            if kind == "accuracy":
+            if kind == "loss" and name in ("zero_shot", "dev", "test"):
                 return self.evaluation(step, name) is not None
         return step <= self.known
 
@@ -77,7 +77,7 @@ class Past:
         state, self.newest = self.newest, None  # asked for once; it is as large as the model
         return None if state is None else (state.step, state.tensors, state.told)
 
-    def evaluated(self, step: int, name: str, accuracy: float, loss: float) -> None:
+    def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """See `Memory`: another process takes it down."""
 
     def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
@@ -127,9 +127,9 @@ class Record(Past):
         self._replayable, self._last_kept = replayable, past.state_step
         self._flushed = time.monotonic()
 
-    def evaluated(self, step: int, name: str, accuracy: float, loss: float) -> None:
+    def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """See `Memory`."""
-        self._journal.evaluation(step, name, accuracy, loss)
+        self._journal.evaluation(step, name, values)
 
     def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
         """See `Memory`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -27,13 +27,24 @@ class Example:
     answers: tuple[str, ...] = ()
 
 
+# Which of so many rows are short enough for the model's prompt, one answer for each.
+Fits = Callable[[Sequence[Example]], Sequence[bool]]
+
+
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The three sets of one run: trained on, selected on, reported on."""
+    """The three sets of one run: trained on, selected on, reported on.
+
+    ``pool`` reads all rows that demonstrations may be drawn from; None: those trained on.
+    ``fitted``, where a draw depends on which rows fit the model, makes the sets; until then they
+    are empty.
+    """
 
     train: list[Example] = field(default_factory=list)
     dev: list[Example] = field(default_factory=list)
     test: list[Example] = field(default_factory=list)
+    pool: Callable[[], Sequence[Example]] | None = None
+    fitted: Callable[[Fits], Splits] | None = None
 
 
 class Source(Protocol):
@@ -54,6 +65,7 @@ class Encoded:
 
     ``golds`` are the options that count as right, if they are more than ``label``. ``prompt`` are
     the tokens from which an answer is written, ``answers`` the texts that would be right.
+    ``calibration`` has the same options without the row, for scores that are taken relative to it.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -62,6 +74,7 @@ class Encoded:
     golds: tuple[int, ...] = ()
     prompt: tuple[int, ...] = ()
     answers: tuple[str, ...] = ()
+    calibration: Encoded | None = None
 
     def only_gold(self) -> Encoded:
         """The same with the option that is trained on alone, as language modelling sees it."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.files import find_file, read_full, read_rows
+from lozo_bench.tasks.files import find_file, read_rows
+from lozo_bench.tasks.full import Full, read_both
 from lozo_bench.tasks.hub import Hub
-from lozo_bench.tasks.rows import Layout, Row, label_of, labelled, to_examples
+from lozo_bench.tasks.rows import Layout, label_of, labelled, to_examples
 from lozo_bench.tasks.sampling import LARGEST_SEED, cut_test, k_shot
 
 INSTEAD = "use task.data_dir=DIR (a ready k-shot folder) or task.source.full_dir=DIR (full data)"
@@ -90,8 +91,9 @@ class KShot:
         train, dev, test = (to_examples(rows[s], self.layout) for s in ("train", "dev", "test"))
         return Splits(train, dev, test)
 
-    def _draw(self, train: list[Row], test: list[Row], layout: Layout, where: str) -> Splits:
-        labels = [label_of(row, layout) for row in train]
+    def _draw(self, full: Full) -> Splits:
+        layout = full.layout
+        labels = [label_of(row, layout) for row in full.train]
         counts = Counter(labels)
         for label in layout.labels:
             short = counts[label] < 2 * self.k

@@ -38,6 +38,15 @@ class Sentence:
 Part = Sentence | tuple[int, ...]
 
 
+def refuse_shown(shown: Sequence[Example], key: str) -> None:
+    """Raise UserError if demonstrations are given to a prompt, of ``key``, without a place."""
+    if shown:
+        raise UserError(
+            f"{key}: this prompt has no place for demonstrations, and {len(shown)} were given; "
+            "allowed: a causal model with task.prompt, or a method that shows none"
+        )
+
+
 class MaskedPrompt:
     """Turns an example into one row with one mask token, whose position is the answer.
 
@@ -87,11 +96,13 @@ class MaskedPrompt:
             raise bad_value("task.template", template, "a template with *sent_0* in it")
         self.label_ids = self._label_ids(label_words)
 
-    def encode(self, example: Example) -> Encoded:
+    def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
         """One row of token ids; the answer is the mask's position.
 
-        Raises UserError with ``example.where`` if the mask would be cut off.
+        Raises UserError with ``example.where`` if the mask would be cut off, and for
+        demonstrations, which LM-BFF's templates without them have no place for.
         """
+        refuse_shown(shown, "task.template")
         if not 0 <= example.label < len(self.label_ids):
             words = f"task.label_words has {len(self.label_ids)} words"
             raise bad_data(example.where, f"no label word for class {example.label}; {words}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.published import Published
-from lozo_bench.batches import Layout, parts
+from lozo_bench.batches import Layout, grouped
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
@@ -21,7 +21,8 @@ from lozo_bench.engine.score import Part, Score
 from lozo_bench.engine.subspace import along
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
-from lozo_bench.objectives.options import losses_per_example, option_scorer, scored
+from lozo_bench.objectives.losses import OptionObjective
+from lozo_bench.objectives.options import option_scorer
 from lozo_bench.optimizers.low_rank import LowRankDirections
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.tasks.base import Encoded
@@ -102,15 +103,20 @@ def work(
     ]
     device = next(model.parameters()).device
     layout = Layout(config.pad_token_id or 0, tuple(label_ids) if masked else ())
-    scorer = option_scorer(model, layout.scoring)
-    pieces = [piece.to(device) for piece in parts(examples, layout)]
+    objective = OptionObjective(
+        option_scorer(model, layout.scoring),
+        layout,
+        device,
+        lambda scores, batch, examples: _losses(scores, batch.labels),
+    )
+    groups = grouped(examples, layout)
     rows = torch.tensor([row for example in examples for row in example.rows], device=device)
     plain = _plain(model, rows, torch.tensor(labels, device=device), label_ids if masked else None)
     return Work(
         model,
         dict(model.named_parameters()),
         [plain],
-        [scored(scorer, piece, _losses) for piece in pieces],
+        [objective.part([examples[i] for i in group], None).part for group in groups],
         rows.numel(),
     )
 
@@ -189,4 +195,6 @@ def _plain(model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] 
 
 def _losses(scores: Tensor, labels: Tensor) -> Tensor:
     """Of each example; a single option has nothing to be told from, its score is the loss."""
-    return losses_per_example(scores, labels) if scores.shape[1] > 1 else -scores[:, 0]
+    if scores.shape[1] == 1:
+        return -scores[:, 0]
+    return functional.cross_entropy(scores, labels, reduction="none")

@@ -9,6 +9,8 @@ import torch
 
 from lozo_bench.batches import Layout
 from lozo_bench.evaluation.evaluate import evaluate
+from lozo_bench.evaluation.judges import OptionJudge
+from lozo_bench.objectives.losses import classification
 from lozo_bench.stop import Stopped
 from lozo_bench.tasks.base import Encoded
 
@@ -18,6 +20,10 @@ def example(width, label):
 
 
 LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
+
+
+def judge(scores_by_width):
+    return OptionJudge(lookup(scores_by_width), LAYOUT, torch.device("cpu"), classification)
 
 
 def lookup(scores_by_width):
@@ -33,17 +39,16 @@ EXAMPLES = [example(3, 0), example(1, 1), example(2, 1)]
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_metrics_do_not_depend_on_the_batch_size(batch_size):
-    metrics = evaluate(lookup(SCORES), EXAMPLES, batch_size, LAYOUT, torch.device("cpu"))
-    assert metrics.accuracy == pytest.approx(2 / 3)  # width 2 is wrong
+    metrics = evaluate(judge(SCORES), EXAMPLES, batch_size)
+    assert (metrics.name, metrics.score) == ("accuracy", metrics.values["accuracy"])
+    assert metrics.score == pytest.approx(2 / 3)  # width 2 is wrong
     wanted = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(2)), math.log(2)]
     assert metrics.loss == pytest.approx(sum(wanted) / 3)
 
 
 def test_the_first_of_equal_scores_wins():
     def right(label):
-        return evaluate(
-            lookup(SCORES), [example(3, label)], 1, LAYOUT, torch.device("cpu")
-        ).accuracy
+        return evaluate(judge(SCORES), [example(3, label)], 1).score
 
     assert (right(0), right(1)) == (1.0, 0.0)
 
@@ -57,5 +62,5 @@ def test_it_stops_between_batches_when_the_run_shall_stop():
             raise Stopped("SIGTERM")
 
     with pytest.raises(Stopped):
-        evaluate(lookup(SCORES), EXAMPLES, 2, LAYOUT, torch.device("cpu"), check=check)
+        evaluate(judge(SCORES), EXAMPLES, 2, check=check)
     assert len(looks) == 2

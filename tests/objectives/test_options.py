@@ -26,16 +26,11 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from lozo_bench.batches import Layout, Scoring, collate, parts
+from lozo_bench.batches import Layout, Scoring, collate, grouped
 from lozo_bench.engine import Draws, Folder, Fused, Subspace
 from lozo_bench.engine.subspace import along, stacked
-from lozo_bench.objectives.options import (
-    cross_entropy,
-    losses_per_example,
-    option_scorer,
-    scored,
-    takes_packed_rows,
-)
+from lozo_bench.objectives.losses import OptionObjective
+from lozo_bench.objectives.options import option_scorer, takes_packed_rows
 from lozo_bench.tasks.base import Encoded
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
@@ -109,6 +104,17 @@ def make(name, attention="sdpa"):
     return model
 
 
+def objective(model, layout):
+    return OptionObjective(option_scorer(model, layout.scoring), layout, torch.device("cpu"))
+
+
+def parts(model, examples, layout):
+    """The batch as the engine gets it."""
+    made = objective(model, layout)
+    groups = grouped(examples, layout)
+    return [made.part([examples[i] for i in group], None).part for group in groups]
+
+
 def scores(model, examples, label_ids, scoring):
     layout = Layout(1, label_ids, scoring)
     with torch.no_grad():
@@ -148,13 +154,9 @@ def test_no_switch_changes_a_loss(name, examples, label_ids, off):
     model = make(name)
 
     def losses(scoring):
-        together = parts(examples * 9, Layout(1, label_ids, scoring))
+        together = parts(model, examples * 9, Layout(1, label_ids, scoring))
         with torch.no_grad():
-            each = [
-                losses_per_example(option_scorer(model, scoring)(part), part.labels)
-                for part in together
-            ]
-        return torch.cat(each).sort().values
+            return torch.cat([part.losses(1)[0] for part in together]).sort().values
 
     torch.testing.assert_close(
         losses(Scoring(**{off: False})), losses(Scoring()), rtol=1e-10, atol=1e-12
@@ -198,8 +200,7 @@ def test_versions_of_a_model_are_scored_together_as_one_by_one(name, examples, l
     )
     assert len(U) + len(z) == len(shapes)
     P = Subspace(U, V, z)
-    batch = parts(examples, Layout(1, label_ids))
-    batch_parts = [scored(option_scorer(model, Scoring()), part) for part in batch]
+    batch_parts = parts(model, examples, Layout(1, label_ids))
     shared = stacked([along(P, c) for c in (0.02, -0.01)])
     own = stacked(
         [stacked([along(P, 0.01 * (b - k)) for b in range(len(examples))]) for k in (0, 1)]
@@ -215,12 +216,6 @@ def test_versions_of_a_model_are_scored_together_as_one_by_one(name, examples, l
             place = places[0] if places.s.ndim == 2 else places[0][b]
             one = alone.losses(P, stacked([place]), batch_parts)
             torch.testing.assert_close(got[0, b], one[0, b], rtol=1e-11, atol=1e-12)
-
-
-def test_the_loss_is_minus_the_log_softmax_of_the_right_option():
-    scores = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]], dtype=torch.float64)
-    loss = cross_entropy(scores, torch.tensor([1, 0]))
-    assert float(loss) == pytest.approx((-math.log(0.75) - math.log(0.5)) / 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
+from methods import CONF, EVERY, STEPPING, ZEROTH_ORDER
 from omegaconf import OmegaConf
 from toys import quadratic, run, score, two_layers
 
@@ -16,9 +15,6 @@ from lozo_bench.engine.score import NonFiniteLossError, Score
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
-
-CONF = Path(__file__).resolve().parents[2] / "conf" / "optimizer"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
 def make(name, X, seed=0, **changes):
@@ -38,7 +34,7 @@ def trainable():
     return X, loss
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPING)
 def test_the_loss_goes_down(name):
     X, loss = quadratic(16)
     X.X["w"].requires_grad_()
@@ -48,7 +44,7 @@ def test_the_loss_goes_down(name):
     assert all(report.forwards >= 1 for report in reports)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPING)
 def test_the_same_seed_gives_the_same_bits_and_global_generators_are_left_alone(name):
     before = torch.random.get_rng_state()
     ends = []
@@ -60,7 +56,7 @@ def test_the_same_seed_gives_the_same_bits_and_global_generators_are_left_alone(
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPING)
 def test_a_loss_that_is_not_finite_changes_nothing(name):
     X, loss = trainable()
     optimizer = make(name, X, lr=1e-3)
@@ -71,7 +67,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(name):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPING)
 def test_options_are_checked_without_any_weights(name):
     make(name, InPlace({}))
     with pytest.raises(UserError, match=r"^optimizer\.lr: given -1; allowed: a number >= 0$"):
@@ -80,13 +76,13 @@ def test_options_are_checked_without_any_weights(name):
         make(name, InPlace({}), lrr=1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_yaml_begins_with_the_command_that_uses_it(name):
     first = (CONF / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith(f"# lozo-train optimizer={name}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPING)
 def test_it_goes_on_from_its_state_as_if_it_had_never_stopped(name):
     """Nothing in the optimizer's own file is needed for that: see optimizers/state.py."""
     X, loss = trainable()
@@ -104,7 +100,7 @@ def test_it_goes_on_from_its_state_as_if_it_had_never_stopped(name):
     assert fingerprint(again.state()) != fingerprint(weights)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "adamw"])
+@pytest.mark.parametrize("name", ZEROTH_ORDER)
 def test_told_the_same_again_it_makes_the_same_step_without_a_loss(name):
     X, loss = trainable()
     optimizer = make(name, X, lr=1e-3)

@@ -61,11 +61,11 @@ def test_float64_answers_keep_all_their_bits(tmp_path):
 
 def test_evaluations_come_back(tmp_path):
     journal = Journal(tmp_path / "j", 0, HEADER, {})
-    journal.evaluation(0, "zero_shot", 0.5, 0.1 + 0.2)
+    journal.evaluation(0, "zero_shot", {"accuracy": 0.5, "loss": 0.1 + 0.2})
     journal.flush()
     journal.close()
     log = read((tmp_path / "j").read_bytes())
-    assert log.evaluations == {(0, "zero_shot"): (0.5, 0.1 + 0.2)}
+    assert log.evaluations == {(0, "zero_shot"): {"accuracy": 0.5, "loss": 0.1 + 0.2}}
 
 
 def test_a_log_cut_off_at_any_byte_gives_the_blocks_before(tmp_path):

@@ -1,0 +1,71 @@
+"""What a run lowers and what it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lozo_bench.config import Config, Metric, Select
+from lozo_bench.config import Objective as Lowered
+from lozo_bench.contract import Data
+from lozo_bench.evaluation import metrics
+from lozo_bench.evaluation.drop import drop_official_em, drop_official_f1
+from lozo_bench.evaluation.evaluate import Judge
+from lozo_bench.evaluation.judges import LossJudge, OptionJudge, Rate, WrittenJudge
+from lozo_bench.models.load import Loaded
+from lozo_bench.objectives.features import answer_features
+from lozo_bench.objectives.losses import (
+    Objective,
+    OptionObjective,
+    classification,
+    language_model,
+    minus_accuracy,
+)
+from lozo_bench.objectives.options import Scorer
+from lozo_bench.objectives.writing import Worth, Writer, WrittenObjective
+from lozo_bench.optimizers.base import Steps
+from lozo_bench.tuning.base import Tuned
+
+RATES: Mapping[Metric, dict[str, Rate]] = {
+    Metric.accuracy: {},
+    Metric.f1: {"f1": metrics.f1},
+    Metric.macro_f1: {"macro_f1": metrics.macro_f1},
+    Metric.matthews: {"matthews": metrics.matthews},
+}
+WORTHS: Mapping[Metric, dict[str, Worth]] = {
+    Metric.squad: {"f1": metrics.squad_f1, "em": metrics.squad_em},
+    Metric.drop: {"f1": metrics.drop_f1},
+    Metric.drop_official: {"f1": drop_official_f1, "em": drop_official_em},
+}
+
+
+def aims(
+    config: Config, steps: Steps, loaded: Loaded, tuned: Tuned, data: Data, scorer: Scorer
+) -> tuple[Objective, dict[str, Judge]]:
+    """What is lowered, and what each set is judged by.
+
+    A dev set of written answers is judged by its loss alone where the loss chooses: writing them
+    would cost more than the training between two evaluations.
+    """
+    loss = language_model if data.by_tokens else classification
+    features = None
+    if steps is Steps.closed_form:
+        features = lambda batch: answer_features(loaded.model, batch)  # noqa: E731
+    by_loss = OptionObjective(scorer, data.layout, loaded.device, loss, features)
+    writes = config.task.answer is not None
+    lowers_metric = config.objective is Lowered.metric
+    if not writes:
+        rates = RATES[config.task.metric]
+        judge: Judge = OptionJudge(scorer, data.layout, loaded.device, loss, rates, data.by_tokens)
+        by_metric = OptionObjective(scorer, data.layout, loaded.device, minus_accuracy)
+        return by_metric if lowers_metric else by_loss, dict.fromkeys(SETS, judge)
+    writer = Writer(tuned.model, loaded.tokenizer, config.task.max_new_tokens, loaded.device)
+    worths = WORTHS[config.task.metric]
+    written = WrittenJudge(writer, worths, by_loss)
+    judges: dict[str, Judge] = dict.fromkeys(SETS, written)
+    if config.task.select is not Select.dev_metric:
+        judges["dev"] = LossJudge(by_loss)
+    objective = WrittenObjective(writer, next(iter(worths.values())))
+    return objective if lowers_metric else by_loss, judges
+
+
+SETS = ("zero_shot", "dev", "test")

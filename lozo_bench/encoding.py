@@ -1,0 +1,129 @@
+"""From the rows of a task to the token sequences of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lozo_bench.batches import Layout, Scoring
+from lozo_bench.config import Config, Kind, TrainAs, check_prompts, class_count
+from lozo_bench.contract import Data
+from lozo_bench.errors import UserError, bad_value
+from lozo_bench.models.load import Loaded
+from lozo_bench.objectives.options import takes_packed_rows
+from lozo_bench.optimizers.base import Optimizer, Steps
+from lozo_bench.optimizers.icl import InContext
+from lozo_bench.optimizers.zero_shot import ZeroShot
+from lozo_bench.tasks.base import Encoded, Example, Prompt, Splits
+from lozo_bench.tasks.causal import CausalPrompt
+from lozo_bench.tasks.joined import JoinedPrompt
+from lozo_bench.tasks.masked import MaskedPrompt
+from lozo_bench.tasks.pair import PairPrompt
+from lozo_bench.tuning.base import Tuned
+
+
+AnyPrompt = MaskedPrompt | CausalPrompt | JoinedPrompt | PairPrompt
+
+
+def prompt_for(config: Config, loaded: Loaded) -> AnyPrompt:
+    """How the task's rows become tokens for this kind of model.
+
+    Raises:
+        UserError: the task is not for such a model.
+    """
+    check_prompts(config, loaded.kind)
+    task, tokenizer = config.task, loaded.tokenizer
+    if loaded.kind is Kind.classifier:
+        return PairPrompt(tokenizer, class_count(task), task.max_length)
+    masked = loaded.kind is Kind.masked
+    text, words = (task.template, task.label_words) if masked else (task.prompt, task.options)
+    assert text is not None
+    if task.joined:
+        return JoinedPrompt(tokenizer, text, words, task.max_length, masked)
+    if masked:
+        limits = task.first_sentence_limit, task.other_sentence_limit
+        return MaskedPrompt(tokenizer, text, words, task.max_length, *limits)
+    return CausalPrompt(
+        tokenizer,
+        text,
+        words,
+        task.max_length,
+        answer=task.answer,
+        calibration=task.calibration,
+        max_new_tokens=task.max_new_tokens,
+    )
+
+
+def encoded(
+    config: Config, splits: Splits, prompt: AnyPrompt, loaded: Loaded, tuned: Tuned, method: Optimizer
+) -> Data:
+    """The three sets as tokens, with whatever ``method`` shows before their rows.
+
+    Raises:
+        UserError: a set is empty, or a row does not fit.
+    """
+    if splits.fitted is not None:
+        if not isinstance(prompt, JoinedPrompt):
+            raise bad_value("task.joined", False, "true: the rows are chosen by their lengths")
+        splits = splits.fitted(prompt.fits)
+    by_tokens = config.task.train_as is TrainAs.language_model
+    train = _encode(prompt, splits.train, "train")
+    if by_tokens or (method.steps is Steps.closed_form and isinstance(prompt, CausalPrompt)):
+        train = [example.only_gold() for example in train]
+    return Data(
+        train=train,
+        dev=_encode(prompt, splits.dev, "dev"),
+        test=_asked(prompt, splits, method),
+        layout=_layout(config, loaded, tuned, prompt),
+        by_tokens=by_tokens,
+    )
+
+
+def _encode(prompt: Prompt, examples: Sequence[Example], split: str) -> list[Encoded]:
+    if not examples:
+        raise UserError(f"task.source: the {split} set is empty")
+    return [prompt.encode(example) for example in examples]
+
+
+def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
+    """The test set, with demonstrations and with what calibrates it, where the method has those."""
+    if not isinstance(method, ZeroShot | InContext):
+        return _encode(prompt, splits.test, "test")
+    shown: Iterable[Sequence[Example]] = [()] * len(splits.test)
+    calibrate_shown = False
+    if isinstance(method, InContext):
+        pool = splits.train if splits.pool is None else splits.pool()
+        shown, calibrate_shown = method.shown(pool, len(splits.test)), method.calibrate_shown
+    encoded = []
+    for example, demonstrations in zip(splits.test, shown, strict=True):
+        asked = prompt.encode(example, demonstrations)
+        if method.calibrated:
+            before = demonstrations if calibrate_shown else ()
+            asked = replace(asked, calibration=_calibration(prompt, example, before))
+        encoded.append(asked)
+    return encoded
+
+
+def _calibration(prompt: Prompt, example: Example, shown: Sequence[Example]) -> Encoded:
+    if not isinstance(prompt, CausalPrompt):
+        raise UserError(
+            "optimizer.calibrated: given true; allowed for causal models: a masked one scores "
+            "words at one place, and has no text to score them after"
+        )
+    return prompt.encode_calibration(example, shown)
+
+
+def _layout(config: Config, loaded: Loaded, tuned: Tuned, prompt: AnyPrompt) -> Layout:
+    engine = config.engine
+    return Layout(
+        pad_id=loaded.tokenizer.pad_token_id,
+        label_ids=() if isinstance(prompt, CausalPrompt) else prompt.label_ids,
+        scoring=Scoring(
+            positions=engine.answer_positions,
+            columns=engine.answer_columns,
+            share_prompt=engine.share_prompt,
+            buckets=engine.buckets,
+        ),
+        packed=tuned.packs and takes_packed_rows(loaded.model),
+        virtual_tokens=tuned.virtual_tokens,
+    )
