@@ -1,0 +1,111 @@
+"""Every LM-BFF task from files in its own layout: what is asked, token by token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tasks.joined_rows import task_of
+from tasks.masked_rows import TASKS
+from tasks.word_tokens import masked_words, named, row_of
+
+from lozo_bench.build import build
+from lozo_bench.errors import UserError
+from lozo_bench.tasks.base import Example
+from lozo_bench.tasks.kshot import KShot
+from lozo_bench.tasks.masked import MaskedPrompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
+# what run_experiment.sh and MeZO's run_fewshot.sh set: row, first and other sentences
+LENGTHS = {
+    "sst5_kshot": (128, 110, 20),
+    "trec_kshot": (128, 110, None),
+    "snli_kshot": (256, None, None),
+    "mnli_kshot": (256, 240, None),
+    "rte_kshot": (256, 240, None),
+    "mr_kshot": (128, 110, 50),
+    "cr_kshot": (128, 110, 50),
+    "mpqa_kshot": (128, 110, None),
+    "subj_kshot": (128, 110, 50),
+}
+
+
+def test_there_is_a_row_for_every_task() -> None:
+    assert sorted(TASKS) == sorted(path.stem for path in CONF.glob("*_kshot.yaml"))
+    assert len(TASKS) == 14
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_asks_these_tokens_of_rows_in_its_own_files(
+    name: str, tmp_path: Path, real_data: Callable[[str], Path]
+) -> None:
+    task = TASKS[name]
+    folder, numbers = task.real
+    if folder:
+        data_dir = real_data("kshot") / folder / "16-13"
+    else:
+        data_dir, numbers = tmp_path, tuple(range(len(task.asked)))
+        for split in ("train", "dev", "test"):
+            (data_dir / f"{split}{task.extension}").write_text(task.file)
+    node = task_of(name, data_dir)
+    rows = build(node["source"], "task.source").splits().train
+    tokenizer = masked_words([*(asked.tokens for asked in task.asked), task.words, "? , . :"])
+    prompt = MaskedPrompt(
+        tokenizer,
+        node["template"],
+        node["label_words"],
+        node["max_length"],
+        node["first_sentence_limit"],
+        node["other_sentence_limit"],
+    )
+    assert len(task.asked) >= 2
+    for number, asked in zip(numbers, task.asked, strict=True):
+        encoded = prompt.encode(rows[number])
+        assert row_of(tokenizer, encoded) == asked.tokens
+        assert encoded.answer == ((asked.tokens.split(" ").index("<mask>"),),)
+        assert encoded.label == asked.label
+    assert named(tokenizer, prompt.label_ids) == task.words
+    assert node.get("metric", "accuracy") == task.metric
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_has_its_published_lengths(name: str) -> None:
+    node = task_of(name, None)
+    keys = ("max_length", "first_sentence_limit", "other_sentence_limit")
+    assert tuple(node[key] for key in keys) == LENGTHS.get(name, (128, None, None))
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TASKS if name != "mpqa_kshot"))
+def test_a_task_has_the_same_fields_on_the_hub(name: str) -> None:
+    source = build(task_of(name, None)["source"], "task.source")
+    assert isinstance(source, KShot)
+    assert source.hub is not None
+    assert list(source.hub.fields) == list(source.layout.fields)
+    assert set(source.hub.labels.values()) in (set(), set(source.layout.labels))
+
+
+def test_a_task_without_a_hub_asks_for_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task\.source\.hub: given None; .* use task\.data_dir"):
+        build(task_of("mpqa_kshot", None)["source"], "task.source")
+    build(task_of("mpqa_kshot", tmp_path)["source"], "task.source")
+
+
+def test_a_long_sentence_keeps_its_published_tokens_and_the_mask() -> None:
+    node = task_of("mr_kshot", None)
+    expected = " ".join(["<s> a", *["Ġa"] * 109, "ĠIt Ġwas <mask> . </s>"])
+    tokenizer = masked_words([expected, "Ġterrible Ġgreat"])
+    prompt = MaskedPrompt(tokenizer, node["template"], node["label_words"], 128, 110, 50)
+    encoded = prompt.encode(Example({"sentence": " ".join(["a"] * 200)}))
+    assert row_of(tokenizer, encoded) == expected
+
+
+def test_demonstrations_are_refused() -> None:
+    tokenizer = masked_words(["a <mask> Ġx Ġy"])
+    prompt = MaskedPrompt(tokenizer, "*sent_0**mask*", ["x", "y"], 8)
+    row = Example({"s": "a"})
+    with pytest.raises(UserError, match=r"^task\.template: .* no place for demonstrations, and 1 "):
+        prompt.encode(row, [row])
