@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from published_facts import FACTS, GRIDS, Facts, Grid
+from published_facts import FACTS, GRIDS, OF_TASKS, Facts, Grid
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MARK = "Written by scripts/published.py"
@@ -85,7 +85,8 @@ def _tuned_text(facts: Facts, model: str, task: str) -> str:
         told = "; ".join(f"{key} {value}" for key, value in GRIDS[name].choices.items())
         lines += _comment(f"grid={name}: {told}")
     lines += _comment(facts.here)
-    values = {**facts.values, **(facts.of_task(task) if facts.of_task else {})}
+    of_task = facts.of_task(task) if facts.of_task else {}
+    values = {**facts.values, **of_task, **OF_TASKS.get(task, {})}
     return "\n".join([*lines, *_yaml(_nested(values))]) + "\n"
 
 

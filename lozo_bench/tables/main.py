@@ -1,0 +1,121 @@
+"""The command: ``lozo-tables NAME``, where NAME is an experiment; without one, which there are."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+
+from lozo_bench.explain import explain
+from lozo_bench.runs.outcome import Code
+from lozo_bench.status import State, look
+from lozo_bench.tables.cells import Advanced, Run, Sweep, configs, sweep
+from lozo_bench.tables.grids import over_grids
+from lozo_bench.tables.show import FORMATS
+from lozo_bench.tables.table import Table, made
+from lozo_bench.train import CONF
+
+_LISTED = 10
+
+
+def main() -> None:
+    """Print a table; the exit code is 1 if runs are missing in it, 2 if there can be none."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    arguments = _parser().parse_intermixed_args()
+    if arguments.name is None:
+        print(_experiments())
+        return
+    overrides = [f"experiment={arguments.name}", *arguments.overrides]
+    try:
+        with configs(CONF):
+            table = made(_sweeps(overrides, arguments.grids))
+    except Exception as error:
+        line = explain(error, sys.argv[1:])
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        sys.exit(Code.bad_input)
+    print(FORMATS[arguments.format](table))
+    if table.missing:
+        print(_absent(table, arguments.missing), file=sys.stderr)
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lozo-tables",
+        usage="lozo-tables [NAME [overrides]] [--format FORMAT] [--grids] [--missing]",
+        description="Print the results of an experiment as the table of its paper, with the "
+        "paper's numbers beside them, and what to type for the runs that are missing.",
+        epilog="for example: lozo-tables mezo_opt13b task=sst2,rte --format md",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="an option of experiment")
+    parser.add_argument(
+        "overrides", nargs="*", help="the sweep's own, as lozo-train -m has them, or table.KEY=..."
+    )
+    parser.add_argument("--format", choices=list(FORMATS), default="text")
+    parser.add_argument(
+        "--grids", action="store_true", help="each row over its published grid, chosen by dev rows"
+    )
+    parser.add_argument(
+        "--missing", action="store_true", help=f"list all missing runs, not the first {_LISTED}"
+    )
+    return parser
+
+
+def _experiments() -> str:
+    """Each experiment that is a table, and what it is."""
+    titles = {}
+    for path in sorted((CONF / "experiment").glob("*.yaml")):
+        title = OmegaConf.select(OmegaConf.load(path), "table.title")
+        if title is not None:
+            titles[path.stem] = title
+    width = max(map(len, titles))
+    return "\n".join(f"{name:<{width}}  {title}" for name, title in titles.items())
+
+
+def _sweeps(overrides: Sequence[str], grids: bool) -> list[Sweep]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("configs", total=None)
+
+        def advanced(done: int, of: int) -> None:
+            progress.update(bar, completed=done, total=of)
+
+        plain = sweep(overrides, advanced)
+        return _over_grids(overrides, plain, advanced) if grids else [plain]
+
+
+def _over_grids(overrides: Sequence[str], plain: Sweep, advanced: Advanced) -> list[Sweep]:
+    return [sweep(each, advanced) for each in over_grids(overrides, plain)]
+
+
+def _absent(table: Table, every: bool) -> str:
+    """What is missing, and the commands."""
+    missing = table.missing
+    listed = missing if every else missing[:_LISTED]
+    lines = [f"\n{len(missing)} runs are missing:"]
+    lines += [f"  {run.command}{_why(run)}" for run in listed]
+    if len(listed) < len(missing):
+        lines.append(f"  and {len(missing) - len(listed)} more (--missing lists them)")
+    lines += ["all of them:", *(f"  {command}" for command in table.commands)]
+    return "\n".join(lines)
+
+
+def _why(run: Run) -> str:
+    """How the run stands, behind its command, where it has been begun."""
+    if not run.folder.is_dir():
+        return ""
+    cell = look(run.folder)
+    return f"  # {cell.state.value}{': ' if cell.note else ''}{cell.note}" if cell.state in (
+        State.failed, State.stopped, State.running
+    ) else ""  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

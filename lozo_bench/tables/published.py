@@ -1,0 +1,52 @@
+"""The papers' own numbers, to stand beside ours."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lozo_bench.errors import UserError, did_you_mean
+
+PUBLISHED = Path(__file__).parent / "published"
+_Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Numbers as printed, such as ``90.5 (1.2)``, by row and column, and where they are from."""
+
+    source: str = ""
+    numbers: Mapping[tuple[_Key, _Key], str] = field(default_factory=dict)
+
+    def at(self, row: _Key, column: _Key) -> str:
+        """The number; empty where none is known."""
+        return self.numbers.get((row, column), "")
+
+
+def read_published(name: str | None, row_keys: int) -> Published:
+    """Read ``published/NAME.csv``: comments that name the source, then a column for each row key.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if name is None:
+        return Published()
+    path = PUBLISHED / f"{name}.csv"
+    if not path.is_file():
+        there = sorted(file.stem for file in PUBLISHED.glob("*.csv"))
+        raise UserError(
+            f"table.published: there is no {name}{did_you_mean(name, there)}; "
+            f"there are: {', '.join(there)}"
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    source = "; ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+    header, *rows = csv.reader(line for line in lines if not line.startswith("#"))
+    numbers: dict[tuple[_Key, _Key], str] = {
+        (tuple(row[:row_keys]), (column,)): number
+        for row in rows
+        for column, number in zip(header[row_keys:], row[row_keys:], strict=True)
+        if number
+    }
+    return Published(source, numbers)

@@ -1,0 +1,165 @@
+"""A table on a terminal, as Markdown, as LaTeX, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from lozo_bench.config import By, Pick
+from lozo_bench.tables.table import Entry, Key, Table
+from lozo_bench.tables.titles import TITLES
+
+_ABSENT = "-"
+
+
+def text(table: Table) -> str:
+    """For a terminal, at full width."""
+    grid = Grid()
+    header, *rows = _cells(table)
+    for number, name in enumerate(header):
+        left = number < len(table.config.rows)
+        grid.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row, style="dim" if row[len(table.config.rows) - 1] == _PUBLISHED else None)
+    console = Console(file=io.StringIO(), width=1000, highlight=False, markup=False)
+    console.print(grid)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join([table.config.title, file.getvalue().rstrip(), *notes(table)])
+
+
+def markdown(table: Table) -> str:
+    """A pipe table."""
+    header, *rows = _cells(table)
+    keys = len(table.config.rows)
+    rule = ["---"] * keys + ["---:"] * (len(header) - keys)
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+    told = [f"{note}  " for note in notes(table)]
+    return "\n".join([f"**{table.config.title}**", "", *lines, "", *told])
+
+
+def latex(table: Table) -> str:
+    """A tabular for the booktabs package."""
+    header, *rows = _cells(table)
+    keys = len(table.config.rows)
+    columns = "l" * keys + "r" * (len(header) - keys)
+    lines = [" & ".join(map(_escaped, cells)) + r" \\" for cells in (header, *rows)]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}} % {table.config.title}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {note}" for note in notes(table)),
+        ]
+    )
+
+
+def comma_separated(table: Table) -> str:
+    """A line for each place of the table, numbers unrounded and as fractions."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    config = table.config
+    writer.writerow(
+        [*config.rows, *config.columns, "mean", "std", "n", "of", "chosen", "published"]
+    )
+    for (row, column), entry in table.entries.items():
+        found = [entry.mean, entry.std] if entry.tests else ["", ""]
+        counts = [len(entry.tests), entry.seeds]
+        told = [_points(entry), table.published.at(row, column)]
+        writer.writerow([*row, *column, *found, *counts, *told])
+    return file.getvalue().rstrip("\n")
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": text, "md": markdown, "latex": latex, "csv": comma_separated,
+}  # fmt: skip
+_PUBLISHED = "published"
+
+
+def notes(table: Table) -> list[str]:
+    """What has to be known to read the numbers."""
+    config, told = table.config, []
+    seeds = max((entry.seeds for entry in table.entries.values()), default=0)
+    if seeds > 1:
+        told.append(
+            f"In percent: mean (standard deviation of the population, ddof 0) over {seeds} "
+            f"{config.over}s, or as many as n says."
+        )
+    else:
+        told.append(f"In percent; one {config.over}.")
+    if table.grids:
+        which = "for each seed" if config.select is Pick.per_seed else "one for all seeds"
+        by = "the highest dev metric" if config.by is By.dev_metric else "the lowest dev loss"
+        told.append(f"Of the grid, {which}, by {by}, the first of equals:")
+        for (row, column), entry in table.entries.items():
+            if points := _points(entry):
+                told.append(f"  {_named(table, row)}, {_named(table, column)}: {points}")
+    if any(_unsettled(entry) for entry in table.entries.values()):
+        told.append("* part of the grid is missing, and may change the choice.")
+    if table.published.source:
+        told.append(f"published: {table.published.source}")
+    return told
+
+
+def _cells(table: Table) -> Iterator[list[str]]:
+    """The header and then every line, as texts."""
+    config = table.config
+    yield [
+        *config.rows,
+        *(_named(table, column) for column in table.columns),
+    ]
+    most = max((entry.seeds for entry in table.entries.values()), default=0)
+    for row in table.rows:
+        entries = [table.entries.get((row, column)) for column in table.columns]
+        yield [*(title(table, name) for name in row), *(_number(entry, most) for entry in entries)]
+        published = [table.published.at(row, column) for column in table.columns]
+        if any(published):
+            yield [*[""] * (len(row) - 1), _PUBLISHED, *published]
+
+
+def _number(entry: Entry | None, most: int) -> str:
+    if entry is None or not entry.tests:
+        return _ABSENT
+    number = f"{100 * entry.mean:.1f}"
+    if entry.seeds > 1:
+        number += f" ({100 * entry.std:.1f})"
+    if len(entry.tests) < most:
+        number += f" n={len(entry.tests)}"
+    return number + ("*" if _unsettled(entry) else "")
+
+
+def _unsettled(entry: Entry) -> bool:
+    """Whether a run is missing that could be chosen."""
+    return bool(entry.missing) and any(entry.points.values())
+
+
+def _points(entry: Entry) -> str:
+    """``lr=1e-6``, or ``s13: lr=1e-6; s21: lr=1e-7``; empty where there was nothing to choose."""
+    if not any(entry.points.values()):
+        return ""
+    if len(set(entry.points.values())) == 1:
+        return next(iter(entry.points.values()))
+    return "; ".join(f"{seed}: {point}" for seed, point in entry.points.items())
+
+
+def title(table: Table, name: str) -> str:
+    """What a choice is called in print."""
+    return table.config.names.get(name, TITLES.get(name, name))
+
+
+def _named(table: Table, key: Key) -> str:
+    return ", ".join(title(table, name) for name in key)
+
+
+def _escaped(cell: str) -> str:
+    for character in ("&", "%", "$", "#", "_", "{", "}"):
+        cell = cell.replace(character, f"\\{character}")
+    return cell.strip()

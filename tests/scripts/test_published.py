@@ -1,0 +1,94 @@
+"""The published hyper-parameters: the files are what the facts say, and configs take them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose
+from omegaconf import OmegaConf
+
+from lozo_bench.config import Config, TableConfig
+from lozo_bench.tables.cells import configs
+from lozo_bench.tables.published import PUBLISHED, read_published
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+import published  # noqa: E402
+from published_facts import FACTS, GRIDS  # noqa: E402
+
+CONF = published.CONF
+FILES = published.files()
+TUNED = [path for path in FILES if path.startswith("tuned/")]
+EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
+
+
+def cell(path):
+    """The command line of the cell that a file is for."""
+    _, tuning, name = path.removesuffix(".yaml").split("/")
+    optimizer, model, task = name.split("-")
+    return [f"optimizer={optimizer}", f"tuning={tuning}", f"model={model}", f"task={task}"]
+
+
+def test_the_committed_files_are_what_the_script_writes():
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "published.py", "--check"], capture_output=True, text=True
+    )
+    assert (done.stdout, done.returncode) == ("", 0), "python scripts/published.py writes them anew"
+
+
+@pytest.mark.parametrize("path", TUNED)
+def test_a_file_names_an_optimizer_a_tuning_a_model_and_a_task_that_there_are(path):
+    for text in cell(path):
+        group, option = text.split("=")
+        assert (CONF / group / f"{option}.yaml").is_file(), text
+    values = OmegaConf.create(yaml.safe_load(FILES[path]))
+    OmegaConf.merge(OmegaConf.structured(Config), values)  # keys and types
+
+
+@pytest.mark.parametrize(
+    "facts", FACTS, ids=lambda facts: f"{facts.tuning}-{facts.optimizer}-{facts.tasks[-1]}"
+)
+def test_a_cell_takes_its_values_and_the_command_line_wins(facts):
+    """One of each fact's cells; the others differ in their names."""
+    path = f"tuned/{facts.tuning}/{facts.optimizer}-{facts.models[-1]}-{facts.tasks[-1]}.yaml"
+    with configs(CONF):
+        config = compose("config", cell(path))
+        plain = OmegaConf.create(OmegaConf.to_container(config, enum_to_str=True))
+        for key, value in facts.values.items():
+            assert OmegaConf.select(plain, key) == yaml.safe_load(value), key
+        if "steps" in facts.values:
+            assert compose("config", [*cell(path), "steps=7"]).steps == 7
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_begins_with_a_command_that_composes(name):
+    (line,) = [line for line in FILES[f"grid/{name}.yaml"].splitlines() if "lozo-train" in line]
+    words = line.split()[3:]
+    assert words[-1] == f"grid={name}"
+    fixed = [word for word in words if "," not in word]
+    with configs(CONF):
+        params = compose("config", fixed, return_hydra_config=True).hydra.sweeper.params
+    assert set(GRIDS[name].choices) <= set(params)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_names_grids_and_published_numbers_that_there_are(path):
+    node = OmegaConf.select(OmegaConf.load(path), "table")
+    table = OmegaConf.merge(OmegaConf.structured(TableConfig), node or {})
+    for rule in table.grids:
+        assert f"grid/{rule.grid}.yaml" in FILES
+    params = OmegaConf.load(path).get("hydra", {}).get("sweeper", {}).get("params", {})
+    numbers = read_published(table.published, len(table.rows)).numbers
+    for row, column in numbers:
+        for key, name in zip([*table.rows, *table.columns], [*row, *column], strict=True):
+            assert name in str(params[key]).split(",")
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*.csv")), ids=lambda path: path.stem)
+def test_published_numbers_name_their_source(path):
+    assert path.read_text().startswith("# ")
+    assert "arXiv" in path.read_text().splitlines()[0]

@@ -1,0 +1,91 @@
+"""The command: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+
+import pytest
+
+from lozo_bench.tables import main
+from lozo_bench.tables.cells import configs, sweep
+from lozo_bench.train import CONF
+
+NARROW = ["mezo_opt13b", "method=mezo", "task=sst2,rte"]
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch, capsys):
+    """tables("NAME", ...) -> (exit code, out, err)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lozo-tables", *arguments])
+        code = 0
+        try:
+            main.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_missing_runs_are_commands_on_standard_error_and_the_exit_code_is_1(tables):
+    code, out, err = tables(*NARROW)
+    assert code == 1
+    assert "│ published │  91.4 │ 66.1 │" in out
+    assert "lozo-train" not in out
+    assert "2 runs are missing:" in err
+    assert "\nall of them:\n  lozo-train -m experiment=mezo_opt13b method=mezo task=sst2,rte" in err
+    with configs(CONF):
+        (run, _) = sweep(["experiment=mezo_opt13b", *NARROW[1:]]).runs
+    assert run.command in err
+
+
+def test_what_the_commands_leave_fills_the_table(tables, tmp_path):
+    _, _, err = tables(*NARROW)
+    commands = [line.strip() for line in err.splitlines() if line.startswith("  lozo-train meth")]
+    for number, command in enumerate(commands):
+        with configs(CONF):
+            (run,) = sweep(shlex.split(command)[1:]).runs
+        (tmp_path / run.folder).mkdir(parents=True)
+        metrics = {"dev": {"accuracy": 1, "loss": 0}, "test": {"accuracy": number / 4, "loss": 0}}
+        (tmp_path / run.folder / "result.json").write_text(json.dumps({"metrics": metrics}))
+    code, out, err = tables(*NARROW)
+    assert (code, err) == (0, "")
+    assert "│ MeZO      │   0.0 │ 25.0 │" in out
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tables):
+    for arguments, said in {
+        ("mezo_opt13",): "experiment=mezo_opt13: no such option (did you mean 'mezo_opt13b'?)",
+        ("mezo_opt13b", "method=mezzo"): "method=mezzo: no such option (did you mean 'mezo'?)",
+        ("mezo_opt13b", "stepps=3"): "stepps: no such key (did you mean 'steps'?)",
+        ("smoke",): "the experiment has no table",
+        ("optimizers", "--grids"): "--grids: no grids are published for this table",
+    }.items():
+        code, out, err = tables(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith(said)
+        assert err.count("\n") == 1
+
+
+def test_without_a_name_it_lists_the_tables(tables):
+    code, out, _ = tables()
+    assert code == 0
+    assert "lozo_opt13b        OPT-13B, 1000 examples (LOZO, Table 2)" in out
+    assert "smoke" not in out
+
+
+def test_nothing_heavy_is_imported():
+    import subprocess
+
+    code = (
+        "import sys, lozo_bench.tables.main; "
+        "print([m for m in ('torch', 'transformers', 'wandb', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
