@@ -21,7 +21,6 @@ from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tasks.pair import PairPrompt
 from lozo_bench.tuning.base import Tuned
 
-
 AnyPrompt = MaskedPrompt | CausalPrompt | JoinedPrompt | PairPrompt
 
 
@@ -55,7 +54,12 @@ def prompt_for(config: Config, loaded: Loaded) -> AnyPrompt:
 
 
 def encoded(
-    config: Config, splits: Splits, prompt: AnyPrompt, loaded: Loaded, tuned: Tuned, method: Optimizer
+    config: Config,
+    splits: Splits,
+    prompt: AnyPrompt,
+    loaded: Loaded,
+    tuned: Tuned,
+    method: Optimizer,
 ) -> Data:
     """The three sets as tokens, with whatever ``method`` shows before their rows.
 

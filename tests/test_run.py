@@ -15,7 +15,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHORT = ["steps=4", "eval_every=2", "log_every=1", "task.source.dev=20", "task.source.test=30"]
 RESULT_KEYS = {
     "status", "digest", "config", "metrics", "best_step", "steps", "forwards", "backwards",
-    "queries", "tokens", "backward_tokens", "flops", "train_s", "bad_steps", "sittings", "weights", "engine", "parallel", "step_ms_median",
+    "queries", "tokens", "backward_tokens", "flops", "train_s",
+    "bad_steps", "sittings", "weights", "engine", "parallel", "step_ms_median",
     "elapsed_s", "peak_memory_bytes", "device", "versions", "git",
 }  # fmt: skip
 

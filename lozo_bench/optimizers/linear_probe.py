@@ -74,7 +74,7 @@ class LinearProbe:
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         """Words [C] in order, their rows [C, d], their biases [C], and the folds that were used."""
         # Imported here because it takes seconds, and no other method needs it.
-        from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+        from sklearn import linear_model
 
         words, counts = torch.unique(tokens, return_counts=True)
         if len(words) < 2:
@@ -87,13 +87,14 @@ class LinearProbe:
             "max_iter": self.max_iter, "tol": self.tol, "fit_intercept": intercept,
             "random_state": 0,
         }  # fmt: skip
+        library: Any = linear_model  # untyped
         if folds:
-            solver = LogisticRegressionCV(
+            solver = library.LogisticRegressionCV(
                 Cs=10, cv=folds, scoring="accuracy", use_legacy_attributes=False, l1_ratios=(0.0,),
                 **options,
             )  # fmt: skip
         else:
-            solver = LogisticRegression(**options)
+            solver = library.LogisticRegression(**options)
         solver.fit(features.numpy(), tokens.numpy())
         w = torch.from_numpy(np.asarray(solver.coef_))
         b = torch.from_numpy(np.broadcast_to(solver.intercept_, (len(w),)).copy())
