@@ -72,6 +72,11 @@ class Subsample:
             raise bad_value("files", files, "a file name without extension for train and test")
         if data_dir is None and hub is None:
             raise bad_value("hub", hub, f"a data set on the hub; or {INSTEAD}")
+        if data_dir is None and join_spans:
+            allowed = (
+                f"false, as the hub's rows do not say which spans are one answer; or {INSTEAD}"
+            )
+            raise bad_value("join_spans", join_spans, allowed)
         self.data_dir, self.files, self.seed = data_dir, files, seed
         self.num_train, self.num_dev, self.num_test = num_train, dev, num_test
         self.layout = Layout(

@@ -85,6 +85,7 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
         ({"seed": -1}, "seed"),
         ({"files": {"train": "train"}}, "files"),
         ({"hub": None}, "hub"),
+        ({"join_spans": True}, "join_spans"),
         ({"split": "sane"}, "split"),
         ({"num_dev": {"sane": 5}, "split": "same"}, "split"),
         ({"num_dev": {"sane": 0}, "split": "sane"}, "num_dev"),
