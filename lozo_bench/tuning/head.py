@@ -2,7 +2,7 @@
 
 Source: Malladi et al., arXiv 2305.17333, E.4; spec lozo_mezo 2.2. For a causal model that is the
 output matrix; for a masked one everything named lm_head: a dense layer, a normalisation, the output
-matrix and its bias.
+matrix and its bias; for a classifier its classes' layers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def head_parameters(loaded: Loaded, who: str) -> set[int]:
     """
     inside = {id(x) for x in backbone(loaded.model).parameters()}
     head = output_layer(loaded.model)
-    if head is None or id(head.weight) in inside:
+    if head is not None and id(head.weight) in inside:
         raise UserError(
             f"{who}: the output matrix of {loaded.name} is that of its input embeddings, which "
             "would move too; model.untie_head=true gives it one of its own"

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.tensors import wide
-from lozo_bench.models.check import word_embeddings
+from lozo_bench.errors import UserError
+from lozo_bench.models.check import output_layer, word_embeddings
 from lozo_bench.models.load import Loaded
 from lozo_bench.tuning.base import Tuned, check_tokens, drawn_words, moving
 
@@ -37,6 +38,11 @@ class Prompt:
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""
         model = loaded.model
+        if output_layer(model) is None:
+            raise UserError(
+                f"tuning=prompt: {type(model).__name__} finds the place it reads by the tokens of "
+                "a row, which it does not see behind soft ones; choose another tuning"
+            )
         words = drawn_words(loaded, draws, "prompt_words", self.tokens)
         embeddings = word_embeddings(model)
         start = embeddings.detach()[words.to(embeddings.device)]

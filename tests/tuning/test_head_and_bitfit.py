@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny_models import ALL, CAUSAL, loaded
+from tiny_models import ALL, CAUSAL, classifier, loaded
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
@@ -21,6 +21,13 @@ def test_a_masked_head_is_all_that_is_named_lm_head():
     this = Head().tune(loaded("roberta"), Draws(0))
     assert set(this.X) == {n for n, _ in this.model.named_parameters() if "lm_head" in n}
     assert len(this.X) == 6
+
+
+def test_a_classifiers_head_is_all_behind_its_backbone():
+    assert list(Head().tune(classifier("opt"), Draws(0)).X) == ["score.weight"]
+    names = list(Head().tune(classifier("roberta"), Draws(0)).X)
+    assert len(names) == 4
+    assert all(name.startswith("classifier.") for name in names)
 
 
 @pytest.mark.parametrize("arch", ALL)

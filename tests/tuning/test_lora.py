@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import ALL, loaded, logits, rows
+from tiny_models import ALL, classifier, loaded, logits, rows
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
@@ -59,6 +59,11 @@ def test_as_released_for_roberta_the_head_moves_too():
     names = {n for n in lora("roberta", train_head=True).X if ".lora_" not in n}
     parts = {"dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias"}
     assert names == {f"lm_head.{part}" for part in parts | {"decoder.weight"}}
+
+
+def test_a_classifiers_head_can_move_too():
+    this = Lora(r=3, alpha=6.0, targets=TARGETS, train_head=True).tune(classifier("opt"), Draws(0))
+    assert [n for n in this.X if ".lora_" not in n] == ["score.weight"]
 
 
 def test_a_head_that_is_tied_is_refused():

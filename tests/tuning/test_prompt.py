@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import ALL, CAUSAL, at_words, loaded, logits, rows, written
+from tiny_models import ALL, CAUSAL, at_words, classifier, loaded, logits, rows, written
 
 from lozo_bench.engine.draws import Draws
+from lozo_bench.errors import UserError
 from lozo_bench.objectives.options import takes_packed_rows
 from lozo_bench.tuning.base import drawn_words
 from lozo_bench.tuning.prompt import Prompt
@@ -66,3 +67,9 @@ def test_options_behind_one_prompt_are_scored_as_alone(arch, kind):
         alone = torch.tensor([shown + option])
         expected = logits(this, input_ids=alone, attention_mask=torch.ones_like(alone))[0, 13:]
         torch.testing.assert_close(packed[here], expected)
+
+
+@pytest.mark.parametrize("arch", ["opt", "roberta"])
+def test_a_classifier_is_refused(arch):
+    with pytest.raises(UserError, match=r"^tuning=prompt: .*ForSequenceClassification finds the"):
+        Prompt(tokens=10).tune(classifier(arch), Draws(0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from transformers import (
     GPT2Config,
@@ -10,8 +12,10 @@ from transformers import (
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    OPTForSequenceClassification,
     RobertaConfig,
     RobertaForMaskedLM,
+    RobertaForSequenceClassification,
 )
 
 from lozo_bench.config import Kind
@@ -92,3 +96,12 @@ def written(tuned, inputs):
     )
     start = inputs["input_ids"].shape[1]
     return told.sequences[:, start:], torch.stack(told.logits, dim=1)
+
+
+def classifier(arch):
+    """The same with a head for two classes in the place of one for words."""
+    words = loaded(arch)
+    kinds = {"opt": OPTForSequenceClassification, "roberta": RobertaForSequenceClassification}
+    with torch.random.fork_rng(devices=[]):
+        model = kinds[arch](words.model.config).to(torch.float64).eval()
+    return dataclasses.replace(words, model=model, kind=Kind.classifier)
