@@ -138,7 +138,7 @@ def _keys_and_values(
         model(input_ids=row, attention_mask=torch.ones_like(row))
     if not heard:
         raise UserError(
-            f"tuning=prefix: a {type(model).__name__} has attention of its own kind, which takes "
+            f"tuning=prefix: {type(model).__name__} has attention of its own kind, which takes "
             "no prefix; choose another tuning"
         )
     return heard

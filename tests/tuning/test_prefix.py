@@ -158,3 +158,10 @@ def test_attention_that_takes_no_prefix_is_refused():
     model.model.set_attn_implementation("eager")
     with pytest.raises(UserError, match=r"^tuning=prefix: opt computes attention as 'eager'; only"):
         Prefix(tokens=5).tune(model, Draws(0))
+
+
+def test_a_model_that_goes_round_transformers_interface_is_refused(monkeypatch):
+    model = loaded("opt")
+    monkeypatch.setattr(model.model, "set_attn_implementation", lambda _: None)
+    with pytest.raises(UserError, match=r"^tuning=prefix: OPTForCausalLM has attention of its"):
+        Prefix(tokens=5).tune(model, Draws(0))
