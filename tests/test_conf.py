@@ -19,7 +19,7 @@ from lozo_bench.run import typed
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = (
     "model", "task", "optimizer", "tuning", "rank", "seed", "tracking", "method", "experiment",
-    "grid", "scale",
+    "variant", "grid", "scale",
 )  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 IDS = [f"{group}={option}" for group, option in OPTIONS]
@@ -55,8 +55,10 @@ def test_an_option_begins_with_the_command_that_uses_it(group, option):
 def test_a_task_suits_at_least_one_kind_of_model(task):
     config, _ = typed(composed(f"task={task}"))
     suited = [config.task.template is not None, config.task.prompt is not None]
-    assert any(suited)
-    for kind, suits in zip((Kind.masked, Kind.causal), suited, strict=True):
+    for_heads = task.endswith("_head")
+    assert any(suited) != for_heads
+    kinds = (Kind.masked, Kind.causal, Kind.classifier)
+    for kind, suits in zip(kinds, [*suited, for_heads], strict=True):
         if suits:
             check_prompts(config, kind)
 
