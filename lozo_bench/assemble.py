@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from lozo_bench.aims import aims
 from lozo_bench.batches import grouped
@@ -125,7 +124,7 @@ def assembled(
     draws = Draws(config.seed.value)
     tuned = plan.tuning.tune(loaded, draws)
     X = _output_layer(loaded) if plan.steps is Steps.closed_form else tuned.X
-    prompt = prompt_for(config, loaded)
+    prompt = prompt_for(config, loaded, tuned)
     data = encoded(config, splits, prompt, loaded, tuned, plan.method)
     settings = _settings(config, plan.steps, len(data.train))
     forward: nn.Module = tuned.model
@@ -133,9 +132,7 @@ def assembled(
         raise UserError(f"optimizer: one process solves for it; it was started as {team.size}")
     if team.size > 1 and plan.steps is Steps.gradient:
         _check_shares(config, data, team)
-        forward = DistributedDataParallel(
-            tuned.model, find_unused_parameters=True, broadcast_buffers=False
-        )
+        forward = team.sharing.differentiable(tuned.model)
     if loaded.kind is Kind.classifier:
         scorer = classifier_scorer(tuned.model, forward)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from lozo_bench.batches import Layout, Scoring
 from lozo_bench.config import Config, Kind, TrainAs, check_prompts, class_count
 from lozo_bench.contract import Data
 from lozo_bench.errors import UserError, bad_value
+from lozo_bench.models.check import longest_row
 from lozo_bench.models.load import Loaded
 from lozo_bench.objectives.options import takes_packed_rows
 from lozo_bench.optimizers.base import Optimizer, Steps
@@ -21,36 +23,52 @@ from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tasks.pair import PairPrompt
 from lozo_bench.tuning.base import Tuned
 
+log = logging.getLogger(__name__)
+
 AnyPrompt = MaskedPrompt | CausalPrompt | JoinedPrompt | PairPrompt
 
 
-def prompt_for(config: Config, loaded: Loaded) -> AnyPrompt:
-    """How the task's rows become tokens for this kind of model.
+def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
+    """How the task's rows become tokens for this kind of model, and no longer than it can read.
 
     Raises:
         UserError: the task is not for such a model.
     """
     check_prompts(config, loaded.kind)
     task, tokenizer = config.task, loaded.tokenizer
+    max_length = _longest(task.max_length, loaded, tuned)
     if loaded.kind is Kind.classifier:
-        return PairPrompt(tokenizer, class_count(task), task.max_length)
+        return PairPrompt(tokenizer, class_count(task), max_length)
     masked = loaded.kind is Kind.masked
     text, words = (task.template, task.label_words) if masked else (task.prompt, task.options)
     assert text is not None
     if task.joined:
-        return JoinedPrompt(tokenizer, text, words, task.max_length, masked)
+        return JoinedPrompt(tokenizer, text, words, max_length, masked)
     if masked:
         limits = task.first_sentence_limit, task.other_sentence_limit
-        return MaskedPrompt(tokenizer, text, words, task.max_length, *limits)
+        return MaskedPrompt(tokenizer, text, words, max_length, *limits)
     return CausalPrompt(
         tokenizer,
         text,
         words,
-        task.max_length,
+        max_length,
         answer=task.answer,
         calibration=task.calibration,
         max_new_tokens=task.max_new_tokens,
     )
+
+
+def _longest(wanted: int, loaded: Loaded, tuned: Tuned) -> int:
+    limit = longest_row(loaded.model)
+    if limit is None or wanted + tuned.virtual_tokens <= limit:
+        return wanted
+    log.warning(
+        "rows are cut to %d tokens, not to task.max_length=%d: %s reads no longer ones",
+        limit - tuned.virtual_tokens,
+        wanted,
+        loaded.name,
+    )
+    return limit - tuned.virtual_tokens
 
 
 def encoded(

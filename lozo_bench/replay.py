@@ -17,13 +17,14 @@ from lozo_bench.console import Silent
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import term_from, under
 from lozo_bench.errors import UserError
-from lozo_bench.models.save import save_adapter, save_model
+from lozo_bench.models.save import save_adapter
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs.journal import Log, read, up_to
 from lozo_bench.runs.outcome import RESULT
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, check_format
 from lozo_bench.runs.states import States
 from lozo_bench.trainer import Trainer
+from lozo_bench.tuning.save import save_tuned
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,9 @@ class Rebuilt:
     weights: str
 
     def save(self, out: Path) -> str:
-        """Write the model as Hugging Face loads it, or its LoRA adapter where that is what moved.
+        """Write the model as Hugging Face loads it, or the adapter where that is what moved.
 
-        Returns what was written, in a word.
+        Returns what was written, in a word (see `save_tuned`).
         """
         out.mkdir(parents=True, exist_ok=True)
         loaded, engine = self.parts.loaded, self.parts.chosen.engine
@@ -49,8 +50,7 @@ class Rebuilt:
             save_adapter(loaded, adapter.U, adapter.V, float(adapter.C[0, 0]), out)
             return "adapter"
         engine.settle()
-        save_model(loaded, out)
-        return "weights"
+        return save_tuned(loaded, out)
 
 
 def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:

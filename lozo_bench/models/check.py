@@ -56,6 +56,18 @@ def output_layer(model: PreTrainedModel) -> nn.Linear | None:
     return layer
 
 
+def longest_row(model: PreTrainedModel) -> int | None:
+    """How many tokens a row can have; None where there is no limit.
+
+    RoBERTa and its kin count positions from behind the padding token's id.
+    """
+    config = model.config
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    if longest is not None and "roberta" in config.model_type:
+        longest -= config.pad_token_id + 1
+    return longest
+
+
 def _check_in_memory(model: PreTrainedModel) -> None:
     away = sorted(name for name, weight in model.named_parameters() if weight.is_meta)
     if away:

@@ -1,0 +1,110 @@
+"""Every method on real few-shot tasks with a small masked model: mean and std of test accuracy.
+
+    python scripts/pretrain_tiny.py --corpus ../shared/data --out DIR
+    python scripts/masked_table.py --model DIR/masked_real --kshot ../shared/data/kshot --out OUT
+
+A method's learning rate is chosen for each split by dev accuracy, the first of equals; test is
+looked at once, at the end. Called again it goes on, and prints the table of what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+TASKS = {"sst2_kshot": "SST-2", "trec_kshot": "trec", "snli_kshot": "SNLI"}
+SEEDS = (13, 21, 42)
+ZEROTH_ORDER = ("steps=500", "eval_every=50")
+FIRST_ORDER = ("steps=100", "eval_every=10", "schedule=linear")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: its title, the method, its learning rates and what else it is told."""
+
+    title: str
+    method: str
+    lrs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+ROWS = (
+    Row("zero-shot", "zero_shot"),
+    Row("LP", "lp"),
+    Row("FT", "ft", ("1e-4", "3e-4", "1e-3"), FIRST_ORDER),
+    Row("FT (LoRA)", "ft_lora", ("1e-3", "3e-3", "1e-2"), FIRST_ORDER),
+    Row("FT (prefix)", "ft_prefix", ("1e-2", "3e-2", "1e-1"), FIRST_ORDER),
+    Row("MeZO", "mezo", ("3e-5", "1e-4", "3e-4"), ZEROTH_ORDER),
+    Row("MeZO (LoRA)", "mezo_lora", ("1e-3", "3e-3", "1e-2"), ZEROTH_ORDER),
+    Row(
+        "MeZO (prefix)",
+        "mezo_prefix",
+        ("3e-3", "1e-2", "3e-2"),
+        (*ZEROTH_ORDER, "optimizer.eps=1e-1"),
+    ),
+    Row("LOZO", "lozo", ("1e-5", "3e-5", "1e-4"), ZEROTH_ORDER),
+    Row("LOZO-M", "lozo_m", ("1e-5", "3e-5", "1e-4"), ZEROTH_ORDER),
+)
+
+
+def main() -> int:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="a masked model's folder")
+    parser.add_argument("--kshot", type=Path, required=True, help="LM-BFF's k-shot folders")
+    parser.add_argument("--out", type=Path, required=True, help="where the runs go")
+    parser.add_argument("--only-table", action="store_true", help="run nothing")
+    given = parser.parse_args()
+    for row in ROWS if not given.only_table else ():
+        for task, folder in TASKS.items():
+            code = subprocess.run(command(row, task, folder, given), check=False).returncode
+            if code:
+                return code
+    print_table(given.out)
+    return 0
+
+
+def command(row: Row, task: str, folder: str, given: argparse.Namespace) -> list[str]:
+    """The multirun of one cell of the table."""
+    told = [sys.executable, "-m", "lozo_bench.train", "-m", f"method={row.method}", f"task={task}"]
+    told += ["model=local", f"model.path={given.model.resolve()}", "batch_size=32", "tracking=files"]
+    told.append(f"task.data_dir={given.kshot.resolve()}/{folder}/16-${{seed.value}}")
+    told.append("seed=" + ",".join(f"s{seed}" for seed in SEEDS))
+    told.append(f"hydra.sweep.dir={given.out.resolve()}/{row.method}")
+    if row.lrs:
+        told.append("optimizer.lr=" + ",".join(row.lrs))
+    return [*told, *row.options]
+
+
+def print_table(out: Path) -> None:
+    """Mean (std, n) over splits, in percent."""
+    print("| method | " + " | ".join(TASKS.values()) + " |\n|---" * 1 + "|" + "---|" * len(TASKS))
+    for row in ROWS:
+        cells = [cell(out / row.method / task) for task in TASKS]
+        print(f"| {row.title} | " + " | ".join(cells) + " |")
+
+
+def cell(folder: Path) -> str:
+    """The chosen runs' mean and population standard deviation."""
+    by_seed: dict[int, list[dict]] = defaultdict(list)
+    for path in sorted(folder.rglob("result.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        by_seed[result["config"]["seed"]["value"]].append(result)
+    tests = []
+    for results in by_seed.values():
+        results.sort(key=lambda result: result["config"]["optimizer"].get("lr", 0.0))
+        chosen = max(results, key=lambda r: r["metrics"].get("dev", {"accuracy": 0.0})["accuracy"])
+        tests.append(100 * chosen["metrics"]["test"]["accuracy"])
+    if not tests:
+        return "-"
+    return f"{statistics.mean(tests):.1f} ({statistics.pstdev(tests):.1f}, {len(tests)})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
