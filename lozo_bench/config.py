@@ -162,7 +162,9 @@ class WandbMode(Enum):
 class ModelConfig:
     """A model and how to load it. ``path``: hub name, local directory, or ``embedded:NAME``.
 
-    ``stand_in`` is the embedded model that takes its place with ``scale=tiny``.
+    ``stand_in`` is the embedded model that takes its place with ``scale=tiny``. ``autocast`` is
+    torch's mixed precision: ``bf16`` or ``fp16`` passes of float32 weights. With
+    ``gradient_checkpointing`` a layer's inside is not kept for the backward pass but made again.
     """
 
     name: str = "???"
@@ -171,6 +173,8 @@ class ModelConfig:
     dtype: Dtype = Dtype.fp32
     device: str = "auto"
     device_map: str | None = None
+    autocast: str | None = None
+    gradient_checkpointing: bool = False
     bos_token: str | None = None
     untie_head: bool = False
     stand_in: str = "tiny_opt"
@@ -185,11 +189,15 @@ class TaskConfig:
     are scored against their probability without the row (SFC). ``invented_rows``, if not 0, are so
     many made-up rows for each of the three sets, in place of the source's. With ``joined``,
     template and prompt are C-LoRA's: whole texts, in which the words' first pieces are compared.
+    ``folder`` is what a benchmark calls the task's folder among those of its other tasks, and
+    ``split`` names one of several ways to divide the rows, where a task has those.
     """
 
     name: str = "???"
     version: int = 1
     data_dir: str | None = None
+    folder: str | None = None
+    split: str | None = None
     source: dict[str, Any] = field(default_factory=dict)
     template: str | None = None
     label_words: list[str] = field(default_factory=list)
@@ -392,10 +400,19 @@ def check(config: Config) -> None:
     }.items():
         if not _NAME.fullmatch(name):
             raise bad_value(key, name, "letters, digits, '.', '_' and '-': it names a folder")
+    if config.model.autocast is not None:
+        _check_autocast(config.model.autocast, config.model.dtype)
     if not 0 < config.parallel.timeout_s < float("inf"):
         raise bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
     if not _PROJECT.fullmatch(config.tracking.project):
         raise bad_value("tracking.project", config.tracking.project, r"a name without / \ # ? % :")
+
+
+def _check_autocast(given: str, dtype: Dtype) -> None:
+    if dtype is not Dtype.fp32:
+        raise bad_value("model.autocast", given, f"null, as model.dtype={dtype.value} is half")
+    if given not in ("bf16", "fp16"):
+        raise bad_value("model.autocast", given, "null, bf16 or fp16")
 
 
 def check_prompts(config: Config, kind: Kind) -> None:

@@ -82,10 +82,11 @@ OUTSIDE = {
     "triton": {"engine"},
     "transformers": {
         "models",
+        "optimizers",
         "objectives",
         "tasks",
         "tuning",
-    },  # types of tokenizers, but in models
+    },  # types of tokenizers, but in models; Adafactor in optimizers
     "peft": {"models", "tuning"},
 }
 

@@ -46,7 +46,7 @@ class Counter:
         self.X, self.lr, self.lrs = X, lr, []
 
     def step(self, score):
-        loss = float(score.loss())
+        loss = float(torch.cat([part.losses(1)[0] for part in score.parts]).mean())
         self.X.X["w"] += 1
         self.lrs.append(self.lr)
         return Report(loss, forwards=3, backwards=2, scalars={"projected_grad": 0.5})

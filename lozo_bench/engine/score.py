@@ -34,7 +34,7 @@ _LARGEST_LOSS = 1e25
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss that is NaN or infinite. The weights are as they were before the step."""
+    """A loss or gradient that is not finite. The weights are as they were before the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,20 +216,36 @@ class Score:
                 ask(())
             return checked(self._answer(shared))
 
-    def loss(self) -> Tensor:
-        """The differentiable loss of the weights in X: a scalar.
+    def differentiate(self, scale: float = 1.0) -> float:
+        """The batch's mean loss; ``scale`` times its gradient is left in the weights' ``grad``.
+
+        One part after another goes forward and back, so that it takes the memory of one. Whether
+        all processes go on is known before the last part goes back, where they meet: a loss that is
+        not finite goes back too, as DDP waits for it.
 
         Raises:
+            NonFiniteLossError: the loss is NaN or infinite.
             Stopped: the run shall stop.
         """
         assert self._recorded is None, "a step that differentiates is not made from records"
+        for x in self.engine.X.values():
+            x.grad = None
+        factor = scale * self.sharing.gradient_share(self.examples)
+        sums: list[Tensor] = []
         try:
-            total = shareable(torch.stack([part.losses(1).sum() for part in self.parts]).sum())
+            with self.sharing.apart():
+                for part in self.parts[:-1]:
+                    sums.append(part.losses(1).sum())
+                    torch.autograd.backward(sums[-1] * factor)
+                    sums[-1] = sums[-1].detach()
+            sums.append(self.parts[-1].losses(1).sum())
+            total = shareable(_added(sums))
         except Stopped:
-            total = torch.tensor(STOPPED, dtype=torch.float64)
-        loss = self.sharing.differentiable_mean(total, self.examples)
-        raise_if_stopped(loss.detach())
-        return loss
+            total = torch.tensor([STOPPED], dtype=torch.float64)
+        mean = self.sharing.totals(total) / self.examples
+        raise_if_stopped(mean)
+        torch.autograd.backward(sums[-1] * factor)
+        return float(checked(mean[:, None]))
 
     def features(self) -> tuple[Tensor, Tensor]:
         """What the output layer sees before each answer token of the batch, and the tokens.
@@ -294,6 +310,11 @@ def _checking(check: Callable[[], None], losses: Losses) -> Losses:
         return losses(copies)
 
     return checked_losses
+
+
+def _added(losses: Sequence[Tensor]) -> Tensor:
+    """The sum of scalars, [1], float64 on the CPU."""
+    return torch.stack([loss.detach().to("cpu", torch.float64) for loss in losses]).sum(0, True)
 
 
 def shareable(losses: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ is which losses it computes. See `lozo_bench.parallel` for several processes.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Sharing(Protocol):
@@ -39,8 +40,19 @@ class Sharing(Protocol):
         """The sum over processes of a small vector, float64."""
         ...
 
-    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
-        """The batch's mean loss from the sum of this process's losses, for a backward pass."""
+    def differentiable(self, model: nn.Module) -> nn.Module:
+        """What is called in the model's place, so that all processes get one gradient."""
+        ...
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Forward and backward passes in here leave their gradients with this process for now.
+
+        The next backward pass outside puts all together.
+        """
+        ...
+
+    def gradient_share(self, B: int) -> float:
+        """What the sum of this process's losses counts in what is differentiated, of B examples."""
         ...
 
 
@@ -70,9 +82,17 @@ class Alone:
         """What is here."""
         return totals
 
-    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
-        """The mean of what is here."""
-        return total / B
+    def differentiable(self, model: nn.Module) -> nn.Module:
+        """The model."""
+        return model
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Nothing to put together."""
+        return nullcontext()
+
+    def gradient_share(self, B: int) -> float:
+        """One B-th."""
+        return 1 / B
 
 
 ALONE = Alone()

@@ -26,7 +26,9 @@ from transformers.utils import logging
 
 from lozo_bench.config import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value
+from lozo_bench.models.autocast import autocast
 from lozo_bench.models.check import check_loaded, output_layer, word_embeddings
+from lozo_bench.models.checkpointing import checkpoint_layers
 from lozo_bench.models.devices import check_device_map, pick_device
 from lozo_bench.models.head import draw_head
 from lozo_bench.models.locate import kind_of, locate, model_kind, unknown_kind
@@ -82,6 +84,10 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
     else:
         device = word_embeddings(model).device
     model.train(mode=False)
+    if config.gradient_checkpointing:
+        checkpoint_layers(model)
+    if config.autocast is not None:
+        autocast(model, device.type, DTYPES[Dtype(config.autocast)])
     return Loaded(model, tokenizer, kind, device, config.name)
 
 

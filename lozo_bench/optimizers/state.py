@@ -64,12 +64,19 @@ def _device(optimizer: object) -> dict[str, torch.device]:
 
 def _torch_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     moments: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-    return {f"{i}/{key}": x for i, each in moments.items() for key, x in each.items()}
+    return {
+        f"{i}/{key}": x if isinstance(x, Tensor) else torch.tensor(x, dtype=_number_type(x))
+        for i, each in moments.items()
+        for key, x in each.items()
+    }
 
 
 def _load_torch_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    moments: dict[int, dict[str, Tensor]] = {}
+    """Not by `load_state_dict`, which rounds what is kept in float32 beside bfloat16 weights."""
+    weights = [x for group in optimizer.param_groups for x in group["params"]]
+    optimizer.state.clear()
     for name, x in state.items():
         i, _, key = name.partition("/")
-        moments.setdefault(int(i), {})[key] = x
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        weight = weights[int(i)]
+        # Step counts are scalars, and stay on the CPU.
+        optimizer.state[weight][key] = x.to(weight.device, copy=True) if x.ndim else x.clone()

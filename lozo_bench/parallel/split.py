@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lozo_bench.engine.score import STOPPED, is_stopped
 from lozo_bench.parallel.wire import Wire
@@ -14,6 +17,7 @@ class SplitBatch:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self._shared: DistributedDataParallel | None = None
 
     def candidates(self, K: int) -> None:
         """All."""
@@ -45,14 +49,20 @@ class SplitBatch:
         """One sum."""
         return self.wire.sum(totals)
 
-    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
-        """The whole batch's mean, with the gradient of size times this process's share of it.
+    def differentiable(self, model: nn.Module) -> nn.Module:
+        """In torch's DDP."""
+        self._shared = DistributedDataParallel(
+            model, find_unused_parameters=True, broadcast_buffers=False
+        )
+        return self._shared
 
-        torch's DDP takes the mean of the processes' gradients, which is then that of the mean.
-        """
-        mine = total * (self.wire.size / B)
-        value = self.wire.sum(total.detach().double()) / B
-        return mine + (value.to(mine) - mine).detach()
+    def apart(self) -> AbstractContextManager[None]:
+        """DDP adds them to those of the next backward pass."""
+        return nullcontext() if self._shared is None else self._shared.no_sync()
+
+    def gradient_share(self, B: int) -> float:
+        """``size / B``: DDP takes the mean of the processes' gradients."""
+        return self.wire.size / B
 
 
 class SplitCandidates:
@@ -85,8 +95,16 @@ class SplitCandidates:
         """One sum."""
         return self.wire.sum(totals)
 
-    def differentiable_mean(self, total: Tensor, B: int) -> Tensor:
+    def differentiable(self, model: nn.Module) -> nn.Module:
         """There are no candidates to split: refused before a run begins."""
+        raise NotImplementedError
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Neither here."""
+        raise NotImplementedError
+
+    def gradient_share(self, B: int) -> float:
+        """Nor here."""
         raise NotImplementedError
 
     def _together(self, losses: Tensor) -> Tensor:

@@ -15,20 +15,61 @@ def part(values):
     return Part(len(values), 1, lambda copies: torch.tensor([values] * copies))
 
 
-def test_the_loss_of_a_batch_is_the_mean_over_the_examples_of_all_its_parts():
-    score = Score(InPlace({}), [part([1.0, 2.0, 3.0]), part([10.0])])
-    assert score.examples == 4
-    assert float(score.loss()) == pytest.approx(4.0)
+def fitted(w, sizes, seen=None):
+    """Parts of such sizes of a regression on ten examples, whose gradient is known."""
+    inputs = torch.arange(20, dtype=torch.float64).view(10, 2) / 10
+
+    def losses(rows):
+        if seen is not None:
+            seen.append((len(rows), None if w.grad is None else w.grad.clone()))
+        return (rows @ w - 1)[None] ** 2
+
+    chunks = inputs.split(sizes)
+    wanted = 2 * inputs.T @ (inputs @ w.detach() - 1) / 10
+    parts = [Part(len(rows), 1, lambda copies, rows=rows: losses(rows)) for rows in chunks]
+    return parts, wanted, float(((inputs @ w.detach() - 1) ** 2).mean())
 
 
-def test_parts_change_nothing_about_a_gradient():
-    x = torch.ones(4, requires_grad=True)
-    whole = Score(InPlace({}), [Part(4, 1, lambda copies: (x**2)[None])])
-    halves = [Part(2, 1, lambda copies, at=at: (x[at : at + 2] ** 2)[None]) for at in (0, 2)]
-    whole.loss().backward()
-    wanted, x.grad = x.grad, None
-    Score(InPlace({}), halves).loss().backward()
-    torch.testing.assert_close(x.grad, wanted)
+@pytest.mark.parametrize("sizes", [[10], [5, 5], [4, 4, 2], [1, 6, 3], [1] * 10])
+def test_parts_of_any_sizes_have_the_loss_and_gradient_of_the_whole_batch(sizes):
+    w = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
+    parts, gradient, loss = fitted(w, sizes)
+    score = Score(InPlace({"w": w}), parts)
+    for scale in (1.0, 3.0):  # again and again: what the last step left is not added to
+        assert score.differentiate(scale) == pytest.approx(loss, rel=1e-14)
+        torch.testing.assert_close(w.grad, scale * gradient, rtol=1e-14, atol=1e-14)
+
+
+def test_one_part_goes_back_before_the_next_goes_forward():
+    w = torch.tensor([0.5, -2.0], dtype=torch.float64, requires_grad=True)
+    seen = []
+    Score(InPlace({"w": w}), fitted(w, [4, 4, 2], seen)[0]).differentiate()
+    assert [size for size, _ in seen] == [4, 4, 2]
+    assert [gradient is not None for _, gradient in seen] == [False, True, True]
+
+
+def test_a_part_that_is_not_finite_makes_a_bad_loss_wherever_it_stands():
+    w = torch.ones(2, requires_grad=True)
+    for bad in range(3):
+        factors = [float("nan") if i == bad else 1.0 for i in range(3)]
+        parts = [Part(1, 1, lambda copies, c=c: (c * w.sum()).view(1, 1)) for c in factors]
+        with pytest.raises(NonFiniteLossError, match="nan"):
+            Score(InPlace({"w": w}), parts).differentiate()
+
+
+def test_a_request_to_stop_between_two_parts_is_heeded():
+    w = torch.ones(2, requires_grad=True)
+    looks = []
+
+    def check():
+        looks.append(len(looks))
+        if len(looks) == 2:
+            raise Stopped("SIGTERM")
+
+    parts = [Part(1, 1, lambda copies: w.sum().view(1, 1)) for _ in range(3)]
+    with pytest.raises(Stopped):
+        Score(InPlace({"w": w}), parts, check=check).differentiate()
+    assert looks == [0, 1]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -110,7 +151,10 @@ def test_a_request_to_stop_leaves_the_weights_where_they_were():
 @pytest.mark.parametrize("huge", [1e28, 1e31, 3e38, -1e31])
 def test_a_huge_loss_is_a_bad_loss_and_no_request_to_stop(huge):
     P = Subspace({}, {}, {"w": torch.ones(3, 1)})
-    score = Score(InPlace({"w": torch.zeros(3)}), [part([1.0, huge])])
+    w = torch.zeros(3, requires_grad=True)
+    score = Score(InPlace({"w": w}), [part([1.0, huge])])
     with pytest.raises(NonFiniteLossError, match="inf"):
         score(P, (0.1, -0.1))
-    assert not score.loss().isfinite()
+    losses = Part(2, 1, lambda copies: torch.tensor([[1.0, huge]]) + w.sum())
+    with pytest.raises(NonFiniteLossError, match="inf"):
+        Score(InPlace({"w": w}), [losses]).differentiate()

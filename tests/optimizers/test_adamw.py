@@ -13,7 +13,8 @@ def test_a_trajectory_equals_torchs_own():
     X, loss = two_layers()
     for x in X.X.values():
         x.requires_grad_()
-    run(AdamW(X, Draws(0), lr=1e-2, weight_decay=0.1, max_grad_norm=1e9), X, loss, steps=5)
+    options = {"lr": 1e-2, "weight_decay": 0.1, "max_grad_norm": 1e9}
+    run(AdamW(X, Draws(0), autocast=None, **options), X, loss, steps=5)
 
     Y, loss = two_layers()
     for y in Y.X.values():
@@ -29,15 +30,3 @@ def test_a_trajectory_equals_torchs_own():
         loss().backward()
         reference.step()
     torch.testing.assert_close(X.X, Y.X, rtol=0, atol=0)
-
-
-def test_a_changed_lr_is_used_at_once():
-    X, loss = two_layers()
-    for x in X.X.values():
-        x.requires_grad_()
-    optimizer = AdamW(X, Draws(0), lr=1e-2)
-    optimizer.lr = 0.0
-    before = {name: x.detach().clone() for name, x in X.X.items()}
-    report = run(optimizer, X, loss, steps=1)[0]
-    torch.testing.assert_close({n: x.detach() for n, x in X.X.items()}, before, rtol=0, atol=0)
-    assert (report.forwards, report.backwards) == (1, 1)

@@ -19,7 +19,7 @@ from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 
 def make(name, X, seed=0, **changes):
     node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / f"{name}.yaml")})
-    node.rank = {"value": 2}
+    node.rank, node.model = {"value": 2}, {"autocast": None}
     options = OmegaConf.to_container(node, resolve=True)["optimizer"] | changes
     if "targets" in options:
         # These weights have other names than a language model's, and are smaller.

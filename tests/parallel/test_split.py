@@ -139,18 +139,37 @@ def test_a_loss_that_is_infinite_is_not_taken_for_a_request_to_stop():
 
 
 def test_the_gradient_is_that_of_the_whole_batch():
-    """As DDP takes the mean of what the processes have, of batches that differ in size."""
+    """As DDP takes the mean of what the processes have, of shares and parts of any size."""
     w = [torch.tensor(2.0, requires_grad=True) for _ in range(3)]
     examples = torch.arange(1.0, 8.0)
 
     def work(sharing):
-        mine = examples[list(sharing.examples(7))]
         weight = w[sharing.wire.rank]
-        loss = sharing.differentiable_mean((weight**2 * mine).sum(), 7)
-        return loss
+        parts = [
+            Part(len(x), 1, lambda copies, x=x: (weight**2 * x)[None])
+            for x in examples[list(sharing.examples(7))].split(2)
+        ]
+        engine = InPlace({"w": weight})
+        return Score(engine, parts, sharing=sharing, examples=7).differentiate()
 
-    values = together(3, SplitBatch, work)
-    for value in values:
-        value.backward()
-    assert [value.item() for value in values] == pytest.approx([4 * 28 / 7] * 3)
+    assert together(3, SplitBatch, work) == pytest.approx([4 * 28 / 7] * 3)
     assert sum(float(weight.grad) for weight in w) / 3 == pytest.approx(2 * 2 * 28 / 7)
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_one_process_that_stops_stops_all_before_they_put_a_gradient_together(look):
+    looks = []
+
+    def check():
+        looks.append(None)
+        if len(looks) == look:
+            raise Stopped("SIGTERM")
+
+    def work(sharing):
+        weight = torch.tensor(2.0, requires_grad=True)
+        parts = [Part(1, 1, lambda copies: weight.view(1, 1)) for _ in range(2)]
+        engine, first = InPlace({"w": weight}), sharing.wire.rank == 0
+        heeds = {"check": check} if first else {}
+        return Score(engine, parts, sharing=sharing, examples=6, **heeds).differentiate()
+
+    assert [type(end) for end in together(3, SplitBatch, work)] == [Stopped] * 3

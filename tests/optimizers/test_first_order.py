@@ -1,0 +1,176 @@
+"""What first-order methods share: parts, shortened gradients, scaled losses, learning rates."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from methods import KINDS
+from test_every_optimizer import make, trainable
+from toys import run, score
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import NonFiniteLossError, Part, Score
+from lozo_bench.optimizers import first_order
+from lozo_bench.optimizers.adamw import AdamW
+from lozo_bench.optimizers.base import Steps
+from lozo_bench.optimizers.sgd import Sgd
+from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
+
+FIRST_ORDER = [name for name, steps in KINDS.items() if steps is Steps.gradient]
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+
+def linear(w, *gradients):
+    """A part for each gradient: one example, whose loss is w's product with it."""
+
+    def part(gradient):
+        return Part(1, 1, lambda copies: (w * torch.tensor(gradient)).sum()[None, None])
+
+    return [part(gradient) for gradient in gradients]
+
+
+@pytest.mark.parametrize("name", FIRST_ORDER)
+def test_a_changed_lr_is_used_at_once(name):
+    X, loss = trainable()
+    optimizer = make(name, X, lr=1e-2)
+    optimizer.lr = 0.0
+    before = X.state()
+    report = run(optimizer, X, loss, steps=1)[0]
+    torch.testing.assert_close(X.state(), before, rtol=0, atol=0)
+    assert (report.forwards, report.backwards) == (1, 1)
+
+
+@pytest.mark.parametrize("name", FIRST_ORDER)
+def test_only_matrices_decay(name):
+    X = InPlace({"w": vector(1.0, 2.0).detach().view(1, 2).requires_grad_(), "b": vector(1.0)})
+    optimizer = make(name, X, lr=0.1, weight_decay=0.5)
+    run(optimizer, X, lambda: 0 * (X.X["w"].sum() + X.X["b"].sum()), steps=1)
+    assert X.X["w"].tolist() == [pytest.approx([0.95, 1.9])]
+    assert X.X["b"].tolist() == [1.0]
+
+
+def test_what_is_shortened_is_the_gradient_of_all_parts_together():
+    """Parts of (6, 0) and (0, 8) make (3, 4) on the mean: length 5, though each alone is longer."""
+    w = vector(0.0, 0.0)
+    engine = InPlace({"w": w})
+    parts = linear(w, (6.0, 0.0), (0.0, 8.0))
+    free, tight = (Sgd(engine, Draws(0), lr=1.0, autocast=None, max_grad_norm=c) for c in (6, 1))
+    report = free.step(Score(engine, parts))
+    assert report.scalars == {"grad_norm": pytest.approx(5.0)}
+    assert w.tolist() == pytest.approx([-3.0, -4.0])
+    tight.step(Score(engine, parts))
+    assert w.tolist() == pytest.approx([-3.6, -4.8])
+
+
+def test_a_gradient_that_is_not_finite_makes_a_bad_step():
+    w = vector(1.0)
+    engine = InPlace({"w": w})
+    optimizer = AdamW(engine, Draws(0), lr=1.0, autocast=None)
+    with pytest.raises(NonFiniteLossError, match="the gradient of this step is of length inf"):
+        optimizer.step(Score(engine, [steep(w)]))
+    assert w.tolist() == [1.0]
+    assert not optimizer.moments.state
+
+
+def steep(w):
+    """The square root at 0: a loss of 0, a slope of infinity."""
+    return Part(1, 1, lambda copies: (w - 1).sqrt().sum()[None, None])
+
+
+def test_a_scaled_loss_makes_the_same_step_and_the_same_report():
+    w, v = vector(0.3, -0.7), vector(0.3, -0.7)
+    plain = AdamW(InPlace({"w": w}), Draws(0), lr=0.1, autocast="bf16")
+    scaled = AdamW(InPlace({"w": v}), Draws(0), lr=0.1, autocast="fp16")
+    for _ in range(3):
+        one = plain.step(score(InPlace({"w": w}), lambda: (w**2).sum()))
+        other = scaled.step(score(InPlace({"w": v}), lambda: (v**2).sum()))
+        assert one.loss == other.loss
+        assert {**one.scalars, "loss_scale": 65536.0} == other.scalars
+    assert w.tolist() == v.tolist()
+
+
+def test_scales_go_up_and_down_as_torchs_grad_scaler_has_them(monkeypatch):
+    assert torch.amp.GradScaler("cpu").get_growth_interval() == first_order._STEPS_TO_GROW
+    monkeypatch.setattr(first_order, "_STEPS_TO_GROW", 5)
+    factor = 1.0
+
+    class Spiked(torch.autograd.Function):
+        """Multiplies by 1; its gradient overflows where it shall."""
+
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * factor
+
+    w, v = vector(1.0), vector(1.0)
+    optimizer = Sgd(InPlace({"w": w}), Draws(0), lr=0.1, autocast="fp16", max_grad_norm=1e9)
+    reference = torch.optim.SGD([v], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", growth_interval=5)
+    ours, theirs = [], []
+    for step in range(20):
+        factor = math.inf if step in (1, 2, 7) else 1.0
+        optimizer.step(score(InPlace({"w": w}), lambda: (Spiked.apply(w) ** 2 / 1e3).sum()))
+        reference.zero_grad()
+        scaler.scale((Spiked.apply(v) ** 2 / 1e3).sum()).backward()
+        scaler.step(reference)
+        scaler.update()
+        ours.append(optimizer.loss_scale)
+        theirs.append(scaler.get_scale())
+    assert ours == theirs
+    assert [scale / 2.0**16 for scale in ours] == [
+        1, 1 / 2, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8, 1 / 8, 1 / 4,
+        1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 2, 1 / 2, 1 / 2,
+    ]  # fmt: skip
+    assert w.tolist() == v.tolist()
+
+
+def test_an_overflow_without_any_scale_left_is_a_bad_step():
+    w = vector(1.0)
+    engine = InPlace({"w": w})
+    optimizer = Sgd(engine, Draws(0), lr=1.0, autocast="fp16")
+    for _ in range(16):
+        report = optimizer.step(Score(engine, [steep(w)]))
+        assert report.scalars["grad_norm"] == math.inf
+    assert optimizer.loss_scale == 1.0
+    with pytest.raises(NonFiniteLossError):
+        optimizer.step(Score(engine, [steep(w)]))
+    assert w.tolist() == [1.0]
+
+
+def test_the_scale_and_its_count_are_part_of_the_state():
+    w = vector(1.0)
+    engine = InPlace({"w": w})
+    optimizer = Sgd(engine, Draws(0), lr=0.1, autocast="fp16")
+    optimizer.step(Score(engine, [steep(w)]))
+    optimizer.step(Score(engine, linear(w, (1.0,))))
+    resumed = Sgd(engine, Draws(0), lr=0.1, autocast="fp16")
+    load_optimizer_state(resumed, optimizer_state(optimizer))
+    assert (resumed.loss_scale, resumed.steps_at_scale) == (2.0**15, 1)
+
+
+@pytest.mark.parametrize("name", FIRST_ORDER)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_keeps_every_bit_beside_half_precision_weights(name, dtype):
+    """torch's own `load_state_dict` would round what is float32 there."""
+    w = torch.linspace(-1, 1, 12).view(3, 4).to(dtype).requires_grad_()
+    engine = InPlace({"w": w})
+    changes = {"momentum": 0.9} if name == "sgd" else {}
+    optimizer = make(name, engine, lr=1e-3, **changes)
+    run(optimizer, engine, lambda: (w.float() ** 3).sum(), steps=3)
+    state = optimizer_state(optimizer)
+    resumed = make(name, engine, lr=1e-3, **changes)
+    load_optimizer_state(resumed, state)
+    again = optimizer_state(resumed)
+    assert {k: x.dtype for k, x in again.items()} == {k: x.dtype for k, x in state.items()}
+    assert all(torch.equal(again[key], x) for key, x in state.items())
+    run(resumed, engine, lambda: (w.float() ** 3).sum(), steps=1)
+    assert all(torch.equal(x, optimizer_state(optimizer)[key]) for key, x in state.items())
