@@ -14,6 +14,7 @@ from lozo_bench.config import (
     TrackingConfig,
     check,
     check_prompts,
+    class_count,
 )
 from lozo_bench.errors import UserError
 
@@ -55,6 +56,19 @@ def test_a_value_out_of_range_is_one_line(changes, message):
 
 
 @pytest.mark.parametrize(
+    ("task", "classes"),
+    [
+        (TASK, 2),
+        (TaskConfig(name="t", label_words=["a", "b", "c"]), 3),
+        (TaskConfig(name="t", prompt="x", options=["a"], source={"labels": ["0", "1"]}), 2),
+    ],
+)
+def test_a_head_has_as_many_classes_as_there_are_labels_or_words(task, classes):
+    assert class_count(task) == classes
+    check_prompts(config(task=task), Kind.classifier)
+
+
+@pytest.mark.parametrize(
     ("task", "kind", "message"),
     [
         (TASK, Kind.masked, "a task for causal models only, and model=m is masked"),
@@ -77,6 +91,26 @@ def test_a_value_out_of_range_is_one_line(changes, message):
             TaskConfig(name="t", template="*mask*", label_words=["a", "a"]),
             Kind.masked,
             "task.label_words: given ['a', 'a']; allowed: words that differ from each other",
+        ),
+        (
+            TaskConfig(name="t", source={"labels": ["0", "1"]}),
+            Kind.masked,
+            "a task for a classifier head, and model=m is masked; say model.kind=classifier",
+        ),
+        (
+            TaskConfig(name="t", prompt="x", answer="{answer}", options=["a", "b"]),
+            Kind.classifier,
+            "allowed: causal or masked, as the rows of task=t have no classes in common",
+        ),
+        (
+            TaskConfig(name="t", prompt="x", source={"options": {}, "labels": ["0"]}),
+            Kind.classifier,
+            "allowed: causal or masked, as the rows of task=t have no classes in common",
+        ),
+        (
+            TaskConfig(name="t", source={"labels": ["0", "1"], "fields": {"a": 1, "b": 2, "c": 3}}),
+            Kind.classifier,
+            "a classifier reads one text or two, and task=t has a, b, c",
         ),
     ],
 )

@@ -39,6 +39,11 @@ def question_mark(text: str) -> str:
     return text if text.endswith("?") else text + "?"
 
 
+def oneline(text: str) -> str:
+    """With a space for each new line, where that is spelt as a backslash and an n."""
+    return text.replace("\\n", " ")
+
+
 def before_blank(text: str) -> str:
     """What stands before the blank. Raises ValueError unless there is one blank."""
     return _around_blank(text)[0]
@@ -64,6 +69,7 @@ FORMS: Mapping[str, Callable[[str], str]] = {
     "lower_first_word": lower_first_word,
     "no_final_period": no_final_period,
     "question_mark": question_mark,
+    "oneline": oneline,
     "before_blank": before_blank,
     "after_blank": after_blank,
 }

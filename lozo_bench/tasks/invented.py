@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator
 from itertools import islice
 
-from lozo_bench.config import TaskConfig
+from lozo_bench.config import TaskConfig, class_count
 from lozo_bench.tasks import grammar
 from lozo_bench.tasks.base import Example, Splits
 from lozo_bench.tasks.forms import BLANK
@@ -49,7 +49,7 @@ def _row(task: TaskConfig, number: int, sentences: Iterator[str], where: str) ->
     if task.answer is not None:
         words = next(iter(fields.values())).rstrip(".?!").split()
         return Example(fields, where=where, answers=(words[-1], " ".join(words[-2:])))
-    classes = len(task.options) or len(task.label_words)
+    classes = 0 if task.source.get("options") else class_count(task)
     if classes:
         return Example(fields, (number - 1) % classes, where)
     options = tuple(islice(sentences, _OPTIONS))
@@ -58,6 +58,8 @@ def _row(task: TaskConfig, number: int, sentences: Iterator[str], where: str) ->
 
 def _fields(task: TaskConfig) -> list[str]:
     """The fields that prompts for causal models name; then as many as one for masked ones needs."""
+    if task.template is None and task.prompt is None:  # a classifier's
+        return list(task.source["fields"])
     names = [name for name, _ in _slots(task)]
     found = [SENTENCE.fullmatch(part) for part in (task.template or "").split("*")]
     needed = max((int(part["index"]) + 1 for part in found if part), default=0)

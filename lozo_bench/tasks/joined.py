@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lozo_bench.errors import UserError, bad_data, bad_value, did_you_mean
+from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
+from lozo_bench.tasks.forms import Form
 from lozo_bench.tasks.masked import refuse_shown
 
 if TYPE_CHECKING:
@@ -19,26 +19,15 @@ PLACEHOLDER_IDS = range(1000, 1050)
 # Rows tokenised at once where only lengths are wanted: all rows of a data set do not fit memory.
 AT_ONCE = 1000
 
-# What may stand behind the colon of ``{field:...}``: what is done to the field's text.
-CHANGES: dict[str, Callable[[str], str]] = {
-    "": lambda text: text,
-    "strip": str.strip,
-    "oneline": lambda text: text.replace("\\n", " "),
-}
-
-# (literal text, the name in braces after it or None, what is done to that field's text)
-Piece = tuple[str, str | None, str]
-
 
 class JoinedPrompt:
     """Turns an example into one row, at one place of which the classes' words are compared.
 
-    ``text`` has ``{field}`` for a field's text, ``{field:strip}`` for it without the white space
-    around it and ``{field:oneline}`` with a space for each backslash followed by n. The whole is
-    tokenised at once, with the tokenizer's own special tokens. For a masked model it has
-    ``{mask}`` once, which is where the classes are read; without it they are read at the last
-    token, as what a causal model would go on with. ``{placeholder}`` are the model's tokens 1000 to
-    1049 as text, which Black-Box-Tuning puts in front.
+    ``text`` has fields in it (see `Form`). The whole is tokenised at once, with the tokenizer's own
+    special tokens. For a masked model it has ``{mask}`` once, which is where the classes are read;
+    without it they are read at the last token, as what a causal model would go on with.
+    ``{placeholder}`` are the model's tokens 1000 to 1049 as text, which Black-Box-Tuning puts in
+    front.
 
     ``label_ids[i]`` is the FIRST piece of word i WITHOUT a space before it. Rows longer than
     ``max_length`` are not cut: `fits` tells which there are, for a source that drops them. Source:
@@ -60,8 +49,10 @@ class JoinedPrompt:
         if max_length < 1:
             raise bad_value("task.max_length", max_length, "a whole number >= 1")
         self._tokenizer, self._max_length, self._masked = tokenizer, max_length, masked
-        self._text = text
-        self._pieces = self._parse(text)
+        self._check(text)
+        before, _, after = text.partition(f"{{{MASK}}}")
+        self._before, self._after = Form(before, self._text_key), Form(after, self._text_key)
+        self._given = {PLACEHOLDER: str(tokenizer.decode(list(PLACEHOLDER_IDS)))}
         self.label_ids = self._first_pieces(words, words_key)
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
@@ -103,38 +94,14 @@ class JoinedPrompt:
 
     def _filled(self, example: Example) -> tuple[str, str]:
         """The text up to the mask, and from it on; all of it first where there is none."""
-        texts, cut = [], None
-        for literal, name, change in self._pieces:
-            texts.append(literal)
-            if name == MASK:
-                cut = len(texts)
-                texts.append(str(self._tokenizer.mask_token))
-            elif name == PLACEHOLDER:
-                texts.append(str(self._tokenizer.decode(list(PLACEHOLDER_IDS))))
-            elif name is not None:
-                texts.append(CHANGES[change](self._field(example.fields, name)))
-        return "".join(texts[:cut]), "" if cut is None else "".join(texts[cut:])
+        fields = {**example.fields, **self._given}
+        before = self._before.fill(fields, example.where)
+        if not self._masked:
+            return before, ""
+        return before, f"{self._tokenizer.mask_token}{self._after.fill(fields, example.where)}"
 
-    def _field(self, fields: Mapping[str, str], name: str) -> str:
-        if name not in fields:
-            allowed = f"the fields {', '.join(fields)}{did_you_mean(name, fields)}"
-            raise bad_value(self._text_key, self._text, f"{allowed}; {name!r} is none")
-        return fields[name]
-
-    def _parse(self, text: str) -> list[Piece]:
-        try:
-            parsed = list(string.Formatter().parse(text))
-        except ValueError as error:
-            raise bad_value(self._text_key, text, f"balanced braces ({error})") from error
-        pieces = [(literal, name, change or "") for literal, name, change, _ in parsed]
-        named = [(name, change) for _, name, change in pieces if name is not None]
-        for name, change in named:
-            if not name.isidentifier() or change not in CHANGES:
-                allowed = ", ".join(f"{{field:{known}}}" for known in CHANGES if known)
-                raise bad_value(self._text_key, text, f"{{field}}, {allowed} between the text")
-        if any(conversion for *_, conversion in parsed):
-            raise bad_value(self._text_key, text, "no conversion such as !r")
-        names = [name for name, _ in named]
+    def _check(self, text: str) -> None:
+        names = Form(text, self._text_key).fields
         if names.count(MASK) != int(self._masked):
             wanted = "{mask} in it exactly once" if self._masked else "no {mask} in it"
             raise bad_value(self._text_key, text, f"a text with {wanted}")
@@ -145,7 +112,6 @@ class JoinedPrompt:
                 f"{self._text_key}: given {text!r}, and the model's tokenizer has no mask token; "
                 "choose a masked model such as roberta-large"
             )
-        return pieces
 
     def _first_pieces(self, words: Sequence[str], key: str) -> tuple[int, ...]:
         if len(words) < 2 or not all(word.strip() for word in words):

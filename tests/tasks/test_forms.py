@@ -20,6 +20,8 @@ MADE = [
     ("no_final_period", "It fell..", "It fell."),
     ("question_mark", "is it", "is it?"),
     ("question_mark", "is it?", "is it?"),
+    ("oneline", r"so\nit\n\nis", "so it  is"),
+    ("oneline", "a real\nline", "a real\nline"),
     ("before_blank", "so _ left", "so "),
     ("after_blank", "so _ left", " left"),
 ]

@@ -29,7 +29,7 @@ def test_every_task_there_is_can_be_asked_about_them(path):
     for row in rows(task).train:
         for text in (task.prompt, *task.options, task.calibration):
             Form(text or "", "task.prompt").fill(row.fields, row.where)
-        choices = row.options or task.options or task.label_words
+        choices = row.options or task.options or task.label_words or task.source.get("labels")
         assert bool(row.answers) == (task.answer is not None)
         assert row.answers or (len(set(choices)) > 1 and 0 <= row.label < len(choices))
 

@@ -79,19 +79,13 @@ def test_a_task_has_its_published_lengths(name: str) -> None:
     assert tuple(node[key] for key in keys) == LENGTHS.get(name, (128, None, None))
 
 
-@pytest.mark.parametrize("name", sorted(name for name in TASKS if name != "mpqa_kshot"))
+@pytest.mark.parametrize("name", TASKS)
 def test_a_task_has_the_same_fields_on_the_hub(name: str) -> None:
     source = build(task_of(name, None)["source"], "task.source")
     assert isinstance(source, KShot)
     assert source.hub is not None
     assert list(source.hub.fields) == list(source.layout.fields)
     assert set(source.hub.labels.values()) in (set(), set(source.layout.labels))
-
-
-def test_a_task_without_a_hub_asks_for_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"task\.source\.hub: given None; .* use task\.data_dir"):
-        build(task_of("mpqa_kshot", None)["source"], "task.source")
-    build(task_of("mpqa_kshot", tmp_path)["source"], "task.source")
 
 
 def test_a_long_sentence_keeps_its_published_tokens_and_the_mask() -> None:
