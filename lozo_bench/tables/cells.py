@@ -76,6 +76,8 @@ def planned(overrides: Sequence[str]) -> tuple[TableConfig, int, Iterator[tuple[
     base = compose("config", fixed, return_hydra_config=True)
     table = OmegaConf.to_object(base.table)
     assert isinstance(table, TableConfig)
+    if base.task.invented_rows:
+        table.title += " - on made-up rows: no number here means anything"
     params = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
     of_hydra = [_line(override) for override in given if override.is_hydra_override()]
     of_runs = [_line(override) for override in given if not override.is_hydra_override()]

@@ -70,3 +70,9 @@ def test_each_row_over_its_grid_is_one_command_a_grid():
         ["experiment=lozo_opt13b", "method=mezo", "task=squad", "grid=mezo_opt_answers"],
         ["experiment=lozo_opt13b", "method=zero_shot", "task=sst2,rte,squad"],
     ]
+
+
+def test_a_table_of_made_up_rows_says_so():
+    narrow = ["experiment=lozo_ablation", "rank=r1", "optimizer.nu=1"]
+    assert "made-up" in sweep([*narrow, "scale=tiny"]).table.title
+    assert "made-up" not in sweep(narrow).table.title
