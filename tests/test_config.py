@@ -103,7 +103,9 @@ def test_a_head_has_as_many_classes_as_there_are_labels_or_words(task, classes):
             "allowed: causal or masked, as the rows of task=t have no classes in common",
         ),
         (
-            TaskConfig(name="t", prompt="x", source={"options": {}, "labels": ["0"]}),
+            TaskConfig(
+                name="t", prompt="x", source={"options": {"column": "x"}, "labels": ["0", "1"]}
+            ),
             Kind.classifier,
             "allowed: causal or masked, as the rows of task=t have no classes in common",
         ),
