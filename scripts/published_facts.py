@@ -17,7 +17,7 @@ KSHOT = tuple(f"{name}_kshot" for name in ("sst2", "sst5", "snli", "mnli", "rte"
 LLAMA = ("sst2", "wic", "copa", "squad", "winogrande")
 LARGE = ("opt_30b", "opt_66b")
 # Of WSC's 554 rows, the published split has 500 for dev.
-OF_TASKS = {"wsc": {"task.source.split": "published"}}
+OF_TASKS = {"wsc": {"task.split": "published"}}
 # Train rows with the published 1000/500 split; what 554, 250 and 400 leave after dev.
 _TRAIN_ROWS = {"wsc": 54, "cb": 150, "copa": 300}
 
