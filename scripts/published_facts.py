@@ -250,10 +250,6 @@ FACTS = (
         "LOZO, Appendix C.3, and its author (github.com/optsuite/LOZO/issues/1): lr 1e-7",
         "Rank and nu are swept by experiment=lozo_ablation.", _LOZO,
     ),
-    *(
-        Facts("full", method, ("opt_13b", *LARGE), ("wsc",), (), "P-MeZO", "The rows alone.", {})
-        for method in ("icl", "linear_probe")
-    ),
     Facts("full", "lozo", ("llama2_7b",), LLAMA, (), "none", _LLAMA_HERE, _LOZO),
     Facts(
         "full", "mezo", ("llama2_7b",), LLAMA, (), "none", _LLAMA_HERE, _zeroth("1.0e-6", "1.0e-3")

@@ -20,7 +20,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a finished run came to: ``dev`` is None if it looked at no dev rows."""
+    """What a finished run came to: ``dev`` is None if it did not look at its dev rows."""
 
     dev: Dev | None
     test: float
@@ -159,12 +159,12 @@ def read(folder: Path) -> Found | None:
     path = folder / RESULT
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        dev = metrics["dev"]
+        dev = metrics.get("dev")
         seen = None if dev is None else Dev(_first(dev), float(dev["loss"]))
         return Found(seen, _first(metrics["test"]))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise UserError(f"{path}: cannot be read; remove it and run again") from error
 
 

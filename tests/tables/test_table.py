@@ -35,8 +35,9 @@ def run(folder, method, task, seed, lr, result):
     if result is not None:
         folder.mkdir(exist_ok=True)
         dev, loss, test = result
-        seen = None if dev is None else {"accuracy": dev, "loss": loss}
-        metrics = {"dev": seen, "test": {"accuracy": test, "loss": 9.0}}
+        metrics = {"test": {"accuracy": test, "loss": 9.0}}
+        if dev is not None:
+            metrics["dev"] = {"accuracy": dev, "loss": loss}
         (folder / "result.json").write_text(json.dumps({"metrics": metrics}))
     return Run(choices, folder, f"lozo-train method={method} seed={seed} optimizer.lr={lr}")
 
