@@ -1,0 +1,82 @@
+"""Answers that are written: where they end, and that company changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lozo_bench.config import Kind, ModelConfig
+from lozo_bench.engine import Draws, Folder, Fused
+from lozo_bench.engine.subspace import along, stacked
+from lozo_bench.models.load import load
+from lozo_bench.objectives.writing import Writer, WrittenObjective
+from lozo_bench.optimizers.low_rank import LowRankDirections
+from lozo_bench.tasks.base import Encoded
+
+PROMPTS = ("The film was", "In the end the whole family loved the", "A very old song that")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    model = ModelConfig(name="tiny_opt", path="embedded:tiny_opt", kind=Kind.causal, device="cpu")
+    return load(model)
+
+
+def writer(loaded, max_new_tokens=12):
+    return Writer(loaded.model, loaded.tokenizer, max_new_tokens, loaded.device)
+
+
+def prompts(loaded):
+    return [tuple(loaded.tokenizer(text)["input_ids"]) for text in PROMPTS]
+
+
+def by_hand(loaded, prompt, most):
+    """Token by token, without padding or a cache."""
+    new_line = loaded.tokenizer.encode("\n", add_special_tokens=False)[-1]
+    row = list(prompt)
+    while len(row) < len(prompt) + most:
+        with torch.no_grad():
+            row.append(int(loaded.model(torch.tensor([row])).logits[0, -1].argmax()))
+        if row[-1] in (new_line, loaded.tokenizer.eos_token_id):
+            break
+    return loaded.tokenizer.decode(row[len(prompt) :], skip_special_tokens=True).strip()
+
+
+def test_answers_written_together_are_those_written_one_by_one(loaded):
+    wanted = [by_hand(loaded, prompt, 12) for prompt in prompts(loaded)]
+    assert writer(loaded)(prompts(loaded)) == wanted
+    assert writer(loaded)(prompts(loaded)[::-1]) == wanted[::-1]
+    assert all(wanted)
+
+
+def test_an_answer_ends_at_a_new_line_or_the_end_token(loaded):
+    made = writer(loaded)
+    new_line = loaded.tokenizer.encode("\n", add_special_tokens=False)[-1]
+    assert made.stops == [new_line, loaded.tokenizer.eos_token_id]
+    long = made(prompts(loaded)[:1])[0]
+    # Whatever token comes third ends the answer, once it is a stop.
+    ids = loaded.tokenizer.encode(" " + long, add_special_tokens=False)
+    made.stops = [ids[2]]
+    first = made(prompts(loaded)[:1])[0]
+    assert first == loaded.tokenizer.decode(ids[: ids.index(ids[2]) + 1]).strip()
+
+
+def test_the_metric_of_candidates_is_the_same_however_many_share_a_pass(loaded):
+    """F1 as a loss, for two versions of the weights, in one batch and one by one."""
+    X = dict(loaded.model.named_parameters())
+    UV = LowRankDirections(X, Draws(3), rank=2, nu=5).draw(0)
+    places = stacked([along(UV, +0.05), along(UV, -0.05)])
+    rows = [Encoded(((5,),), ((0,),), 0, prompt=p, answers=("x",)) for p in prompts(loaded)]
+    texts = []
+
+    def worth(text, golds):
+        texts.append(text)
+        return len(text) / 100
+
+    part = WrittenObjective(writer(loaded, 6), worth).part(rows, None).part
+    found = []
+    for per_forward in (1, 2):
+        engine = Fused(loaded.model, X, Folder("nearest", Draws(0)), per_forward=per_forward)
+        found.append(engine.losses(UV, places, [part]))
+    assert torch.equal(found[0], found[1])
+    assert len(set(texts)) > 3  # the two versions do not write the same
