@@ -422,6 +422,13 @@ def check_prompts(config: Config, kind: Kind) -> None:
         UserError: the task is for the other kind of model, or its words do not make classes.
     """
     task = config.task
+    one_place = kind is not Kind.causal or task.joined
+    if one_place and task.train_as is TrainAs.language_model:
+        raise bad_value(
+            "task.train_as",
+            "language_model",
+            f"classification: of task={task.name} a {kind.value} model gives no text, only scores",
+        )
     if kind is Kind.classifier:
         _check_classes(task)
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from lozo_bench.config import (
@@ -12,6 +14,7 @@ from lozo_bench.config import (
     SeedConfig,
     TaskConfig,
     TrackingConfig,
+    TrainAs,
     check,
     check_prompts,
     class_count,
@@ -113,6 +116,16 @@ def test_a_head_has_as_many_classes_as_there_are_labels_or_words(task, classes):
             TaskConfig(name="t", source={"labels": ["0", "1"], "fields": {"a": 1, "b": 2, "c": 3}}),
             Kind.classifier,
             "a classifier reads one text or two, and task=t has a, b, c",
+        ),
+        (
+            dataclasses.replace(TASK, joined=True, train_as=TrainAs.language_model),
+            Kind.causal,
+            "task.train_as: given 'language_model'; allowed: classification: of task=t a causal",
+        ),
+        (
+            dataclasses.replace(TASK, train_as=TrainAs.language_model),
+            Kind.masked,
+            "task.train_as: given 'language_model'; allowed: classification: of task=t a masked",
         ),
     ],
 )

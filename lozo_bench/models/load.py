@@ -7,7 +7,8 @@ implementation, which is transformers' own choice.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,7 @@ def _load_weights(
     head = {"num_labels": classes} if kind is Kind.classifier else {}
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with reading(path):
+    with reading(path), _no_report() if head else nullcontext():
         model, info = _CLASSES[kind].from_pretrained(
             path,
             dtype=DTYPES[config.dtype],
@@ -135,6 +136,17 @@ def _load_weights(
     drawn = draw_head(model, info["missing_keys"], seed) if head else set()
     check_loaded(model, {**info, "missing_keys": set(info["missing_keys"]) - drawn})
     return model
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Without transformers' warning of a new head; what else it warns of is checked here."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _share_biases(
