@@ -102,8 +102,16 @@ def planned(config: Config) -> Plan:
         raise bad_value("checkpoint.kind", "log", "full or auto: gradients are not in a scalar log")
     if not_from_scalars and config.objective is Lowered.metric:
         raise bad_value("objective", "metric", "loss: a metric has no gradient")
+    if config.model.autocast is not None and method.steps is Steps.thin:
+        _check_in_place(config)
     full = kind_kept is Kept.full or (not_from_scalars and kind_kept is Kept.auto)
     return Plan(source, tuning, method, full)
+
+
+def _check_in_place(config: Config) -> None:
+    if config.engine.mode is not EngineMode.in_place:
+        allowed = "null with this optimizer, or engine.mode=in_place; or say model.dtype=bf16"
+        raise bad_value("model.autocast", config.model.autocast, allowed)
 
 
 def assembled(

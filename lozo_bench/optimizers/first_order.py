@@ -71,10 +71,9 @@ class FirstOrder:
         if self.scaled:
             torch._foreach_div_(gradients, self.loss_scale)
         norm = self._shortened(gradients)
-        scalars = {"grad_norm": norm}
-        if self.scaled:
-            scalars["loss_scale"] = self.loss_scale
+        scalars = {"loss_scale": self.loss_scale} if self.scaled else {}
         if math.isfinite(norm):
+            scalars["grad_norm"] = norm
             self._update()
         elif self.loss_scale > 1:
             self.loss_scale, self.steps_at_scale = self.loss_scale / 2, 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import NonFiniteLossError, Part, Score, checked
+from lozo_bench.engine.sharing import Alone
 from lozo_bench.engine.subspace import Subspace, along
 from lozo_bench.stop import Stopped
 
@@ -46,6 +49,29 @@ def test_one_part_goes_back_before_the_next_goes_forward():
     Score(InPlace({"w": w}), fitted(w, [4, 4, 2], seen)[0]).differentiate()
     assert [size for size, _ in seen] == [4, 4, 2]
     assert [gradient is not None for _, gradient in seen] == [False, True, True]
+
+
+def test_processes_put_gradients_together_with_the_last_part_alone():
+    told = []
+
+    class Spy(Alone):
+        @contextmanager
+        def apart(self):
+            told.append("apart")
+            yield
+            told.append("together")
+
+    w = torch.ones(1, requires_grad=True)
+
+    def losses(copies):
+        told.append("forward")
+        loss = w.view(1, 1).clone()
+        loss.register_hook(lambda gradient: told.append("backward"))
+        return loss
+
+    Score(InPlace({"w": w}), [Part(1, 1, losses)] * 3, sharing=Spy()).differentiate()
+    both = ["forward", "backward"]
+    assert told == ["apart", *both, *both, "together", *both]
 
 
 def test_a_part_that_is_not_finite_makes_a_bad_loss_wherever_it_stands():

@@ -139,7 +139,7 @@ def test_an_overflow_without_any_scale_left_is_a_bad_step():
     optimizer = Sgd(engine, Draws(0), lr=1.0, autocast="fp16")
     for _ in range(16):
         report = optimizer.step(Score(engine, [steep(w)]))
-        assert report.scalars["grad_norm"] == math.inf
+        assert "grad_norm" not in report.scalars  # which goes into JSON, where infinity is none
     assert optimizer.loss_scale == 1.0
     with pytest.raises(NonFiniteLossError):
         optimizer.step(Score(engine, [steep(w)]))

@@ -43,9 +43,10 @@ def told(folder):
 
 @pytest.mark.parametrize(("optimizer", "split", "processes"), SHARED)
 def test_processes_together_make_the_run_of_one(tmp_path, alone, optimizer, split, processes):
-    codes = cells.run(
-        tmp_path, f"optimizer={optimizer}", f"parallel.split={split}", processes=processes
-    )
+    options = [f"optimizer={optimizer}", f"parallel.split={split}"]
+    if optimizer not in ZEROTH_ORDER:
+        options.append("micro_batch_size=3")  # gradients of a part of 3 and one of 1 in each
+    codes = cells.run(tmp_path, *options, processes=processes)
     assert codes == [0] * processes, cells.log(tmp_path)
     one, many = cells.result(alone(optimizer)), cells.result(tmp_path)
     assert many["parallel"]["processes"] == processes
