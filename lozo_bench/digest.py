@@ -83,8 +83,17 @@ def _file_identity(file: Path) -> str:
 
 
 def register_resolver() -> None:
-    """Let ``${digest:}`` in a config stand for the digest of that config."""
+    """Let ``${digest:}`` in a config stand for the digest of that config.
+
+    And ``${method:OPTIMIZER,TUNING}`` for what a run's folder calls the two: the tuning is left out
+    where it is ``full``.
+    """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("method", _method, replace=True)
+
+
+def _method(optimizer: str, tuning: str) -> str:
+    return optimizer if tuning == "full" else f"{optimizer}-{tuning}"
 
 
 def _digest_of_root(_root_: DictConfig) -> str:
