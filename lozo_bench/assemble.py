@@ -46,6 +46,7 @@ from lozo_bench.tasks.base import Source
 from lozo_bench.tasks.invented import invented
 from lozo_bench.trainer import order_of
 from lozo_bench.tuning.base import Tuning
+from lozo_bench.tuning.full import Full
 
 _NOT_FROM_SCALARS = (Steps.gradient, Steps.closed_form)
 
@@ -96,6 +97,7 @@ def planned(config: Config) -> Plan:
     method: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
     source: Source = build(config.task.source, "task.source")
     tuning: Tuning = build(config.tuning, "tuning")
+    _check_untuned(config, method, tuning)
     not_from_scalars = method.steps in _NOT_FROM_SCALARS
     kind_kept = config.checkpoint.kind
     if not_from_scalars and kind_kept is Kept.log:
@@ -112,6 +114,17 @@ def _check_in_place(config: Config) -> None:
     if config.engine.mode is not EngineMode.in_place:
         allowed = "null with this optimizer, or engine.mode=in_place; or say model.dtype=bf16"
         raise bad_value("model.autocast", config.model.autocast, allowed)
+
+
+def _check_untuned(config: Config, method: Optimizer, tuning: Tuning) -> None:
+    """Methods that make no steps of their own have nothing to tune, and a probe needs words."""
+    if method.steps not in (Steps.none, Steps.closed_form):
+        return
+    if not isinstance(tuning, Full):
+        name = config.optimizer["_target_"].rpartition(".")[2]
+        raise UserError(f"tuning: {type(tuning).__name__} is given; allowed with {name}: full")
+    if method.steps is Steps.closed_form and config.model.kind is Kind.classifier:
+        raise bad_value("model.kind", "classifier", "causal or masked: a probe solves for words")
 
 
 def assembled(

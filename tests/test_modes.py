@@ -120,6 +120,11 @@ def test_queries_tokens_and_operations_are_counted(tmp_path):
             ["task.answer=' {answer}'", "task.metric=squad"],
             "task.train_as: given 'classification'; allowed: language_model",
         ),
+        (["optimizer=zero_shot", "tuning=lora"], "tuning: Lora is given; allowed with ZeroShot: full"),
+        (
+            ["optimizer=linear_probe", "model.kind=classifier"],
+            "model.kind: given 'classifier'; allowed: causal or masked",
+        ),
         (["micro_batch_size=0"], "micro_batch_size: given 0; allowed: a whole number >= 1"),
     ],
 )  # fmt: skip

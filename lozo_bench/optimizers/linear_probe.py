@@ -96,8 +96,8 @@ class LinearProbe:
         else:
             solver = library.LogisticRegression(**options)
         solver.fit(features.numpy(), tokens.numpy())
-        w = torch.from_numpy(np.asarray(solver.coef_))
-        b = torch.from_numpy(np.broadcast_to(solver.intercept_, (len(w),)).copy())
+        w = torch.from_numpy(np.asarray(solver.coef_, dtype=np.float64))
+        b = torch.from_numpy(np.broadcast_to(solver.intercept_, (len(w),)).astype(np.float64))
         if len(words) == 2:
             w, b = torch.cat([-w / 2, w / 2]), torch.cat([-b / 2, b / 2])
         return words, w, b, folds

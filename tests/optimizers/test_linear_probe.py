@@ -69,6 +69,13 @@ def test_a_layer_without_a_bias_is_solved_for_without_one():
     assert torch.equal(torch.tensor([2, 5, 6])[chosen], tokens)
 
 
+def test_float32_features_are_solved_for_too():
+    features, tokens = blobs([2, 5], each=4)
+    X, report = probe(features.float(), tokens)
+    assert float(X["w"][5] @ features[-1] + X["b"][5]) > float(X["w"][2] @ features[-1] + X["b"][2])
+    assert report.loss < 0.7
+
+
 def test_a_single_answer_is_refused():
     features, tokens = blobs([2], each=6)
     with pytest.raises(UserError, match="same answer"):
