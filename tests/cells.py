@@ -87,6 +87,11 @@ def rows(folder):
 
 
 def config(*overrides):
+    """The config of a short run with these overrides."""
+    return composed(*SHORT, *overrides)
+
+
+def composed(*overrides):
     """The config that a command with these overrides would have."""
     import hydra
     from hydra.core.config_store import ConfigStore
@@ -95,7 +100,7 @@ def config(*overrides):
 
     ConfigStore.instance().store(name="schema", node=Config)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", [*SHORT, *overrides])
+        return hydra.compose("config", list(overrides))
 
 
 def _cell(overrides, folder, environment):
