@@ -120,7 +120,10 @@ def test_queries_tokens_and_operations_are_counted(tmp_path):
             ["task.answer=' {answer}'", "task.metric=squad"],
             "task.train_as: given 'classification'; allowed: language_model",
         ),
-        (["optimizer=zero_shot", "tuning=lora"], "tuning: Lora is given; allowed with ZeroShot: full"),
+        (
+            ["optimizer=zero_shot", "tuning=lora"],
+            "tuning: Lora is given; allowed with ZeroShot: full",
+        ),
         (
             ["optimizer=linear_probe", "model.kind=classifier"],
             "model.kind: given 'classifier'; allowed: causal or masked",
