@@ -100,6 +100,18 @@ def test_a_first_order_run_that_is_stopped_again_and_again_comes_to_its_end(tmp_
     assert_same_run(quiet(*overrides), tmp_path)
 
 
+def test_mixed_precision_goes_on_with_the_scale_it_had(tmp_path, quiet):
+    overrides = ["optimizer=sgd", "optimizer.momentum=0.9", "model.autocast=fp16"]
+    overrides += ["model.gradient_checkpointing=true", "micro_batch_size=4"]
+    overrides += ["steps=6", "eval_every=6", "task.source.dev=6", "task.source.test=6"]
+    interrupted(tmp_path, *overrides, looks=10)
+    run(cells.config(*overrides), tmp_path)
+    assert_same_run(quiet(*overrides), tmp_path)
+    scales = [row["loss_scale"] for row in cells.rows(tmp_path) if "loss_scale" in row]
+    assert scales[0] == 2.0**16
+    assert scales[-1] < 2.0**16
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
 def test_a_signal_stops_a_run_that_then_goes_on(tmp_path, quiet, name):
     process = cells.start_waiting(tmp_path, LONG)

@@ -1,0 +1,28 @@
+"""Whatever is tuned, layers that are made again in the backward pass give the same gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_every_tuning import CELLS, made
+from tiny_models import loaded, rows
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.models.checkpointing import checkpoint_layers
+
+
+def gradients(name, arch, saves):
+    model = loaded(arch)
+    if saves:
+        checkpoint_layers(model.model)
+    tuned = made(name).tune(model, Draws(0))
+    cache = {} if arch == "roberta" else {"use_cache": False}
+    tuned.model(**rows(), **cache).logits.logsumexp(-1).sum().backward()
+    return {key: x.grad for key, x in tuned.X.items()}
+
+
+@pytest.mark.parametrize(("name", "arch"), CELLS)
+def test_gradients_are_the_same(name, arch):
+    wanted = gradients(name, arch, saves=False)
+    assert wanted
+    torch.testing.assert_close(gradients(name, arch, saves=True), wanted, rtol=1e-12, atol=1e-12)
