@@ -19,7 +19,7 @@ from lozo_bench.run import typed
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = (
     "model", "task", "optimizer", "tuning", "rank", "seed", "tracking", "method", "experiment",
-    "variant", "grid", "scale",
+    "variant", "scale",
 )  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 IDS = [f"{group}={option}" for group, option in OPTIONS]
