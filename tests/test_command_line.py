@@ -130,7 +130,7 @@ def test_a_yaml_file_that_cannot_be_read_is_one_line(command, tmp_path, text, sa
 
 
 def test_an_interrupted_run_says_how_to_go_on(command, monkeypatch):
-    def interrupted(config):
+    def interrupted(*told):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lozo_bench.assemble.load", interrupted)
