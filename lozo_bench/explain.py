@@ -32,8 +32,11 @@ from lozo_bench.build import describe
 from lozo_bench.config import Config
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 
-_GROUPS = ("model", "task", "optimizer", "rank", "seed", "tracking", "experiment")
-_OPEN_NODES = ("optimizer", "task.source")
+_GROUPS = (
+    "model", "task", "optimizer", "tuning", "rank", "seed", "tracking", "method", "variant",
+    "experiment", "grid", "scale",
+)  # fmt: skip
+_OPEN_NODES = ("optimizer", "tuning", "task.source")
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str | None:

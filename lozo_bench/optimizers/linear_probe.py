@@ -13,6 +13,7 @@ the strength is 1, and the report says 0 folds.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,7 +96,10 @@ class LinearProbe:
             )  # fmt: skip
         else:
             solver = library.LogisticRegression(**options)
-        solver.fit(features.numpy(), tokens.numpy())
+        with warnings.catch_warnings():
+            # Where answers are texts, most of their words stand in few rows; that is no mistake.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
+            solver.fit(features.numpy(), tokens.numpy())
         w = torch.from_numpy(np.asarray(solver.coef_, dtype=np.float64))
         b = torch.from_numpy(np.broadcast_to(solver.intercept_, (len(w),)).astype(np.float64))
         if len(words) == 2:
