@@ -63,7 +63,7 @@ ALLOWED = {
     },
     "replay": {
         "assemble", "config", "console", "engine", "errors", "models", "parallel", "runs",
-        "trainer",
+        "trainer", "tuning",
     },
     "tables": {"config", "digest", "errors", "explain", "runs", "status", "train"},
     "launch": {"config", "digest", "errors", "explain", "run", "runs", "status", "stop"},
