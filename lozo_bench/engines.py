@@ -58,7 +58,7 @@ def engine_for(
     """
     if steps is not Steps.thin or not whole or config.mode is EngineMode.in_place:
         log.info("engine: in place (candidates of the optimizer: %s)", steps.value)
-        return Chosen(InPlace(X), EngineMode.in_place, None, {})
+        return Chosen(InPlace(X, model), EngineMode.in_place, None, {})
     half = any(map(is_half, X.values()))
     fused = Fused(
         model,

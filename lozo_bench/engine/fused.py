@@ -111,6 +111,10 @@ class Fused:
         """Refused like `full_rank_losses`."""
         raise _no_full_rank()
 
+    def slopes(self, v: FullRank, parts: Sequence[Part]) -> Tensor:
+        """Refused like `full_rank_losses`."""
+        raise _no_full_rank()
+
     @contextmanager
     def weights(self) -> Iterator[None]:
         """See `Engine`."""

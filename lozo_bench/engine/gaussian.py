@@ -19,7 +19,7 @@ from lozo_bench.engine.kernels import HAS_TRITON, move_by_normals
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 
-_GROUP_ELEMENTS = 1_000_000
+GROUP_ELEMENTS = 1_000_000
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 Piece = tuple[str, int, int]  # name, first element, the element after the last
@@ -57,16 +57,27 @@ class Gaussian:
         """
         for name, x in X.items():
             _check(name, x)
-        in_groups = {}
+        in_pieces = {}
         for name, x in X.items():
-            if x.is_cuda and HAS_TRITON:
+            if self._in_one_pass(x):
                 key = key_words(self.draws.seed, self.role, name)
                 move_by_normals(x, by, key, self.step)
             else:
-                in_groups[name] = x
-        for group in _groups(in_groups):
-            for (name, start, stop), z in zip(group[2], self._draw(group), strict=True):
-                _move(X[name].view(-1)[start:stop], z, by)
+                in_pieces[name] = x
+        for name, start, z in self.pieces(in_pieces):
+            add(X[name].view(-1)[start : start + len(z)], z, by)
+
+    def pieces(self, X: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
+        """(name, first element, z of a flat piece) for weights like X, until all are covered.
+
+        z is float64 for float64 weights and else float32; it may not be written to.
+        """
+        for group in _groups(X):
+            for (name, start, _), z in zip(group[2], self._draw(group), strict=True):
+                yield name, start, z
+
+    def _in_one_pass(self, x: Tensor) -> bool:
+        return x.is_cuda and HAS_TRITON
 
     def _draw(self, group: Group) -> list[Tensor]:
         """Flat z of each piece, in float64 for float64 weights and else in float32."""
@@ -96,7 +107,8 @@ def _check(name: str, x: Tensor) -> None:
         )
 
 
-def _move(x: Tensor, z: Tensor, by: float) -> None:
+def add(x: Tensor, z: Tensor, by: float) -> None:
+    """Add by * z to x in place, rounded as this file says."""
     t = z * by  # torch rounds a number to the dtype of the tensor first
     if x.dtype == z.dtype:
         x.add_(t)
@@ -111,18 +123,18 @@ def _groups(X: Mapping[str, Tensor]) -> Iterator[Group]:
     """
     kind: tuple[torch.device, torch.dtype] | None = None
     pieces: list[Piece] = []
-    room = _GROUP_ELEMENTS
+    room = GROUP_ELEMENTS
     for name, x in X.items():
         its_kind = x.device, wide(x.dtype)
         if kind is not None and pieces and (its_kind != kind or x.numel() > room):
             yield *kind, pieces
-            pieces, room = [], _GROUP_ELEMENTS
+            pieces, room = [], GROUP_ELEMENTS
         kind = its_kind
         if x.numel() <= room:
             pieces.append((name, 0, x.numel()))
             room -= x.numel()
         else:
-            for start in range(0, x.numel(), _GROUP_ELEMENTS):
-                yield *kind, [(name, start, min(start + _GROUP_ELEMENTS, x.numel()))]
+            for start in range(0, x.numel(), GROUP_ELEMENTS):
+                yield *kind, [(name, start, min(start + GROUP_ELEMENTS, x.numel()))]
     if kind is not None and pieces:
         yield *kind, pieces

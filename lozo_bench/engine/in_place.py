@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lozo_bench.engine.score import FullRank, Only, Part, check_weights, unasked, whole
+from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Places, Subspace
+from lozo_bench.engine.tangent import slopes
 from lozo_bench.engine.tensors import on_cpu
 from lozo_bench.engine.terms import Term, term_from, term_state
 
@@ -27,11 +29,12 @@ class InPlace:
 
     Args:
         X: the weights that move, by name.
+        model: has X as parameters; only `slopes` needs it.
     """
 
-    def __init__(self, X: Mapping[str, Tensor]) -> None:
+    def __init__(self, X: Mapping[str, Tensor], model: nn.Module | None = None) -> None:
         check_weights(X)
-        self.X = X
+        self.X, self.model = X, model
         self._away: tuple[Subspace, Places] | None = None
         self._away_along: tuple[FullRank, float] | None = None
         self._attached: tuple[Subspace, Places] | None = None
@@ -70,6 +73,12 @@ class InPlace:
                 if only is None or k in only:
                     losses[k] = _run(parts)
         return losses
+
+    def slopes(self, v: FullRank, parts: Sequence[Part]) -> Tensor:
+        """See `Engine`."""
+        assert self.model is not None, "an engine without its model"
+        self.settle()
+        return slopes(Sites(self.model, self.X), self.X, v, parts)
 
     def move(self, P: Subspace, to: Places) -> None:
         """See `Engine`."""

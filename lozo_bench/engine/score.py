@@ -94,6 +94,13 @@ class Engine(Protocol):
         """The same for the places c z along a direction of full rank."""
         ...
 
+    def slopes(self, v: FullRank, parts: Sequence[Part]) -> Tensor:
+        """Loss of each example where the weights are, and its derivative along v.
+
+        Returns [2, rows], float64 on the CPU.
+        """
+        ...
+
     def returning_if_it_fails(self) -> AbstractContextManager[None]:
         """If an exception leaves this context, the weights go back to where they were."""
         ...
@@ -191,6 +198,40 @@ class Score:
         return self._means(
             len(at), lambda only: self.engine.full_rank_losses(z, at, self.parts, only)
         )
+
+    def slope(self, v: FullRank) -> tuple[float, float]:
+        """The loss where the weights are, and its derivative along v.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN or infinite.
+            Stopped: the run shall stop; nothing has changed.
+        """
+
+        def shared() -> Tensor:
+            found = self._asked(2, lambda only: self.engine.slopes(v, self.parts))
+            return self._rounded(self.sharing.means(found, self.examples))
+
+        loss, slope = checked(self._answer(shared)[:, None]).flatten().tolist()
+        return loss, slope
+
+    def noted(self, find: Callable[[], Tensor]) -> list[float]:
+        """Numbers that every process finds where the weights are now; the mean of what they found.
+
+        They are told like losses: what was found on one device counts wherever it is told again.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN or infinite.
+            Stopped: the run shall stop; nothing has changed.
+        """
+
+        def shared() -> Tensor:
+            with self.engine.weights():
+                found = shareable(find().to("cpu", torch.float64))
+            total = self.sharing.totals(torch.cat([found, torch.ones(1, dtype=torch.float64)]))
+            return self._rounded(total[:-1] / total[-1])
+
+        numbers: list[float] = checked(self._answer(shared)[:, None]).flatten().tolist()
+        return numbers
 
     def of_each_example(self, P: Subspace, places: Places) -> Tensor:
         """Losses [K, B], float64 on the CPU, at [K, B] places: one for each example.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lozo_bench.engine.score import STOPPED, is_stopped
+from lozo_bench.errors import bad_value
 from lozo_bench.parallel.wire import Wire
 
 
@@ -104,8 +105,12 @@ class SplitCandidates:
         raise NotImplementedError
 
     def gradient_share(self, B: int) -> float:
-        """Nor here."""
-        raise NotImplementedError
+        """Refused: some optimizers differentiate only where an option of theirs says so.
+
+        Raises:
+            UserError: always.
+        """
+        raise bad_value("parallel.split", "candidates", "batch: a gradient has no candidates")
 
     def _together(self, losses: Tensor) -> Tensor:
         K = len(losses)

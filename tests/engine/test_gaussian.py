@@ -61,7 +61,7 @@ def test_bfloat16_weights_are_rounded_to_the_nearest():
 def test_the_size_of_a_group_does_not_matter(dtype, limit, monkeypatch):
     whole, parts = weights(dtype), weights(dtype)
     Gaussian(Draws(1), 3).move(whole, 0.01)
-    monkeypatch.setattr(gaussian, "_GROUP_ELEMENTS", limit)
+    monkeypatch.setattr(gaussian, "GROUP_ELEMENTS", limit)
     direction = Gaussian(Draws(1), 3)
     for by in (0.5, -0.5, 0.01):
         direction.move(parts, by) if by == 0.01 else direction.move(weights(dtype), by)
@@ -70,8 +70,8 @@ def test_the_size_of_a_group_does_not_matter(dtype, limit, monkeypatch):
 
 def test_no_draw_is_larger_than_a_group(monkeypatch):
     sizes = []
-    monkeypatch.setattr(gaussian, "_GROUP_ELEMENTS", 32)
-    monkeypatch.setattr(gaussian, "_move", lambda x, z, by: None)
+    monkeypatch.setattr(gaussian, "GROUP_ELEMENTS", 32)
+    monkeypatch.setattr(gaussian, "add", lambda x, z, by: None)
     direction = Gaussian(Draws(1), 3)
     fresh = direction._fresh
     monkeypatch.setattr(

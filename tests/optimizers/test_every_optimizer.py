@@ -16,10 +16,13 @@ from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 
+# lr=1e-2 is too large beside the published eps: see mezo_one_point.py.
+LARGER = {"mezo_one_point": {"eps": 0.1}}
+
 
 def make(name, X, seed=0, **changes):
     node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / f"{name}.yaml")})
-    node.rank, node.model = {"value": 2}, {"autocast": None}
+    node.rank, node.model, node.steps = {"value": 2}, {"autocast": None}, 200
     options = OmegaConf.to_container(node, resolve=True)["optimizer"] | changes
     if "targets" in options:
         # These weights have other names than a language model's, and are smaller.
@@ -39,7 +42,7 @@ def test_the_loss_goes_down(name):
     X, loss = quadratic(16)
     X.X["w"].requires_grad_()
     start = float(loss().detach())
-    reports = run(make(name, X, lr=1e-2), X, loss, steps=200)
+    reports = run(make(name, X, lr=1e-2, **LARGER.get(name, {})), X, loss, steps=200)
     assert float(loss().detach()) < 0.9 * start
     assert all(report.forwards >= 1 for report in reports)
 

@@ -8,6 +8,7 @@ from toys import score
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
+from lozo_bench.errors import UserError
 from lozo_bench.optimizers.mezo import Mezo
 
 SHAPES = {"w": (3, 4), "b": (3,), "v": (2, 2, 2)}
@@ -29,3 +30,40 @@ def test_two_steps_by_hand():
         assert c == pytest.approx(float(sum((g[n] * z[n]).sum() for n in z)), rel=1e-9)
         wanted = {name: x - 0.5 * c * z[name] for name, x in wanted.items()}
     torch.testing.assert_close(X.X, wanted)
+
+
+def test_n_directions_are_the_mean_of_n_single_estimates_at_one_point():
+    X, g, loss = linear()
+    report = Mezo(X, Draws(0), lr=0.5, eps=1e-3, directions=3).step(score(X, loss))
+    wanted = {name: torch.zeros_like(x) for name, x in X.X.items()}
+    slopes = []
+    for role in ("z", "z1", "z2"):
+        z = Draws(0).normal(role, 0, SHAPES, dtype=torch.float64)
+        slopes.append(float(sum((g[n] * z[n]).sum() for n in z)))
+        wanted = {name: x - 0.5 * slopes[-1] * z[name] / 3 for name, x in wanted.items()}
+    X.settle()
+    torch.testing.assert_close({n: x.detach() for n, x in X.X.items()}, wanted)
+    assert report.forwards == 6
+    assert report.scalars["projected_grad"] == pytest.approx(sum(slopes) / 3)
+
+
+def test_the_sum_in_place_of_the_mean_is_n_times_as_far():
+    ends = []
+    for options in ({"lr": 0.6}, {"lr": 0.2, "scale_lr_with_directions": True}):
+        X, _, loss = linear()
+        Mezo(X, Draws(0), eps=1e-3, directions=3, **options).step(score(X, loss))
+        ends.append(X.state())
+    torch.testing.assert_close(*ends)
+
+
+def test_linear_directions_rise_with_the_step_from_one_and_none_is_too_many():
+    X, _, loss = linear()
+    options = {"directions": 4, "directions_schedule": "linear", "total_steps": 8}
+    optimizer = Mezo(X, Draws(0), lr=0.1, eps=1e-3, **options)
+    counts = [optimizer.step(score(X, loss)).forwards // 2 for _ in range(8)]
+    assert counts == [1, 1, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_linear_schedule_needs_the_number_of_steps():
+    with pytest.raises(UserError, match=r"^total_steps: given None; allowed: a whole number >= 1"):
+        Mezo(InPlace({}), Draws(0), lr=0.1, eps=1e-3, directions_schedule="linear")

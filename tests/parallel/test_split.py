@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import STOPPED, Part, Score, is_stopped
 from lozo_bench.engine.subspace import Subspace, among
+from lozo_bench.optimizers.norms import gradient_norms
 from lozo_bench.parallel.split import SplitBatch, SplitCandidates
 from lozo_bench.stop import Stopped
 
@@ -173,3 +174,22 @@ def test_one_process_that_stops_stops_all_before_they_put_a_gradient_together(lo
         return Score(engine, parts, sharing=sharing, examples=6, **heeds).differentiate()
 
     assert [type(end) for end in together(3, SplitBatch, work)] == [Stopped] * 3
+
+
+def test_lengths_of_the_gradient_are_those_of_the_whole_batch():
+    """Without DDP: each process adds its own gradient to the others'."""
+    examples = torch.arange(1.0, 8.0, dtype=torch.float64)
+
+    def work(sharing):
+        w = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
+        mine = examples[list(sharing.examples(7))]
+        engine = InPlace({"w": w})
+        parts = [Part(len(mine), 1, lambda copies: (w.sum() * mine)[None])]
+        score = Score(engine, parts, sharing=sharing, examples=7)
+        return score.noted(lambda: gradient_norms(score, [["w"]]))
+
+    # d/dw of the mean is 28 / 7 for both elements.
+    for end in together(3, SplitBatch, work):
+        assert end == pytest.approx([4 * 2**0.5])
+    (error, _) = together(2, SplitCandidates, work)
+    assert str(error).startswith("parallel.split: given 'candidates'; allowed: batch")

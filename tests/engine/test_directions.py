@@ -1,0 +1,53 @@
+"""Directions that are made of others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lozo_bench.engine import directions
+from lozo_bench.engine.directions import Changed, Dense, Only, Scaled
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.gaussian import Gaussian
+
+SHAPES = {"a": (3, 4), "b": (5,), "c": (2, 2)}
+
+
+def moved(direction, by=2.0, shapes=SHAPES):
+    X = {name: torch.zeros(s, dtype=torch.float64) for name, s in shapes.items()}
+    direction.move(X, by)
+    return X
+
+
+def z():
+    return Draws(0).normal("z", 1, SHAPES, dtype=torch.float64)
+
+
+def test_a_changed_direction_is_changed_in_every_place():
+    def doubled_in_b(name, start, piece):
+        return 2 * piece if name == "b" else piece
+
+    got = moved(Changed(Draws(0), 1, doubled_in_b))
+    wanted = {name: (4 if name == "b" else 2) * x for name, x in z().items()}
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+def test_only_some_weights_move_and_have_the_z_of_their_names():
+    got = moved(Only(Gaussian(Draws(0), 1), ["a", "c"]))
+    wanted = {name: (name != "b") * 2 * x for name, x in z().items()}
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+def test_a_scaled_direction_is_scaled_by_name():
+    got = moved(Scaled(Gaussian(Draws(0), 1), {"a": 0.5, "c": 3.0}))
+    factors = {"a": 1.0, "b": 2.0, "c": 6.0}
+    wanted = {name: factors[name] * x for name, x in z().items()}
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("limit", [3, 1000])
+def test_a_dense_direction_is_itself_in_pieces_of_any_size(monkeypatch, limit):
+    monkeypatch.setattr(directions, "GROUP_ELEMENTS", limit)
+    have = z()
+    got = moved(Dense(lambda name, start, stop: have[name].view(-1)[start:stop]))
+    torch.testing.assert_close(got, {n: 2 * x for n, x in have.items()}, rtol=0, atol=0)

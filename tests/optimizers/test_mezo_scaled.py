@@ -1,0 +1,140 @@
+"""Scaled SPSA against definitions 6 and 7 of MeZO's paper."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import held, score
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.score import NonFiniteLossError
+from lozo_bench.errors import UserError
+from lozo_bench.optimizers.mezo_scaled import MezoScaled
+
+SHAPES = {"layers": (2, 1), "lm_head": (1,), "other": (1,)}
+NAMES = {"layers": "layers.0.w", "lm_head": "lm_head.w", "other": "other"}
+
+
+class Toy:
+    """A quadratic 0.5 |x - y|^2 in two groups and one weight that is in none."""
+
+    def __init__(self):
+        start = Draws(5).normal("x", 0, SHAPES, dtype=torch.float64)
+        y = Draws(6).normal("y", 0, SHAPES, dtype=torch.float64)
+        self.y = y | {name: 4 * y[name] for name in ("layers", "lm_head")}
+        self.of, self.X = held(start)
+        # The engine's names are a model's; the module's may have no dots.
+        self.X.X = {NAMES[name]: x.requires_grad_() for name, x in self.X.X.items()}
+
+    def loss(self):
+        return sum(((getattr(self.of, n) - y) ** 2).sum() for n, y in self.y.items()) / 2
+
+    def gradient(self):
+        return {NAMES[n]: getattr(self.of, n).detach() - y for n, y in self.y.items()}
+
+    def weights(self):
+        return {name: x.detach().clone() for name, x in self.X.X.items()}
+
+
+def mean_step(**options):
+    """The mean of (theta - theta') / lr over 300 steps from one point."""
+    toy = Toy()
+    optimizer = MezoScaled(toy.X, Draws(0), lr=0.1, eps=1e-3, **options)
+    before, total = toy.X.state(), dict.fromkeys(NAMES.values(), 0)
+    for _ in range(300):
+        optimizer.step(score(toy.X, toy.loss))
+        after = toy.X.state()
+        total = {n: x + (before[f"X/{n}"] - after[f"X/{n}"]) / 30 for n, x in total.items()}
+        toy.X.load_state(before)
+    return total
+
+
+def flat(tensors):
+    return torch.cat([tensors[name].flatten() for name in NAMES.values()])
+
+
+@pytest.mark.parametrize("estimate", ["variance", "expectation"])
+def test_a_step_by_hand_with_the_weights_lengths(estimate):
+    toy = Toy()
+    before, g = toy.weights(), toy.gradient()
+    d = {name: float(before[name].norm()) for name in before} | {"other": 1.0}
+    optimizer = MezoScaled(toy.X, Draws(0), lr=0.5, eps=1e-3, estimate=estimate)
+    report = optimizer.step(score(toy.X, toy.loss))
+    shapes = {name: tuple(x.shape) for name, x in before.items()}
+    z = Draws(0).normal("z", 0, shapes, dtype=torch.float64)
+    # The loss is quadratic: a central difference is its slope.
+    c = float(sum((g[n] * z[n] / d[n]).sum() for n in z))
+    power = 1 if estimate == "variance" else 0
+    wanted = {name: before[name] - 0.5 * c * d[name] ** power * z[name] for name in z}
+    torch.testing.assert_close(toy.weights(), wanted)
+    assert (report.forwards, report.backwards) == (2, 0)
+
+
+def test_the_variance_modified_estimate_is_unbiased():
+    found, wanted = flat(mean_step()), flat(Toy().gradient())
+    assert float((found - wanted).norm() / wanted.norm()) < 0.25
+
+
+def test_the_expectation_modified_estimate_is_the_normalised_gradient():
+    found = flat(mean_step(estimate="expectation", norm="gradient"))
+    g = Toy().gradient()
+    wanted = flat({n: x if n == "other" else x / x.norm() for n, x in g.items()})
+    assert float((found - wanted).norm() / wanted.norm()) < 0.25
+    assert float((found - flat(g)).norm() / flat(g).norm()) > 0.6
+
+
+def test_lengths_of_the_gradient_are_exact_and_leave_none_behind():
+    toy = Toy()
+    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3, norm="gradient")
+    report = optimizer.step(score(toy.X, toy.loss))
+    g = toy.gradient()
+    assert float(optimizer.d["layers.0"]) == pytest.approx(float(g["layers.0.w"].norm()))
+    assert float(optimizer.d["head"]) == pytest.approx(float(g["lm_head.w"].norm()))
+    assert all(x.grad is None for x in toy.X.X.values())
+    assert (report.forwards, report.backwards) == (3, 1)
+
+
+def test_lengths_by_losses_are_slopes_of_one_group_at_a_time():
+    toy = Toy()
+    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3, norm="gradient_zo")
+    report = optimizer.step(score(toy.X, toy.loss))
+    g = toy.gradient()
+    z = Draws(0).normal("d", 0, {"lm_head.w": (1,)}, dtype=torch.float64)["lm_head.w"]
+    assert float(optimizer.d["head"]) == pytest.approx(abs(float(g["lm_head.w"] @ z)))
+    assert (report.forwards, report.backwards) == (6, 0)
+
+
+@pytest.mark.parametrize(("every", "times"), [(0, 1), (2, 3), (3, 2)])
+def test_lengths_are_found_again_every_so_many_steps(every, times):
+    toy = Toy()
+    options = {"norm": "gradient", "recompute_every": every}
+    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3, **options)
+    reports = [optimizer.step(score(toy.X, toy.loss)) for _ in range(6)]
+    assert sum(report.backwards for report in reports) == times
+
+
+def test_a_group_of_length_zero_is_not_scaled():
+    toy = Toy()
+    with torch.no_grad():
+        toy.X.X["lm_head.w"].zero_()
+    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3)
+    optimizer.step(score(toy.X, toy.loss))
+    assert float(optimizer.d["head"]) == 1
+
+
+@pytest.mark.parametrize("norm", ["gradient", "gradient_zo"])
+def test_lengths_that_are_not_finite_leave_no_trace_but_in_the_log(norm):
+    toy = Toy()
+    optimizer = MezoScaled(toy.X, Draws(0), lr=0.1, eps=1e-3, norm=norm)
+    before, asked = toy.weights(), score(toy.X, lambda: toy.loss() * float("nan"))
+    with pytest.raises(NonFiniteLossError):
+        optimizer.step(asked)
+    torch.testing.assert_close(toy.weights(), before, rtol=0, atol=1e-14)
+    assert len(asked.told) == 1
+    optimizer.step(score(toy.X, toy.loss))
+    assert optimizer.d.keys() == {"layers.0", "head"}
+
+
+def test_a_negative_period_is_refused():
+    with pytest.raises(UserError, match=r"^recompute_every: given -1; allowed: a whole number"):
+        MezoScaled(Toy().X, Draws(0), lr=0.1, eps=1e-3, recompute_every=-1)

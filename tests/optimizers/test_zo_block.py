@@ -1,0 +1,71 @@
+"""Block-wise steps: each block has an estimate of its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import score
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import NonFiniteLossError
+from lozo_bench.optimizers.zo_block import ZoBlock
+
+NAMES = ("embed.weight", "layers.0.w", "layers.1.w", "lm_head.weight")
+
+
+def engine():
+    return InPlace({name: torch.ones(2, 2, dtype=torch.float64) for name in NAMES})
+
+
+def product(X):
+    """A loss of which each block's slope depends on where the others are."""
+    return torch.stack([x.sum() for x in X.X.values()]).prod()
+
+
+def by_hand(update):
+    shapes = dict.fromkeys(NAMES, (2, 2))
+    z = Draws(0).normal("z", 0, shapes, dtype=torch.float64)
+    X = {name: torch.ones(2, 2, dtype=torch.float64) for name in NAMES}
+    seen = {name: x.clone() for name, x in X.items()}
+    for name in NAMES:
+        others = torch.stack([x.sum() for n, x in seen.items() if n != name]).prod()
+        X[name] -= 1e-3 * float(others * z[name].sum()) * z[name]
+        if update == "at_once":
+            seen[name] = X[name]
+    return X
+
+
+@pytest.mark.parametrize("update", ["at_once", "together"])
+def test_a_step_by_hand(update):
+    X = engine()
+    optimizer = ZoBlock(X, Draws(0), lr=1e-3, eps=1e-3, update=update)
+    report = optimizer.step(score(X, lambda: product(X)))
+    X.settle()
+    torch.testing.assert_close(X.X, by_hand(update))
+    assert report.forwards == 8
+
+
+def test_blocks_of_one_shape_go_in_different_directions():
+    X = engine()
+    ZoBlock(X, Draws(0), lr=1e-3, eps=1e-3).step(score(X, lambda: product(X)))
+    X.settle()
+    moved = [(x - 1) / (x - 1).norm() for x in X.X.values()]
+    for i, one in enumerate(moved):
+        for other in moved[:i]:
+            assert abs(float((one * other).sum())) < 0.999
+
+
+@pytest.mark.parametrize("bad", [1, 3, 6])
+def test_blocks_that_had_moved_go_back_if_a_later_loss_is_not_finite(bad):
+    X, asked = engine(), []
+
+    def loss():
+        asked.append(None)
+        return product(X) * (float("nan") if len(asked) == bad else 1.0)
+
+    with pytest.raises(NonFiniteLossError):
+        ZoBlock(X, Draws(0), lr=1e-3, eps=1e-3).step(score(X, loss))
+    X.settle()
+    before = {name: torch.ones(2, 2, dtype=torch.float64) for name in NAMES}
+    torch.testing.assert_close(X.X, before, rtol=0, atol=1e-14)

@@ -1,0 +1,82 @@
+"""Sparse directions: how sparse, where, and the same both times."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import held, score
+
+from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.optimizers.sparsity import global_keep_rates
+from lozo_bench.optimizers.zo_sparse import ZoSparse
+
+OPTIONS = {"lr": 0.5, "eps": 1e-3}
+
+
+def along(optimizer, t, X):
+    """The direction of a step."""
+    z = {name: torch.zeros_like(x) for name, x in X.items()}
+    optimizer.direction(t).move(z, 1.0)
+    return z
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+def test_as_many_are_left_out_as_asked_for(sparsity):
+    X = {"w": torch.zeros(300, 500)}
+    optimizer = ZoSparse(InPlace(X), Draws(0), **OPTIONS, sparsity=sparsity, group="layer")
+    zeros = float((along(optimizer, 0, X)["w"] == 0).double().mean())
+    # Four standard deviations of a mean of 150,000; the published code's masks are 0.32 off.
+    assert zeros == pytest.approx(sparsity, abs=4 * (sparsity * (1 - sparsity) / 150_000) ** 0.5)
+
+
+def test_what_is_left_is_z_and_a_mask_is_kept_for_its_period():
+    X = {"w": torch.zeros(40, 50, dtype=torch.float64)}
+    options = {"sparsity": 0.5, "group": "layer", "resample_every": 3}
+    optimizer = ZoSparse(InPlace(X), Draws(0), **OPTIONS, **options)
+    masks = []
+    for t in range(6):
+        got = along(optimizer, t, X)["w"]
+        z = Draws(0).normal("z", t, {"w": (40, 50)}, dtype=torch.float64)["w"]
+        masks.append(got != 0)
+        assert torch.equal(got, z * masks[-1])
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])
+    assert torch.equal(masks[3], masks[5])
+    assert 0.4 < float((masks[2] == masks[3]).double().mean()) < 0.6
+
+
+def test_the_update_carries_the_mask_that_was_measured():
+    g = Draws(9).normal("g", 0, {"w": (6, 7)}, dtype=torch.float64)["w"]
+    of, X = held({"w": torch.zeros(6, 7, dtype=torch.float64)})
+    optimizer = ZoSparse(X, Draws(0), **OPTIONS, sparsity=0.5, group="layer")
+    mz = along(optimizer, 0, X.X)["w"]
+    c = optimizer.step(score(X, lambda: (g * of.w).sum())).scalars["projected_grad"]
+    assert c == pytest.approx(float((g * mz).sum()))
+    torch.testing.assert_close(of.w.detach(), -0.5 * c * mz)
+
+
+def test_layers_of_large_weights_keep_more_and_the_mean_is_the_nominal_rate():
+    X = {
+        "small": torch.tensor([0.1, -0.2, 0.3, 0.4]),
+        "large": torch.tensor([[1.0, -0.3], [3.0, 4.0], [5.0, 6.0]]),
+    }
+    # The five smallest of ten: three of small, and two that are +-0.3, of one in each layer.
+    assert global_keep_rates(X, 0.4) == pytest.approx({"small": 1 / 4, "large": 5 / 6})
+    rates = global_keep_rates(X, 0.3)  # one of the two counts: half of each
+    assert rates == pytest.approx({"small": 1 - 2.5 / 4, "large": 1 - 0.5 / 6})
+    assert global_keep_rates(X, 0.0) == {"small": 1.0, "large": 1.0}
+
+
+@pytest.mark.parametrize("sparsity", [0.05, 0.37, 0.5, 0.95])
+def test_rates_are_those_of_sorted_magnitudes(sparsity):
+    X = Draws(3).normal("x", 0, {"a": (37, 11), "b": (50,), "c": (1,)})
+    X["b"] = X["b"] / 10
+    N = sum(x.numel() for x in X.values())
+    limit = torch.cat([x.flatten() for x in X.values()]).abs().sort().values[int(sparsity * N)]
+    rates = global_keep_rates(X, sparsity)
+    for name, x in X.items():
+        wanted = float((x.abs() >= limit).double().mean())
+        assert rates[name] == pytest.approx(wanted, abs=1.0001 / x.numel())
+    mean = sum(rates[name] * x.numel() for name, x in X.items()) / N
+    assert mean == pytest.approx(1 - sparsity, abs=1e-12)
