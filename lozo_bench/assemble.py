@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lozo_bench.aims import aims
 from lozo_bench.batches import grouped
 from lozo_bench.build import build
+from lozo_bench.checks import check, check_prompts, class_count
 from lozo_bench.config import (
     Config,
     EngineConfig,
@@ -21,9 +22,6 @@ from lozo_bench.config import (
     Kind,
     ModelConfig,
     Split,
-    check,
-    check_prompts,
-    class_count,
 )
 from lozo_bench.config import Objective as Lowered
 from lozo_bench.contract import Data, Settings

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lozo_bench.batches import Layout, Scoring
-from lozo_bench.config import Config, Kind, TrainAs, check_prompts, class_count
+from lozo_bench.checks import check_prompts, class_count
+from lozo_bench.config import Config, Kind, TrainAs
 from lozo_bench.contract import Data
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.check import longest_row

@@ -20,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lozo_bench import provenance
 from lozo_bench.assemble import Parts, Plan, assembled, planned
-from lozo_bench.config import Config, Rerun, check_keys
+from lozo_bench.checks import check_keys
+from lozo_bench.config import Config, Rerun
 from lozo_bench.console import FilesAndScreen, ProgressBar, Silent, print_summary
 from lozo_bench.contract import Observer
 from lozo_bench.digest import digest

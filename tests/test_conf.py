@@ -10,7 +10,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from lozo_bench.build import build
-from lozo_bench.config import Config, Kind, check, check_prompts
+from lozo_bench.checks import check, check_prompts
+from lozo_bench.config import Config, Kind
 from lozo_bench.digest import register_resolver
 from lozo_bench.engine import Draws, InPlace
 from lozo_bench.models.locate import model_kind

@@ -7,7 +7,8 @@ import string
 from collections.abc import Iterator
 from itertools import islice
 
-from lozo_bench.config import TaskConfig, class_count
+from lozo_bench.checks import class_count
+from lozo_bench.config import TaskConfig
 from lozo_bench.tasks import grammar
 from lozo_bench.tasks.base import Example, Splits
 from lozo_bench.tasks.forms import BLANK

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from lozo_bench.checks import check, check_prompts, class_count
 from lozo_bench.config import (
     Config,
     Kind,
@@ -15,9 +16,6 @@ from lozo_bench.config import (
     TaskConfig,
     TrackingConfig,
     TrainAs,
-    check,
-    check_prompts,
-    class_count,
 )
 from lozo_bench.errors import UserError
 
