@@ -95,7 +95,7 @@ def test_a_metric_can_be_lowered_without_a_gradient(tmp_path):
     assert found["forwards"] == 8
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "linear_probe"])
+@pytest.mark.parametrize("optimizer", ["adamw", "linear_probe", "forward_grad"])
 def test_a_metric_has_no_gradient(tmp_path, optimizer):
     with pytest.raises(UserError, match=r"^objective: given 'metric'; allowed: loss"):
         result(tmp_path, "objective=metric", f"optimizer={optimizer}")

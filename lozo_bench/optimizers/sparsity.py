@@ -19,7 +19,12 @@ def global_keep_rates(X: Mapping[str, Tensor], sparsity: float) -> dict[str, flo
     Elements as large as the largest of these count in part, all to the same one, so that the rates'
     mean over all elements is 1 - ``sparsity``. Magnitudes are compared as float32, by their bits;
     nothing is sorted or sampled, and the rates are the same on every device.
+
+    A weight of zeros, as LoRA's B or a fresh bias, has no magnitudes to go by: it keeps
+    1 - ``sparsity``, and the others are ranked without it. Otherwise B would never move.
     """
+    rates = dict.fromkeys(X, 1 - sparsity)
+    X = {name: x for name, x in X.items() if bool(x.any())}
     wanted = sparsity * sum(x.numel() for x in X.values())
     upper = _counts(X, lambda bits: bits >> 16, _UPPER)
     upper_bin, below_bin = _bin_of(upper, wanted)
@@ -27,7 +32,6 @@ def global_keep_rates(X: Mapping[str, Tensor], sparsity: float) -> dict[str, flo
     lower_bin, below = _bin_of(lower, wanted - below_bin)
     equal = sum(int(counts[lower_bin]) for counts in lower.values())
     share = (wanted - below_bin - below) / equal if equal else 0.0
-    rates = {}
     for name, x in X.items():
         smaller = int(upper[name][:upper_bin].sum()) + int(lower[name][:lower_bin].sum())
         rates[name] = 1 - (smaller + share * int(lower[name][lower_bin])) / x.numel()

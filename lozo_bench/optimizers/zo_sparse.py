@@ -8,8 +8,8 @@ Source: ZO-Bench's sparsity-induced ZO (Zhang et al., arXiv 2402.11592). With z 
 
 s_l is the sparsity s for every weight (`group=layer`), or the share of l's elements among the
 smallest s of all elements before training (`group=global`): layers of large weights keep more. The
-mean of s_l over all elements is s in both. With `global`, a weight that begins as zeros, such as
-LoRA's B, moves little or never.
+mean of s_l over all elements is s in both. A weight that begins as zeros, such as LoRA's B, has
+s_l = s: by its magnitudes it would never move.
 
 ZO-Bench's released code draws its masks as N(0, 1) < s: with a nominal s of 0.1, 54% are zeroed, of
 0.9, 82%. Here it is s.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from lozo_bench.engine.directions import Changed
@@ -68,9 +69,12 @@ class ZoSparse:
         check_count("resample_every", resample_every)
         self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
         self.resample_every, self.t = resample_every, 0
-        self.keep = dict.fromkeys(X.X, 1 - sparsity)
+        keep = dict.fromkeys(X.X, 1 - sparsity)
         if group == "global":
-            self.keep = global_keep_rates(X.X, sparsity)
+            keep = global_keep_rates(X.X, sparsity)
+        # Tensors, so that they are kept with the optimizer's state: a run goes on with the rates of
+        # the weights that it began with.
+        self.keep = {name: torch.tensor(rate, dtype=torch.float64) for name, rate in keep.items()}
 
     def step(self, score: Score) -> Report:
         """Two forwards and one update."""
@@ -84,10 +88,11 @@ class ZoSparse:
     def direction(self, t: int) -> Changed:
         """The direction m z of step ``t``."""
         period = t // self.resample_every
+        keep = {name: float(rate) for name, rate in self.keep.items()}
 
         def masked(name: str, start: int, z: Tensor) -> Tensor:
             stop = start + len(z)
             chance = self.draws.uniform_range("mask", period, name, start, stop, z.device)
-            return z * (chance < self.keep[name])
+            return z * (chance < keep[name])
 
         return Changed(self.draws, t, masked)

@@ -9,6 +9,7 @@ from toys import held, score
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.optimizers.sparsity import global_keep_rates
+from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.optimizers.zo_sparse import ZoSparse
 
 OPTIONS = {"lr": 0.5, "eps": 1e-3}
@@ -80,3 +81,24 @@ def test_rates_are_those_of_sorted_magnitudes(sparsity):
         assert rates[name] == pytest.approx(wanted, abs=1.0001 / x.numel())
     mean = sum(rates[name] * x.numel() for name, x in X.items()) / N
     assert mean == pytest.approx(1 - sparsity, abs=1e-12)
+
+
+def test_a_run_goes_on_with_the_rates_of_the_weights_it_began_with():
+    X = Draws(3).normal("x", 0, {"large": (20, 20), "small": (20, 10)}, dtype=torch.float64)
+    X["small"] = 0.1 * X["small"]
+    began = ZoSparse(InPlace(X), Draws(0), sparsity=0.7, **OPTIONS)
+    later = {name: x.flip(0).exp() for name, x in X.items()}
+    other = ZoSparse(InPlace(later), Draws(0), sparsity=0.7, **OPTIONS)
+    assert not torch.equal(other.keep["small"], began.keep["small"])
+    load_optimizer_state(other, optimizer_state(began))
+    assert other.keep == began.keep
+
+
+def test_an_adapter_that_begins_as_zeros_moves_too():
+    """LoRA's B: while it is zero, A has no slope either, and nothing would ever be learned."""
+    A = Draws(3).normal("x", 0, {"A": (8, 64)}, dtype=torch.float64)["A"]
+    of, engine = held({"A": A, "B": torch.zeros(64, 8, dtype=torch.float64)})
+    optimizer = ZoSparse(engine, Draws(0), sparsity=0.5, **OPTIONS)
+    report = optimizer.step(score(engine, lambda: ((of.B @ of.A).sum() - 1) ** 2))
+    assert report.scalars["projected_grad"] != 0
+    assert float(optimizer.keep["B"]) == 0.5
