@@ -11,13 +11,21 @@ from methods import STEPPING, ZEROTH_ORDER
 
 from lozo_bench.runs.journal import read
 
-# Every optimizer with both numbers of processes and both splits, one of them with all four pairs.
+# Every optimizer with one pair of split and number of processes, in turn; those that ask in a way
+# of their own with two, one with all four. A gradient has no candidates: see test_team.py.
+PAIRS = [("batch", 2), ("candidates", 4), ("batch", 4), ("candidates", 2)]
+ASKING = {
+    "lozo": PAIRS,
+    "lozo_per_example": PAIRS[:2],
+    "mezo_scaled": PAIRS[:2],
+    "forward_grad": PAIRS[:2],
+}
 SHARED = [
     (name, split, processes)
-    for name in STEPPING
-    for split, processes in [("batch", 2), ("candidates", 4), ("batch", 4), ("candidates", 2)]
-    if (name in ZEROTH_ORDER or split != "candidates")  # a gradient has none: see test_team.py
-    and (name == "lozo" or (split, processes) in [("batch", 2), ("candidates", 4)])
+    for i, name in enumerate(STEPPING)
+    for split, processes in (
+        ASKING.get(name, [PAIRS[i % 2]]) if name in ZEROTH_ORDER else [("batch", 2)]
+    )
 ]
 
 
