@@ -36,13 +36,15 @@ def gradient_norms(score: Score, groups: Groups) -> Tensor:
         raise bad_value("batch_size", score.examples, f"at least {processes}, one a process")
     try:
         score.differentiate()
+        norms = [
+            _norm([piece for name in names for piece in _pieces(score, X[name])])
+            for names in groups
+        ]
     except NonFiniteLossError:
         return torch.full((len(groups),), math.nan, dtype=torch.float64)
-    norms = [
-        _norm([piece for name in names for piece in _pieces(score, X[name])]) for names in groups
-    ]
-    for x in X.values():
-        x.grad = None
+    finally:
+        for x in X.values():
+            x.grad = None
     return torch.stack(norms) / processes
 
 
