@@ -8,6 +8,8 @@ from toys import score
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.mezo import Mezo
 
@@ -62,6 +64,18 @@ def test_linear_directions_rise_with_the_step_from_one_and_none_is_too_many():
     optimizer = Mezo(X, Draws(0), lr=0.1, eps=1e-3, **options)
     counts = [optimizer.step(score(X, loss)).forwards // 2 for _ in range(8)]
     assert counts == [1, 1, 1, 1, 2, 2, 3, 3]
+
+
+def test_several_directions_are_made_again_from_what_was_told():
+    options = {"directions": 4, "directions_schedule": "linear", "total_steps": 8}
+    (X, _, loss), (again, _, _) = linear(), linear()
+    first, second = (Mezo(of, Draws(0), lr=0.1, eps=1e-3, **options) for of in (X, again))
+    for _ in range(8):
+        asked = score(X, loss)
+        first.step(asked)
+        second.step(Score(again, [], examples=1, recorded=asked.told))
+    assert fingerprint(again.state()) == fingerprint(X.state())
+    assert fingerprint(again.state()) != fingerprint(linear()[0].state())
 
 
 def test_a_linear_schedule_needs_the_number_of_steps():

@@ -7,9 +7,11 @@ import torch
 from toys import held, score
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.score import NonFiniteLossError
+from lozo_bench.engine.score import NonFiniteLossError, Score
+from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.mezo_scaled import MezoScaled
+from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 
 SHAPES = {"layers": (2, 1), "lm_head": (1,), "other": (1,)}
 NAMES = {"layers": "layers.0.w", "lm_head": "lm_head.w", "other": "other"}
@@ -134,6 +136,38 @@ def test_lengths_that_are_not_finite_leave_no_trace_but_in_the_log(norm):
     assert all(x.grad is None for x in toy.X.X.values())
     optimizer.step(score(toy.X, toy.loss))
     assert optimizer.d.keys() == {"layers.0", "head"}
+
+
+def scaled(toy, norm, every):
+    return MezoScaled(toy.X, Draws(0), lr=0.1, eps=1e-3, norm=norm, recompute_every=every)
+
+
+@pytest.mark.parametrize("norm", ["parameters", "gradient", "gradient_zo"])
+@pytest.mark.parametrize("every", [0, 2])
+def test_told_the_lengths_and_losses_again_it_makes_the_same_steps(norm, every):
+    toy, again = Toy(), Toy()
+    first, second = scaled(toy, norm, every), scaled(again, norm, every)
+    for _ in range(5):
+        asked = score(toy.X, toy.loss)
+        first.step(asked)
+        second.step(Score(again.X, [], examples=1, recorded=asked.told))
+    assert fingerprint(again.X.state()) == fingerprint(toy.X.state())
+    assert fingerprint(again.X.state()) != fingerprint(Toy().X.state())
+
+
+@pytest.mark.parametrize("every", [0, 4])
+def test_lengths_are_part_of_the_state(every):
+    """Between two times that they are found: what comes next is made with those of before."""
+    toy, again = Toy(), Toy()
+    first, second = scaled(toy, "gradient", every), scaled(again, "gradient", every)
+    for _ in range(3):
+        first.step(score(toy.X, toy.loss))
+    again.X.load_state(toy.X.state())
+    load_optimizer_state(second, optimizer_state(first))
+    for _ in range(3):
+        one, other = first.step(score(toy.X, toy.loss)), second.step(score(again.X, again.loss))
+        assert one == other
+    assert fingerprint(again.X.state()) == fingerprint(toy.X.state())
 
 
 def test_a_negative_period_is_refused():
