@@ -52,7 +52,10 @@ class TrainAs(Enum):
 
 
 class Objective(Enum):
-    """What the optimizer lowers: the loss, or the task's metric itself, negated."""
+    """What the optimizer lowers: the loss, or minus a metric, which has no gradient.
+
+    ``metric`` is the accuracy of chosen options, or what a written answer is worth (F1).
+    """
 
     loss = "loss"
     metric = "metric"

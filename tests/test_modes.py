@@ -64,6 +64,18 @@ def test_a_linear_probe_solves_for_the_output_layer_in_one_step(tmp_path, model)
     assert found["metrics"]["test"]["accuracy"] > found["metrics"]["zero_shot"]["accuracy"]
 
 
+@pytest.mark.parametrize("tuning", ["lora", "prefix", "prompt", "ia3", "bitfit"])
+def test_low_rank_steps_move_what_a_tuning_says_and_nothing_else(tmp_path, tuning):
+    """LOZO on adapters, prefixes and biases; the fused engine is for whole models."""
+    found = result(
+        tmp_path, f"tuning={tuning}", "optimizer=lozo", "optimizer.lr=0.1", "rank=r1", "steps=2"
+    )
+    assert found["engine"]["mode"] == "in_place"
+    assert found["weights"]["last"] != result(tmp_path / "start", f"tuning={tuning}",
+                                              "optimizer=lozo", "optimizer.lr=0",
+                                              "rank=r1", "steps=2")["weights"]["last"]  # fmt: skip
+
+
 def test_micro_batches_find_the_losses_of_the_whole_batch(tmp_path):
     whole = result(tmp_path / "whole", "optimizer=lozo", "steps=6")
     parts = result(tmp_path / "parts", "optimizer=lozo", "steps=6", "micro_batch_size=3")
