@@ -39,7 +39,6 @@ from lozo_bench.objectives.classifier import classifier_scorer
 from lozo_bench.objectives.losses import Objective
 from lozo_bench.objectives.options import option_scorer
 from lozo_bench.optimizers.base import Optimizer, Steps
-from lozo_bench.optimizers.forward_grad import ForwardGrad
 from lozo_bench.parallel.team import Team
 from lozo_bench.tasks.base import Source
 from lozo_bench.tasks.invented import invented
@@ -101,8 +100,9 @@ def planned(config: Config) -> Plan:
     kind_kept = config.checkpoint.kind
     if not_from_scalars and kind_kept is Kept.log:
         raise bad_value("checkpoint.kind", "log", "full or auto: gradients are not in a scalar log")
-    differentiates = not_from_scalars or isinstance(method, ForwardGrad)
-    if differentiates and config.objective is Lowered.metric:
+    if (
+        not_from_scalars or getattr(method, "differentiates", False)
+    ) and config.objective is Lowered.metric:
         raise bad_value("objective", "metric", "loss: a metric has no gradient")
     if config.model.autocast is not None and method.steps is Steps.thin:
         _check_in_place(config)

@@ -107,10 +107,14 @@ def test_a_metric_can_be_lowered_without_a_gradient(tmp_path):
     assert found["forwards"] == 8
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "linear_probe", "forward_grad"])
-def test_a_metric_has_no_gradient(tmp_path, optimizer):
+@pytest.mark.parametrize(
+    "method",
+    [["adamw"], ["linear_probe"], ["forward_grad"], ["mezo_scaled", "optimizer.norm=gradient"]],
+)
+def test_a_metric_has_no_gradient(tmp_path, method):
+    optimizer, *options = method
     with pytest.raises(UserError, match=r"^objective: given 'metric'; allowed: loss"):
-        result(tmp_path, "objective=metric", f"optimizer={optimizer}")
+        result(tmp_path, "objective=metric", f"optimizer={optimizer}", *options)
 
 
 def test_queries_tokens_and_operations_are_counted(tmp_path):

@@ -39,7 +39,10 @@ class Report:
 
 
 class Optimizer(Protocol):
-    """A method. Its constructor takes (engine, draws, *, options) and checks their ranges."""
+    """A method. Its constructor takes (engine, draws, *, options) and checks their ranges.
+
+    One that takes derivatives though its steps are made of scalars says so: ``differentiates``.
+    """
 
     steps: ClassVar[Steps]
     lr: float

@@ -31,6 +31,7 @@ class ForwardGrad:
     """
 
     steps: ClassVar[Steps] = Steps.full_rank
+    differentiates: ClassVar[bool] = True
 
     def __init__(self, X: Engine, draws: Draws, *, lr: float, weight_decay: float = 0.0) -> None:
         check_not_negative("lr", lr)

@@ -76,6 +76,7 @@ class MezoScaled:
         self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
         self.estimate, self.norm, self.recompute_every = estimate, norm, recompute_every
         self.weight_decay = weight_decay
+        self.differentiates = norm == "gradient"
         self.groups = layer_groups(X.X)
         self.d: dict[str, Tensor] = {}
         self.t, self.found_at = 0, -1
