@@ -62,7 +62,7 @@ def aims(
     worths = WORTHS[config.task.metric]
     written = WrittenJudge(writer, worths, by_loss)
     judges: dict[str, Judge] = dict.fromkeys(SETS, written)
-    if config.task.select is not Select.dev_metric:
+    if config.task.select is Select.dev_loss:
         judges["dev"] = LossJudge(by_loss)
     objective = WrittenObjective(writer, next(iter(worths.values())))
     return objective if lowers_metric else by_loss, judges

@@ -157,7 +157,7 @@ def assembled(
     if loaded.kind is Kind.classifier:
         scorer = classifier_scorer(tuned.model, forward)
     else:
-        scorer = option_scorer(tuned.model, data.layout.scoring, forward)
+        scorer = option_scorer(tuned.model, data.layout.scoring, forward, data.by_tokens)
     objective, judges = aims(config, plan.steps, loaded, tuned, data, scorer)
 
     def first_batch() -> list[Part]:

@@ -122,6 +122,9 @@ def check_prompts(config: Config, kind: Kind) -> None:
             f"{kind.value}; choose a {other} model, a task that has {asked}, or give {asked}"
         )
     _check_metric(task)
+    if task.source.get("options") and task.metric is not Metric.accuracy:
+        allowed = "accuracy: the rows have options of their own, and no classes in common"
+        raise bad_value("task.metric", task.metric.value, allowed)
     if kind is Kind.causal and (task.answer is not None or task.source.get("options")):
         return  # written, or chosen among a row's own options
     if len(words) < 2:

@@ -117,6 +117,12 @@ def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
     if isinstance(method, InContext):
         pool = splits.train if splits.pool is None else splits.pool()
         shown, calibrate_shown = method.shown(pool, len(splits.test)), method.calibrate_shown
+        if len(pool) < method.demonstrations:
+            log.warning(
+                "%d demonstrations are shown, all rows there are, and not %d",
+                len(pool),
+                method.demonstrations,
+            )
     encoded = []
     for example, demonstrations in zip(splits.test, shown, strict=True):
         asked = prompt.encode(example, demonstrations)

@@ -73,7 +73,8 @@ def main() -> int:
 def command(row: Row, task: str, folder: str, given: argparse.Namespace) -> list[str]:
     """The multirun of one cell of the table."""
     told = [sys.executable, "-m", "lozo_bench.train", "-m", f"method={row.method}", f"task={task}"]
-    told += ["model=local", f"model.path={given.model.resolve()}", "batch_size=32", "tracking=files"]
+    told += ["model=local", f"model.path={given.model.resolve()}"]
+    told += ["batch_size=32", "tracking=files"]
     told.append(f"task.data_dir={given.kshot.resolve()}/{folder}/16-${{seed.value}}")
     told.append("seed=" + ",".join(f"s{seed}" for seed in SEEDS))
     told.append(f"hydra.sweep.dir={given.out.resolve()}/{row.method}")
@@ -84,7 +85,8 @@ def command(row: Row, task: str, folder: str, given: argparse.Namespace) -> list
 
 def print_table(out: Path) -> None:
     """Mean (std, n) over splits, in percent."""
-    print("| method | " + " | ".join(TASKS.values()) + " |\n|---" * 1 + "|" + "---|" * len(TASKS))
+    print("| method | " + " | ".join(TASKS.values()) + " |")
+    print("|---" * (1 + len(TASKS)) + "|")
     for row in ROWS:
         cells = [cell(out / row.method / task) for task in TASKS]
         print(f"| {row.title} | " + " | ".join(cells) + " |")
@@ -99,11 +101,16 @@ def cell(folder: Path) -> str:
     tests = []
     for results in by_seed.values():
         results.sort(key=lambda result: result["config"]["optimizer"].get("lr", 0.0))
-        chosen = max(results, key=lambda r: r["metrics"].get("dev", {"accuracy": 0.0})["accuracy"])
+        chosen = max(results, key=dev_accuracy)
         tests.append(100 * chosen["metrics"]["test"]["accuracy"])
     if not tests:
         return "-"
     return f"{statistics.mean(tests):.1f} ({statistics.pstdev(tests):.1f}, {len(tests)})"
+
+
+def dev_accuracy(result: dict) -> float:
+    """What is chosen by; a method without learning rates has one run, and may have no dev rows."""
+    return result["metrics"].get("dev", {"accuracy": 0.0})["accuracy"]
 
 
 if __name__ == "__main__":

@@ -144,9 +144,19 @@ def test_queries_tokens_and_operations_are_counted(tmp_path):
             ["optimizer=linear_probe", "model.kind=classifier"],
             "model.kind: given 'classifier'; allowed: causal or masked",
         ),
+        (
+            ["+task.source.options={column: x}", "task.metric=f1"],
+            "task.metric: given 'f1'; allowed: accuracy: the rows have options of their own",
+        ),
         (["micro_batch_size=0"], "micro_batch_size: given 0; allowed: a whole number >= 1"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused_before_anything_loads(tmp_path, overrides, told):
     with pytest.raises(UserError, match=f"^{told}"):
         result(tmp_path, *overrides)
+
+
+@pytest.mark.parametrize("tuning", ["prefix", "prompt"])
+def test_more_tokens_than_a_model_reads_are_refused(tmp_path, tuning):
+    with pytest.raises(UserError, match=r"^tuning\.tokens: given 1000; allowed: less than 256"):
+        result(tmp_path, f"tuning={tuning}", "tuning.tokens=1000", "optimizer=mezo")

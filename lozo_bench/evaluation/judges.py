@@ -67,7 +67,9 @@ class OptionJudge:
         if not without:
             return scores
         blank = collate(without, self.layout).to(self.device)
-        return summed(scores, batch) - summed(self.scorer(blank), blank)
+        relative = summed(scores, batch) - summed(self.scorer(blank), blank)
+        # An option that an example does not have scores -inf in both.
+        return relative.masked_fill(scores.isneginf(), -torch.inf)
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
         """See `Judge`."""

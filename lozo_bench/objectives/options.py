@@ -22,7 +22,10 @@ Scorer = Callable[[Batch], Tensor]
 
 
 def option_scorer(
-    model: Any, scoring: Scoring, forward: Callable[..., Any] | None = None
+    model: Any,
+    scoring: Scoring,
+    forward: Callable[..., Any] | None = None,
+    probabilities: bool = False,
 ) -> Scorer:
     """Score each option by the MEAN log-probability of its tokens, in float32 or wider.
 
@@ -30,7 +33,8 @@ def option_scorer(
     every option is a single token read at one place, as label words at a mask are, the logarithm of
     the sum over the vocabulary is the same for all of them and cancels in softmax, loss and argmax:
     there the logits themselves are the scores (LM-BFF, MeZO's medium-model code), and with
-    ``scoring.columns`` the other words' logits are not computed.
+    ``scoring.columns`` the other words' logits are not computed; but with ``probabilities`` scores
+    are log-probabilities always, for losses that look at one option alone.
 
     ``forward`` is called in the model's place where something stands around it, as torch's DDP.
     An option that an example does not have, others having more, scores -inf.
@@ -41,12 +45,13 @@ def option_scorer(
 
     def score(batch: Batch) -> Tensor:
         words = None
-        if batch.alike and scoring.columns:
+        cancels = batch.alike and not probabilities
+        if cancels and scoring.columns:
             words, token = torch.unique(batch.token, return_inverse=True)
         else:
             token = batch.token
         logits = _full_precision(_logits(model, call, batch, scoring, words, no_cache))
-        if not batch.alike:
+        if not cancels:
             logits = logits.log_softmax(-1)
         entry = (torch.arange(len(token), device=token.device)[:, None], batch.at, token)
         return _mean_by_option(logits[entry], batch)

@@ -160,12 +160,16 @@ def read(folder: Path) -> Found | None:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
         dev = metrics.get("dev")
-        seen = None if dev is None else Dev(_first(dev), float(dev["loss"]))
-        return Found(seen, _first(metrics["test"]))
+        return Found(None if dev is None else _seen(dev), _first(metrics["test"]))
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise UserError(f"{path}: cannot be read; remove it and run again") from error
+
+
+def _seen(dev: Mapping[str, float]) -> Dev:
+    judged = next(iter(dev)) != "loss"
+    return Dev(_first(dev) if judged else None, float(dev["loss"]))
 
 
 def _first(metrics: Mapping[str, float]) -> float:

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import bad_value
+from lozo_bench.models.check import longest_row
 from lozo_bench.models.load import Loaded
 
 
@@ -91,6 +92,15 @@ def check_tokens(tokens: int) -> None:
     """Raise BadValueError unless ``tokens`` >= 1."""
     if tokens < 1:
         raise bad_value("tokens", tokens, "a whole number >= 1")
+
+
+def check_room(loaded: Loaded, tokens: int) -> None:
+    """Raise UserError unless the model can read rows behind so many tokens."""
+    longest = longest_row(loaded.model)
+    if longest is not None and tokens >= longest:
+        raise bad_value(
+            "tuning.tokens", tokens, f"less than {longest}, the longest row {loaded.name} can read"
+        )
 
 
 def drawn_words(loaded: Loaded, draws: Draws, role: str, count: int) -> Tensor:

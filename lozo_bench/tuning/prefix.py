@@ -26,7 +26,7 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, check_tokens, drawn_words, moving
+from lozo_bench.tuning.base import Tuned, check_room, check_tokens, drawn_words, moving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +52,7 @@ class Prefix:
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""
+        check_room(loaded, self.tokens)
         model = loaded.model
         if (used := model.config._attn_implementation) != "sdpa":
             raise UserError(

@@ -21,7 +21,7 @@ from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.models.check import output_layer, word_embeddings
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, check_tokens, drawn_words, moving
+from lozo_bench.tuning.base import Tuned, check_room, check_tokens, drawn_words, moving
 
 
 class Prompt:
@@ -37,6 +37,7 @@ class Prompt:
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""
+        check_room(loaded, self.tokens)
         model = loaded.model
         if output_layer(model) is None:
             raise UserError(

@@ -76,6 +76,15 @@ def test_calibrated_scores_are_sums_less_what_they_are_without_the_row():
     assert metrics.loss == pytest.approx(math.log(math.exp(left) + math.exp(right)) - right)
 
 
+def test_an_option_that_an_example_does_not_have_is_never_its_calibrated_answer():
+    table = {3: [-1.0, -2.0, -math.inf], 1: [-0.5, -3.0, -math.inf], 4: [-1.0, -2.0, -3.0]}
+    two = example(3, 1, (1, 1), calibration=example(1, 1, (1, 1)))
+    three = example(4, 2, (1, 1, 1), calibration=example(4, 2, (1, 1, 1)))
+    together = evaluate(judge(table), [two, three], 2)
+    assert together.loss == pytest.approx((math.log(1 + math.exp(-1.5)) + math.log(3)) / 2)
+    assert together.score == 0.5
+
+
 def writer(texts):
     return lambda prompts: [texts[len(prompt)] for prompt in prompts]
 

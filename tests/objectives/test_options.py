@@ -170,6 +170,16 @@ def test_without_columns_and_sharing_single_tokens_score_their_log_probability()
         torch.testing.assert_close(got[i], wanted.detach(), rtol=1e-10, atol=1e-12)
 
 
+@torch.no_grad()
+def test_scores_are_log_probabilities_where_a_loss_looks_at_one_option_alone():
+    """Single tokens behind one prompt too, whose common logarithm would else be left out."""
+    model = make("opt")
+    scorer = option_scorer(model, Scoring(), probabilities=True)
+    got = scorer(collate(ONE_TOKEN, Layout(1)))
+    for i, wanted in by_hand(model, ONE_TOKEN, ()):
+        torch.testing.assert_close(got[i], wanted, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "examples", "seen"),
     [("opt", ONE_TOKEN, (2, 1, 2)), ("opt", SEVERAL_TOKENS, (9, 1, 50))],

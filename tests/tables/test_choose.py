@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lozo_bench.config import By, Pick
+from lozo_bench.errors import UserError
 from lozo_bench.tables.choose import Dev, chosen
 
 SEEDS = ["s1", "s2"]
@@ -52,3 +55,13 @@ def test_a_seed_without_any_run_is_left_out():
 def test_points_that_share_no_seed_leave_nothing_to_choose_for_all():
     seen = {"a": {"s1": dev(0.3)}, "b": {"s2": dev(0.4)}}
     assert chosen(seen, SEEDS, Pick.overall, By.dev_metric) == {}
+
+
+def test_a_loss_is_never_taken_for_a_metric():
+    """Dev rows that were judged by the loss alone have no metric to choose by."""
+    seen = {"a": {"s0": Dev(None, 1.0)}, "b": {"s0": Dev(None, 9.0)}}
+    for pick in Pick:
+        assert chosen(seen, ["s0"], pick, By.dev_loss) == {"s0": "a"}
+        assert chosen({"b": seen["b"]}, ["s0"], pick, By.dev_metric) == {"s0": "b"}
+        with pytest.raises(UserError, match=r"^table\.by: given 'dev_metric'; allowed: dev_loss"):
+            chosen(seen, ["s0"], pick, By.dev_metric)

@@ -123,7 +123,7 @@ def test_a_step_with_lr_0_leaves_the_losses(name, optimizer):
             return at_words(logits(this, **inputs), inputs).logsumexp(-1).mean().view(1, 1)
 
     node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / "optimizer" / f"{optimizer}.yaml")})
-    node.rank = {"value": 1}
+    node.rank, node.steps = {"value": 1}, 1
     options = OmegaConf.to_container(node, resolve=True)["optimizer"] | {"lr": 0.0}
     X = InPlace(this.X)
     stepped = build(options, "optimizer", X, Draws(0))
