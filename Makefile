@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slurm lint format clean
+.PHONY: help setup run test coverage test-slurm lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 run: setup ## fine-tune the embedded model; more: make run ARGS="optimizer=mezo seed=s1"
 	$(BIN)/python -m lozo_bench.train $(ARGS)
 
-test: setup ## run the tests, with coverage
+test: setup ## run the tests
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' $(ARGS)
+
+coverage: setup ## run the tests and show what they do not reach
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' --cov --cov-report=term $(ARGS)
 
 test-slurm: setup ## run the tests on a real one-node SLURM; skips them where there can be none
