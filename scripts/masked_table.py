@@ -18,6 +18,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from lozo_bench.config import By, Pick
+from lozo_bench.runs.outcome import RESULT
+from lozo_bench.tables.choose import chosen
+from lozo_bench.tables.table import Found, read
+
 TASKS = {"sst2_kshot": "SST-2", "trec_kshot": "trec", "snli_kshot": "SNLI"}
 SEEDS = (13, 21, 42)
 ZEROTH_ORDER = ("steps=500", "eval_every=50")
@@ -94,23 +99,31 @@ def print_table(out: Path) -> None:
 
 def cell(folder: Path) -> str:
     """The chosen runs' mean and population standard deviation."""
-    by_seed: dict[int, list[dict]] = defaultdict(list)
-    for path in sorted(folder.rglob("result.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        by_seed[result["config"]["seed"]["value"]].append(result)
-    tests = []
-    for results in by_seed.values():
-        results.sort(key=lambda result: result["config"]["optimizer"].get("lr", 0.0))
-        chosen = max(results, key=dev_accuracy)
-        tests.append(100 * chosen["metrics"]["test"]["accuracy"])
+    runs: dict[str, dict[str, Found]] = defaultdict(dict)
+    for path in sorted(folder.rglob(RESULT)):
+        config = json.loads(path.read_text(encoding="utf-8"))["config"]
+        runs[str(config["seed"]["value"])][str(config["optimizer"].get("lr", ""))] = found(path)
+    tests = [chosen_test(by_lr) for by_lr in runs.values()]
     if not tests:
         return "-"
     return f"{statistics.mean(tests):.1f} ({statistics.pstdev(tests):.1f}, {len(tests)})"
 
 
-def dev_accuracy(result: dict) -> float:
-    """What is chosen by; a method without learning rates has one run, and may have no dev rows."""
-    return result["metrics"].get("dev", {"accuracy": 0.0})["accuracy"]
+def found(path: Path) -> Found:
+    """A run's result, which is there."""
+    result = read(path.parent)
+    assert result is not None
+    return result
+
+
+def chosen_test(by_lr: dict[str, Found]) -> float:
+    """The test accuracy, in percent, of the learning rate that dev accuracy chooses."""
+    ((lr, run), *others) = by_lr.items()
+    if others:  # a method without learning rates has one run, and may have no dev rows
+        seen = {lr: {"": by_lr[lr].dev} for lr in sorted(by_lr, key=float)}
+        lr = chosen(seen, [""], Pick.per_seed, By.dev_metric)[""]
+        run = by_lr[lr]
+    return 100 * run.test
 
 
 if __name__ == "__main__":

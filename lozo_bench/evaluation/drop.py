@@ -6,16 +6,14 @@ Source: Dua et al., 2019, section 5, and the evaluation that AllenNLP has of it 
 from __future__ import annotations
 
 import re
-import string
 from typing import TYPE_CHECKING
 
+from lozo_bench.evaluation.metrics import ARTICLES, PUNCTUATION
 from lozo_bench.tasks.records import SPAN_SEPARATOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _BETWEEN_WORDS = re.compile("[ -]")
 
 
@@ -43,60 +41,12 @@ def drop_normalised(text: str) -> str:
 
 
 def largest_sum(scores: Sequence[Sequence[float]]) -> float:
-    """The largest sum of scores with at most one of each row and each column.
+    """The largest sum of scores with at most one of each row and each column."""
+    # Imported here because few runs need it.
+    from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]
 
-    The Hungarian method with potentials (Kuhn, 1955; Jonker and Volgenant, 1987) on costs
-    ``-scores``, O(rows^2 columns).
-    """
-    rows, columns = len(scores), len(scores[0])
-    if rows > columns:
-        return largest_sum(list(zip(*scores, strict=True)))
-    row_price, column_price = [0.0] * rows, [0.0] * columns
-    owner: list[int | None] = [None] * columns
-    for new in range(rows):
-        _give_a_column(new, scores, row_price, column_price, owner)
-    return sum(scores[row][column] for column, row in enumerate(owner) if row is not None)
-
-
-def _give_a_column(
-    new: int,
-    scores: Sequence[Sequence[float]],
-    row_price: list[float],
-    column_price: list[float],
-    owner: list[int | None],
-) -> None:
-    """Grow the pairing by row ``new``: along the cheapest alternating path to a free column."""
-    columns = len(owner)
-    slack, before = [float("inf")] * columns, [-1] * columns
-    reached: list[int] = []
-    row, last = new, -1
-    while True:
-        for column in range(columns):
-            if column in reached:
-                continue
-            cost = -scores[row][column] - row_price[row] - column_price[column]
-            if cost < slack[column]:
-                slack[column], before[column] = cost, last
-        last = min((c for c in range(columns) if c not in reached), key=slack.__getitem__)
-        step = slack[last]
-        row_price[new] += step
-        for column in range(columns):
-            if column in reached:
-                held = owner[column]
-                assert held is not None
-                row_price[held] += step
-                column_price[column] -= step
-            else:
-                slack[column] -= step
-        reached.append(last)
-        held = owner[last]
-        if held is None:
-            break
-        row = held
-    while before[last] >= 0:
-        owner[last] = owner[before[last]]
-        last = before[last]
-    owner[last] = new
+    rows, columns = linear_sum_assignment(scores, maximize=True)
+    return float(sum(scores[row][column] for row, column in zip(rows, columns, strict=True)))
 
 
 def _alike(spans: list[str], golds: list[str]) -> bool:
@@ -108,8 +58,8 @@ def _spans(text: str) -> list[str]:
 
 
 def _word(word: str) -> str:
-    bare = word if _is_number(word) else word.translate(_PUNCTUATION)
-    return str(float(bare)) if _is_number(bare) else _ARTICLES.sub(" ", bare)
+    bare = word if _is_number(word) else word.translate(PUNCTUATION)
+    return str(float(bare)) if _is_number(bare) else ARTICLES.sub(" ", bare)
 
 
 def _is_number(word: str) -> bool:

@@ -2,7 +2,7 @@
 
 Classes are whole numbers; all rates are fractions. Written answers are compared as SQuAD's
 evaluation does it (Rajpurkar et al., 2016), with MeZO's rules for more than one gold and for none
-(metrics.py of its large_models; spec section 3.5).
+(metrics.py of its large_models; spec section 3.5). DROP's own metric is in `drop.py`.
 """
 
 from __future__ import annotations
@@ -13,29 +13,14 @@ import string
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lozo_bench.evaluation.drop import drop_official_em, drop_official_f1
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = [
-    "accuracy",
-    "drop_f1",
-    "drop_official_em",
-    "drop_official_f1",
-    "f1",
-    "macro_f1",
-    "matthews",
-    "squad_em",
-    "squad_f1",
-    "squad_normalised",
-]
 
 # The golds of questions that the text does not answer: QuAC's and SQuAD 2's.
 UNANSWERABLE = ("CANNOTANSWER", "no answer")
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def accuracy(predictions: Sequence[int], golds: Sequence[int]) -> float:
@@ -74,8 +59,8 @@ def matthews(predictions: Sequence[int], golds: Sequence[int]) -> float:
 
 def squad_normalised(text: str) -> str:
     """Lower case, without punctuation and the words a, an and the, one space between words."""
-    bare = text.lower().translate(_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", bare).split())
+    bare = text.lower().translate(PUNCTUATION)
+    return " ".join(ARTICLES.sub(" ", bare).split())
 
 
 def squad_f1(text: str, answers: Sequence[str]) -> float:

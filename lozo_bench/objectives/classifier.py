@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from lozo_bench.batches import Batch
 from lozo_bench.engine.tensors import wide
-from lozo_bench.objectives.options import Scorer
+from lozo_bench.objectives.options import Scorer, without_cache
 
 
 def classifier_scorer(model: Any, forward: Callable[..., Any] | None = None) -> Scorer:
@@ -20,9 +19,7 @@ def classifier_scorer(model: Any, forward: Callable[..., Any] | None = None) -> 
     the model's place where something stands around it, as torch's DDP.
     """
     call = model if forward is None else forward
-    # Causal models keep keys and values for a next token unless told that there is none.
-    cached = "use_cache" in inspect.signature(model.forward).parameters
-    no_cache = {"use_cache": False} if cached else {}
+    no_cache = without_cache(model)
 
     def score(batch: Batch) -> Tensor:
         logits: Tensor = call(

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from lozo_bench.batches import Batch
 from lozo_bench.engine.answers import only_positions
+from lozo_bench.engine.tensors import wide
+from lozo_bench.objectives.options import without_cache
 
 
 @torch.no_grad()
@@ -26,11 +28,10 @@ def answer_features(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     try:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         with only_positions(model, batch.read.flatten()):
-            model(**inputs)
+            model(**inputs, **without_cache(model))
     finally:
         hook.remove()
     features = seen[0].flatten(0, 1).view(*batch.read.shape, -1)
     rows, entries = torch.nonzero(batch.option == batch.labels[:, None], as_tuple=True)
     found = features[rows, batch.at[rows, entries]]
-    wide = found.double() if found.dtype == torch.float64 else found.float()
-    return wide.cpu(), batch.token[rows, entries].cpu()
+    return found.to("cpu", wide(found.dtype)), batch.token[rows, entries].cpu()

@@ -40,8 +40,7 @@ def option_scorer(
     An option that an example does not have, others having more, scores -inf.
     """
     call = model if forward is None else forward
-    # Causal models keep keys and values for a next token unless told that there is none.
-    no_cache = {"use_cache": False} if _takes(model, "use_cache") else {}
+    no_cache = without_cache(model)
 
     def score(batch: Batch) -> Tensor:
         words = None
@@ -82,6 +81,11 @@ def takes_packed_rows(model: Any) -> bool:
         and not window
         and not any(getattr(config, name, None) for name in others)
     )
+
+
+def without_cache(model: Any) -> dict[str, bool]:
+    """What tells a causal model to keep no keys and values: there is no next token."""
+    return {"use_cache": False} if _takes(model, "use_cache") else {}
 
 
 def _takes(model: Any, argument: str) -> bool:

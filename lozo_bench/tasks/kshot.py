@@ -11,7 +11,7 @@ from lozo_bench.tasks.files import find_file, read_rows
 from lozo_bench.tasks.full import Full, read_both
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, label_of, labelled, to_examples
-from lozo_bench.tasks.sampling import LARGEST_SEED, cut_test, k_shot
+from lozo_bench.tasks.sampling import check_seed, cut_test, k_shot
 
 INSTEAD = "use task.data_dir=DIR (a ready k-shot folder) or task.source.full_dir=DIR (full data)"
 
@@ -51,8 +51,7 @@ class KShot:
         """
         if k < 1:
             raise bad_value("k", k, "a whole number >= 1")
-        if not 0 <= seed <= LARGEST_SEED:
-            raise bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
+        check_seed(seed)
         if set(files) != {"train", "dev", "test"}:
             raise bad_value("files", files, "a file name without extension for train, dev and test")
         if set(full_files) != {"train", "test"}:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from lozo_bench.errors import bad_value
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
@@ -18,6 +20,12 @@ T = TypeVar("T")
 
 LARGEST_SEED = 2**32 - 1
 TEST_SEED = 42
+
+
+def check_seed(seed: int) -> None:
+    """Raise BadValueError unless numpy's legacy generator takes the seed."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
 
 
 def shuffled(rows: Sequence[T], seed: int) -> list[T]:

@@ -8,12 +8,11 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.files import read_full
+from lozo_bench.tasks.full import INSTEAD, Full, check_places, read_both
 from lozo_bench.tasks.hub import Hub
-from lozo_bench.tasks.rows import Layout, Row, RowOptions, labelled, to_examples
-from lozo_bench.tasks.sampling import LARGEST_SEED, shuffled, subsample
+from lozo_bench.tasks.rows import Layout, RowOptions, to_examples
+from lozo_bench.tasks.sampling import check_seed, shuffled, subsample
 
-INSTEAD = "use task.data_dir=DIR (a folder with the full data)"
 OPTION_KEYS = ("column", "places_in", "into", "blank")
 
 
@@ -66,12 +65,8 @@ class Subsample:
         for key, size in {"num_train": num_train, "num_dev": dev, "num_test": num_test}.items():
             if size < 1:
                 raise bad_value(key, size, "a whole number >= 1")
-        if not 0 <= seed <= LARGEST_SEED:
-            raise bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
-        if set(files) != {"train", "test"}:
-            raise bad_value("files", files, "a file name without extension for train and test")
-        if data_dir is None and hub is None:
-            raise bad_value("hub", hub, f"a data set on the hub; or {INSTEAD}")
+        check_seed(seed)
+        check_places(data_dir, files, hub)
         if data_dir is None and join_spans:
             allowed = (
                 f"false, as the hub's rows do not say which spans are one answer; or {INSTEAD}"
@@ -102,31 +97,26 @@ class Subsample:
 
     def splits(self) -> Splits:
         """Read, check and draw. Raises UserError naming file and line."""
-        if self.data_dir is not None:
-            layout, where = self.layout, self.data_dir
-            train = read_full(self.data_dir, self.files["train"], "task.data_dir", layout)
-            other = replace(layout, answers=self.test_answers)
-            test = read_full(self.data_dir, self.files["test"], "task.data_dir", other)
-        else:
-            assert self.hub is not None
-            layout, where = self.hub.layout(self.layout), f"hub:{self.hub.path}"
-            train = self.hub.read(self.hub.train, INSTEAD)
-            test = self.hub.read(self.hub.test, INSTEAD)
-        return self._drawn(labelled(train, layout), labelled(test, layout), layout, where)
+        other = replace(self.layout, answers=self.test_answers)
+        full = read_both(
+            self.data_dir, "task.data_dir", self.files, self.layout, self.hub, INSTEAD, other
+        )
+        return self._drawn(full)
 
-    def _drawn(self, full: list[Row], test: list[Row], layout: Layout, where: str) -> Splits:
-        chosen, dev = subsample(full, self.num_train, self.num_dev, self.seed)
+    def _drawn(self, full: Full) -> Splits:
+        layout = full.layout
+        chosen, dev = subsample(full.train, self.num_train, self.num_dev, self.seed)
         if not chosen:
             raise UserError(
-                f"task.source.num_dev: given {self.num_dev}; {where} has {len(full)} train rows "
-                "and none would be left to train on; lower it"
+                f"task.source.num_dev: given {self.num_dev}; {full.where} has {len(full.train)} "
+                "train rows and none would be left to train on; lower it"
             )
-        tested = shuffled(test, self.seed)[: self.num_test]
+        tested = shuffled(full.test, self.seed)[: self.num_test]
         return Splits(
             train=to_examples(chosen, layout),
             dev=to_examples(dev, layout),
             test=to_examples(tested, layout),
-            pool=partial(to_examples, full, layout),
+            pool=partial(to_examples, full.train, layout),
         )
 
 

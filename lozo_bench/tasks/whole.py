@@ -6,12 +6,10 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.full import read_both
+from lozo_bench.tasks.full import INSTEAD, check_places, read_both
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, to_examples
-from lozo_bench.tasks.sampling import LARGEST_SEED, subsample
-
-INSTEAD = "use task.data_dir=DIR (a folder with the full data)"
+from lozo_bench.tasks.sampling import check_seed, subsample
 
 
 class Whole:
@@ -43,12 +41,8 @@ class Whole:
         """
         if held_out < 0:
             raise bad_value("held_out", held_out, "a whole number >= 0")
-        if not 0 <= seed <= LARGEST_SEED:
-            raise bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
-        if set(files) != {"train", "test"}:
-            raise bad_value("files", files, "a file name without extension for train and test")
-        if data_dir is None and hub is None:
-            raise bad_value("hub", hub, f"a data set on the hub; or {INSTEAD}")
+        check_seed(seed)
+        check_places(data_dir, files, hub)
         self.data_dir, self.files, self.held_out, self.seed = data_dir, files, held_out, seed
         self.layout = Layout(fields, label, labels, columns, skip_labels=tuple(skip_labels or ()))
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
