@@ -33,6 +33,7 @@ from lozo_bench.engines import Chosen, engine_for
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.evaluation.evaluate import Judge
 from lozo_bench.models.check import output_layer
+from lozo_bench.models.dropout import Dropout
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.models.locate import model_kind
 from lozo_bench.objectives.classifier import classifier_scorer
@@ -42,7 +43,7 @@ from lozo_bench.optimizers.base import Optimizer, Steps
 from lozo_bench.parallel.team import Team
 from lozo_bench.tasks.base import Source
 from lozo_bench.tasks.invented import invented
-from lozo_bench.trainer import order_of
+from lozo_bench.trainer import StepNoise, no_noise, order_of
 from lozo_bench.tuning.base import Tuning
 from lozo_bench.tuning.full import Full
 
@@ -81,6 +82,7 @@ class Parts:
     chosen: Chosen
     optimizer: Optimizer
     settings: Settings
+    noise: StepNoise
 
 
 def planned(config: Config) -> Plan:
@@ -178,7 +180,9 @@ def assembled(
         told = engine_before or json.loads(team.from_first(b""))
         chosen = choose(as_before(config.engine, told))
     optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
-    return Parts(loaded, X, data, objective, judges, chosen, optimizer, settings)
+    drops = getattr(optimizer, "dropout", False)
+    noise = Dropout(tuned.model, config.seed.value) if drops else no_noise
+    return Parts(loaded, X, data, objective, judges, chosen, optimizer, settings, noise)
 
 
 def _untied(model: ModelConfig) -> ModelConfig:

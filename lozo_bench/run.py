@@ -234,6 +234,7 @@ def _trainer(
         memory,
         team.sharing,
         check,
+        parts.noise,
     )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, fields
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -33,6 +34,13 @@ from lozo_bench.selection import Best, is_better, schedule_factor
 from lozo_bench.stop import Stopped
 from lozo_bench.tasks.base import Encoded
 
+StepNoise = Callable[[int, int], AbstractContextManager[None]]
+
+
+def no_noise(step: int, part: int) -> AbstractContextManager[None]:
+    """Passes of one step are as those of another."""
+    return nullcontext()
+
 
 class Trainer:
     """One run.
@@ -49,6 +57,7 @@ class Trainer:
         memory: what was done before, and where it is taken down now.
         sharing: how the work is dealt among processes.
         check: called again and again; raises Stopped when the run shall stop.
+        noise: what each part of a step's batch is differentiated in.
     """
 
     def __init__(
@@ -64,11 +73,12 @@ class Trainer:
         memory: Memory,
         sharing: Sharing = ALONE,
         check: Callable[[], None] = lambda: None,
+        noise: StepNoise = no_noise,
     ) -> None:
         self.engine, self.objective, self.judges = engine, objective, judges
         self.optimizer = optimizer
         self.data, self.settings, self.observer, self.device = data, settings, observer, device
-        self.memory, self.sharing, self.check = memory, sharing, check
+        self.memory, self.sharing, self.check, self.noise = memory, sharing, check, noise
         self.lr = optimizer.lr
         self.spent = Spent()
         self.best: Best | None = None
@@ -178,7 +188,7 @@ class Trainer:
         began = time.perf_counter()
         score = Score(
             self.engine, mine, order=order, sharing=self.sharing, examples=len(numbers),
-            check=self.check,
+            check=self.check, noise=partial(self.noise, step),
         )  # fmt: skip
         try:
             report = self.optimizer.step(score)

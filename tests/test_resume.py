@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import cells
 import pytest
@@ -21,6 +23,7 @@ from lozo_bench.runs.journal import Journal, read
 from lozo_bench.runs.outcome import Code, read_failure
 from lozo_bench.stop import Stopped
 
+EMBEDDED = Path(assemble.__file__).parent / "models" / "embedded"
 LONG = ["steps=150", "eval_every=50", "log_every=10"]
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
@@ -72,6 +75,26 @@ def test_stopped_at_any_look_it_goes_on_to_the_same_end(tmp_path, quiet, optimiz
     run(cells.config(*overrides), tmp_path)
     assert_same_run(quiet(*overrides), tmp_path)
     assert cells.result(tmp_path)["sittings"] <= 2
+
+
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory):
+    """The embedded model, but a third of it drops out where that is wanted."""
+    folder = tmp_path_factory.mktemp("models") / "dropping"
+    shutil.copytree(EMBEDDED / "tiny_opt", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dropout": 0.3}))
+    return folder
+
+
+def test_what_drops_out_is_the_same_when_a_run_is_gone_on_with(tmp_path, quiet, dropping):
+    overrides = ["optimizer=adamw", "model=local", f"model.path={dropping}"]
+    with pytest.raises(Stopped):
+        run(cells.config(*overrides), tmp_path, StopAt(20))
+    run(cells.config(*overrides), tmp_path)
+    assert_same_run(quiet(*overrides), tmp_path)
+    without = quiet(*overrides, "optimizer.dropout=false")
+    assert cells.result(without)["weights"] != cells.result(tmp_path)["weights"]
 
 
 @pytest.mark.parametrize("looks", [18, 26])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from lozo_bench.stop import Stopped
 Losses = Callable[[int], Tensor]
 Features = Callable[[], tuple[Tensor, Tensor]]
 Only = Collection[int] | None
+Noise = Callable[[int], AbstractContextManager[None]]
 
 # In place of the losses of a process that was asked to stop. It goes through the same sum as they
 # do, so that all processes see it in the same step and no further message is needed. No loss is as
@@ -154,6 +155,8 @@ class Score:
         examples: of the whole batch; None: those in the parts.
         recorded: what was told when this step was made before; the model is not asked again.
         check: called before each pass through the model; raises Stopped when the run shall stop.
+        noise: what a part that is differentiated goes forward and back in, by its number, which no
+            other part of the batch has in any process.
     """
 
     def __init__(
@@ -166,6 +169,7 @@ class Score:
         examples: int | None = None,
         recorded: Sequence[Tensor] | None = None,
         check: Callable[[], None] = lambda: None,
+        noise: Noise = lambda part: nullcontext(),
     ) -> None:
         here = sum(part.size for part in parts)
         self.engine, self.sharing = engine, sharing
@@ -173,7 +177,7 @@ class Score:
         self.order = list(range(here) if order is None else order)
         self.examples = here if examples is None else examples
         self.told: list[Tensor] = []
-        self._check = check
+        self._check, self._noise = check, noise
         self._recorded = None if recorded is None else list(recorded)
         self._exact = any(x.dtype == torch.float64 for x in engine.X.values())
 
@@ -272,20 +276,25 @@ class Score:
         for x in self.engine.X.values():
             x.grad = None
         factor = scale * self.sharing.gradient_share(self.examples)
+        first = self.sharing.examples(self.examples).start
+        last = len(self.parts) - 1
         sums: list[Tensor] = []
-        try:
-            with self.sharing.apart():
-                for part in self.parts[:-1]:
-                    sums.append(part.losses(1).sum())
-                    torch.autograd.backward(sums[-1] * factor)
-                    sums[-1] = sums[-1].detach()
-            sums.append(self.parts[-1].losses(1).sum())
-            total = shareable(_added(sums))
-        except Stopped:
-            total = torch.tensor([STOPPED], dtype=torch.float64)
-        mean = self.sharing.totals(total) / self.examples
-        raise_if_stopped(mean)
-        torch.autograd.backward(sums[-1] * factor)
+        with ExitStack() as noise:
+            try:
+                with self.sharing.apart():
+                    for i, part in enumerate(self.parts[:-1]):
+                        with self._noise(first + i):
+                            sums.append(part.losses(1).sum())
+                            torch.autograd.backward(sums[-1] * factor)
+                        sums[-1] = sums[-1].detach()
+                noise.enter_context(self._noise(first + last))
+                sums.append(self.parts[-1].losses(1).sum())
+                total = shareable(_added(sums))
+            except Stopped:
+                total = torch.tensor([STOPPED], dtype=torch.float64)
+            mean = self.sharing.totals(total) / self.examples
+            raise_if_stopped(mean)
+            torch.autograd.backward(sums[-1] * factor)
         return float(checked(mean[:, None]))
 
     def features(self) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Activation checkpointing: memory of one layer at a time, for another forward of each.
 
 Source: Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174. transformers
-does it only in layers in training mode, where dropout is on; here a model stays in eval mode, and
-the layers that transformers knows how to make again are made so without it.
+does it only in layers in training mode; here the layers that it knows how to make again are made so
+in eval mode too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _checkpoint(layer: nn.Module) -> None:
     def made_again(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # Nothing in a layer is random in eval mode: there are no generators to put back.
-        again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+        # In training mode the same elements must drop out again; else nothing is random.
+        again = partial(checkpoint, use_reentrant=False, preserve_rng_state=layer.training)
         return again(forward, *args, **kwargs)
 
     layer.forward = made_again

@@ -24,6 +24,7 @@ class Adafactor(FirstOrder):
         draws: not used: nothing here is random.
         lr: learning rate.
         autocast: the precision of the model's passes.
+        dropout: whether the model drops out in them, as its config says.
         decay_rate: of the second moment 1 - t^-decay_rate is kept at step t.
         clip_threshold: an update whose root mean square is above this is scaled down to it.
         scale_parameter: lr counts relative to a tensor's root mean square, of at least 1e-3.
@@ -39,6 +40,7 @@ class Adafactor(FirstOrder):
         *,
         lr: float,
         autocast: Autocast,
+        dropout: bool = True,
         decay_rate: float = 0.8,
         clip_threshold: float = 1.0,
         scale_parameter: bool = False,
@@ -57,4 +59,6 @@ class Adafactor(FirstOrder):
             scale_parameter=scale_parameter,
             relative_step=False,
         )
-        super().__init__(X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast)
+        super().__init__(
+            X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
+        )

@@ -20,6 +20,7 @@ class AdamW(FirstOrder):
         draws: not used: nothing here is random.
         lr: learning rate.
         autocast: the precision of the model's passes.
+        dropout: whether the model drops out in them, as its config says.
         beta1: share of the first moment that is kept each step.
         beta2: share of the second moment that is kept each step.
         eps: added to the root of the second moment.
@@ -34,6 +35,7 @@ class AdamW(FirstOrder):
         *,
         lr: float,
         autocast: Autocast,
+        dropout: bool = True,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -46,4 +48,6 @@ class AdamW(FirstOrder):
         check_positive("eps", eps)
         weights = decaying(X, weight_decay)
         moments = torch.optim.AdamW(weights, lr=lr, betas=(beta1, beta2), eps=eps)
-        super().__init__(X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast)
+        super().__init__(
+            X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
+        )

@@ -41,7 +41,8 @@ class Report:
 class Optimizer(Protocol):
     """A method. Its constructor takes (engine, draws, *, options) and checks their ranges.
 
-    One that takes derivatives though its steps are made of scalars says so: ``differentiates``.
+    One that takes derivatives though its steps are made of scalars says so: ``differentiates``;
+    one that differentiates in passes that drop out: ``dropout``.
     """
 
     steps: ClassVar[Steps]

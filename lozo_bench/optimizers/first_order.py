@@ -1,8 +1,11 @@
 """What first-order methods share: one forward and one backward a step, around a torch optimizer.
 
-Dropout is off, as in the forwards of the zeroth-order methods; the published fine-tuning rows had
-it on. Where passes are float16, small gradients would be 0 there: losses are scaled up before they
-go back, gradients scaled down before they are used (Micikevicius et al., arXiv 1710.03740), by the
+Its passes drop out as the model's config says, as in the published fine-tuning rows, unless they
+shall not; what is told of a step is then the loss with dropout. Options that share one prompt in a
+pass share what is dropped of it.
+
+Where passes are float16, small gradients would be 0 there: losses are scaled up before they go
+back, gradients scaled down before they are used (Micikevicius et al., arXiv 1710.03740), by the
 rule of torch's GradScaler: half as much after a gradient that overflows, whose step is left out,
 and twice as much after 2000 steps without one.
 """
@@ -41,6 +44,7 @@ class FirstOrder:
         lr: learning rate.
         max_grad_norm: gradients longer than this are shortened to it; None: none are.
         autocast: the precision of the model's passes; None: that of the weights.
+        dropout: whether the model drops out in the passes that are differentiated.
     """
 
     steps: ClassVar[Steps] = Steps.gradient
@@ -53,10 +57,11 @@ class FirstOrder:
         lr: float,
         max_grad_norm: float | None,
         autocast: Autocast,
+        dropout: bool,
     ) -> None:
         if max_grad_norm is not None:
             check_positive("max_grad_norm", max_grad_norm)
-        self.lr = lr
+        self.lr, self.dropout = lr, dropout
         self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
         self.weights = list(X.X.values())
         self.moments = torch_optimizer

@@ -21,6 +21,7 @@ class Sgd(FirstOrder):
         draws: not used: nothing here is random.
         lr: learning rate.
         autocast: the precision of the model's passes.
+        dropout: whether the model drops out in them, as its config says.
         momentum: share of the sum of gradients that is kept each step; 0: none is gathered.
         weight_decay: added to the gradient, so that momentum gathers it too; matrices only.
         max_grad_norm: gradients longer than this are shortened to it.
@@ -33,6 +34,7 @@ class Sgd(FirstOrder):
         *,
         lr: float,
         autocast: Autocast,
+        dropout: bool = True,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
@@ -40,4 +42,6 @@ class Sgd(FirstOrder):
         check_not_negative("lr", lr)
         check_fraction("momentum", momentum)
         moments = torch.optim.SGD(decaying(X, weight_decay), lr=lr, momentum=momentum)
-        super().__init__(X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast)
+        super().__init__(
+            X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
+        )

@@ -51,6 +51,34 @@ def test_one_part_goes_back_before_the_next_goes_forward():
     assert [gradient is not None for _, gradient in seen] == [False, True, True]
 
 
+def test_each_part_goes_forward_and_back_in_noise_of_its_own():
+    told = []
+
+    @contextmanager
+    def noise(part):
+        told.append(f"noise {part}")
+        yield
+        told.append("quiet")
+
+    class Second(Alone):
+        def examples(self, B):
+            return range(4, 7)
+
+    w = torch.ones(1, requires_grad=True)
+
+    def losses(copies):
+        told.append("forward")
+        loss = w.view(1, 1).clone()
+        loss.register_hook(lambda gradient: told.append("backward"))
+        return loss
+
+    parts = [Part(1, 1, losses)] * 2
+    engine = InPlace({"w": w})
+    Score(engine, parts, sharing=Second(), examples=7, noise=noise).differentiate()
+    both = ["forward", "backward", "quiet"]
+    assert told == ["noise 4", *both, "noise 5", *both]
+
+
 def test_processes_put_gradients_together_with_the_last_part_alone():
     told = []
 
