@@ -28,9 +28,9 @@ def test_what_drops_out_depends_on_run_step_and_part_and_on_nothing_else(kind):
 
 def test_nothing_outside_sees_a_draw_and_evaluations_drop_nothing():
     made = model("masked")
+    broken = torch.nn.Linear(2, 2)
     quiet, before = logits(made), torch.random.get_rng_state()
     at(made, 0, 1, 0)
-    broken = torch.nn.Linear(2, 2)
     with pytest.raises(RuntimeError, match="shapes"), Dropout(broken, 0)(1, 0):
         broken(torch.rand(3))
     assert torch.equal(torch.random.get_rng_state(), before)
