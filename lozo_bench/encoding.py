@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
 
 from lozo_bench.batches import Layout, Scoring
 from lozo_bench.checks import check_prompts, class_count
@@ -23,6 +27,8 @@ from lozo_bench.tasks.joined import JoinedPrompt
 from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tasks.pair import PairPrompt
 from lozo_bench.tuning.base import Tuned
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +111,15 @@ def encoded(
 def _encode(prompt: Prompt, examples: Sequence[Example], split: str) -> list[Encoded]:
     if not examples:
         raise UserError(f"task.source: the {split} set is empty")
-    return [prompt.encode(example) for example in examples]
+    return [prompt.encode(example) for example in progress(examples, split)]
+
+
+def progress(examples: Sequence[T], split: str) -> Iterable[T]:
+    """The same, with a bar on a terminal: 32 long rows before each one take minutes."""
+    console = Console(stderr=True)
+    # Of several processes only one may tell how it goes.
+    silent = not (console.is_terminal and log.isEnabledFor(logging.INFO))
+    return track(examples, f"{split}: to tokens", console=console, transient=True, disable=silent)
 
 
 def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
@@ -124,7 +138,7 @@ def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
                 method.demonstrations,
             )
     encoded = []
-    for example, demonstrations in zip(splits.test, shown, strict=True):
+    for example, demonstrations in zip(progress(splits.test, "test"), shown, strict=True):
         asked = prompt.encode(example, demonstrations)
         if method.calibrated:
             before = demonstrations if calibrate_shown else ()

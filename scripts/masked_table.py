@@ -50,7 +50,7 @@ ROWS = (
     Row(
         "MeZO (prefix)",
         "mezo_prefix",
-        ("3e-3", "1e-2", "3e-2"),
+        ("3e-1", "1", "3"),
         (*ZEROTH_ORDER, "optimizer.eps=1e-1"),
     ),
     Row("LOZO", "lozo", ("1e-5", "3e-5", "1e-4"), ZEROTH_ORDER),

@@ -23,12 +23,6 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def accuracy(predictions: Sequence[int], golds: Sequence[int]) -> float:
-    """The fraction that is right."""
-    pairs = list(zip(predictions, golds, strict=True))
-    return sum(prediction == gold for prediction, gold in pairs) / len(pairs)
-
-
 def f1(predictions: Sequence[int], golds: Sequence[int]) -> float:
     """F1 of class 1, as of GLUE's MRPC and QQP; 0 where that is 0 / 0."""
     return _f1_of(1, predictions, golds)
