@@ -132,6 +132,16 @@ def test_a_first_order_run_is_rebuilt_where_a_state_was_kept(tmp_path):
         rebuild(folder, 12)
 
 
+def test_another_run_goes_on_from_what_a_linear_probe_solved_for(tmp_path):
+    """LP-MeZO: what the second run sees before its first step is what the first one ended with."""
+    probed = made(tmp_path / "probe", "optimizer=linear_probe", "model=tiny_roberta")
+    rebuild(probed, 1).save(tmp_path / "model")
+    own = ["model=local", f"model.path={tmp_path / 'model'}", "optimizer=mezo"]
+    then = cells.result(made(tmp_path / "then", *own))
+    found = cells.result(probed)["metrics"]
+    assert then["metrics"]["zero_shot"] == found["test"] != found["zero_shot"]
+
+
 def replay(*arguments):
     script = Path(__file__).resolve().parents[1] / "scripts" / "replay.py"
     command = [sys.executable, script, *map(str, arguments)]
