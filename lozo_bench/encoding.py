@@ -5,10 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import track
 
 from lozo_bench.batches import Layout, Scoring
 from lozo_bench.checks import check_prompts, class_count
@@ -21,14 +17,13 @@ from lozo_bench.objectives.options import takes_packed_rows
 from lozo_bench.optimizers.base import Optimizer, Steps
 from lozo_bench.optimizers.icl import InContext
 from lozo_bench.optimizers.zero_shot import ZeroShot
+from lozo_bench.progress import progress
 from lozo_bench.tasks.base import Encoded, Example, Prompt, Splits
 from lozo_bench.tasks.causal import CausalPrompt
 from lozo_bench.tasks.joined import JoinedPrompt
 from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tasks.pair import PairPrompt
 from lozo_bench.tuning.base import Tuned
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -111,15 +106,7 @@ def encoded(
 def _encode(prompt: Prompt, examples: Sequence[Example], split: str) -> list[Encoded]:
     if not examples:
         raise UserError(f"task.source: the {split} set is empty")
-    return [prompt.encode(example) for example in progress(examples, split)]
-
-
-def progress(examples: Sequence[T], split: str) -> Iterable[T]:
-    """The same, with a bar on a terminal: 32 long rows before each one take minutes."""
-    console = Console(stderr=True)
-    # Of several processes only one may tell how it goes.
-    silent = not (console.is_terminal and log.isEnabledFor(logging.INFO))
-    return track(examples, f"{split}: to tokens", console=console, transient=True, disable=silent)
+    return [prompt.encode(example) for example in progress(examples, f"{split}: to tokens")]
 
 
 def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
@@ -138,7 +125,9 @@ def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
                 method.demonstrations,
             )
     encoded = []
-    for example, demonstrations in zip(progress(splits.test, "test"), shown, strict=True):
+    for example, demonstrations in zip(
+        progress(splits.test, "test: to tokens"), shown, strict=True
+    ):
         asked = prompt.encode(example, demonstrations)
         if method.calibrated:
             before = demonstrations if calibrate_shown else ()

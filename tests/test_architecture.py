@@ -22,6 +22,7 @@ ALLOWED = {
     "digest": {"models"},
     "explain": {"build", "config", "errors"},
     "provenance": set(),
+    "progress": set(),
     "memory": set(),
     "runs": {"errors"},
     "status": {"errors", "runs"},
@@ -41,7 +42,7 @@ ALLOWED = {
     "tuning": {"engine", "errors", "models"},
     "encoding": {
         "batches", "checks", "config", "contract", "errors", "models", "objectives", "optimizers",
-        "tasks", "tuning",
+        "progress", "tasks", "tuning",
     },
     "aims": {
         "batches", "config", "contract", "evaluation", "models", "objectives", "optimizers",
@@ -78,7 +79,7 @@ OUTSIDE = {
     "submitit": {"launch"},
     "wandb": {"tracking"},
     "omegaconf": {"digest", "explain", "launch", "replay", "run", "train", "tables"},
-    "rich": {"console", "launch", "status", "tables"},
+    "rich": {"console", "launch", "progress", "status", "tables"},
     "datasets": {"tasks"},
     "triton": {"engine"},
     "transformers": {

@@ -1,4 +1,4 @@
-"""Encoding tells how far it is where somebody looks on."""
+"""Long work tells how far it is where somebody looks on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from lozo_bench.encoding import progress
+from lozo_bench.progress import progress
 
 
 @pytest.mark.parametrize(("terminal", "level", "told"), [
@@ -19,7 +19,7 @@ def test_a_bar_is_shown_on_a_terminal_by_the_process_that_speaks(
 ):
     monkeypatch.setenv("TTY_COMPATIBLE", terminal)
     caplog.set_level(level, "lozo_bench")
-    assert list(progress([3, 1, 2], "test")) == [3, 1, 2]
+    assert list(progress([3, 1, 2], "test: to tokens")) == [3, 1, 2]
     printed = capsys.readouterr()
     assert ("test: to tokens" in printed.err) is told
     assert printed.out == ""
