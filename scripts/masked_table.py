@@ -45,16 +45,16 @@ ROWS = (
     Row("FT", "ft", ("1e-4", "3e-4", "1e-3"), FIRST_ORDER),
     Row("FT (LoRA)", "ft_lora", ("1e-3", "3e-3", "1e-2"), FIRST_ORDER),
     Row("FT (prefix)", "ft_prefix", ("1e-2", "3e-2", "1e-1"), FIRST_ORDER),
-    Row("MeZO", "mezo", ("3e-5", "1e-4", "3e-4"), ZEROTH_ORDER),
-    Row("MeZO (LoRA)", "mezo_lora", ("1e-3", "3e-3", "1e-2"), ZEROTH_ORDER),
+    Row("MeZO", "mezo", ("1e-4", "3e-4", "1e-3"), ZEROTH_ORDER),
+    Row("MeZO (LoRA)", "mezo_lora", ("3e-3", "1e-2", "3e-2"), ZEROTH_ORDER),
     Row(
         "MeZO (prefix)",
         "mezo_prefix",
         ("3e-1", "1", "3"),
         (*ZEROTH_ORDER, "optimizer.eps=1e-1"),
     ),
-    Row("LOZO", "lozo", ("1e-5", "3e-5", "1e-4"), ZEROTH_ORDER),
-    Row("LOZO-M", "lozo_m", ("1e-5", "3e-5", "1e-4"), ZEROTH_ORDER),
+    Row("LOZO", "lozo", ("3e-5", "1e-4", "3e-4"), ZEROTH_ORDER),
+    Row("LOZO-M", "lozo_m", ("3e-5", "1e-4", "3e-4"), ZEROTH_ORDER),
 )
 
 
