@@ -20,6 +20,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -91,7 +92,21 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
     listed = f"; {where}: {', '.join(known)}" if known else ""
     # An option that a class takes and its YAML file leaves out is real, but unknown to Hydra.
     append = "; + in front sets one that the YAML leaves out" if node in _OPEN_NODES else ""
-    return f"{key}: no such key{did_you_mean(name, known)}{listed}{append}"
+    deeper = [f"{node}.{child}.{name}".lstrip(".") for child in _holders(cause.parent_node, name)]
+    hint = f" (did you mean {' or '.join(deeper)}?)" if deeper else did_you_mean(name, known)
+    return f"{key}: no such key{hint}{listed}{append}"
+
+
+def _holders(node: Any, name: str) -> list[str]:
+    """Those of a node's children that have a key of this name."""
+    if not isinstance(node, DictConfig):
+        return []
+    children = {key: node._get_node(key) for key in node if key != "hydra"}
+    return [
+        str(key)
+        for key, child in children.items()
+        if isinstance(child, DictConfig) and not child._is_missing() and name in child
+    ]
 
 
 def _missing_option(error: MissingConfigException) -> str:

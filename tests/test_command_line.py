@@ -14,6 +14,11 @@ import pytest
 BAD_CONFIGS = {
     "unknown key": (["stepz=3"], "stepz: no such key (did you mean 'steps'?)"),
     "unknown key in a group": (["model.pth=x"], "model.pth: no such key (did you mean 'path'?)"),
+    "key without its group": (["nu=5"], "nu: no such key (did you mean optimizer.nu?)"),
+    "key without its node": (
+        ["task=rte", "task.num_test=5"],
+        "task.num_test: no such key (did you mean task.source.num_test?)",
+    ),
     "unknown key, appended": (["+optimizer.foo=1"], "optimizer.foo: no such key"),
     "unknown key, appended to a typed group": (["+model.foo=1"], "model.foo: no such key"),
     "unknown option": (
