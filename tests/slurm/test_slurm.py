@@ -17,17 +17,22 @@ SWEEP = [
 ]  # fmt: skip
 
 
+def standing_still(folder, count, *not_these):
+    """So many cells, each stopped in the middle of its steps."""
+    found = []
+    while len(found) < count:
+        found.append(first_mid_run(folder, *not_these, *found))
+    return found
+
+
 def let_it_hit_its_time_limit(slurm, cell):
     slurm.ask("scontrol", "update", f"JobId={cell.job}", "TimeLimit=1")
     # SLURM looks at the limits twice a minute, and with its signal wakes what stands still.
     wait_for(lambda: slurm.was_requeued(cell.job))
 
 
-def preempt_one(slurm, folder, *not_these):
+def preempt_one(slurm, running):
     """The cells that run, three of eight CPUs, stand still while SLURM chooses one of them."""
-    running = []
-    while len(running) < 3:
-        running.append(first_mid_run(folder, *not_these, *running))
     slurm.preempt(cpus=6)
     wait_for(lambda: any(slurm.was_requeued(cell.job) for cell in running))
     running.sort(key=lambda cell: not slurm.was_requeued(cell.job))
@@ -41,9 +46,11 @@ def sweep(slurm, tmp_path_factory):
     """Twelve cells, three at once, and what is done to them."""
     folder = tmp_path_factory.mktemp("sweep")
     command = slurm.train(folder, *SWEEP)
-    limited = first_mid_run(folder)
+    # All three stand still while SLURM takes its time: else the others would come to their ends.
+    limited, *running = standing_still(folder, 3)
     let_it_hit_its_time_limit(slurm, limited)
-    preempted = preempt_one(slurm, folder, limited)
+    running += standing_still(folder, 1, limited, *running)
+    preempted = preempt_one(slurm, running)
     for cell in (limited, preempted):
         slurm.start_now(cell.job)
     out, err = command.communicate(timeout=200)
