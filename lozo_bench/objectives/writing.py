@@ -5,11 +5,13 @@ Source: MeZO's large-model code (utils.py, trainer.py), spec lozo_mezo sections 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from lozo_bench.engine.score import Part
 from lozo_bench.objectives.losses import Laid
@@ -41,7 +43,14 @@ class Writer:
         self.model, self.tokenizer, self.device = model, tokenizer, device
         self.max_new_tokens = max_new_tokens
         new_line = tokenizer.encode("\n", add_special_tokens=False)[-1]
-        self.stops = [new_line, *filter(None, [tokenizer.eos_token_id])]
+        end = tokenizer.eos_token_id
+        self.how = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=[new_line] if end is None else [new_line, end],
+            pad_token_id=tokenizer.pad_token_id,
+        )
         self.pad = tokenizer.pad_token_id
 
     @torch.no_grad()
@@ -51,17 +60,26 @@ class Writer:
         # Padded on the left, so that all go on from the same place.
         ids = [[self.pad] * (width - len(p)) + list(p) for p in prompts]
         mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-        written = self.model.generate(
-            input_ids=torch.tensor(ids, device=self.device),
-            attention_mask=torch.tensor(mask, device=self.device),
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=self.stops,
-            pad_token_id=self.pad,
-        )
+        with _as_told(self.model, self.how):
+            written = self.model.generate(
+                input_ids=torch.tensor(ids, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+            )
         texts = self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+
+@contextmanager
+def _as_told(model: Any, how: GenerationConfig) -> Iterator[None]:
+    """While this is open the model generates so, and nothing of it is filled in from its own file.
+
+    A checkpoint's generation_config.json may punish repetition or ask for so many tokens at least.
+    """
+    own, model.generation_config = model.generation_config, how
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 class WrittenObjective:

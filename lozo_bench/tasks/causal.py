@@ -138,13 +138,17 @@ class CausalPrompt:
     def _row(self, before: str, prompt: str, option: str, where: str) -> Row:
         start = (before + prompt.strip(" ")).lstrip()
         text = (before + (prompt + option).strip(" ")).lstrip()
-        encoding = self._tokenizer(text, return_offsets_mapping=True, verbose=False)
+        encoding = self._tokenizer(
+            text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        )
         ids: list[int] = encoding["input_ids"]
-        # special tokens have the empty span (0, 0)
         spans: list[tuple[int, int]] = encoding["offset_mapping"]
-        answer = [n for n, (first, last) in enumerate(spans) if last > max(first, len(start))]
-        if not answer:
+        special: list[int] = encoding["special_tokens_mask"]
+        own = [n for n, (first, last) in enumerate(spans) if last > max(first, len(start))]
+        if not own:
             raise bad_data(where, f"the option {option!r} of task.options has no token of its own")
+        # Some tokenizers say of a token of white space that it is nowhere; special ones come after.
+        answer = [n for n in range(own[0], len(ids)) if not special[n]]
         if answer[0] == 0:
             raise bad_data(where, "the prompt is empty, and the tokenizer adds no first token")
         excess = max(len(ids) - self._room, 0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from lozo_bench.errors import UserError, bad_data, bad_value
@@ -13,6 +16,8 @@ from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, label_of, labelled, to_examples
 from lozo_bench.tasks.sampling import check_seed, cut_test, k_shot
 
+log = logging.getLogger(__name__)
+
 INSTEAD = "use task.data_dir=DIR (a ready k-shot folder) or task.source.full_dir=DIR (full data)"
 
 
@@ -20,10 +25,11 @@ class KShot:
     """A task in LM-BFF's protocol: ``k`` train and ``k`` dev rows per label, at most 1,000 test.
 
     The rows come from the first of these that is given: ``data_dir``, a ready k-shot folder, used
-    as it is; ``full_dir``, a folder with the full data; ``hub``, the full data on the hub. The last
-    two are drawn from with ``k`` and ``seed`` and give the published splits, row for row, when the
-    full data has LM-BFF's rows in LM-BFF's order. ``files`` and ``full_files`` name the files
-    without their extension; `Layout` and `Hub` tell the rest.
+    as it is, unless its name K-SEED says that it is of another ``k``; ``full_dir``, a folder with
+    the full data; ``hub``, the full data on the hub. The last two are drawn from with ``k`` and
+    ``seed`` and give the published splits, row for row, when the full data has LM-BFF's rows in
+    LM-BFF's order. ``files`` and ``full_files`` name the files without their extension; `Layout`
+    and `Hub` tell the rest.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class KShot:
         )
 
     def _ready(self, folder: str) -> Splits:
+        self._check_name(folder)
         found = {s: find_file(folder, [f], "task.data_dir") for s, f in self.files.items()}
         rows = {s: labelled(read_rows(path, self.layout), self.layout) for s, path in found.items()}
         for split, path in found.items():
@@ -89,6 +96,24 @@ class KShot:
                 raise bad_data(str(path), f"no row has a label of {', '.join(self.layout.labels)}")
         train, dev, test = (to_examples(rows[s], self.layout) for s in ("train", "dev", "test"))
         return Splits(train, dev, test)
+
+    def _check_name(self, folder: str) -> None:
+        """A folder named K-SEED, as LM-BFF names them, is the one that the config asks for."""
+        name = re.fullmatch(r"(\d+)-(\d+)", Path(folder).resolve().name)
+        if name is None:
+            return
+        k, seed = int(name[1]), int(name[2])
+        if k != self.k:
+            allowed = f"{k}, as task.data_dir={folder} is a split of {k} rows per label"
+            raise bad_value("k", self.k, allowed)
+        if seed != self.seed:
+            log.warning(
+                "%s: the split of seed %d, and the run's is %d; with "
+                "'task.data_dir=DIR/${task.source.k}-${seed.value}' each seed has its own",
+                folder,
+                seed,
+                self.seed,
+            )
 
     def _draw(self, full: Full) -> Splits:
         layout = full.layout

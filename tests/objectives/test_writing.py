@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from lozo_bench.config import Kind, ModelConfig
 from lozo_bench.engine import Draws, Folder, Fused
@@ -52,13 +55,28 @@ def test_answers_written_together_are_those_written_one_by_one(loaded):
 def test_an_answer_ends_at_a_new_line_or_the_end_token(loaded):
     made = writer(loaded)
     new_line = loaded.tokenizer.encode("\n", add_special_tokens=False)[-1]
-    assert made.stops == [new_line, loaded.tokenizer.eos_token_id]
+    assert made.how.eos_token_id == [new_line, loaded.tokenizer.eos_token_id]
     long = made(prompts(loaded)[:1])[0]
     # Whatever token comes third ends the answer, once it is a stop.
     ids = loaded.tokenizer.encode(" " + long, add_special_tokens=False)
-    made.stops = [ids[2]]
+    made.how.eos_token_id = [ids[2]]
     first = made(prompts(loaded)[:1])[0]
     assert first == loaded.tokenizer.decode(ids[: ids.index(ids[2]) + 1]).strip()
+
+
+def test_an_end_token_whose_id_is_0_ends_an_answer_too(loaded):
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(0)
+    made = Writer(loaded.model, tokenizer, 12, loaded.device)
+    assert made.how.eos_token_id[1:] == [0]
+
+
+def test_what_a_checkpoint_says_of_generation_changes_no_answer(loaded, monkeypatch):
+    wanted = writer(loaded)(prompts(loaded))
+    own = GenerationConfig(repetition_penalty=5.0, min_new_tokens=12, do_sample=True)
+    monkeypatch.setattr(loaded.model, "generation_config", own)
+    assert writer(loaded)(prompts(loaded)) == wanted
+    assert loaded.model.generation_config is own
 
 
 def test_the_metric_of_candidates_is_the_same_however_many_share_a_pass(loaded):

@@ -152,8 +152,8 @@ TASKS = {
             {"passage": "Rome is old.", "question": "Is it new?", "answer": False},
         ],
         [
-            _no_yes("Rome is old. Is rome old?\n", 1),
-            _no_yes("Rome is old. Is it new?\n", 0),
+            Asked("Rome is old. Is rome old?\n", ["Yes", "No"], 0, calibration=""),
+            Asked("Rome is old. Is it new?\n", ["Yes", "No"], 1, calibration=""),
         ],
     ),
     "wsc": Task(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from omegaconf import OmegaConf
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from lozo_bench.errors import UserError
@@ -76,6 +78,18 @@ def test_an_option_of_many_tokens_is_found_whole(opt_like: PreTrainedTokenizerFa
         "Ġterrible Ġbad",
     )
     assert encoded.answer == ((4,), (4, 5))
+
+
+def test_white_space_that_a_tokenizer_places_nowhere_belongs_to_the_option(
+    opt_like: PreTrainedTokenizerFast,
+) -> None:
+    trims = copy.deepcopy(opt_like)
+    trims.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    told = "a   film   was\n"
+    spans = trims(told, return_offsets_mapping=True)["offset_mapping"]
+    assert any(first == last for first, last in spans)  # else this test says nothing
+    encoded = prompt(trims, options=[" " + told, " b"]).encode(review("x", 0))
+    assert encoded.answer[0] == tuple(range(encoded.answer[0][0], len(encoded.rows[0])))
 
 
 def test_a_newline_at_the_prompts_end_survives(opt_like: PreTrainedTokenizerFast) -> None:

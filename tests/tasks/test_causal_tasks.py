@@ -241,7 +241,7 @@ REAL: dict[str, tuple[str, Callable[[dict[str, Any]], str], dict[Any, int]]] = {
         ),
         {"entailment": 0, "contradiction": 1, "neutral": 2},
     ),
-    "boolq": ("BoolQ", _boolq, {False: 0, True: 1}),
+    "boolq": ("BoolQ", _boolq, {True: 0, False: 1}),
     "wic": (
         "WiC",
         lambda r: (

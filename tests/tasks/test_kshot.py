@@ -50,7 +50,7 @@ def test_sst2_drawn_from_the_full_data_is_lm_bffs_split_row_for_row(
     k, seed = (int(part) for part in split.split("-"))
     full = str(real_data("sst2"))
     drawn = source("sst2_kshot", seed, k=k, full_dir=full).splits()
-    ready = source("sst2_kshot", seed, real_data("kshot") / "SST-2" / split).splits()
+    ready = source("sst2_kshot", seed, real_data("kshot") / "SST-2" / split, k=k).splits()
     assert texts(drawn.train) == texts(ready.train)
     assert texts(drawn.dev) == texts(ready.dev)
     assert texts(drawn.test) == texts(ready.test)
@@ -109,7 +109,7 @@ def test_a_ragged_snli_row_has_the_gold_label_not_an_annotators(
     real_data: Callable[[str], Path],
 ) -> None:
     folder = real_data("kshot") / "SNLI" / "512-42"
-    splits = source("snli_kshot", data_dir=folder).splits()
+    splits = source("snli_kshot", data_dir=folder, k=512).splits()
     # 118 + 4 of these rows have more columns than the header
     assert Counter(example.label for example in splits.train) == {0: 512, 1: 512, 2: 512}
 
@@ -117,9 +117,31 @@ def test_a_ragged_snli_row_has_the_gold_label_not_an_annotators(
 def test_trecs_short_label_is_short_in_train_and_absent_from_dev(
     real_data: Callable[[str], Path],
 ) -> None:
-    splits = source("trec_kshot", data_dir=real_data("kshot") / "trec" / "512-42").splits()
+    folder = real_data("kshot") / "trec" / "512-42"
+    splits = source("trec_kshot", data_dir=folder, k=512).splits()
     assert Counter(e.label for e in splits.train)[2] == 86
     assert Counter(e.label for e in splits.dev)[2] == 0
+
+
+def ready(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.tsv").write_text("sentence\tlabel\none\t0\ntwo\t1\n")
+    return folder
+
+
+def test_a_folder_of_another_k_is_refused(tmp_path: Path) -> None:
+    folder = ready(tmp_path / "16-13")
+    with pytest.raises(UserError, match=r"k: given 512; allowed: 16, as task\.data_dir=.*16-13 is"):
+        source("sst2_kshot", 13, folder, k=512).splits()
+
+
+def test_a_folder_of_another_seed_is_told(tmp_path: Path, caplog: Any) -> None:
+    source("sst2_kshot", 13, ready(tmp_path / "16-13")).splits()
+    source("sst2_kshot", 13, ready(tmp_path / "mine")).splits()
+    assert caplog.messages == []
+    source("sst2_kshot", 42, tmp_path / "16-13").splits()
+    assert "the split of seed 13, and the run's is 42" in caplog.text
 
 
 def write_full(folder: Path, per_label: int) -> Path:
