@@ -46,6 +46,7 @@ from lozo_bench.tasks.invented import invented
 from lozo_bench.trainer import StepNoise, no_noise, order_of
 from lozo_bench.tuning.base import Tuning
 from lozo_bench.tuning.full import Full
+from lozo_bench.tuning.head import with_new_head
 
 _NOT_FROM_SCALARS = (Steps.gradient, Steps.closed_form)
 
@@ -145,7 +146,7 @@ def assembled(
     model = _untied(config.model) if plan.steps is Steps.closed_form else config.model
     loaded = load(model, class_count(config.task), config.seed.value)
     draws = Draws(config.seed.value)
-    tuned = plan.tuning.tune(loaded, draws)
+    tuned = with_new_head(plan.tuning.tune(loaded, draws), loaded)
     X = _output_layer(loaded) if plan.steps is Steps.closed_form else tuned.X
     prompt = prompt_for(config, loaded, tuned)
     data = encoded(config, splits, prompt, loaded, tuned, plan.method)

@@ -39,7 +39,7 @@ ALLOWED = {
     "console": {"evaluation", "tracking"},
     "engines": {"config", "engine", "optimizers"},
     "contract": {"batches", "config", "evaluation", "tasks"},
-    "tuning": {"engine", "errors", "models"},
+    "tuning": {"config", "engine", "errors", "models"},
     "encoding": {
         "batches", "checks", "config", "contract", "errors", "models", "objectives", "optimizers",
         "progress", "tasks", "tuning",

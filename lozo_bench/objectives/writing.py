@@ -44,7 +44,7 @@ class Writer:
         self.max_new_tokens = max_new_tokens
         new_line = tokenizer.encode("\n", add_special_tokens=False)[-1]
         end = tokenizer.eos_token_id
-        self.how = GenerationConfig(
+        self.how = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_new_tokens,

@@ -25,7 +25,7 @@ class AdamW(FirstOrder):
         beta2: share of the second moment that is kept each step.
         eps: added to the root of the second moment.
         weight_decay: decoupled decay; matrices only.
-        max_grad_norm: gradients longer than this are shortened to it.
+        max_grad_norm: gradients longer than this are shortened to it; None: none are.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class AdamW(FirstOrder):
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        max_grad_norm: float = 1.0,
+        max_grad_norm: float | None = 1.0,
     ) -> None:
         check_not_negative("lr", lr)
         check_fraction("beta1", beta1)

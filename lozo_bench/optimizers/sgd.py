@@ -24,7 +24,7 @@ class Sgd(FirstOrder):
         dropout: whether the model drops out in them, as its config says.
         momentum: share of the sum of gradients that is kept each step; 0: none is gathered.
         weight_decay: added to the gradient, so that momentum gathers it too; matrices only.
-        max_grad_norm: gradients longer than this are shortened to it.
+        max_grad_norm: gradients longer than this are shortened to it; None: none are.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Sgd(FirstOrder):
         dropout: bool = True,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        max_grad_norm: float = 1.0,
+        max_grad_norm: float | None = 1.0,
     ) -> None:
         check_not_negative("lr", lr)
         check_fraction("momentum", momentum)

@@ -7,6 +7,9 @@ matrix and its bias; for a classifier its classes' layers.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from lozo_bench.config import Kind
 from lozo_bench.engine.answers import backbone
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
@@ -22,6 +25,17 @@ class Head:
         """See `Tuning`."""
         ids = head_parameters(loaded, "tuning=head")
         return Tuned(moving(loaded.model, lambda _, x: id(x) in ids), loaded.model, whole=False)
+
+
+def with_new_head(tuned: Tuned, loaded: Loaded) -> Tuned:
+    """The same, and a classifier's head moves too, as it is new and random (HeteroLoRA's setting).
+
+    A model of another kind has no such head and is left as it is.
+    """
+    if loaded.kind is not Kind.classifier:
+        return tuned
+    moved = {id(x) for x in tuned.X.values()} | head_parameters(loaded, "model.kind=classifier")
+    return replace(tuned, X=moving(loaded.model, lambda _, x: id(x) in moved))
 
 
 def head_parameters(loaded: Loaded, who: str) -> set[int]:

@@ -9,7 +9,11 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.tuning.bitfit import BitFit
 from lozo_bench.tuning.full import Full
-from lozo_bench.tuning.head import Head
+from lozo_bench.tuning.head import Head, with_new_head
+from lozo_bench.tuning.lora import Lora
+from lozo_bench.tuning.prefix import Prefix
+
+TUNINGS = [Full(), BitFit(), Lora(r=2, alpha=4.0, targets="q_proj|query"), Prefix(tokens=2)]
 
 
 @pytest.mark.parametrize("arch", CAUSAL)
@@ -28,6 +32,23 @@ def test_a_classifiers_head_is_all_behind_its_backbone():
     names = list(Head().tune(classifier("roberta"), Draws(0)).X)
     assert len(names) == 4
     assert all(name.startswith("classifier.") for name in names)
+
+
+@pytest.mark.parametrize("arch", ["opt", "roberta"])
+@pytest.mark.parametrize("tuning", TUNINGS, ids=lambda tuning: type(tuning).__name__)
+def test_a_new_head_moves_whatever_else_does(arch, tuning):
+    model = classifier(arch)
+    alone = set(tuning.tune(classifier(arch), Draws(0)).X)
+    both = with_new_head(tuning.tune(model, Draws(0)), model)
+    assert set(both.X) == alone | set(Head().tune(classifier(arch), Draws(0)).X)
+    moving = [name for name, x in model.model.named_parameters() if x.requires_grad]
+    assert list(both.X) == moving
+
+
+def test_the_head_of_a_model_that_writes_is_left_as_it_is():
+    model = loaded("opt")
+    tuned = Lora(r=2, alpha=4.0, targets="q_proj").tune(model, Draws(0))
+    assert with_new_head(tuned, model) is tuned
 
 
 @pytest.mark.parametrize("arch", ALL)
