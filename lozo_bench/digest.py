@@ -86,14 +86,20 @@ def register_resolver() -> None:
     """Let ``${digest:}`` in a config stand for the digest of that config.
 
     And ``${method:OPTIMIZER,TUNING}`` for what a run's folder calls the two: the tuning is left out
-    where it is ``full``.
+    where it is ``full``. And ``${pick:KEY,{KEY:VALUE,...}}`` for the value of that key.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, replace=True)
+    OmegaConf.register_new_resolver("pick", _pick, replace=True)
 
 
 def _method(optimizer: str, tuning: str) -> str:
     return optimizer if tuning == "full" else f"{optimizer}-{tuning}"
+
+
+def _pick(key: str, values: Mapping[str, Any]) -> Any:
+    # A key that is not there is refused by whoever it is meant for, who knows what it may be.
+    return values.get(key, next(iter(values.values())))
 
 
 def _digest_of_root(_root_: DictConfig) -> str:

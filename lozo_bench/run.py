@@ -37,7 +37,7 @@ from lozo_bench.runs.lock import Busy, Lock
 from lozo_bench.runs.outcome import FAILED, METRICS, RESULT, Code, Failure, write_failure
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, Record, recall
 from lozo_bench.runs.states import States
-from lozo_bench.status import command_of
+from lozo_bench.status import command_of, values_of
 from lozo_bench.stop import Stop, Stopped
 from lozo_bench.tracking import Tracker, read_result, write_result
 from lozo_bench.trainer import Trainer
@@ -138,6 +138,8 @@ def _lead(
         log.info("going on after step %d", past.known)
     parts = assembled(config, plan, team, past.header.get("engine"))
     log_plan(config, parts)
+    if told := values_of(cell.folder):
+        log.info(told)
     provenance.reset_peak_memory(parts.loaded.device)
     name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
     header = first_block(cell, past, parts)

@@ -112,6 +112,19 @@ def command_of(folder: Path) -> str:
     return there + shlex.join(words)
 
 
+def values_of(folder: Path) -> str:
+    """Which file a cell's values are from that were not typed, in a line; empty if unknown."""
+    hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
+    if hydra is None:
+        return ""
+    runtime = hydra["runtime"]
+    name, optimizer = f"tuned/{runtime['choices']['tuned']}.yaml", runtime["choices"]["optimizer"]
+    folders = [source["path"] for source in runtime["config_sources"] if source["schema"] == "file"]
+    if any((Path(place) / name).is_file() for place in folders):
+        return f"what was not typed is from conf/{name}"
+    return f"there is no conf/{name}: what was not typed is from conf/optimizer/{optimizer}.yaml"
+
+
 def table(found: Sequence[Cell]) -> Table:
     """One row a cell, named from the folder that they share."""
     root = shared_root(found)

@@ -46,7 +46,9 @@ ROWS = (
     Row("FT (LoRA)", "ft_lora", ("1e-3", "3e-3", "1e-2"), FIRST_ORDER),
     Row("FT (prefix)", "ft_prefix", ("1e-2", "3e-2", "1e-1"), FIRST_ORDER),
     Row("MeZO", "mezo", ("1e-4", "3e-4", "1e-3"), ZEROTH_ORDER),
-    Row("MeZO (LoRA)", "mezo_lora", ("3e-3", "1e-2", "3e-2"), ZEROTH_ORDER),
+    Row(
+        "MeZO (LoRA)", "mezo_lora", ("3e-3", "1e-2", "3e-2"), (*ZEROTH_ORDER, "optimizer.eps=1e-3")
+    ),
     Row(
         "MeZO (prefix)",
         "mezo_prefix",

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from published_facts import FACTS, GRIDS, OF_TASKS, Facts, Grid
+from published_facts import FACTS, GRIDS, Facts, Grid
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MARK = "Written by scripts/published.py"
@@ -86,7 +86,7 @@ def _tuned_text(facts: Facts, model: str, task: str) -> str:
         lines += _comment(f"grid={name}: {told}")
     lines += _comment(facts.here)
     of_task = facts.of_task(task) if facts.of_task else {}
-    values = {**facts.values, **of_task, **OF_TASKS.get(task, {})}
+    values = {**facts.values, **of_task}
     return "\n".join([*lines, *_yaml(_nested(values))]) + "\n"
 
 

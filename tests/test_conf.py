@@ -89,6 +89,21 @@ def test_tuned_values_are_picked_up_by_their_cell_and_beaten_by_the_command_line
     check_prompts(parsed, model_kind(parsed.model))
 
 
+@pytest.mark.parametrize(("split", "epoch"), [("sane", 57), ("published", 7)])
+def test_five_epochs_of_wsc_are_those_of_its_split(split, epoch):
+    config = composed("model=opt_13b", "task=wsc", "optimizer=adamw", f"task.split={split}")
+    # 454 and 54 rows in batches of 8
+    assert (config.steps, config.eval_every) == (5 * epoch, epoch)
+
+
+def test_published_tables_train_the_head_beside_roberta_lora_and_lora_alone_does_not():
+    cell = ("experiment=mezo_roberta_k16", "method=mezo_lora_head")
+    assert composed(*cell).tuning.train_head
+    alone = composed("model=roberta_large", "task=sst2_kshot", "method=mezo_lora")
+    assert not alone.tuning.train_head
+    assert composed(*cell).optimizer == alone.optimizer
+
+
 def test_ranks_and_seeds_can_be_any_number():
     config = composed("rank.value=3", "seed.value=7")
     assert (config.rank.value, config.seed.value, config.optimizer.rank) == (3, 7, 3)

@@ -10,6 +10,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.run import run
 from lozo_bench.runs.journal import read
 
+METHODS = sorted((cells.CONF / "method").glob("*.yaml"))
 FEW = ["task.source.train=12", "task.source.dev=6", "task.source.test=6"]
 
 
@@ -97,6 +98,13 @@ def test_text_losses_of_micro_batches_are_still_the_mean_over_the_batchs_tokens(
     torch.testing.assert_close(
         told(tmp_path / "whole"), told(tmp_path / "parts"), rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_the_command_that_a_method_begins_with_runs(tmp_path, path):
+    first = path.read_text().splitlines()[1].removeprefix("# lozo-train ").partition(":")[0]
+    found = run(cells.composed(*first.split(), "scale=tiny"), tmp_path)
+    assert found["metrics"]["test"]["loss"] != 0
 
 
 def test_a_metric_can_be_lowered_without_a_gradient(tmp_path):

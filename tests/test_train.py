@@ -27,6 +27,19 @@ def test_a_token_on_the_command_line_is_refused_before_anything_is_written(comma
 
 
 @pytest.mark.parametrize(
+    ("choices", "line"),
+    [
+        ([], "what was not typed is from conf/tuned/full/lozo-tiny_opt-reviews.yaml"),
+        (["optimizer=sgd"], "there is no conf/tuned/full/sgd-tiny_opt-reviews.yaml: what was not"),
+    ],
+)
+def test_a_run_says_where_its_values_are_from(command, choices, line):
+    code, _, err = command(*choices, *SHORT)
+    assert code == 0
+    assert line in err
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [(["rank.value=0"], 2), (["-m", "rank.value=0,1"], 1), (["-m", "rank.value=1,2"], 0)],
 )
