@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,11 @@ def _method(optimizer: str, tuning: str) -> str:
     return optimizer if tuning == "full" else f"{optimizer}-{tuning}"
 
 
-def _pick(key: str, values: Mapping[str, Any]) -> Any:
-    # A key that is not there is refused by whoever it is meant for, who knows what it may be.
-    return values.get(key, next(iter(values.values())))
+def _pick(key: Any, values: Mapping[str, Any]) -> Any:
+    name = key.name if isinstance(key, Enum) else str(key)
+    if name not in values:
+        raise ValueError(f"no value for {name!r} here; there are ones for {', '.join(values)}")
+    return values[name]
 
 
 def _digest_of_root(_root_: DictConfig) -> str:

@@ -150,4 +150,5 @@ def _allowed(key: str) -> str | None:
 def _line(text: str) -> str:
     """The text as one line, without OmegaConf's list of internals or Hydra's links."""
     kept = re.split(r"\n\s*(?:full_key|reference_type|See https)\b", text)[0]
+    kept = kept.replace("ValueError raised while resolving interpolation: ", "")
     return " ".join(kept.split())

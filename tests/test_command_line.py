@@ -19,6 +19,10 @@ BAD_CONFIGS = {
         ["task=rte", "task.num_test=5"],
         "task.num_test: no such key (did you mean task.source.num_test?)",
     ),
+    "no value for a choice": (
+        ["model=opt_13b", "task=wsc", "optimizer=adamw", "task.split=mine"],
+        "steps: no value for 'mine' here; there are ones for sane, published",
+    ),
     "unknown key, appended": (["+optimizer.foo=1"], "optimizer.foo: no such key"),
     "unknown key, appended to a typed group": (["+model.foo=1"], "model.foo: no such key"),
     "unknown option": (

@@ -96,6 +96,12 @@ def test_five_epochs_of_wsc_are_those_of_its_split(split, epoch):
     assert (config.steps, config.eval_every) == (5 * epoch, epoch)
 
 
+@pytest.mark.parametrize(("objective", "select"), [("loss", "dev_loss"), ("metric", "last")])
+def test_what_has_no_gradient_is_chosen_as_published(objective, select):
+    config, _ = typed(composed("experiment=mezo_nondiff_opt", f"objective={objective}"))
+    assert config.task.select.value == select
+
+
 def test_published_tables_train_the_head_beside_roberta_lora_and_lora_alone_does_not():
     cell = ("experiment=mezo_roberta_k16", "method=mezo_lora_head")
     assert composed(*cell).tuning.train_head

@@ -82,7 +82,11 @@ class OptionJudge:
 
 
 class LossJudge:
-    """The loss of the right text alone, where writing answers would cost more than it tells."""
+    """The loss of the right text alone, where writing answers would cost more than it tells.
+
+    It is the mean over all tokens of the set. The published runs choose by the mean over batches of
+    8 of such means, which depends on which rows meet in a batch.
+    """
 
     columns = 2
 

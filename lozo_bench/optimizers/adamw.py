@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from lozo_bench.engine.draws import Draws
+from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import Engine, check_fraction, check_not_negative, check_positive
 from lozo_bench.optimizers.first_order import Autocast, FirstOrder, decaying
 
@@ -46,6 +47,11 @@ class AdamW(FirstOrder):
         check_fraction("beta1", beta1)
         check_fraction("beta2", beta2)
         check_positive("eps", eps)
+        if any(x.dtype is torch.float16 for x in X.X.values()):
+            raise UserError(
+                "model.dtype: given 'fp16'; allowed with AdamW, whose eps is 0 in fp16: fp32, with "
+                "model.autocast=fp16 as published, or bf16"
+            )
         weights = decaying(X, weight_decay)
         moments = torch.optim.AdamW(weights, lr=lr, betas=(beta1, beta2), eps=eps)
         super().__init__(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from toys import run, two_layers
 
 from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.errors import UserError
 from lozo_bench.optimizers.adamw import AdamW
 
 
@@ -30,3 +33,10 @@ def test_a_trajectory_equals_torchs_own():
         loss().backward()
         reference.step()
     torch.testing.assert_close(X.X, Y.X, rtol=0, atol=0)
+
+
+def test_float16_weights_are_refused_with_what_to_do():
+    X = {"w": torch.zeros(2, 2, dtype=torch.float16)}
+    with pytest.raises(UserError, match=r"^model\.dtype: given 'fp16'; .*model\.autocast=fp16"):
+        AdamW(InPlace(X), Draws(0), lr=1e-3, autocast=None)
+    AdamW(InPlace({"w": X["w"].bfloat16()}), Draws(0), lr=1e-3, autocast=None)
