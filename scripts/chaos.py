@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import random
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,9 @@ SHORT = [
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
 context = multiprocessing.get_context("forkserver")
+# A start asks after all processes that there are, and an exit code can be fetched only once: of two
+# threads that do so together, one would be told 255.
+asking = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +140,13 @@ def disturb(case: Case, kills: int, chance: random.Random, folder: Path, advance
             process = started(case, disturbed)
             # Mostly between first step and end, sometimes on the way there, sometimes too late.
             moment = chance.uniform(begins if chance.random() < 0.8 else 0, ends)
-            process.join(moment)
-            if process.is_alive():
+            if code_of(process, moment) is None:
                 process.kill()
                 tally.kills += 1
                 advance()
             else:  # faster than the first: the machine is less busy than it was
                 begins, ends = min(begins, 0.8 * moment), min(ends, moment)
-            process.join()
+            code_of(process)
         run_to_the_end(case, disturbed)
         compare(quiet, disturbed, tally)
     return tally
@@ -152,8 +156,8 @@ def timed(case: Case, folder: Path) -> tuple[float, float]:
     """Run without disturbance; seconds until the run begins to write, and until it ends."""
     began = time.monotonic()
     process = started(case, folder)
-    while process.is_alive() and not (folder / "metrics.jsonl").exists():
-        time.sleep(0.005)
+    while code_of(process, 0.005) is None and not (folder / "metrics.jsonl").exists():
+        pass
     begins = time.monotonic() - began
     finish(case, folder, process)
     return begins, time.monotonic() - began
@@ -166,18 +170,29 @@ def run_to_the_end(case: Case, folder: Path) -> None:
 
 def finish(case: Case, folder: Path, process: Any) -> None:
     """Wait for a run that should end well."""
-    process.join()
-    if process.exitcode != 0:
+    if (code := code_of(process)) != 0:
         tail = (folder / "log.txt").read_text(encoding="utf-8")[-2000:]
-        raise RuntimeError(f"{case.name}: exit code {process.exitcode}: {tail}")
+        raise RuntimeError(f"{case.name}: exit code {code}: {tail}")
 
 
 def started(case: Case, folder: Path) -> Any:
     """A process of its own that runs the case in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     process = context.Process(target=cell, args=(case.overrides, folder))
-    process.start()
+    with asking:
+        process.start()
     return process
+
+
+def code_of(process: Any, at_most_s: float = math.inf) -> int | None:
+    """The exit code of a process as soon as it ends; None if it goes on for longer than that."""
+    end = time.monotonic() + at_most_s
+    while True:
+        with asking:
+            code: int | None = process.exitcode
+        if code is not None or time.monotonic() >= end:
+            return code
+        time.sleep(min(0.005, at_most_s))
 
 
 def cell(overrides: Sequence[str], folder: Path) -> None:
