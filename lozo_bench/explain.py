@@ -127,8 +127,8 @@ def _number_as_option(arguments: Sequence[str]) -> str:
         group, _, value = argument.partition("=")
         if value.isdecimal() and group in ("rank", "seed"):
             return (
-                f"{argument}: a group's options are names, not numbers: "
-                f"{group}={group[0]}{value}, or {group}.value={value} for any number"
+                f"{argument}: a group's options are names, not numbers; "
+                f"{group}.value={value} sets any number"
             )
         if group in _GROUPS and (value == "null" or not re.search("[A-Za-z]", value)):
             return f"{argument}: no such option; lozo-train --help lists the options of {group}"

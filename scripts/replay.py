@@ -1,6 +1,6 @@
 """Write the weights that a run had after any of its steps.
 
-python scripts/replay.py outputs/default/reviews/tiny_opt/lozo-r2-s0-* --step 200 --out DIR
+python scripts/replay.py outputs/default/reviews/tiny_opt/lozo-r2-s0-DIGEST --step 200 --out DIR
 
 A zeroth-order run's log of scalars is enough: its steps are made again without a forward pass. DIR
 is then a model that `from_pretrained` loads, or a LoRA adapter where the run moved only that.

@@ -56,11 +56,11 @@ BAD_CONFIGS = {
     "nu below 1": (["optimizer.nu=0"], "optimizer.nu: given 0; allowed: a whole number >= 1"),
     "a number as a group's option": (
         ["rank=4"],
-        "rank=4: a group's options are names, not numbers: rank=r4, or rank.value=4",
+        "rank=4: a group's options are names, not numbers; rank.value=4 sets any number",
     ),
     "seed as a number": (
         ["seed=7"],
-        "seed=7: a group's options are names, not numbers: seed=s7, or seed.value=7",
+        "seed=7: a group's options are names, not numbers; seed.value=7 sets any number",
     ),
     "a causal-only task on a masked model": (
         ["model=tiny_roberta", "task=sst2"],
