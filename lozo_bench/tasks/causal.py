@@ -144,11 +144,12 @@ class CausalPrompt:
         ids: list[int] = encoding["input_ids"]
         spans: list[tuple[int, int]] = encoding["offset_mapping"]
         special: list[int] = encoding["special_tokens_mask"]
-        own = [n for n, (first, last) in enumerate(spans) if last > max(first, len(start))]
-        if not own:
+        inside = (n for n, (first, last) in enumerate(spans) if last > max(first, len(start)))
+        begins = next(inside, None)
+        if begins is None:
             raise bad_data(where, f"the option {option!r} of task.options has no token of its own")
         # Some tokenizers say of a token of white space that it is nowhere; special ones come after.
-        answer = [n for n in range(own[0], len(ids)) if not special[n]]
+        answer = [n for n in range(begins, len(ids)) if not special[n]]
         if answer[0] == 0:
             raise bad_data(where, "the prompt is empty, and the tokenizer adds no first token")
         excess = max(len(ids) - self._room, 0)

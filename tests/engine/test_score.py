@@ -51,6 +51,19 @@ def test_one_part_goes_back_before_the_next_goes_forward():
     assert [gradient is not None for _, gradient in seen] == [False, True, True]
 
 
+def telling(told):
+    """A weight, and losses that write down when they go forward and back."""
+    w = torch.ones(1, requires_grad=True)
+
+    def losses(copies):
+        told.append("forward")
+        loss = w.view(1, 1).clone()
+        loss.register_hook(lambda gradient: told.append("backward"))
+        return loss
+
+    return w, losses
+
+
 def test_each_part_goes_forward_and_back_in_noise_of_its_own():
     told = []
 
@@ -64,14 +77,7 @@ def test_each_part_goes_forward_and_back_in_noise_of_its_own():
         def examples(self, B):
             return range(4, 7)
 
-    w = torch.ones(1, requires_grad=True)
-
-    def losses(copies):
-        told.append("forward")
-        loss = w.view(1, 1).clone()
-        loss.register_hook(lambda gradient: told.append("backward"))
-        return loss
-
+    w, losses = telling(told)
     parts = [Part(1, 1, losses)] * 2
     engine = InPlace({"w": w})
     Score(engine, parts, sharing=Second(), examples=7, noise=noise).differentiate()
@@ -89,14 +95,7 @@ def test_processes_put_gradients_together_with_the_last_part_alone():
             yield
             told.append("together")
 
-    w = torch.ones(1, requires_grad=True)
-
-    def losses(copies):
-        told.append("forward")
-        loss = w.view(1, 1).clone()
-        loss.register_hook(lambda gradient: told.append("backward"))
-        return loss
-
+    w, losses = telling(told)
     Score(InPlace({"w": w}), [Part(1, 1, losses)] * 3, sharing=Spy()).differentiate()
     both = ["forward", "backward"]
     assert told == ["apart", *both, *both, "together", *both]
