@@ -22,7 +22,6 @@ from lozo_bench.objectives.losses import (
 )
 from lozo_bench.objectives.options import Scorer
 from lozo_bench.objectives.writing import Worth, Writer, WrittenObjective
-from lozo_bench.optimizers.base import Steps
 from lozo_bench.tuning.base import Tuned
 
 RATES: Mapping[Metric, dict[str, Rate]] = {
@@ -39,7 +38,7 @@ WORTHS: Mapping[Metric, dict[str, Worth]] = {
 
 
 def aims(
-    config: Config, steps: Steps, loaded: Loaded, tuned: Tuned, data: Data, scorer: Scorer
+    config: Config, with_features: bool, loaded: Loaded, tuned: Tuned, data: Data, scorer: Scorer
 ) -> tuple[Objective, dict[str, Judge]]:
     """What is lowered, and what each set is judged by.
 
@@ -48,7 +47,7 @@ def aims(
     """
     loss = language_model if data.by_tokens else classification
     features = None
-    if steps is Steps.closed_form:
+    if with_features:
         features = lambda batch: answer_features(loaded.model, batch)  # noqa: E731
     by_loss = OptionObjective(scorer, data.layout, loaded.device, loss, features)
     writes = config.task.answer is not None

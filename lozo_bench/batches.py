@@ -200,17 +200,25 @@ def grouped(
     return [group[i : i + size] for group in groups for i in range(0, len(group), size)]
 
 
-def shuffled(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of row numbers: every epoch a new permutation, the last batch may be short.
+def permuted(count: int, seed: int, role: str, name: str = "") -> list[int]:
+    """Return a permutation of the row numbers below ``count`` that depends on its key only."""
+    key = key_words(seed, role, name)
+    order: list[int] = (
+        np.random.Generator(np.random.Philox(key=list(key))).permutation(count).tolist()
+    )
+    return order
 
-    The order of epoch e depends on (seed, e) only.
+
+def shuffled(count: int, batch_size: int, seed: int, role: str = "order") -> Iterator[list[int]]:
+    """Yield batches of row numbers for ever: a new permutation each epoch, whose rest is short.
+
+    The order of epoch e depends on (seed, role, e) only.
     """
     epoch = 0
     while True:
-        key = key_words(seed, "order", str(epoch))
-        order = np.random.Generator(np.random.Philox(key=list(key))).permutation(count)
+        order = permuted(count, seed, role, str(epoch))
         for start in range(0, count, batch_size):
-            yield order[start : start + batch_size].tolist()
+            yield order[start : start + batch_size]
         epoch += 1
 
 

@@ -31,6 +31,7 @@ def check_keys(plain: Mapping[str, Any], schema: Any = Config, node: str = "") -
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LARGEST_SEED = 2**32 - 1  # of numpy's RandomState, which the published demonstrations use
 _PROJECT = re.compile(r"[^/\\#?%:]{1,128}")  # what wandb takes
 
 
@@ -63,6 +64,7 @@ def check(config: Config) -> None:
         "engine.max_rank": config.engine.max_rank,
         "engine.max_bad_steps": config.engine.max_bad_steps,
         "task.invented_rows": config.task.invented_rows,
+        "evaluation.shots": config.evaluation.shots,
     }.items():
         if count < 0:
             raise bad_value(key, count, "a whole number >= 0")
@@ -75,6 +77,13 @@ def check(config: Config) -> None:
             raise bad_value(key, name, "letters, digits, '.', '_' and '-': it names a folder")
     if config.model.autocast is not None:
         _check_autocast(config.model.autocast, config.model.dtype)
+    evaluation = config.evaluation
+    if not 0 <= evaluation.seed <= _LARGEST_SEED:
+        allowed = f"a whole number from 0 to {_LARGEST_SEED}"
+        raise bad_value("evaluation.seed", evaluation.seed, allowed)
+    if evaluation.calibrate_shown and not evaluation.calibrated:
+        allowed = "false, as evaluation.calibrated is false"
+        raise bad_value("evaluation.calibrate_shown", True, allowed)
     if not 0 < config.parallel.timeout_s < float("inf"):
         raise bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
     if not _PROJECT.fullmatch(config.tracking.project):

@@ -115,6 +115,13 @@ class Kept(Enum):
     full = "full"
 
 
+class Sets(Enum):
+    """Whether each row is shown demonstrations of its own, or all rows the same ones."""
+
+    per_example = "per_example"
+    fixed = "fixed"
+
+
 class Split(Enum):
     """What several processes share of a step: its examples, or its candidates."""
 
@@ -272,6 +279,23 @@ class ParallelConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """How test rows are put to the model.
+
+    ``shots`` training rows with their answers are shown before each row (in-context learning); they
+    are drawn under ``seed``. With ``calibrated``, options are scored relative to their probability
+    without the row (surface-form competition, SFC), after the task's ``calibration`` text; with
+    ``calibrate_shown`` the demonstrations stand before that text too.
+    """
+
+    shots: int = 0
+    sets: Sets = Sets.per_example
+    seed: int = 0
+    calibrated: bool = False
+    calibrate_shown: bool = False
+
+
+@dataclass
 class TrackingConfig:
     """Where numbers go besides the run's own files.
 
@@ -322,6 +346,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     table: TableConfig = field(default_factory=TableConfig)
     sweep: str = "default"

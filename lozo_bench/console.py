@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.optimizers.base import Event
 from lozo_bench.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,11 @@ class ProgressBar:
         """Say that a step was not made."""
         log.warning("step %d was skipped: %s", step, why)
 
+    def happened(self, step: int, event: Event) -> None:
+        """Log an event of a step."""
+        values = "  ".join(f"{key} {value}" for key, value in event.values.items())
+        log.info("step %d  %s  %s", step, event.name, values)
+
     def row(self, row: Mapping[str, float]) -> None:
         """A training row, as a line when there is no bar."""
         if not self.live:
@@ -92,6 +98,11 @@ class FilesAndScreen:
         self.tracker, self.bar = tracker, bar
         self.advanced, self.skipped = bar.advanced, bar.skipped
 
+    def happened(self, step: int, event: Event) -> None:
+        """Pass on an event of a step."""
+        self.tracker.event(step, event)
+        self.bar.happened(step, event)
+
     def stepped(self, row: Mapping[str, float]) -> None:
         """A row of training numbers."""
         self.tracker.row(row)
@@ -118,6 +129,9 @@ class Silent:
 
     def skipped(self, step: int, why: str) -> None:
         """Nothing."""
+
+    def happened(self, step: int, event: Event) -> None:
+        """Ignore it."""
 
     def evaluating(self, name: str, done: int, of: int) -> None:
         """Nothing."""

@@ -27,6 +27,15 @@ _NOT_PART_OF_A_RESULT = {
     "model.device_map",
     "model.stand_in",
 }
+# Keys that were added after runs existed. At these values a run is what it was before, and keeps
+# its digest.
+_ADDED_LATER = {
+    "evaluation.shots": 0,
+    "evaluation.sets": "per_example",
+    "evaluation.seed": 0,
+    "evaluation.calibrated": False,
+    "evaluation.calibrate_shown": False,
+}
 _PATHS = {"model.path", "task.data_dir", "task.source.data_dir", "task.source.full_dir"}
 
 
@@ -47,11 +56,12 @@ def digest(config: Mapping[str, Any]) -> str:
 def _identity(node: Any, key: str) -> Any:
     if isinstance(node, Mapping):
         children = {str(name): f"{key}.{name}".lstrip(".") for name in node}
-        return {
+        identity = {
             name: _identity(node[name], child)
             for name, child in children.items()
-            if child not in _NOT_PART_OF_A_RESULT
+            if child not in _NOT_PART_OF_A_RESULT and not _is_as_before(node[name], child)
         }
+        return {name: value for name, value in identity.items() if value != {} or node[name] == {}}
     if isinstance(node, list):
         return [_identity(item, f"{key}[]") for item in node]
     if isinstance(node, int) and not isinstance(node, bool) and abs(node) < 2**53:
@@ -59,6 +69,10 @@ def _identity(node: Any, key: str) -> Any:
     if key in _PATHS and isinstance(node, str):
         return _place(node)
     return node
+
+
+def _is_as_before(value: Any, key: str) -> bool:
+    return key in _ADDED_LATER and value == _ADDED_LATER[key]
 
 
 def _place(path: str) -> Any:

@@ -8,21 +8,20 @@ from dataclasses import replace
 
 from lozo_bench.batches import Layout, Scoring
 from lozo_bench.checks import check_prompts, class_count
-from lozo_bench.config import Config, Kind, TrainAs
+from lozo_bench.config import Config, EvaluationConfig, Kind, TrainAs
 from lozo_bench.contract import Data
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.check import longest_row
 from lozo_bench.models.load import Loaded
 from lozo_bench.objectives.options import takes_packed_rows
-from lozo_bench.optimizers.base import Optimizer, Steps
-from lozo_bench.optimizers.icl import InContext
-from lozo_bench.optimizers.zero_shot import ZeroShot
+from lozo_bench.optimizers.base import Needs
 from lozo_bench.progress import progress
 from lozo_bench.tasks.base import Encoded, Example, Prompt, Splits
 from lozo_bench.tasks.causal import CausalPrompt
 from lozo_bench.tasks.joined import JoinedPrompt
 from lozo_bench.tasks.masked import MaskedPrompt
 from lozo_bench.tasks.pair import PairPrompt
+from lozo_bench.tasks.shots import demonstrations
 from lozo_bench.tuning.base import Tuned
 
 log = logging.getLogger(__name__)
@@ -79,9 +78,9 @@ def encoded(
     prompt: AnyPrompt,
     loaded: Loaded,
     tuned: Tuned,
-    method: Optimizer,
+    needs: Needs | None,
 ) -> Data:
-    """The three sets as tokens, with whatever ``method`` shows before their rows.
+    """Return the three sets as tokens, evaluated ones with the demonstrations shown before them.
 
     Raises:
         UserError: a set is empty, or a row does not fit.
@@ -92,12 +91,13 @@ def encoded(
         splits = splits.fitted(prompt.fits)
     by_tokens = config.task.train_as is TrainAs.language_model
     train = _encode(prompt, splits.train, "train")
-    if by_tokens or (method.steps is Steps.closed_form and isinstance(prompt, CausalPrompt)):
+    if by_tokens or (needs and needs.features and isinstance(prompt, CausalPrompt)):
         train = [example.only_gold() for example in train]
     return Data(
         train=train,
-        dev=_encode(prompt, splits.dev, "dev"),
-        test=_asked(prompt, splits, method),
+        # Without training, dev is not evaluated.
+        dev=_evaluated(config.evaluation if needs else EvaluationConfig(), prompt, splits, "dev"),
+        test=_evaluated(config.evaluation, prompt, splits, "test"),
         layout=_layout(config, loaded, tuned, prompt),
         by_tokens=by_tokens,
     )
@@ -109,29 +109,30 @@ def _encode(prompt: Prompt, examples: Sequence[Example], split: str) -> list[Enc
     return [prompt.encode(example) for example in progress(examples, f"{split}: to tokens")]
 
 
-def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
-    """The test set, with demonstrations and with what calibrates it, where the method has those."""
-    if not isinstance(method, ZeroShot | InContext):
-        return _encode(prompt, splits.test, "test")
-    shown: Iterable[Sequence[Example]] = [()] * len(splits.test)
-    calibrate_shown = False
-    if isinstance(method, InContext):
+def _evaluated(
+    config: EvaluationConfig, prompt: Prompt, splits: Splits, split: str
+) -> list[Encoded]:
+    """Return a set with its demonstrations and calibration texts, as far as the config asks."""
+    examples = splits.test if split == "test" else splits.dev
+    if not examples or not (config.shots or config.calibrated):
+        return _encode(prompt, examples, split)
+    shown: Iterable[Sequence[Example]] = [()] * len(examples)
+    if config.shots:
         pool = splits.train if splits.pool is None else splits.pool()
-        shown, calibrate_shown = method.shown(pool, len(splits.test)), method.calibrate_shown
-        if len(pool) < method.demonstrations:
+        shown = demonstrations(config, pool, len(examples))
+        if len(pool) < config.shots:
             log.warning(
-                "%d demonstrations are shown, all rows there are, and not %d",
+                "each row is shown all %d training rows there are, instead of evaluation.shots=%d",
                 len(pool),
-                method.demonstrations,
+                config.shots,
             )
     encoded = []
-    for example, demonstrations in zip(
-        progress(splits.test, "test: to tokens"), shown, strict=True
-    ):
-        asked = prompt.encode(example, demonstrations)
-        if method.calibrated:
-            before = demonstrations if calibrate_shown else ()
-            asked = replace(asked, calibration=_calibration(prompt, example, before))
+    rows = progress(examples, f"{split}: to tokens")
+    for example, before in zip(rows, shown, strict=True):
+        asked = prompt.encode(example, before)
+        if config.calibrated:
+            text_before = before if config.calibrate_shown else ()
+            asked = replace(asked, calibration=_calibration(prompt, example, text_before))
         encoded.append(asked)
     return encoded
 
@@ -139,7 +140,7 @@ def _asked(prompt: Prompt, splits: Splits, method: Optimizer) -> list[Encoded]:
 def _calibration(prompt: Prompt, example: Example, shown: Sequence[Example]) -> Encoded:
     if not isinstance(prompt, CausalPrompt):
         raise UserError(
-            "optimizer.calibrated: given true; allowed for causal models: a masked one scores "
+            "evaluation.calibrated: given true; allowed for causal models: a masked one scores "
             "words at one place, and has no text to score them after"
         )
     return prompt.encode_calibration(example, shown)

@@ -17,9 +17,16 @@ from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Engine, Part
 from lozo_bench.engine.select import choose
 from lozo_bench.engine.tensors import is_half
-from lozo_bench.optimizers.base import Steps
+from lozo_bench.engine.terms import Extras
+from lozo_bench.optimizers.base import Needs
 
 log = logging.getLogger(__name__)
+
+_DIRECTIONS = {
+    "low_rank": "low-rank directions",
+    "full_rank": "full-rank directions",
+    None: "no directions",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +51,23 @@ def engine_for(
     config: EngineConfig,
     model: nn.Module,
     X: Mapping[str, Tensor],
-    steps: Steps,
+    needs: Needs,
     draws: Draws,
     rank: int,
     first_batch: Callable[[], Sequence[Part]],
     whole: bool = True,
+    extras: Extras | None = None,
 ) -> Chosen:
-    """The engine for an optimizer's kind of steps.
+    """Return the engine for an optimizer's directions.
 
-    Directions of full rank can only be scored in place, and gradients are taken there, whatever the
-    mode. So are a few weights of many (``whole`` is false): moving them costs next to nothing.
-    ``first_batch`` is asked for only when there is something to measure.
+    Full-rank directions can only be scored in place, and gradients are taken there, whatever the
+    mode is. If only a few of many weights move (``whole`` is false), they are moved in place too,
+    because that costs next to nothing. ``first_batch`` is called only if something is measured.
     """
-    if steps is not Steps.thin or not whole or config.mode is EngineMode.in_place:
-        log.info("engine: in place (candidates of the optimizer: %s)", steps.value)
-        return Chosen(InPlace(X, model), EngineMode.in_place, None, {})
+    low_rank = needs.directions == "low_rank"
+    if not low_rank or not whole or config.mode is EngineMode.in_place:
+        log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
+        return Chosen(InPlace(X, model, extras), EngineMode.in_place, None, {})
     half = any(map(is_half, X.values()))
     fused = Fused(
         model,
@@ -66,6 +75,7 @@ def engine_for(
         Folder(config.rounding.value, draws),
         max_rank=config.max_rank if half else 0,
         per_forward=config.candidates_per_forward,
+        extras=extras,
     )
     if config.mode is EngineMode.fused:
         return Chosen(fused, EngineMode.fused, config.candidates_per_forward, {})
@@ -76,7 +86,7 @@ def engine_for(
         ", ".join(f"{ms:.1f} ms {name}" for name, ms in choice.ms.items()),
     )
     if choice.in_place:
-        return Chosen(InPlace(X), EngineMode.in_place, None, choice.ms)
+        return Chosen(InPlace(X, model, extras), EngineMode.in_place, None, choice.ms)
     if config.candidates_per_forward is None:
         fused.per_forward = choice.per_forward
     return Chosen(fused, EngineMode.fused, fused.per_forward, choice.ms)

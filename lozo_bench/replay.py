@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from lozo_bench.assemble import Parts, assembled, planned
+from lozo_bench.build_run import BuiltRun, build_run
 from lozo_bench.config import Config
 from lozo_bench.console import Silent
 from lozo_bench.engine.tensors import fingerprint
@@ -19,6 +19,7 @@ from lozo_bench.engine.terms import term_from, under
 from lozo_bench.errors import UserError
 from lozo_bench.models.save import save_adapter
 from lozo_bench.parallel.team import Team
+from lozo_bench.plan import plan_run
 from lozo_bench.runs.journal import Log, read, up_to
 from lozo_bench.runs.outcome import RESULT
 from lozo_bench.runs.record import CHECKPOINTS, JOURNAL, Past, check_format
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 class Rebuilt:
     """A run's parts with the weights of a step, and the fingerprint of the engine's state then."""
 
-    parts: Parts
+    built: BuiltRun
     step: int
     weights: str
 
@@ -43,7 +44,7 @@ class Rebuilt:
         Returns what was written, in a word (see `save_tuned`).
         """
         out.mkdir(parents=True, exist_ok=True)
-        loaded, engine = self.parts.loaded, self.parts.chosen.engine
+        loaded, engine = self.built.loaded, self.built.chosen.engine
         adapter = term_from("attached", engine.tensors(), engine.X)
         if adapter is not None:
             # What is attached is a multiple of U V^T: see `MezoLora`.
@@ -69,27 +70,16 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
     config = _config(folder)
     if device is not None:
         config.model.device = device
-    plan = planned(config)
+    plan = plan_run(config)
     if not plan.replayable:
         state = _kept(folder, step)
-        parts = assembled(config, plan, Team())
-        parts.chosen.engine.load_state(state)
-        return Rebuilt(parts, step, fingerprint(state))
+        built = build_run(config, plan, Team())
+        built.chosen.engine.load_state(state)
+        return Rebuilt(built, step, fingerprint(state))
     past = _past(folder, step)
-    parts = assembled(config, plan, Team(), past.header.get("engine"))
-    trainer = Trainer(
-        parts.chosen.engine,
-        parts.objective,
-        parts.judges,
-        parts.optimizer,
-        parts.data,
-        parts.settings,
-        Silent(),
-        parts.loaded.device,
-        past,
-    )
-    trainer.advance(step)
-    return Rebuilt(parts, step, fingerprint(parts.chosen.engine.tensors()))
+    built = build_run(config, plan, Team(), past.header.get("engine"))
+    Trainer(built.parts, history=past, observer=Silent()).advance(step)
+    return Rebuilt(built, step, fingerprint(built.chosen.engine.tensors()))
 
 
 def _config(folder: Path) -> Config:

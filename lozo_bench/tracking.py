@@ -16,10 +16,12 @@ from typing import Any, Literal, Self
 from lozo_bench.config import TrackingConfig, WandbMode
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.optimizers.base import Event
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.outcome import METRICS, RESULT
 
 log = logging.getLogger(__name__)
+EVENTS = "events.jsonl"
 
 
 class Tracker:
@@ -43,7 +45,9 @@ class Tracker:
         run_id: str,
         remembers: Callable[[Mapping[str, float]], bool] = lambda row: False,
     ) -> None:
+        self._folder = folder
         _cut(folder / METRICS, remembers)
+        _cut(folder / EVENTS, remembers)
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
         self._wandb = _start_wandb(folder, config, tracking, name, run_id)
 
@@ -64,6 +68,14 @@ class Tracker:
         self._lines.write(json.dumps(dict(row), allow_nan=False) + "\n")
         self._lines.flush()
         self._tell_wandb(lambda run: run.log(dict(row)))
+
+    def event(self, step: int, event: Event) -> None:
+        """Append a line to ``events.jsonl``, and log the event's numbers to wandb."""
+        line = {"step": step, "event": event.name, **event.values}
+        with (self._folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        numbers = {f"{event.name}/{key}": x for key, x in event.values.items()}
+        self._tell_wandb(lambda run: run.log({"step": step, **numbers}))
 
     def settle(self) -> None:
         """Make the lines so far last."""

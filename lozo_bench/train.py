@@ -22,6 +22,7 @@ from lozo_bench.digest import register_resolver
 from lozo_bench.explain import explain
 from lozo_bench.launch import local, slurm
 from lozo_bench.leaks import found_in
+from lozo_bench.renamed import with_new_names
 from lozo_bench.runs.outcome import Code
 
 _HERE = Path(__file__).resolve().parent
@@ -36,10 +37,10 @@ class CellFailedError(RuntimeError):
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> None:
     """One run, in the folder that Hydra made for it."""
-    from lozo_bench.run import run_and_tell
+    from lozo_bench.run import run_cell
 
     hydra_config = HydraConfig.get()
-    code = run_and_tell(config, Path(hydra_config.runtime.output_dir))
+    code = run_cell(config, Path(hydra_config.runtime.output_dir))
     if code is Code.stopped:  # whoever stops one cell of a sweep in this process stops the sweep
         sys.exit(launch.INTERRUPTED)
     if code and hydra_config.mode == RunMode.RUN:
@@ -58,6 +59,9 @@ def main() -> None:
     if leak is not None:  # before Hydra writes the command line down
         print(leak, file=sys.stderr)
         sys.exit(Code.bad_input)
+    sys.argv[1:], notes = with_new_names(sys.argv[1:])
+    for note in notes:
+        print(note, file=sys.stderr)
     launch.begin()
     launch.register("lozo_local", local, local.LocalLauncher)
     launch.register("lozo_slurm", slurm, slurm.SlurmLauncher)

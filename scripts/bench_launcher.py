@@ -65,13 +65,13 @@ def loop(folder: Path, cells: int, overrides: list[str]) -> Times:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         configs = [compose("config", [f"seed.value={seed}", *overrides]) for seed in range(cells)]
     began = time.perf_counter()
-    from lozo_bench.run import run_and_tell
+    from lozo_bench.run import run_cell
 
     ends = []
     for number, config in enumerate(configs):
         cell = folder / str(number)
         cell.mkdir()
-        if run_and_tell(config, cell):
+        if run_cell(config, cell):
             raise SystemExit(f"cell {number} did not finish")
         ends.append(time.perf_counter())
     return Times(ends[-1] - began, ends[0] - began, (ends[-1] - ends[0]) / (cells - 1))

@@ -204,7 +204,7 @@ def cell(overrides: Sequence[str], folder: Path) -> None:
     from hydra.core.config_store import ConfigStore
 
     from lozo_bench.config import Config
-    from lozo_bench.run import run_and_tell
+    from lozo_bench.run import run_cell
 
     with (folder / "log.txt").open("a") as log:
         os.dup2(log.fileno(), 1)
@@ -214,7 +214,7 @@ def cell(overrides: Sequence[str], folder: Path) -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("config", list(overrides))
-    sys.exit(run_and_tell(config, folder))
+    sys.exit(run_cell(config, folder))
 
 
 def compare(quiet: Path, disturbed: Path, tally: Tally) -> None:

@@ -110,7 +110,7 @@ def _cell(overrides, folder, environment):
     import torch
 
     from lozo_bench.launch.signals import heed
-    from lozo_bench.run import run_and_tell
+    from lozo_bench.run import run_cell
 
     heed()  # the fork server is a launcher's too, in the same process
     os.environ.update(environment)
@@ -123,7 +123,7 @@ def _cell(overrides, folder, environment):
         _wait_at(look, folder / "waits")
     if limit := int(environment.get("LARGEST_FILE", 0)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    sys.exit(run_and_tell(config(*overrides), folder))
+    sys.exit(run_cell(config(*overrides), folder))
 
 
 def _wait_at(look, flag):

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from lozo_bench.optimizers.base import Steps
-
 CONF = Path(__file__).resolve().parents[1] / "conf" / "optimizer"
 
 
-def _steps(path):
+def _needs(path):
     module, _, name = OmegaConf.load(path)["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name).steps
+    return getattr(importlib.import_module(module), name).needs
 
 
-KINDS = {path.stem: _steps(path) for path in sorted(CONF.glob("*.yaml"))}
-EVERY = list(KINDS)
+FILES = {path.stem: path for path in sorted(CONF.glob("*.yaml"))}
+NEEDS = {name: _needs(path) for name, path in FILES.items() if "_target_" in OmegaConf.load(path)}
+# All options of the group; those without needs only evaluate.
+EVERY = list(FILES)
 # Those that move the weights step by step, and of these those that need no gradient for it.
-STEPPING = [name for name in EVERY if KINDS[name] not in (Steps.none, Steps.closed_form)]
-ZEROTH_ORDER = [name for name in STEPPING if KINDS[name] is not Steps.gradient]
+STEPPING = [name for name, needs in NEEDS.items() if not needs.features]
+ZEROTH_ORDER = [name for name in STEPPING if not NEEDS[name].updates_by_gradient]

@@ -9,19 +9,21 @@ from lozo_bench.config import EngineConfig, EngineMode
 from lozo_bench.engine import Draws, Fused, InPlace
 from lozo_bench.engine.select import Choice
 from lozo_bench.engines import engine_for
-from lozo_bench.optimizers.base import Steps
+from lozo_bench.optimizers.base import Needs
+
+LOW_RANK = Needs(directions="low_rank")
 
 
-def chosen(steps=Steps.thin, dtype=torch.float32, **config):
+def chosen(needs=LOW_RANK, dtype=torch.float32, **config):
     of = torch.nn.Linear(3, 2, dtype=dtype).eval()
     X = dict(of.named_parameters())
-    return engine_for(EngineConfig(**config), of, X, steps, Draws(0), 2, lambda: [])
+    return engine_for(EngineConfig(**config), of, X, needs, Draws(0), 2, lambda: [])
 
 
 @pytest.mark.parametrize("mode", EngineMode)
-@pytest.mark.parametrize("steps", [Steps.full_rank, Steps.gradient])
-def test_full_rank_directions_and_gradients_are_in_place_whatever_the_mode(steps, mode):
-    got = chosen(steps, mode=mode)
+@pytest.mark.parametrize("needs", [Needs(directions="full_rank"), Needs(gradient=True)])
+def test_full_rank_directions_and_gradients_are_in_place_whatever_the_mode(needs, mode):
+    got = chosen(needs, mode=mode)
     assert isinstance(got.engine, InPlace)
     assert got.told() == {"mode": "in_place", "candidates_per_forward": None, "measured_ms": {}}
 

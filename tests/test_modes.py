@@ -34,16 +34,16 @@ def test_without_training_the_test_set_alone_is_looked_at(tmp_path, method):
 
 
 def test_demonstrations_change_what_is_answered(tmp_path):
-    shown = result(tmp_path / "icl", "optimizer=icl", "optimizer.demonstrations=2")
+    shown = result(tmp_path / "icl", "optimizer=icl", "evaluation.shots=2")
     bare = result(tmp_path / "zero_shot", "optimizer=zero_shot")
     assert shown["metrics"]["test"]["loss"] != bare["metrics"]["test"]["loss"]
 
 
 def test_calibration_wants_a_text_and_changes_the_scores(tmp_path):
     with pytest.raises(UserError, match=r"task\.calibration: given None"):
-        result(tmp_path / "none", "optimizer=zero_shot", "optimizer.calibrated=true")
+        result(tmp_path / "none", "optimizer=zero_shot", "evaluation.calibrated=true")
     sfc = result(
-        tmp_path / "sfc", "optimizer=zero_shot", "optimizer.calibrated=true",
+        tmp_path / "sfc", "optimizer=zero_shot", "evaluation.calibrated=true",
         "task.calibration=' It was'",
     )  # fmt: skip
     bare = result(tmp_path / "zero_shot", "optimizer=zero_shot")
@@ -54,8 +54,8 @@ def test_masked_models_take_no_demonstrations_and_no_calibration(tmp_path):
     model = "model=tiny_roberta"
     with pytest.raises(UserError, match=r"demonstrations|shown"):
         result(tmp_path / "icl", model, "optimizer=icl")
-    with pytest.raises(UserError, match=r"^optimizer\.calibrated: given true; allowed for causal"):
-        result(tmp_path / "sfc", model, "optimizer=zero_shot", "optimizer.calibrated=true")
+    with pytest.raises(UserError, match=r"^evaluation\.calibrated: given true; allowed for causal"):
+        result(tmp_path / "sfc", model, "optimizer=zero_shot", "evaluation.calibrated=true")
 
 
 @pytest.mark.parametrize("model", ["tiny_opt", "tiny_roberta"])
@@ -146,7 +146,7 @@ def test_queries_tokens_and_operations_are_counted(tmp_path):
         ),
         (
             ["optimizer=zero_shot", "tuning=lora"],
-            "tuning: Lora is given; allowed with ZeroShot: full",
+            "tuning: Lora is given; allowed with no optimizer: full",
         ),
         (
             ["optimizer=linear_probe", "model.kind=classifier"],

@@ -93,9 +93,9 @@ def test_what_is_written_is_a_model_that_loads(lozo, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     ids = tokenizer("the film was", return_tensors="pt").input_ids
-    ours = rebuilt.parts.loaded.model
+    ours = rebuilt.built.loaded.model
     assert torch.equal(model(ids).logits, ours(ids).logits)
-    before = rebuild(lozo, 0).parts.loaded.model
+    before = rebuild(lozo, 0).built.loaded.model
     assert not torch.equal(model(ids).logits, before(ids).logits)
 
 
@@ -106,10 +106,10 @@ def test_an_adapter_is_written_as_peft_loads_it(tmp_path):
     rebuilt = rebuild(folder, 24)
     assert rebuilt.save(tmp_path / "out") == "adapter"
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    base = rebuild(folder, 0).parts.loaded.model
+    base = rebuild(folder, 0).built.loaded.model
     ids = torch.arange(5, 25).view(2, 10)
-    with torch.no_grad(), rebuilt.parts.chosen.engine.weights():
-        ours = rebuilt.parts.loaded.model(ids).logits
+    with torch.no_grad(), rebuilt.built.chosen.engine.weights():
+        ours = rebuilt.built.loaded.model(ids).logits
         plain = base(ids).logits
         theirs = PeftModel.from_pretrained(base, tmp_path / "out")(ids).logits
     assert (plain - ours).abs().max() > 1e-4

@@ -16,7 +16,7 @@ SHORT = ["steps=4", "eval_every=2", "log_every=1", "task.source.dev=20", "task.s
 RESULT_KEYS = {
     "status", "digest", "config", "metrics", "best_step", "steps", "forwards", "backwards",
     "queries", "tokens", "backward_tokens", "flops", "train_s",
-    "bad_steps", "sittings", "weights", "engine", "parallel", "step_ms_median",
+    "bad_steps", "bad_candidates", "sittings", "weights", "engine", "parallel", "step_ms_median",
     "elapsed_s", "peak_memory_bytes", "device", "versions", "git",
 }  # fmt: skip
 

@@ -9,17 +9,19 @@ import torch
 
 from lozo_bench.batches import Layout
 from lozo_bench.config import Schedule, Select
+from lozo_bench.contract import Components, Data, Settings
 from lozo_bench.engine import InPlace, Subspace
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.evaluation.judges import OptionJudge
 from lozo_bench.objectives.losses import OptionObjective, classification
-from lozo_bench.optimizers.base import Report
+from lozo_bench.optimizers.base import Needs, Report
 from lozo_bench.runs.journal import Log
 from lozo_bench.runs.record import Past
 from lozo_bench.selection import is_better, schedule_factor
 from lozo_bench.tasks.base import Encoded
-from lozo_bench.trainer import Data, Settings, Trainer
+from lozo_bench.trainer import Trainer
+from lozo_bench.training_rows import TrainingRows
 
 LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
 EXAMPLES = [Encoded(rows=((1,),), answer=((0,),), label=i % 2) for i in range(6)]
@@ -56,7 +58,7 @@ class Notes:
     """An observer that writes everything down."""
 
     def __init__(self):
-        self.rows, self.steps, self.evaluations, self.skips = [], [], [], []
+        self.rows, self.steps, self.evaluations, self.skips, self.events = [], [], [], [], []
 
     def stepped(self, row):
         self.rows.append(dict(row))
@@ -66,6 +68,9 @@ class Notes:
 
     def skipped(self, step, why):
         self.skips.append((step, why))
+
+    def happened(self, step, event):
+        self.events.append((step, event.name, dict(event.values)))
 
     def evaluating(self, name, done, of):
         pass
@@ -81,28 +86,23 @@ def train(scores_at, steps=6, **changes):
     settings = Settings(
         **{
             "steps": steps,
-            "batch_size": 4,
             "eval_batch_size": 4,
             "eval_every": 2,
             "log_every": 4,
             "schedule": Schedule.constant,
             "select": Select.dev_metric,
-            "seed": 0,
             "max_bad_steps": 3,
         }
         | changes
     )
     notes, optimizer = Notes(), Counter(X)
-    trainer = Trainer(
-        X,
-        *aims(lambda batch: torch.tensor([scores_at(float(X.X["w"]))] * len(batch.labels))),
-        optimizer,
-        Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], LAYOUT),
-        settings,
-        notes,
-        CPU,
-        Past(Log(), None, 0),
+    objective, judges = aims(
+        lambda batch: torch.tensor([scores_at(float(X.X["w"]))] * len(batch.labels))
     )
+    data = Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], LAYOUT)
+    rows = TrainingRows(len(EXAMPLES), 4, 0, Needs())
+    parts = Components(X, optimizer, objective, judges, data, rows, settings, CPU)
+    trainer = Trainer(parts, history=Past(Log(), None, 0), observer=notes)
     return trainer.run(), notes, optimizer, X
 
 
@@ -203,12 +203,13 @@ def train_where_losses_fail_at(bad, max_bad_steps, steps=6):
         nan = training and len(calls) in bad
         return torch.full((len(batch.labels), 2), math.nan if nan else 0.0)
 
-    settings = Settings(steps, 2, 2, 100, 1, Schedule.constant, Select.last, 0, max_bad_steps)
+    settings = Settings(steps, 2, 100, 1, Schedule.constant, Select.last, max_bad_steps)
     data = Data(EXAMPLES, EXAMPLES, EXAMPLES, LAYOUT)
     notes = Notes()
     notes.evaluated = lambda *told: None
-    new = Past(Log(), None, 0)
-    trainer = Trainer(X, *aims(scorer), Walker(X), data, settings, notes, CPU, new)
+    rows = TrainingRows(len(EXAMPLES), 2, 0, Needs())
+    parts = Components(X, Walker(X), *aims(scorer), data, rows, settings, CPU)
+    trainer = Trainer(parts, history=Past(Log(), None, 0), observer=notes)
     return trainer, notes, X
 
 

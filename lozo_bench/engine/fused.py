@@ -21,7 +21,7 @@ from lozo_bench.engine.score import FullRank, Only, Part, check_weights, unasked
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Places, Subspace
 from lozo_bench.engine.tensors import Sent, wide
-from lozo_bench.engine.terms import Term
+from lozo_bench.engine.terms import Extras, Term
 from lozo_bench.engine.versions import Columns, Pass, Thin, Versions
 from lozo_bench.errors import UserError
 
@@ -39,6 +39,7 @@ class Fused:
         folder: writes closed periods into the weights.
         max_rank: columns of closed periods that are kept unwritten; 0 writes each as it closes.
         per_forward: candidates in one pass; None: as many as stay within 256 tokens, at least 1.
+        extras: further tensors that the model's function depends on.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Fused:
         folder: Folder,
         max_rank: int = 0,
         per_forward: int | None = None,
+        extras: Extras | None = None,
     ) -> None:
         check_weights(X)
         if model.training:
@@ -57,7 +59,8 @@ class Fused:
             )
         self.X, self.model, self.per_forward = X, model, per_forward
         self._stack_is_sound = False
-        self.point = Point(X, folder, max_rank)
+        self.point = Point(X, folder, max_rank, extras)
+        self.extras = self.point.extras
         self.move, self.attach = self.point.move, self.point.attach
         self.decay, self.settle = self.point.decay, self.point.settle
         self.tensors, self.state = self.point.tensors, self.point.state

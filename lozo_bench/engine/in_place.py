@@ -21,7 +21,7 @@ from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Places, Subspace
 from lozo_bench.engine.tangent import slopes
 from lozo_bench.engine.tensors import on_cpu
-from lozo_bench.engine.terms import Term, term_from, term_state
+from lozo_bench.engine.terms import Extras, Term, term_from, term_state
 
 
 class InPlace:
@@ -30,11 +30,17 @@ class InPlace:
     Args:
         X: the weights that move, by name.
         model: has X as parameters; only `slopes` needs it.
+        extras: further tensors that the model's function depends on.
     """
 
-    def __init__(self, X: Mapping[str, Tensor], model: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        X: Mapping[str, Tensor],
+        model: nn.Module | None = None,
+        extras: Extras | None = None,
+    ) -> None:
         check_weights(X)
-        self.X, self.model = X, model
+        self.X, self.model, self.extras = X, model, extras or Extras()
         self._away: tuple[Subspace, Places] | None = None
         self._away_along: tuple[FullRank, float] | None = None
         self._attached: tuple[Subspace, Places] | None = None
@@ -131,7 +137,7 @@ class InPlace:
         if self._attached is not None:
             P, place = self._attached
             state |= term_state("attached", Term(P.U, P.V, place.C))
-        return state
+        return state | self.extras.state()
 
     def state(self) -> dict[str, Tensor]:
         """See `Engine`."""
@@ -145,6 +151,7 @@ class InPlace:
             x.copy_(state[f"X/{name}"])
         if (term := term_from("attached", state, self.X)) is not None:
             self._attached = Subspace(term.U, term.V, {}), Places(term.C, term.C.new_zeros(0))
+        self.extras.load_state(state)
 
     def _losses_of_each_example(
         self,

@@ -19,7 +19,7 @@ from torch import Tensor
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.subspace import Factors, Places, Subspace
 from lozo_bench.engine.tensors import Sent, is_half, on_cpu, wide
-from lozo_bench.engine.terms import Term, term_from, term_state, under
+from lozo_bench.engine.terms import Extras, Term, term_from, term_state, under
 
 
 class Point:
@@ -29,10 +29,18 @@ class Point:
         X: the weights by name; written to by folding only.
         folder: folds.
         max_rank: columns of closed periods that are kept unwritten; 0 writes each as it closes.
+        extras: further tensors that the model's function depends on.
     """
 
-    def __init__(self, X: Mapping[str, Tensor], folder: Folder, max_rank: int) -> None:
+    def __init__(
+        self,
+        X: Mapping[str, Tensor],
+        folder: Folder,
+        max_rank: int,
+        extras: Extras | None = None,
+    ) -> None:
         self.X, self.folder, self.max_rank = X, folder, max_rank
+        self.extras = extras or Extras()
         self.closed: list[Term] = []
         self.open: Term | None = None
         self.attached: Term | None = None
@@ -105,6 +113,7 @@ class Point:
         state["keep"] = torch.tensor(self.keep, dtype=torch.float64)
         for where, term in self._named_terms().items():
             state |= term_state(where, term)
+        state |= self.extras.state()
         return state | {f"folder/{name}": value for name, value in self.folder.state().items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -127,6 +136,7 @@ class Point:
         self.open = term_from("open", state, self.X)
         self.attached = term_from("attached", state, self.X)
         self._loaded = True
+        self.extras.load_state(state)
 
     def _named_terms(self) -> dict[str, Term]:
         named = {f"closed/{j}": term for j, term in enumerate(self.closed)}

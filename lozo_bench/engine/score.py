@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.engine.subspace import Places, Subspace, along, stacked
+from lozo_bench.engine.terms import Extras
 from lozo_bench.errors import UserError
 from lozo_bench.stop import Stopped
 
@@ -32,6 +33,8 @@ Noise = Callable[[int], AbstractContextManager[None]]
 STOPPED = 1e35
 _LEAST_STOPPED = 1e30
 _LARGEST_LOSS = 1e25
+# Micro-batches of the n-th stream batch of a step are numbered from n times this.
+_STREAM_PARTS = 2**32
 
 
 class NonFiniteLossError(RuntimeError):
@@ -62,14 +65,17 @@ class FullRank(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """The weights of a model, where they can be put and what they lose there.
 
-    ``X`` are the tensors by name. Between steps an engine may hold part of the weights' value
+    ``X`` are the tensors by name, ``extras`` further ones that the model's function depends on.
+    Between steps an engine may hold part of the weights' value
     elsewhere than in X; `weights` says it whole, `settle` writes it back.
     """
 
     X: Mapping[str, Tensor]
+    extras: Extras
 
     def losses(
         self,
@@ -143,20 +149,39 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredBatch:
+    """The rows that a `Score` computes losses of.
+
+    Args:
+        parts: this process's examples of the batch, in micro-batches.
+        order: which example of this process's share each row of the parts is; None: in order.
+        examples: how many examples the whole batch has; None: those in the parts.
+        tokens: how many tokens the whole batch has.
+    """
+
+    parts: Sequence[Part] = ()
+    order: Sequence[int] | None = None
+    examples: int | None = None
+    tokens: int = 0
+
+
 class Score:
     """The model's loss on the batch of one step.
 
     Args:
         engine: holds the weights.
-        parts: the batch, or this process's examples of it.
-        order: which example of the batch (of this process's, counted among them) each row of the
-            parts is; None: as they come.
-        sharing: how the work is dealt among processes.
-        examples: of the whole batch; None: those in the parts.
-        recorded: what was told when this step was made before; the model is not asked again.
-        check: called before each pass through the model; raises Stopped when the run shall stop.
-        noise: what a part that is differentiated goes forward and back in, by its number, which no
-            other part of the batch has in any process.
+        parts: the batch, or this process's examples of it, in micro-batches.
+        order: which example of this process's share each row of the parts is; None: in order.
+        sharing: divides the work among processes.
+        examples: how many examples the whole batch has; None: those in the parts.
+        recorded: the losses that were recorded when this step was first made, with those of
+            streams; the model is then not run.
+        check: called before each pass through the model; raises Stopped to stop the run.
+        noise: the dropout context that a micro-batch is differentiated in. It is given a number
+            that no other micro-batch of the step has in any process.
+        streams: returns the next batch of a named stream.
+        tokens: how many tokens the whole batch has.
     """
 
     def __init__(
@@ -170,62 +195,105 @@ class Score:
         recorded: Sequence[Tensor] | None = None,
         check: Callable[[], None] = lambda: None,
         noise: Noise = lambda part: nullcontext(),
+        streams: Callable[[str], ScoredBatch] | None = None,
+        tokens: int = 0,
     ) -> None:
         here = sum(part.size for part in parts)
-        self.engine, self.sharing = engine, sharing
+        self.engine, self.sharing, self.tokens = engine, sharing, tokens
         self.parts = [replace(part, losses=_checking(check, part.losses)) for part in parts]
         self.order = list(range(here) if order is None else order)
         self.examples = here if examples is None else examples
         self.told: list[Tensor] = []
-        self._check, self._noise = check, noise
+        self.of_streams: list[Score] = []
+        self.forwards = self.backwards = 0
+        self.failed_candidates = 0
+        self._check, self._noise, self._streams = check, noise, streams
         self._recorded = None if recorded is None else list(recorded)
         self._exact = any(x.dtype == torch.float64 for x in engine.X.values())
 
-    def __call__(self, P: Subspace, at: Sequence[float] | Places) -> list[float]:
-        """Losses at places of P: at c U V^T, c z for numbers c, or at each of [K] places.
+    def on(self, name: str) -> Score:
+        """Return the score of the next batch of a stream that the method's ``needs`` declare.
+
+        Each call takes a further batch. Losses of all streams are recorded in the order in which
+        they are asked for, together with those of the step's own batch.
 
         Raises:
-            NonFiniteLossError: one of the losses is NaN or infinite.
-            Stopped: the run shall stop; nothing has changed.
+            UserError: the method declares no stream of this name.
+        """
+        if self._streams is None:
+            raise UserError(
+                f"optimizer: it asks for the stream {name!r}; declare it in needs = "
+                f"Needs(..., streams={{{name!r}: Stream()}})"
+            )
+        batch, check, first = self._streams(name), self._check, _STREAM_PARTS * self._next_stream()
+        child = Score(
+            self.engine,
+            batch.parts,
+            order=batch.order,
+            sharing=self.sharing,
+            examples=batch.examples,
+            check=check,
+            noise=lambda part: self._noise(first + part),
+            tokens=batch.tokens,
+        )
+        child.told, child._recorded = self.told, self._recorded
+        self.of_streams.append(child)
+        return child
+
+    def __call__(
+        self, P: Subspace, at: Sequence[float] | Places, *, finite: bool = True
+    ) -> list[float]:
+        """Return the losses at points of P: c U V^T, c z for each number c, or each of [K] points.
+
+        Args:
+            P: the subspace.
+            at: numbers c, or points.
+            finite: whether a loss that is not finite ends the step. If False, such a candidate's
+                loss is inf and the others count; only if no loss is finite the step ends.
+
+        Raises:
+            NonFiniteLossError: a loss is NaN or infinite.
+            Stopped: the run was asked to stop; nothing has changed.
         """
         places = at if isinstance(at, Places) else stacked([along(P, c) for c in at])
         K = len(places)
-        return self._means(K, lambda only: self.engine.losses(P, places, self.parts, only))
+        return self._means(K, lambda only: self.engine.losses(P, places, self.parts, only), finite)
 
-    def full_rank(self, z: FullRank, at: Sequence[float]) -> list[float]:
-        """Losses at c z for each c.
+    def full_rank(self, z: FullRank, at: Sequence[float], *, finite: bool = True) -> list[float]:
+        """Return the losses at c z for each c; ``finite`` as for low-rank candidates.
 
         Raises:
-            NonFiniteLossError: one of the losses is NaN or infinite.
-            Stopped: the run shall stop; nothing has changed.
+            NonFiniteLossError: a loss is NaN or infinite.
+            Stopped: the run was asked to stop; nothing has changed.
         """
         return self._means(
-            len(at), lambda only: self.engine.full_rank_losses(z, at, self.parts, only)
+            len(at), lambda only: self.engine.full_rank_losses(z, at, self.parts, only), finite
         )
 
     def slope(self, v: FullRank) -> tuple[float, float]:
-        """The loss where the weights are, and its derivative along v.
+        """Return the loss at the weights and its derivative along v.
 
         Raises:
             NonFiniteLossError: one of them is NaN or infinite.
-            Stopped: the run shall stop; nothing has changed.
+            Stopped: the run was asked to stop; nothing has changed.
         """
 
         def shared() -> Tensor:
             found = self._asked(2, lambda only: self.engine.slopes(v, self.parts))
             return self._rounded(self.sharing.means(found, self.examples))
 
+        self.forwards += 1
         loss, slope = checked(self._answer(shared)[:, None]).flatten().tolist()
         return loss, slope
 
     def noted(self, find: Callable[[], Tensor]) -> list[float]:
-        """Numbers that every process finds where the weights are now; the mean of what they found.
+        """Record numbers that every process computes at the weights, and return their mean.
 
-        They are told like losses: what was found on one device counts wherever it is told again.
+        They are recorded like losses: a replay on another device uses the original values.
 
         Raises:
             NonFiniteLossError: one of them is NaN or infinite.
-            Stopped: the run shall stop; nothing has changed.
+            Stopped: the run was asked to stop; nothing has changed.
         """
 
         def shared() -> Tensor:
@@ -238,11 +306,11 @@ class Score:
         return numbers
 
     def of_each_example(self, P: Subspace, places: Places) -> Tensor:
-        """Losses [K, B], float64 on the CPU, at [K, B] places: one for each example.
+        """Return losses [K, B], float64 on the CPU, at [K, B] points: each example has its own.
 
         Raises:
             NonFiniteLossError: one of the losses is NaN or infinite.
-            Stopped: the run shall stop; nothing has changed.
+            Stopped: the run was asked to stop; nothing has changed.
         """
         K, mine = len(places), self.sharing.examples(self.examples)
         rows = [mine[i] for i in self.order]
@@ -256,38 +324,40 @@ class Score:
             in_order[:, self.order] = losses
             return self.sharing.each(self._rounded(in_order), self.examples)
 
+        self.forwards += K
         with self.engine.returning_if_it_fails():
             if self._recorded is not None:
                 ask(())
             return checked(self._answer(shared))
 
     def differentiate(self, scale: float = 1.0) -> float:
-        """The batch's mean loss; ``scale`` times its gradient is left in the weights' ``grad``.
+        """Return the batch's mean loss and leave ``scale`` times its gradient in ``grad``.
 
-        One part after another goes forward and back, so that it takes the memory of one. Whether
-        all processes go on is known before the last part goes back, where they meet: a loss that is
-        not finite goes back too, as DDP waits for it.
+        The micro-batches go forward and back one after another, which takes the memory of one.
+        Before the last one goes back, the processes agree on whether to continue. A loss that is
+        not finite goes back too, because DDP waits for it in every process.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
-            Stopped: the run shall stop.
+            Stopped: the run was asked to stop.
         """
         assert self._recorded is None, "a step that differentiates is not made from records"
         for x in self.engine.X.values():
             x.grad = None
+        self.forwards, self.backwards = self.forwards + 1, self.backwards + 1
         factor = scale * self.sharing.gradient_share(self.examples)
-        first = self.sharing.examples(self.examples).start
+        mine = self.sharing.examples(self.examples)
         last = len(self.parts) - 1
         sums: list[Tensor] = []
         with ExitStack() as noise:
             try:
                 with self.sharing.apart():
                     for i, part in enumerate(self.parts[:-1]):
-                        with self._noise(first + i):
+                        with self._noise(mine.start + i * mine.step):
                             sums.append(part.losses(1).sum())
                             torch.autograd.backward(sums[-1] * factor)
                         sums[-1] = sums[-1].detach()
-                noise.enter_context(self._noise(first + last))
+                noise.enter_context(self._noise(mine.start + last * mine.step))
                 sums.append(self.parts[-1].losses(1).sum())
                 total = shareable(_added(sums))
             except Stopped:
@@ -298,36 +368,49 @@ class Score:
         return float(checked(mean[:, None]))
 
     def features(self) -> tuple[Tensor, Tensor]:
-        """What the output layer sees before each answer token of the batch, and the tokens.
+        """Return the output layer's input before each answer token [N, d], and the tokens [N].
 
         Raises:
-            Stopped: the run shall stop.
+            Stopped: the run was asked to stop.
         """
         seen = []
+        self.forwards += 1
         for part in self.parts:
             assert part.features is not None, "the objective gives none"
             self._check()
             seen.append(part.features())
         return torch.cat([x for x, _ in seen]), torch.cat([tokens for _, tokens in seen])
 
-    def _means(self, K: int, ask: Callable[[Only], Tensor]) -> list[float]:
-        """Mean losses of K candidates over the whole batch, told as first and differences.
+    def _next_stream(self) -> int:
+        return len(self.of_streams) + 1
 
-        A mean of float32 losses is kept as one float32, and what the others differ from it by as
-        float32 too: the slope that is made of it keeps all its digits in 4 bytes a candidate.
+    def _means(self, K: int, ask: Callable[[Only], Tensor], finite: bool) -> list[float]:
+        """Return mean losses of K candidates over the whole batch.
+
+        They are recorded as the first mean and the differences of the others from it, each as one
+        float32: the slope computed from them keeps all its digits in 4 bytes a candidate. If the
+        first mean is not finite, the differences are from 0.
         """
 
         def shared() -> Tensor:
-            means = self.sharing.means(self._asked(K, ask), self.examples)
+            means = self.sharing.means(self._asked(K, ask), self.examples, finite)
             first = self._rounded(means[:1])
-            return torch.cat([first, self._rounded(means[1:] - first.double())])
+            return torch.cat([first, self._rounded(means[1:] - _base(first, finite))])
 
+        self.forwards += K
         with self.engine.returning_if_it_fails():
             if self._recorded is not None:
                 ask(())
             first_and_differences = self._answer(shared)
             means = first_and_differences.clone()
-            means[1:] += means[0]
+            means[1:] += _base(means[:1], finite)
+            if not finite:
+                bad = ~means.isfinite()
+                if not bad.all():
+                    means[bad] = math.inf
+                    self.failed_candidates += int(bad.sum())
+                    failed_losses: list[float] = means.tolist()
+                    return failed_losses
             losses: list[float] = checked(means[:, None]).flatten().tolist()
         return losses
 
@@ -339,7 +422,7 @@ class Score:
             return torch.full((K, len(self.order)), STOPPED, dtype=torch.float64)
 
     def _answer(self, ask: Callable[[], Tensor]) -> Tensor:
-        """The next answer: recorded, or asked for and written down. Float64."""
+        """Return the next recorded answer, or compute and record it. Float64."""
         if self._recorded is not None:
             answer = self._recorded.pop(0)
         else:
@@ -349,8 +432,8 @@ class Score:
         return answer.double()
 
     def _rounded(self, losses: Tensor) -> Tensor:
-        # Losses of float32 and half-precision models are float32: nothing is lost of one, and of a
-        # mean no more than of its terms.
+        # Losses of float32 and half-precision models are float32: a single loss loses nothing, and
+        # a mean no more than its terms.
         return losses if self._exact else losses.float()
 
 
@@ -360,6 +443,12 @@ def _checking(check: Callable[[], None], losses: Losses) -> Losses:
         return losses(copies)
 
     return checked_losses
+
+
+def _base(first: Tensor, finite: bool) -> Tensor:
+    """What the other means are recorded relative to: the first one, or 0 if it is not finite."""
+    base = first.double()
+    return base if finite else torch.where(base.isfinite(), base, 0.0)
 
 
 def _added(losses: Sequence[Tensor]) -> Tensor:

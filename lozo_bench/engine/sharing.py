@@ -28,8 +28,11 @@ class Sharing(Protocol):
         """Which of so many rows this process evaluates."""
         ...
 
-    def means(self, losses: Tensor, B: int) -> Tensor:
-        """Mean losses [K] over the whole batch from this process's losses [K, b]; float64."""
+    def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
+        """Return mean losses [K] over the whole batch from this process's losses [K, b]; float64.
+
+        If not ``finite``, a loss that is not finite leaves the other candidates' means intact.
+        """
         ...
 
     def each(self, losses: Tensor, B: int) -> Tensor:
@@ -70,8 +73,8 @@ class Alone:
         """All."""
         return range(count)
 
-    def means(self, losses: Tensor, B: int) -> Tensor:
-        """The means of what is here."""
+    def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
+        """Return the means of this process's losses."""
         return losses.sum(1) / B
 
     def each(self, losses: Tensor, B: int) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from lozo_bench.engine.subspace import Factors
+from lozo_bench.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,6 +19,42 @@ class Term:
     U: Factors
     V: Factors
     C: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Tensors besides X that the model's function depends on, such as gates of its modules.
+
+    An engine saves, fingerprints and restores them with the weights.
+
+    Args:
+        tensors: by name; the model reads these very tensors, and they are changed in place.
+        apply: called after they were restored, if the model has to be told.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    apply: Callable[[], None] = lambda: None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors under names like ``extra/gate``."""
+        return {f"extra/{name}": x for name, x in self.tensors.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the tensors in place.
+
+        Raises:
+            UserError: the state has other names than these.
+        """
+        saved = under("extra", state)
+        if saved.keys() != self.tensors.keys():
+            raise UserError(
+                f"the checkpoint holds the extra tensors {', '.join(saved) or 'none'}, and this "
+                f"model has {', '.join(self.tensors) or 'none'}; run again with rerun=all"
+            )
+        for name, x in self.tensors.items():
+            x.copy_(saved[name])
+        self.apply()
 
 
 def term_state(where: str, term: Term) -> dict[str, Tensor]:

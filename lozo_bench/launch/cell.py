@@ -81,9 +81,9 @@ def run_as_hydra_job(config: DictConfig) -> int:
 
 
 def _task(config: DictConfig) -> int:
-    from lozo_bench.run import run_and_tell
+    from lozo_bench.run import run_cell
 
-    return run_and_tell(config, Path(HydraConfig.get().runtime.output_dir))
+    return run_cell(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 def _write_to(path: Path) -> None:

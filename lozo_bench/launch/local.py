@@ -45,7 +45,7 @@ class LocalLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """What Hydra has for its launchers. The task is always `lozo_bench.run.run_and_tell`.
+        """What Hydra has for its launchers. The task is always `lozo_bench.run.run_cell`.
 
         Raises:
             UserError: a setting is out of range.

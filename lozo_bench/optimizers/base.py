@@ -1,55 +1,126 @@
-"""The one door: what every optimizer is given, and what it gives back."""
+"""The interface between the training loop and an optimizer: what it needs, gets and returns."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import ClassVar, Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from lozo_bench.engine.score import Engine, Score
 from lozo_bench.errors import bad_value
 
-__all__ = ["Engine", "Optimizer", "Report", "Score", "Steps", "Weights"]
+__all__ = ["Engine", "Event", "Needs", "Optimizer", "Report", "Score", "Stream", "Weights"]
 
 Weights = Mapping[str, Tensor]
 
 
-class Steps(Enum):
-    """What an optimizer's candidates are, which decides what kind of engine can score them."""
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A sequence of batches of training rows.
 
-    thin = "low-rank versions of the weights"
-    full_rank = "versions along directions of full rank"
-    gradient = "none: it differentiates"
-    closed_form = "none: it solves for the output layer"
-    none = "none: it makes no steps"
+    Args:
+        rows: which rows: from which to which share of all training rows, in a random order that
+            depends on the run's seed only. Streams whose shares do not overlap share no row.
+        batch_size: rows of a batch; None: the run's ``batch_size``; ``all``: all rows of the
+            stream, in the same order at every step.
+        order: ``shuffled``: every epoch in a new order, which depends on the run's seed, the
+            stream's name and the epoch; ``fixed``: every epoch in the same order.
+
+    Raises:
+        BadValueError: the shares are not 0 <= start < end <= 1, or the batch size is below 1.
+    """
+
+    rows: tuple[float, float] = (0.0, 1.0)
+    batch_size: int | Literal["all"] | None = None
+    order: Literal["shuffled", "fixed"] = "shuffled"
+
+    def __post_init__(self) -> None:
+        start, end = self.rows
+        if not 0 <= start < end <= 1:
+            raise bad_value("rows", self.rows, "two shares: 0 <= start < end <= 1")
+        if isinstance(self.batch_size, int):
+            check_count("batch_size", self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method needs of a run; the run is built to fit it.
+
+    Args:
+        directions: along which directions it asks for losses: ``low_rank`` ones, which any engine
+            can score, ``full_rank`` ones, which are scored in place, or none.
+        gradient: it takes derivatives of the loss, which must therefore be differentiable.
+        replayable: its steps can be made again from the recorded losses alone. If not, the run
+            keeps full checkpoints.
+        features: it is given what the output layer reads, and solves for that layer.
+        dropout: the passes that it differentiates use the model's dropout.
+        steps: how many steps it makes, if the method fixes the number.
+        batch: the rows of each step's own batch.
+        streams: further batches that a step can ask for by name, with `Score.on`.
+    """
+
+    directions: Literal["low_rank", "full_rank"] | None = None
+    gradient: bool = False
+    replayable: bool = True
+    features: bool = False
+    dropout: bool = False
+    steps: int | None = None
+    batch: Stream = Stream()
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+
+    @property
+    def updates_by_gradient(self) -> bool:
+        """Whether gradients enter the update as tensors, which several processes must share."""
+        return self.gradient and not self.replayable
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a step and should be logged, whatever ``log_every`` is.
+
+    Args:
+        name: what happened, such as ``reallocation``.
+        values: numbers and texts that describe it.
+    """
+
+    name: str
+    values: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one step cost and found: loss near X, passes spent, and numbers worth plotting."""
+    """What a step found and what it cost.
+
+    Args:
+        loss: a loss at or near the weights.
+        forwards: forward passes over the step's own batch. Passes over the batches of named
+            streams are counted by the run.
+        backwards: backward passes over the step's own batch.
+        scalars: numbers to log every ``log_every`` steps.
+        events: what to log now.
+    """
 
     loss: float
     forwards: int
     backwards: int = 0
     scalars: Mapping[str, float] = field(default_factory=dict)
+    events: Sequence[Event] = ()
 
 
 class Optimizer(Protocol):
     """A method. Its constructor takes (engine, draws, *, options) and checks their ranges.
 
-    One that takes derivatives though its steps are made of scalars says so: ``differentiates``;
-    one that differentiates in passes that drop out: ``dropout``.
+    ``needs`` may depend on the options; it does not change after construction.
     """
 
-    steps: ClassVar[Steps]
+    needs: Needs
     lr: float
 
     def step(self, score: Score) -> Report:
-        """One step: ask for losses, move the weights."""
+        """Make one step: ask ``score`` for losses, then move the weights."""
         ...
 
 

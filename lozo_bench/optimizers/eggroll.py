@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import sqrt
 from statistics import fmean
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,9 +28,9 @@ from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_count,
     check_not_negative,
     check_positive,
@@ -53,7 +53,7 @@ class Eggroll:
         weight_decay: matrices shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.thin
+    needs = Needs(directions="low_rank")
 
     def __init__(
         self,

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,9 +23,9 @@ from torch import Tensor
 from lozo_bench.engine.score import NonFiniteLossError
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_not_negative,
     check_positive,
 )
@@ -47,7 +48,7 @@ class FirstOrder:
         dropout: whether the model drops out in the passes that are differentiated.
     """
 
-    steps: ClassVar[Steps] = Steps.gradient
+    needs = Needs(gradient=True, replayable=False)
 
     def __init__(
         self,
@@ -61,9 +62,10 @@ class FirstOrder:
     ) -> None:
         if max_grad_norm is not None:
             check_positive("max_grad_norm", max_grad_norm)
-        self.lr, self.dropout = lr, dropout
+        self.lr = lr
+        self.needs = replace(FirstOrder.needs, dropout=dropout)
         self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
-        self.weights = list(X.X.values())
+        self.engine = X
         self.moments = torch_optimizer
         self.scaled = autocast == "fp16"
         self.loss_scale = _FIRST_SCALE if self.scaled else 1.0
@@ -85,6 +87,11 @@ class FirstOrder:
         else:
             raise NonFiniteLossError(f"the gradient of this step is of length {norm}")
         return Report(loss, forwards=1, backwards=1, scalars=scalars)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The weights that move."""
+        return list(self.engine.X.values())
 
     def _shortened(self, gradients: Sequence[Tensor]) -> float:
         """Length of all gradients together, which are shortened if it is finite and too large."""

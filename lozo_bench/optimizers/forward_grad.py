@@ -13,11 +13,9 @@ derivative.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
-from lozo_bench.optimizers.base import Engine, Report, Score, Steps, check_not_negative
+from lozo_bench.optimizers.base import Engine, Needs, Report, Score, check_not_negative
 
 
 class ForwardGrad:
@@ -30,8 +28,7 @@ class ForwardGrad:
         weight_decay: matrices shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
-    differentiates: ClassVar[bool] = True
+    needs = Needs(directions="full_rank", gradient=True)
 
     def __init__(self, X: Engine, draws: Draws, *, lr: float, weight_decay: float = 0.0) -> None:
         check_not_negative("lr", lr)

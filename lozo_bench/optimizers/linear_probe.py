@@ -14,7 +14,7 @@ the strength is 1, and the report says 0 folds.
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,15 @@ from torch.nn import functional
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.score import checked
 from lozo_bench.errors import UserError
-from lozo_bench.optimizers.base import Engine, Report, Score, Steps, check_count, check_positive
+from lozo_bench.optimizers.base import (
+    Engine,
+    Needs,
+    Report,
+    Score,
+    Stream,
+    check_count,
+    check_positive,
+)
 
 
 class LinearProbe:
@@ -38,7 +46,7 @@ class LinearProbe:
         folds: of the cross-validation; published: 5.
     """
 
-    steps: ClassVar[Steps] = Steps.closed_form
+    needs = Needs(replayable=False, features=True, steps=1, batch=Stream(batch_size="all"))
 
     def __init__(
         self,

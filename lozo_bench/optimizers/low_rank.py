@@ -107,6 +107,14 @@ class LowRankDirections:
         """The direction of the update of step t: P, or what the published code takes for it."""
         return self._read(t, with_V=False) if self.bug and t % self.nu == 0 else P
 
+    def state(self) -> dict[str, Tensor]:
+        """Return nothing: every draw can be made again from its key."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Forget the current V, so that the next step draws that of its own period."""
+        self.period, self.V = None, {}
+
     def _keep_or_draw_v(self, t: int) -> None:
         period = t // self.nu
         if period != self.period:

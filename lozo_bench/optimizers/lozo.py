@@ -18,15 +18,15 @@ Where the published code differs, and what is done about it:
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import along
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
 )
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
 
@@ -46,7 +46,7 @@ class Lozo:
         replicate_boundary_bug: go astray on boundary steps as the published code does.
     """
 
-    steps: ClassVar[Steps] = Steps.thin
+    needs = Needs(directions="low_rank")
 
     def __init__(
         self,

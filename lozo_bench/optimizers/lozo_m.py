@@ -21,7 +21,7 @@ updates since V last changed (for one-dimensional parameters: since the start).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,9 +30,9 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import Subspace, along
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_fraction,
 )
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
@@ -56,7 +56,7 @@ class LozoM:
         replicate_boundary_bug: go astray on boundary steps as the published code does.
     """
 
-    steps: ClassVar[Steps] = Steps.thin
+    needs = Needs(directions="low_rank")
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ full-rank ones could not be held; thin ones can, and are drawn independently.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import among
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
 )
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
 
@@ -52,7 +52,7 @@ class LozoPerExample:
         weight_decay: matrices shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.thin
+    needs = Needs(directions="low_rank")
 
     def __init__(
         self,

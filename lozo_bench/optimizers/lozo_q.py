@@ -13,7 +13,7 @@ there is room, and the update is a single one, of rank r. With q = 1 it is LOZO,
 from __future__ import annotations
 
 from statistics import fmean
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
@@ -21,9 +21,9 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import among
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_count,
 )
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
@@ -44,7 +44,7 @@ class LozoQ:
         weight_decay: matrices shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.thin
+    needs = Needs(directions="low_rank")
 
     def __init__(
         self,

@@ -20,16 +20,16 @@ GPU a pass draws z while it adds it, and nothing but the weights is ever in memo
 from __future__ import annotations
 
 from statistics import fmean
-from typing import ClassVar, Literal
+from typing import Literal
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_count,
     check_not_negative,
     check_positive,
@@ -51,7 +51,7 @@ class Mezo:
         scale_lr_with_directions: leave out 1 / n_t.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(
         self,

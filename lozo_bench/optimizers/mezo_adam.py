@@ -14,8 +14,6 @@ ZO-Bench's runs some kept them in float16, where 1e-8 is 0, and its weight decay
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from lozo_bench.engine.directions import Dense
@@ -23,9 +21,9 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_fraction,
     check_not_negative,
     check_positive,
@@ -47,7 +45,7 @@ class MezoAdam:
         weight_decay: matrices shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(
         self,

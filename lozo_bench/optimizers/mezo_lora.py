@@ -20,7 +20,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import sqrt
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,9 +30,9 @@ from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_count,
     check_not_negative,
     check_positive,
@@ -54,7 +53,7 @@ class MezoLora:
         weight_decay: adapters shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.thin
+    needs = Needs(directions="low_rank")
 
     def __init__(
         self,

@@ -16,8 +16,6 @@ does not have.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -27,9 +25,9 @@ from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.tensors import wide
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_fraction,
     check_not_negative,
     check_positive,
@@ -48,7 +46,7 @@ class MezoMomentum:
         weight_decay: matrices shrink by lr * weight_decay a step; it does not go through M.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(
         self,

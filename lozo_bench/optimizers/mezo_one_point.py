@@ -13,15 +13,14 @@ estimate is that much noisier, and lr must be small beside eps. The first step o
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_not_negative,
     check_positive,
 )
@@ -38,7 +37,7 @@ class MezoOnePoint:
         weight_decay: matrices shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(
         self, X: Engine, draws: Draws, *, lr: float, eps: float, weight_decay: float = 0.0

@@ -19,7 +19,8 @@ here `recompute_every` says after how many steps.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,9 +31,9 @@ from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_not_negative,
     check_positive,
 )
@@ -54,7 +55,7 @@ class MezoScaled:
         weight_decay: matrices shrink by lr * weight_decay a step.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class MezoScaled:
         self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
         self.estimate, self.norm, self.recompute_every = estimate, norm, recompute_every
         self.weight_decay = weight_decay
-        self.differentiates = norm == "gradient"
+        self.needs = replace(MezoScaled.needs, gradient=norm == "gradient")
         self.groups = layer_groups(X.X)
         self.d: dict[str, Tensor] = {}
         self.t, self.found_at = 0, -1

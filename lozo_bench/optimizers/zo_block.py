@@ -20,16 +20,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
-from typing import ClassVar, Literal
+from typing import Literal
 
 from lozo_bench.engine.directions import Only
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_not_negative,
     check_positive,
 )
@@ -47,7 +47,7 @@ class ZoBlock:
         update: when a block moves.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(
         self,

@@ -13,15 +13,13 @@ it, staying would not be staying.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_not_negative,
     check_positive,
 )
@@ -37,7 +35,7 @@ class ZoConservative:
         eps: how far the two losses of the estimate are taken from X.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(self, X: Engine, draws: Draws, *, lr: float, eps: float) -> None:
         check_not_negative("lr", lr)

@@ -13,16 +13,15 @@ that weights move by lr |z|, and its sweep files hand that to AdamW. A c of 0 mo
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 from lozo_bench.engine.directions import Changed
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_not_negative,
     check_positive,
 )
@@ -38,7 +37,7 @@ class ZoSgdSign:
         eps: how far the two losses are taken from X.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(self, X: Engine, draws: Draws, *, lr: float, eps: float) -> None:
         check_not_negative("lr", lr)

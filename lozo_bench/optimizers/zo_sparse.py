@@ -17,7 +17,7 @@ ZO-Bench's released code draws its masks as N(0, 1) < s: with a nominal s of 0.1
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,9 +26,9 @@ from lozo_bench.engine.directions import Changed
 from lozo_bench.engine.draws import Draws
 from lozo_bench.optimizers.base import (
     Engine,
+    Needs,
     Report,
     Score,
-    Steps,
     check_count,
     check_fraction,
     check_not_negative,
@@ -50,7 +50,7 @@ class ZoSparse:
         resample_every: steps for which a mask is kept.
     """
 
-    steps: ClassVar[Steps] = Steps.full_rank
+    needs = Needs(directions="full_rank")
 
     def __init__(
         self,

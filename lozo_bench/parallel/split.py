@@ -31,12 +31,16 @@ class SplitBatch:
         """Every size-th."""
         return _mine(self.wire, count)
 
-    def means(self, losses: Tensor, B: int) -> Tensor:
-        """One sum of K float32: the first candidate's losses, and what the others differ by.
+    def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
+        """Add up K float32: the first candidate's losses, and the others' differences from it.
 
-        Slopes are made of the differences, which keep all their digits that way.
+        Slopes are computed from the differences, which keep all their digits in this way. If
+        losses may be infinite, K float64 sums are added up instead: a difference from an infinite
+        loss would lose the other one.
         """
         sums = losses.sum(1)
+        if not finite:
+            return self.wire.sum(sums) / B
         sent = torch.cat([sums[:1], sums[1:] - sums[0]]).float()
         total = self.wire.sum(sent).double()
         total[1:] += total[0]
@@ -84,7 +88,7 @@ class SplitCandidates:
         """Every size-th."""
         return _mine(self.wire, count)
 
-    def means(self, losses: Tensor, B: int) -> Tensor:
+    def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
         """Everyone's candidates' means, in order."""
         return self._together(losses.sum(1) / B)
 

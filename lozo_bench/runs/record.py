@@ -41,12 +41,12 @@ class Past:
         self.known = known
         self.log, self.newest = log, state
 
-    def told(self, step: int) -> Sequence[Tensor]:
-        """See `Memory`."""
+    def losses(self, step: int) -> Sequence[Tensor]:
+        """See `RunHistory`."""
         return self.log.steps[step - 1]
 
     def evaluation(self, step: int, name: str) -> Mapping[str, float] | None:
-        """See `Memory`."""
+        """See `RunHistory`."""
         return self.log.evaluations.get((step, name))
 
     def has(self, row: Mapping[str, float]) -> bool:
@@ -69,33 +69,35 @@ class Past:
         return self.log.header
 
     def spent(self) -> Mapping[str, float]:
-        """See `Memory`."""
+        """See `RunHistory`."""
         return self.log.spent
 
     def state(self) -> tuple[int, Mapping[str, Tensor], Mapping[str, Any]] | None:
-        """See `Memory`."""
+        """See `RunHistory`."""
         state, self.newest = self.newest, None  # asked for once; it is as large as the model
         return None if state is None else (state.step, state.tensors, state.told)
 
     def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
-        """See `Memory`: another process takes it down."""
+        """See `RunHistory`: another process takes it down."""
 
-    def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
-        """See `Memory`: another process takes it down."""
+    def step_made(self, step: int, losses: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+        """See `RunHistory`: another process takes it down."""
 
     def wants_state(self, step: int) -> bool:
-        """See `Memory`: another process keeps them."""
+        """See `RunHistory`: another process keeps them."""
         return False
 
     def wants_last_state(self, step: int) -> bool:
-        """See `Memory`: another process keeps them."""
+        """See `RunHistory`: another process keeps them."""
         return False
 
-    def keep(self, step: int, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
-        """See `Memory`: another process keeps them."""
+    def save_state(
+        self, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    ) -> None:
+        """See `RunHistory`: another process keeps them."""
 
     def flush(self) -> None:
-        """See `Memory`: another process does."""
+        """See `RunHistory`: another process does."""
 
 
 class Record(Past):
@@ -128,32 +130,34 @@ class Record(Past):
         self._flushed = time.monotonic()
 
     def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
-        """See `Memory`."""
+        """See `RunHistory`."""
         self._journal.evaluation(step, name, values)
 
-    def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
-        """See `Memory`."""
-        self._journal.step(told, spent)
+    def step_made(self, step: int, losses: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+        """See `RunHistory`."""
+        self._journal.step(losses, spent)
         if step % self._every == 0 or time.monotonic() - self._flushed > _LONGEST_WAIT_S:
             self.flush()
 
     def wants_state(self, step: int) -> bool:
-        """See `Memory`."""
+        """See `RunHistory`."""
         return self._states is not None and step % self._every == 0
 
     def wants_last_state(self, step: int) -> bool:
-        """See `Memory`."""
+        """See `RunHistory`."""
         return self._states is not None and not self._replayable and step > self._last_kept
 
-    def keep(self, step: int, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
-        """See `Memory`."""
+    def save_state(
+        self, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    ) -> None:
+        """See `RunHistory`."""
         assert self._states is not None
         self.flush()
-        self._states.save(State(step, tensors, told))
+        self._states.save(State(step, tensors, metadata))
         self._last_kept = step
 
     def flush(self) -> None:
-        """See `Memory`."""
+        """See `RunHistory`."""
         self._settle()
         self._journal.flush()
         self._flushed = time.monotonic()

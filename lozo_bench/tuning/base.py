@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.terms import Extras
 from lozo_bench.errors import bad_value
 from lozo_bench.models.check import longest_row
 from lozo_bench.models.load import Loaded
@@ -24,7 +25,8 @@ class Tuned:
     ``X`` are those that do, by name and in the model's order; they alone have ``requires_grad``.
     ``model`` is what is called. ``whole`` says that X are all weights. ``virtual_tokens`` stand in
     front of each row inside the model: its logits have so many positions more. ``packs`` says that
-    4-dimensional masks with explicit positions still do what they do in the plain model.
+    4-dimensional masks with explicit positions still do what they do in the plain model. ``extras``
+    are further tensors that the model's function depends on, such as gates.
     """
 
     X: dict[str, nn.Parameter]
@@ -32,6 +34,7 @@ class Tuned:
     whole: bool
     virtual_tokens: int = 0
     packs: bool = True
+    extras: Extras = field(default_factory=Extras)
 
 
 class Tuning(Protocol):

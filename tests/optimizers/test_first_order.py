@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from methods import KINDS
+from methods import STEPPING, ZEROTH_ORDER
 from test_every_optimizer import make, trainable
 from toys import run, score
 
@@ -15,11 +15,10 @@ from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import NonFiniteLossError, Part, Score
 from lozo_bench.optimizers import first_order
 from lozo_bench.optimizers.adamw import AdamW
-from lozo_bench.optimizers.base import Steps
 from lozo_bench.optimizers.sgd import Sgd
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 
-FIRST_ORDER = [name for name, steps in KINDS.items() if steps is Steps.gradient]
+FIRST_ORDER = [name for name in STEPPING if name not in ZEROTH_ORDER]
 
 
 def vector(*values):
