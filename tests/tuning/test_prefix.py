@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.objectives.options import takes_packed_rows
-from lozo_bench.tuning.base import drawn_words
+from lozo_bench.tuning.base import draw_words
 from lozo_bench.tuning.prefix import Prefix
 
 
@@ -20,7 +20,7 @@ def prefix(arch, seed=0, tokens=5, dtype=torch.float64, **options):
 
 
 def words(arch):
-    return drawn_words(loaded(arch), Draws(0), "prefix_words", 5)
+    return draw_words(loaded(arch), Draws(0), "prefix_words", 5)
 
 
 def opt_by_hand(model, ids, before=()):
@@ -100,7 +100,7 @@ def test_each_layer_has_keys_and_values_of_5_tokens(arch):
 
 @pytest.mark.parametrize("arch", ALL)
 def test_the_words_are_of_the_vocabulary_and_not_special(arch):
-    drawn = drawn_words(loaded(arch), Draws(0), "prefix_words", 500).tolist()
+    drawn = draw_words(loaded(arch), Draws(0), "prefix_words", 500).tolist()
     assert set(drawn) == set(range(3, VOCAB))
 
 

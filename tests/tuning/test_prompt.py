@@ -9,7 +9,7 @@ from tiny_models import ALL, CAUSAL, at_words, classifier, loaded, logits, rows,
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.objectives.options import takes_packed_rows
-from lozo_bench.tuning.base import drawn_words
+from lozo_bench.tuning.base import draw_words
 from lozo_bench.tuning.prompt import Prompt
 
 
@@ -18,7 +18,7 @@ def prompt(arch, tokens=10):
 
 
 def words(arch, tokens=10):
-    return drawn_words(loaded(arch), Draws(0), "prompt_words", tokens)
+    return draw_words(loaded(arch), Draws(0), "prompt_words", tokens)
 
 
 @pytest.mark.parametrize("arch", ALL)
