@@ -71,7 +71,7 @@ def test_gradients_are_the_same_and_every_layer_ran_twice(kind):
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
-def test_what_is_kept_for_the_backward_pass_is_less(kind):
+def test_less_is_kept_for_the_backward_pass(kind):
     kept = []
     for saves in (False, True):
         made, sizes = model(kind), []
