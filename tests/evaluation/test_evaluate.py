@@ -27,7 +27,7 @@ def evaluator(scores_by_width):
 
 
 def lookup(scores_by_width):
-    """Make a scorer that calls up an example's scores by its length."""
+    """Make a scorer that looks up an example's scores by its length."""
     return lambda batch: torch.tensor(
         [scores_by_width[int(row.sum())] for row in batch.attention_mask]
     )

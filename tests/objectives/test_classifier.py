@@ -74,9 +74,8 @@ def test_scores_are_the_heads_logits_of_each_row_whatever_the_padding(kind: str)
     assert (batch.size, batch.options, batch.labels.tolist()) == (3, CLASSES, [0, 1, 2])
     with torch.no_grad():
         wanted = one_by_one(of)
-        rtol, atol = (
-            (1e-4, 1e-6) if kind == "llama" else (1e-10, 1e-12)
-        )  # Llama's normalisation computes in float32
+        # Llama's normalisation computes in float32.
+        rtol, atol = (1e-4, 1e-6) if kind == "llama" else (1e-10, 1e-12)
         torch.testing.assert_close(classifier_scorer(of)(batch), wanted, rtol=rtol, atol=atol)
         twice = classifier_scorer(of)(batch.repeat(2))
         torch.testing.assert_close(twice, wanted.repeat(2, 1), rtol=rtol, atol=atol)

@@ -67,5 +67,7 @@ def test_train_head_also_trains_a_classifiers_head():
 
 
 def test_train_head_with_a_tied_head_is_refused():
-    with pytest.raises(UserError, match=r"^tuning\.train_head: .*; model\.untie_head=true"):
+    with pytest.raises(
+        UserError, match=r"^tuning\.train_head: .*what to do: model\.untie_head=true"
+    ):
         lora("opt", tie=True, train_head=True)

@@ -37,9 +37,7 @@ def changed(name, arch, **changes):
     return before, this
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing`:FutureWarning"
-)  # when peft loads an adapter
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # from peft
 @pytest.mark.parametrize("arch", ALL)
 @pytest.mark.parametrize(
     ("name", "changes"), [("lora", {}), ("lora", {"train_head": True}), ("ia3", {})]

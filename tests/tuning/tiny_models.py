@@ -57,12 +57,8 @@ def loaded(arch, dtype=torch.float64, tie=False):
             )
             model = RobertaForMaskedLM(config)
             model.lm_head.decoder.bias = model.lm_head.bias  # as `models.load` does
-        for (
-            name,
-            x,
-        ) in (
-            model.named_parameters()
-        ):  # larger than usual initial values, so that logits differ clearly
+        # The values are larger than usual initial ones, so that the logits clearly differ.
+        for name, x in model.named_parameters():
             scale = x.ndim == 1 and name.endswith("weight")
             torch.nn.init.normal_(x, mean=float(scale), std=0.3)
     model.to(dtype).eval()
