@@ -1,1 +1,1 @@
-"""Evaluation: predictions over a whole set, and the numbers reported of them."""
+"""Evaluation: run a model on a whole set of examples and compute metrics and loss."""

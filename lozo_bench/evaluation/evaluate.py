@@ -1,7 +1,8 @@
-"""How good a model is over a set of examples: its metric, and its loss.
+"""Evaluate a model on a set of examples: compute its metrics and its loss.
 
-Every example is judged once, examples of like length together, and what is found of each stands in
-the order of the set: batch size and number of processes change nothing.
+Every example is evaluated once, together with examples of similar length. The results are stored in
+the order of the set, so that the metrics do not depend on the batch size or the number of
+processes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.stop import Stopped
 from lozo_bench.tasks.base import Encoded
 
+# Called with the number of examples that are done and the number of all.
 Advanced = Callable[[int, int], None]
 
 
@@ -29,31 +31,34 @@ class Metrics:
 
     @property
     def name(self) -> str:
-        """What the metric that judges is called."""
+        """The name of the task's main metric."""
         return next(iter(self.values))
 
     @property
     def score(self) -> float:
-        """The metric that judges, in [0, 1] (`matthews`: [-1, 1])."""
+        """The value of the task's main metric, in [0, 1] (`matthews`: [-1, 1])."""
         return self.values[self.name]
 
     @property
     def loss(self) -> float:
-        """Mean loss: of the choice, or of the right text's tokens."""
+        """The mean loss: of the classifications, or of the right answers' tokens."""
         return self.values["loss"]
 
 
 class Judge(Protocol):
-    """What is found of each example, and what that comes to."""
+    """An evaluator: computes results per example, and metrics from the results of a whole set.
+
+    ``columns`` is how many numbers it stores per example.
+    """
 
     columns: int
 
     def found(self, examples: Sequence[Encoded]) -> Tensor:
-        """``columns`` numbers of each example, [n, columns] float64 on the CPU."""
+        """Return the results of these examples, [n, columns], float64 on the CPU."""
         ...
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
-        """What the numbers of a whole set, [N, columns], come to."""
+        """Compute the metrics from the results of a whole set, [N, columns]."""
         ...
 
 
@@ -66,21 +71,22 @@ def evaluate(
     check: Callable[[], None] = lambda: None,
     advanced: Advanced = lambda done, of: None,
 ) -> Metrics:
-    """Judge every example.
+    """Evaluate every example and return the metrics of the set.
 
     Args:
-        judge: looks at examples.
+        judge: the evaluator.
         examples: the set.
-        batch_size: examples that are looked at together.
-        sharing: deals the examples among processes.
-        check: called before each batch; raises Stopped when the run shall stop.
-        advanced: called after each batch with how many of this process's examples are done.
+        batch_size: how many examples are evaluated together.
+        sharing: distributes the examples among processes.
+        check: called before each batch; raises Stopped if the run must stop.
+        advanced: called after each batch with two numbers: how many of this process's examples are
+            done, and how many it has.
 
     Raises:
-        Stopped: the run shall stop, as one of the processes was told.
+        Stopped: one of the processes was asked to stop.
     """
-    mine = sharing.rows(len(examples))
-    order = sorted(mine, key=lambda i: max(map(len, examples[i].rows)))
+    own_rows = sharing.rows(len(examples))
+    order = sorted(own_rows, key=lambda i: max(map(len, examples[i].rows)))
     found = torch.zeros(len(examples), judge.columns, dtype=torch.float64)
     try:
         for start in range(0, len(order), batch_size):

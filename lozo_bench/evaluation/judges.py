@@ -1,4 +1,4 @@
-"""What is looked for in an example: the best of its options, or the answer written to it."""
+"""Evaluators of chosen options, of losses alone, and of generated answers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from lozo_bench.objectives.options import Scorer, summed
 from lozo_bench.objectives.writing import Worth, Writer
 from lozo_bench.tasks.base import Encoded
 
-# Of the chosen options and the right ones.
+# A metric of the chosen options and the right ones, both as option numbers.
 Rate = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class OptionJudge:
-    """The option with the highest score is the answer, the first of equals.
+    """Evaluates which option the model chooses: the one with the highest score.
 
-    The loss is that of training: a mean over examples, or with ``by_tokens`` over their tokens.
+    Of several equal scores the first wins. The loss is the training loss: its mean over examples,
+    or over answer tokens with ``by_tokens``.
 
     Args:
-        scorer: scores of the options of a batch.
+        scorer: computes the scores of a batch's options.
         layout: how examples become batches.
-        device: where batches go.
-        loss: losses [B] of scores [B, K].
-        rates: further metrics by name, the first of all comes first; none: accuracy alone.
-        by_tokens: an example counts as many times as its right option has tokens.
+        device: the device of the batches.
+        loss: computes losses [B] from scores [B, K].
+        rates: metrics by name that are computed in addition to accuracy. The first one is the
+            task's main metric; if there are none, accuracy is.
+        by_tokens: in the mean loss, weight each example by its right option's number of tokens.
     """
 
     columns = 3
@@ -47,7 +49,7 @@ class OptionJudge:
         self.rates, self.by_tokens = rates or {}, by_tokens
 
     def found(self, examples: Sequence[Encoded]) -> Tensor:
-        """The chosen option, the example's loss, and how much that counts; [n, 3]."""
+        """Return each example's chosen option, loss and weight of the loss, [n, 3]."""
         counts = [float(_answer_tokens(e)) if self.by_tokens else 1.0 for e in examples]
         batch = collate(examples, self.layout).to(self.device)
         scores = self._scores(batch, examples)
@@ -57,35 +59,36 @@ class OptionJudge:
         )
 
     def _scores(self, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
-        """Scores, calibrated where the examples say by what (SFC).
+        """Return the options' scores; calibrated if the examples have a calibration prompt (SFC).
 
-        sum log p(option | prompt) - sum log p(option | calibration): sums, not means, as published
-        (MeZO's large-model code, run.py; spec lozo_mezo 2.7).
+        A calibrated score is sum log p(option | prompt) - sum log p(option | calibration), with
+        sums instead of means, as in MeZO's code (large_models/run.py:254-300).
         """
         scores = self.scorer(batch)
-        without = [example.calibration for example in examples if example.calibration]
-        if not without:
+        calibrations = [example.calibration for example in examples if example.calibration]
+        if not calibrations:
             return scores
-        blank = collate(without, self.layout).to(self.device)
+        blank = collate(calibrations, self.layout).to(self.device)
         relative = summed(scores, batch) - summed(self.scorer(blank), blank)
-        # An option that an example does not have scores -inf in both.
+        # An absent option scores -inf in both, and the difference would be NaN.
         return relative.masked_fill(scores.isneginf(), -torch.inf)
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
         """See `Judge`."""
         chosen = found[:, 0].long()
         labels = [example.label for example in examples]
-        values = {name: rate(chosen.tolist(), labels) for name, rate in self.rates.items()}
+        values = {name: metric(chosen.tolist(), labels) for name, metric in self.rates.items()}
         values["accuracy"] = float(right(chosen, examples).double().mean())
         values["loss"] = _mean(found[:, 1:])
         return Metrics(values)
 
 
 class LossJudge:
-    """The loss of the right text alone, where writing answers would cost more than it tells.
+    """Evaluates only the loss of the right answers, which costs far less than generating answers.
 
-    It is the mean over all tokens of the set. The published runs choose by the mean over batches of
-    8 of such means, which depends on which rows meet in a batch.
+    The loss is the mean over all answer tokens of the set. The published runs select checkpoints by
+    the mean, over batches of 8, of each batch's mean over tokens. That number depends on which rows
+    share a batch.
     """
 
     columns = 2
@@ -94,7 +97,7 @@ class LossJudge:
         self.objective = objective
 
     def found(self, examples: Sequence[Encoded]) -> Tensor:
-        """The loss of the right answer and its tokens."""
+        """Return the loss of each right answer and its number of tokens, [n, 2]."""
         return _losses_and_tokens(self.objective, examples)
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
@@ -103,12 +106,13 @@ class LossJudge:
 
 
 class WrittenJudge:
-    """Answers are written and compared with the right ones.
+    """Evaluates generated answers by comparing them with the right ones.
 
     Args:
-        writer: writes them.
-        worths: what an answer is worth, by name, each 0 to 1; the first judges.
-        objective: gives the loss of the right answer's text.
+        writer: generates the answers.
+        worths: metrics of an answer by name, each from 0 to 1. The first one is the task's main
+            metric.
+        objective: computes the loss of the right answer's text.
     """
 
     def __init__(
@@ -118,14 +122,14 @@ class WrittenJudge:
         self.columns = len(worths) + 2
 
     def found(self, examples: Sequence[Encoded]) -> Tensor:
-        """What each answer is worth, the loss of the right one, and its tokens."""
+        """Return each answer's metrics, and the right answer's loss and number of tokens."""
         texts = self.writer([example.prompt for example in examples])
-        worth = [
-            [float(worth(text, example.answers)) for worth in self.worths.values()]
+        values = [
+            [float(metric(text, example.answers)) for metric in self.worths.values()]
             for text, example in zip(texts, examples, strict=True)
         ]
-        told = torch.tensor(worth, dtype=torch.float64)
-        return torch.cat([told, _losses_and_tokens(self.objective, examples)], 1)
+        metrics = torch.tensor(values, dtype=torch.float64)
+        return torch.cat([metrics, _losses_and_tokens(self.objective, examples)], 1)
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
         """See `Judge`."""

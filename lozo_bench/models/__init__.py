@@ -1,1 +1,1 @@
-"""Finding, loading and checking models; knows nothing of tasks and optimizers."""
+"""Locate, load, check and save models. Nothing here depends on tasks or optimizers."""

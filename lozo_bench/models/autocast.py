@@ -1,4 +1,4 @@
-"""Mixed precision: float32 weights, passes of which torch runs what it can in half precision."""
+"""Mixed precision: the weights stay float32, and forward passes run under ``torch.autocast``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from torch import nn
 
 
 def autocast(model: nn.Module, device: str, dtype: torch.dtype) -> None:
-    """Whoever calls the model gets a pass under ``torch.autocast``: losses, gradients, answers.
+    """Make every call of ``model`` run under ``torch.autocast``.
 
-    ``device`` is the type of the device, such as ``cuda``. Weights and gradients stay float32; a
-    cast of a weight is kept for one pass, as between two the weights may move.
+    This covers losses, gradients and generated answers. Weights and gradients stay float32. The
+    half-precision copy of a weight is kept for one forward pass only, because the weights may
+    change between two passes.
+
+    Args:
+        model: its ``forward`` is replaced.
+        device: the device type, such as ``cuda``.
+        dtype: torch.bfloat16 or torch.float16.
     """
     forward = model.forward
 
     @wraps(forward)
-    def cast(*args: Any, **kwargs: Any) -> Any:
+    def autocast_forward(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, dtype):
             return forward(*args, **kwargs)
 
-    model.forward = cast
+    model.forward = autocast_forward

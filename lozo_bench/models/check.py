@@ -1,7 +1,9 @@
-"""Proof that every weight of a loaded model came from its checkpoint.
+"""Check that every weight of a loaded model came from its checkpoint.
 
-transformers only warns about weights it had to make up. RoBERTa runs were lost to that: a randomly
-initialised ``lm_head.decoder`` gives chance accuracy and no error (spec lozo_mezo 6.3, T8).
+transformers only warns about weights that it initialised itself. With RoBERTa, an
+``lm_head.decoder`` that is missing from the checkpoint and therefore random gives chance accuracy
+and no error. That is the probable cause of zero-shot results far below the paper's that users of
+MeZO's code reported (princeton-nlp/MeZO issues 35 and 43).
 """
 
 from __future__ import annotations
@@ -16,28 +18,35 @@ from transformers import PreTrainedModel
 from lozo_bench.errors import UserError
 from lozo_bench.models.head import head_weights
 
-_SHOWN = 4
+_MAX_LISTED = 4
 
 
 def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> None:
-    """Raise UserError unless every weight of ``model`` is the checkpoint's own.
+    """Check that every weight of ``model`` was read from the checkpoint.
 
-    ``info`` is what ``from_pretrained(..., output_loading_info=True)`` returns. Weights that the
-    checkpoint has and the model does not (other heads, a pooler) are fine.
+    Weights that only the checkpoint has (other heads, a pooler) are allowed.
+
+    Args:
+        model: the loaded model.
+        info: what ``from_pretrained(..., output_loading_info=True)`` returned beside it.
+
+    Raises:
+        UserError: a weight is missing, has another shape, was not loaded onto a device, or is not
+            tied although config.json says so.
     """
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
             f"model.path: {_listed(missing)} were not in the checkpoint and would be random; "
-            f"allowed: a checkpoint saved from a {type(model).__name__}; what to do: fetch it "
+            f"allowed: a checkpoint saved from a {type(model).__name__}; what to do: download it "
             "again, or check model.kind and tie_word_embeddings in its config.json"
         )
     mismatched = sorted(info["mismatched_keys"])
     if mismatched:
         shapes = [f"{key} {tuple(saved)} for {tuple(made)}" for key, saved, made in mismatched]
         raise UserError(
-            f"model.path: {_listed(shapes)} have another shape in the checkpoint than config.json "
-            "says and would be random; what to do: fetch both files again"
+            f"model.path: {_listed(shapes)} have another shape in the checkpoint than in "
+            "config.json and would be random; what to do: download both files again"
         )
     if info["error_msgs"]:
         raise UserError(f"model.path: the checkpoint did not load: {_listed(info['error_msgs'])}")
@@ -46,20 +55,21 @@ def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) ->
 
 
 def word_embeddings(model: PreTrainedModel) -> torch.Tensor:
-    """The input embeddings, shape (rows, width); rows may exceed the tokenizer's vocabulary."""
+    """Return the input embeddings, [rows, width]; rows may exceed the tokenizer's vocabulary."""
     return cast(nn.Embedding, model.get_input_embeddings()).weight
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear | None:
-    """The layer that makes logits, its weight shaped (rows, width); None for a model without."""
+    """Return the layer that computes logits, weight [rows, width], or None if there is none."""
     layer: nn.Linear | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     return layer
 
 
 def longest_row(model: PreTrainedModel) -> int | None:
-    """How many tokens a row can have; None where there is no limit.
+    """Return how many tokens a row can have at most, or None if there is no limit.
 
-    RoBERTa and its kin count positions from behind the padding token's id.
+    RoBERTa-like models number positions from ``pad_token_id + 1`` on, so that they accept that many
+    tokens fewer than ``max_position_embeddings`` says.
     """
     config = model.config
     longest: int | None = getattr(config, "max_position_embeddings", None)
@@ -69,27 +79,28 @@ def longest_row(model: PreTrainedModel) -> int | None:
 
 
 def _check_in_memory(model: PreTrainedModel) -> None:
-    away = sorted(name for name, weight in model.named_parameters() if weight.is_meta)
-    if away:
+    on_meta = sorted(name for name, weight in model.named_parameters() if weight.is_meta)
+    if on_meta:
         raise UserError(
-            f"model.device_map: {_listed(away)} did not fit and were left outside the devices, "
-            "where they cannot be trained; what to do: more devices, or a smaller model.dtype"
+            f"model.device_map: {_listed(on_meta)} did not fit and were left outside the devices, "
+            "where they cannot be trained; what to do: use more devices or a smaller model.dtype"
         )
 
 
 def _check_tied(model: PreTrainedModel) -> None:
     if not model.config.tie_word_embeddings or head_weights(model):
-        return  # a classifier makes no words
+        return  # a classifier has no output matrix over the vocabulary
     head = output_layer(model)
-    # Two names of one storage: the optimizers perturb a tied matrix once (spec lozo_mezo T7).
+    # Tied means that both names share one storage. The optimizers perturb such a matrix once; two
+    # equal copies would be perturbed separately and would drift apart.
     if head is None or head.weight.data_ptr() != word_embeddings(model).data_ptr():
         raise UserError(
-            "model.path: config.json says tie_word_embeddings, but the checkpoint holds an output "
-            "matrix of its own that differs from the word embeddings; what to do: set "
-            "tie_word_embeddings to false in config.json if the model was trained so"
+            "model.path: config.json sets tie_word_embeddings, but the checkpoint holds a separate "
+            "output matrix that differs from the word embeddings; what to do: set "
+            "tie_word_embeddings to false in config.json if the model was trained that way"
         )
 
 
 def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    shown = ", ".join(list(names)[:_MAX_LISTED])
+    return shown if len(names) <= _MAX_LISTED else f"{shown} and {len(names) - _MAX_LISTED} more"

@@ -1,8 +1,8 @@
-"""Activation checkpointing: memory of one layer at a time, for another forward of each.
+"""Activation checkpointing: the backward pass runs each layer's forward again, which saves memory.
 
-Source: Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174. transformers
-does it only in layers in training mode; here the layers that it knows how to make again are made so
-in eval mode too.
+Only one layer's activations are held at a time. Source: Chen et al., "Training deep nets with
+sublinear memory cost", arXiv 1604.06174. transformers checkpoints its layers only in training mode.
+Here the same layers (subclasses of GradientCheckpointingLayer) are checkpointed in eval mode too.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from lozo_bench.errors import bad_value
 
 
 def checkpoint_layers(model: nn.Module) -> None:
-    """Keep a layer's input for the backward pass, and make the rest again there.
+    """Make each layer keep only its input for the backward pass and recompute the rest there.
 
-    Passes without gradients are left as they are. Those with gradients are called with
-    ``use_cache=False``: a layer made again would put its keys and values there twice.
+    Forward passes without gradients are unchanged. A pass with gradients must be called with
+    ``use_cache=False``: a recomputed layer would write its keys and values into the cache twice.
 
     Raises:
-        UserError: the model has no layers of which transformers says that it can be done.
+        UserError: the model has no layers that transformers supports checkpointing for.
     """
     layers = [x for x in model.modules() if isinstance(x, GradientCheckpointingLayer)]
     if not layers:
-        none = f"false, as {type(model).__name__} has no layers for it"
-        raise bad_value("model.gradient_checkpointing", True, none)
+        allowed = f"false, as {type(model).__name__} has no layers that support it"
+        raise bad_value("model.gradient_checkpointing", True, allowed)
     for layer in layers:
         _checkpoint(layer)
 
@@ -39,11 +39,12 @@ def _checkpoint(layer: nn.Module) -> None:
     forward = layer.forward
 
     @wraps(forward)
-    def made_again(*args: Any, **kwargs: Any) -> Any:
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # In training mode the same elements must drop out again; else nothing is random.
-        again = partial(checkpoint, use_reentrant=False, preserve_rng_state=layer.training)
-        return again(forward, *args, **kwargs)
+        # In training mode the recomputation must drop out the same elements. In eval mode nothing
+        # is random, so the generator states need not be saved.
+        recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=layer.training)
+        return recompute(forward, *args, **kwargs)
 
-    layer.forward = made_again
+    layer.forward = checkpointed

@@ -1,4 +1,4 @@
-"""Which device a model goes to."""
+"""Choose and check the device that a model is loaded onto."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from lozo_bench.errors import UserError, bad_value
 
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 log = logging.getLogger(__name__)
-_CONTEXT_BYTES = 2**30  # what CUDA itself takes is below
+_CONTEXT_BYTES = 2**30  # the CUDA context of this process takes less than this
 _ALLOWED = "auto, cpu, cuda, cuda:N or mps"
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` takes cuda, else mps, else cpu.
+    """Return the device called ``name``; ``auto`` means cuda if available, else mps, else cpu.
 
-    Raises UserError for a device that this machine does not have: a run never moves to another.
+    Raises:
+        UserError: this machine does not have that device. A run never falls back to another one.
     """
     if name == "auto":
         return torch.device(_best())
@@ -40,16 +41,18 @@ def pick_device(name: str) -> torch.device:
 
 
 def check_device_map(config: ModelConfig) -> None:
-    """Raise UserError unless ``model.device_map`` is absent or can be followed."""
+    """Raise UserError unless ``model.device_map`` is null or can be used on this machine."""
     if config.device_map is None:
         return
     if config.device != "auto":
         raise UserError(
             f"model.device_map: given {config.device_map!r} beside model.device="
-            f"{config.device!r}; allowed: only one of them, leave model.device=auto"
+            f"{config.device!r}; allowed: only one of the two; what to do: leave model.device=auto"
         )
     if importlib.util.find_spec("accelerate") is None:
-        raise UserError("model.device_map needs accelerate; what to do: pip install accelerate")
+        raise UserError(
+            "model.device_map needs the package accelerate; what to do: pip install accelerate"
+        )
     if config.device_map not in _STRATEGIES:
         try:
             pick_device(config.device_map)
@@ -59,16 +62,19 @@ def check_device_map(config: ModelConfig) -> None:
 
 
 def warn_if_shared(device: torch.device) -> None:
-    """Say so if something else holds a good part of the GPU's memory: both will be slow."""
+    """Log a warning if other processes hold more than a tenth of the GPU's memory (and > 1 GiB).
+
+    Runs that share a GPU slow each other down.
+    """
     if device.type != "cuda":
         return
     free, total = torch.cuda.mem_get_info(device)
-    others = total - free - torch.cuda.memory_reserved(device)
-    if others > max(0.1 * total, _CONTEXT_BYTES):
+    used_elsewhere = total - free - torch.cuda.memory_reserved(device)
+    if used_elsewhere > max(0.1 * total, _CONTEXT_BYTES):
         log.warning(
-            "%s: others hold %.1f of %.1f GiB; two runs on one GPU slow each other down",
+            "%s: other processes hold %.1f of %.1f GiB; two runs on one GPU slow each other down",
             device,
-            others / 2**30,
+            used_elsewhere / 2**30,
             total / 2**30,
         )
 

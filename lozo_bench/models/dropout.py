@@ -1,8 +1,9 @@
-"""Dropout in the passes of a method that differentiates, as published fine-tuning has it.
+"""Dropout during the forward and backward passes of gradient-based methods.
 
-A model is in eval mode but for these passes. torch's dropout draws from the generators of the
-model's devices and takes no other, so these go to a stream keyed by (run seed, step, part, device)
-for as long as a part goes forward and back, and then back to where they were.
+The published fine-tuning runs train with dropout. Outside these passes a model is in eval mode.
+torch's dropout always draws from the default generators of the model's devices. So, for the forward
+and backward pass of one micro-batch, these generators are seeded with a key made of (run seed,
+step, micro-batch, device); afterwards they get their previous state back.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from lozo_bench.errors import bad_value
 
 
 class Dropout:
-    """Puts a model into training mode, part by part.
+    """Factory of contexts in which a model trains with dropout, one context per micro-batch.
 
     Args:
-        model: what goes forward and back; its config says which shares drop out.
-        seed: of the run.
+        model: the model that is differentiated; its config sets the dropout rates.
+        seed: the run's seed.
 
     Raises:
-        BadValueError: torch hands out no generator for one of the model's devices.
+        BadValueError: torch gives no access to the generator of one of the model's devices.
     """
 
     def __init__(self, model: nn.Module, seed: int) -> None:
@@ -35,8 +36,12 @@ class Dropout:
 
     @contextmanager
     def __call__(self, step: int, part: int) -> Iterator[None]:
-        """While this is open a pass drops out, whatever went before in the same way."""
-        before = {device: each.get_state() for device, each in self.generators.items()}
+        """Enable dropout inside this context.
+
+        Which elements drop out depends only on the run's seed, ``step``, ``part`` (the number of
+        the micro-batch) and the device, not on anything drawn earlier.
+        """
+        before = {name: x.get_state() for name, x in self.generators.items()}
         try:
             for device, generator in self.generators.items():
                 low, high = key_words(self.seed, "dropout", f"{step}/{part}/{device}")

@@ -1,4 +1,4 @@
-"""A new classifier head on a pre-trained model: the only weights that may be random."""
+"""Initialise a new classifier head on a pre-trained model: the only weights that may be random."""
 
 from __future__ import annotations
 
@@ -9,22 +9,31 @@ from transformers import PreTrainedModel
 
 from lozo_bench.engine.draws import Draws
 
-# What transformers calls the head of a ...ForSequenceClassification.
+# The module names that transformers gives to the head of a ...ForSequenceClassification.
 HEADS = ("score", "classifier")
 
 
 def head_weights(model: PreTrainedModel) -> set[str]:
-    """The names of the weights of the classifier head; none where the model has no such head."""
+    """Return the names of the classifier head's weights, or an empty set if there is no head."""
     names = (name for name, _ in model.named_parameters())
     return {name for name in names if name.split(".")[0] in HEADS}
 
 
 def draw_head(model: PreTrainedModel, missing: Collection[str], seed: int) -> set[str]:
-    """Draw the head if the whole of it is ``missing`` from the checkpoint; returns what was drawn.
+    """Initialise the head if all of it is missing from the checkpoint.
 
-    Matrices are N(0, sigma^2) with the model's own sigma (``init_std`` or ``initializer_range`` of
-    config.json, 0.02 where it has neither), as transformers has them, and biases 0; but the numbers
-    depend on ``seed`` and the weight's name alone. A head of which only a part is missing is left.
+    The distribution is that of transformers: matrices are N(0, sigma^2), where sigma is
+    ``init_std`` or ``initializer_range`` of config.json, or 0.02 if it has neither; biases are 0.
+    The numbers depend on ``seed`` and the weight's name alone. A head of which only a part is
+    missing is not touched, so that `check_loaded` refuses it.
+
+    Args:
+        model: the loaded model; its head is overwritten.
+        missing: the names of the weights that the checkpoint does not have.
+        seed: keys the draws.
+
+    Returns:
+        The names of the weights that were initialised.
     """
     head = head_weights(model)
     if not head or not head <= set(missing):

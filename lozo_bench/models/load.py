@@ -1,7 +1,7 @@
-"""Loading a model through transformers 5, with nothing left to chance.
+"""Load a model and its tokenizer through transformers 5 and check both.
 
-Kept as loaded: ``requires_grad``, dropout rates (off in eval mode) and the attention
-implementation, which is transformers' own choice.
+These stay as transformers sets them: ``requires_grad``, the dropout rates (inactive in eval mode)
+and the attention implementation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CLASSES = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to score, in eval mode. ``device`` is where its inputs go."""
+    """A loaded model in eval mode, with its tokenizer. ``device`` is the device of its inputs."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -58,12 +58,16 @@ class Loaded:
 def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Loaded:
     """Load and check the model and tokenizer that ``config`` names.
 
-    A classifier has ``classes`` scores; a head that the checkpoint does not have is drawn under
-    ``seed`` (see `head.py`), and is the only weight that may be.
+    Args:
+        config: the config node ``model``.
+        classes: the number of classes of a classifier; None if the task has no classes.
+        seed: keys the initial values of a classifier head that the checkpoint does not have (see
+            `head.py`). No other weight may be random.
 
-    Raises UserError when the files cannot be had or are damaged, when any weight would be left
-    random, when the architecture does not fit ``model.kind``, when the tokenizer does not do what
-    ``model.bos_token`` says, and when the device is not there.
+    Raises:
+        UserError: the files are missing or damaged, a weight would be left random, the architecture
+            does not fit ``model.kind``, the tokenizer cannot do what ``model.bos_token`` asks for,
+            or this machine does not have the device.
     """
     device = pick_device(config.device)
     check_device_map(config)
@@ -73,9 +77,13 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
     kind = _fitting_kind(config, hf_config)
     tokenizer = load_tokenizer(path, config.bos_token)
     if kind is Kind.masked and tokenizer.mask_token is None:
-        raise UserError(f"model.path: the tokenizer of {path} has no mask token; say another model")
+        raise UserError(
+            f"model.path: the tokenizer of {path} has no mask token; what to do: choose another "
+            "model"
+        )
     model = _load_weights(path, config, kind, classes, seed)
-    if kind is Kind.classifier:  # where transformers looks for the last token that is not padding
+    if kind is Kind.classifier:
+        # transformers uses this id to find the last token of a row that is not padding.
         model.config.pad_token_id = tokenizer.pad_token_id
     _check_vocabulary(model, tokenizer)
     if config.untie_head:
@@ -93,21 +101,22 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
 
 
 def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
-    """The kind asked for, refused where config.json says that the model was trained as the other.
+    """Return the kind that ``model.kind`` asks for.
 
-    transformers would load RoBERTa as a causal model without a word.
+    Raise UserError if config.json says that the model was trained as another kind: transformers
+    would load RoBERTa as a causal model without a warning.
     """
     architectures = hf_config.architectures or []
-    said = kind_of(architectures)
-    kind = model_kind(config) or said
+    trained_as = kind_of(architectures)
+    kind = model_kind(config) or trained_as
     if kind is None:
         raise unknown_kind(config.path, architectures)
-    onto = kind is Kind.classifier  # a head is put on a model of any kind
-    if said not in (None, kind) and not onto:
+    gets_head = kind is Kind.classifier  # a classifier head can be put on a model of any kind
+    if trained_as not in (None, kind) and not gets_head:
         raise bad_value(
             "model.kind",
             kind.value,
-            f"{said.value}, as config.json says {', '.join(architectures)}",
+            f"{trained_as.value}, as config.json names {', '.join(architectures)}",
         )
     return kind
 
@@ -121,13 +130,14 @@ def _load_weights(
     head = {"num_labels": classes} if kind is Kind.classifier else {}
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with reading(path), _no_report() if head else nullcontext():
+    with reading(path), _without_warnings() if head else nullcontext():
         model, info = _CLASSES[kind].from_pretrained(
             path,
             dtype=DTYPES[config.dtype],
             device_map=config.device_map,
             output_loading_info=True,
-            # Left off, wrong shapes end in an error that names none of them; check_loaded does.
+            # Without this, a wrong shape raises an error that names no weight; check_loaded
+            # names each one.
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
             **head,
@@ -139,8 +149,8 @@ def _load_weights(
 
 
 @contextmanager
-def _no_report() -> Iterator[None]:
-    """Without transformers' warning of a new head; what else it warns of is checked here."""
+def _without_warnings() -> Iterator[None]:
+    """Silence transformers' warning about a new head; `check_loaded` checks everything else."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
@@ -152,11 +162,15 @@ def _no_report() -> Iterator[None]:
 def _share_biases(
     model: PreTrainedModel, info: dict[str, Collection[Any]]
 ) -> dict[str, Collection[Any]]:
-    """Mend the bias of an untied masked-LM head; returns ``info`` without the keys mended.
+    """Restore the sharing of an untied masked-LM head's bias.
 
     RoBERTa's ``lm_head.bias`` and ``lm_head.decoder.bias`` are one parameter under two names, and
-    ``save_pretrained`` writes one of them. Where tie_word_embeddings is false, transformers 5.23
-    reads them as two and zeroes the one that is absent: ours to point at its partner again.
+    ``save_pretrained`` writes only one of them. If tie_word_embeddings is false, transformers 5.23
+    loads them as two parameters and sets the absent one to zero. Here the absent name is made to
+    refer to the loaded parameter again.
+
+    Returns:
+        ``info`` without the missing keys that were restored.
     """
     missing = set(info["missing_keys"])
     for pair in (model._tied_weights_keys or {}).items():
@@ -173,16 +187,18 @@ def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     rows = word_embeddings(model).shape[0]
     if len(tokenizer) > rows:
         raise UserError(
-            f"model.path: the tokenizer knows {len(tokenizer)} tokens, the model has embeddings "
-            f"for {rows}; they are not of the same model: fetch both again"
+            f"model.path: the tokenizer has {len(tokenizer)} tokens, but the model has embeddings "
+            f"for {rows}; they do not belong to the same model; what to do: download both again"
         )
 
 
 def _untie_head(model: PreTrainedModel) -> None:
-    """Give the head its own copy of the word embeddings, as the published RoBERTa runs have it.
+    """Give the head its own copy of the word embeddings.
 
-    The bias stays what it was (spec lozo_mezo 3.6, T8). ``config`` says so too, else the next
-    ``tie_weights`` would undo it.
+    MeZO's code for RoBERTa (medium_models/src/models.py:40-129) does not tie the input and output
+    embeddings; it trains two 50265 x 1024 matrices. The bias is not changed.
+    ``config.tie_word_embeddings`` is set to false, because the next ``tie_weights()`` would
+    otherwise tie the two matrices again.
     """
     head = output_layer(model)
     if head is None:

@@ -1,6 +1,6 @@
-"""Where a model is and how it predicts words, told from names and config.json alone.
+"""Find a model's folder and its kind from names and config.json alone.
 
-Light on purpose: a sweep is planned with this file, long before torch is imported.
+This file imports neither torch nor transformers: the launcher plans a sweep with it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ from lozo_bench.errors import UserError, bad_data, bad_value, did_you_mean
 EMBEDDED = Path(__file__).parent / "embedded"
 PREFIX = "embedded:"
 
-# How transformers ends the class names that config.json lists as "architectures".
+# The endings of the transformers class names that config.json lists under "architectures".
 _ENDINGS = {
     "ForMaskedLM": Kind.masked,
     "ForCausalLM": Kind.causal,
-    "LMHeadModel": Kind.causal,  # GPT-2's older name for the same
+    "LMHeadModel": Kind.causal,  # GPT-2's older name of a causal model
     "ForSequenceClassification": Kind.classifier,
 }
 
 
 def locate(path: str) -> str:
-    """A folder holding config.json, or a hub name where ``path`` is neither embedded nor local.
+    """Return the model's folder, or ``path`` itself if it is a Hugging Face hub name.
 
-    Raises UserError for an unknown embedded model, a path that leads nowhere, and a folder
-    without config.json.
+    Args:
+        path: ``embedded:NAME``, a local folder, or a hub name. A path that does not exist counts as
+            a hub name unless it begins with ``/``, ``.`` or ``~``.
+
+    Raises:
+        UserError: the embedded model is unknown, the path does not exist or is a file, or the
+            folder has no config.json.
     """
     if path.startswith(PREFIX):
         return str(_embedded(path.removeprefix(PREFIX)))
@@ -36,23 +41,28 @@ def locate(path: str) -> str:
     if not folder.exists() and not path.startswith(("/", ".", "~")):
         return path
     if not folder.is_dir():
-        raise bad_value("model.path", path, "a folder; there is none at this place")
+        raise bad_value("model.path", path, "a folder; there is none at this path")
     if not (folder / "config.json").is_file():
         raise bad_value(
             "model.path",
             path,
-            "a folder that holds a model's config.json, as written by save_pretrained or "
+            "a folder that contains a model's config.json, as written by save_pretrained or "
             "`hf download NAME --local-dir DIR`",
         )
     return str(folder)
 
 
 def model_kind(config: ModelConfig) -> Kind | None:
-    """How the model predicts words; ``auto`` is read from a local model's config.json.
+    """Return ``model.kind``; for ``auto``, read it from a local model's config.json.
 
-    Never told from the name: /opt/models/llama is no OPT (spec lozo_mezo T2). None where ``auto``
-    meets a hub name, whose config.json is not here to be read. Raises UserError where config.json
-    does not say.
+    The kind is never guessed from the model's name: MeZO's code tests whether "opt" is a substring
+    of the name, which is also true for /opt/models/llama.
+
+    Returns:
+        The kind, or None for ``auto`` and a hub name, whose config.json is not on this machine.
+
+    Raises:
+        UserError: config.json is damaged or does not name a kind.
     """
     if config.kind is not Kind.auto:
         return config.kind
@@ -67,25 +77,33 @@ def model_kind(config: ModelConfig) -> Kind | None:
 
 
 def kind_of(architectures: Sequence[str]) -> Kind | None:
-    """The kind that the class names in config.json agree on; None where they say none or both."""
-    said = {kind for name in architectures for end, kind in _ENDINGS.items() if name.endswith(end)}
-    return said.pop() if len(said) == 1 else None
+    """Return the kind that the class names in config.json agree on.
+
+    Return None if no name has a kind or if the names contradict each other.
+    """
+    kinds = {kind for name in architectures for end, kind in _ENDINGS.items() if name.endswith(end)}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def unknown_kind(where: str, architectures: Sequence[str]) -> UserError:
-    """What to tell whoever asked for ``model.kind=auto`` of a model that does not say."""
+    """Return the error for ``model.kind=auto`` with a model whose config.json names no kind.
+
+    Args:
+        where: the config.json file or the hub name.
+        architectures: the class names that it lists.
+    """
     return UserError(
         f"model.kind: given 'auto', but {where} lists the architectures {list(architectures)}, "
-        "which name no language model; say model.kind=causal or model.kind=masked, "
-        "or classifier, for a head of its own"
+        "which name no language model; what to do: set model.kind=causal, model.kind=masked, "
+        "or model.kind=classifier for a model with a classifier head"
     )
 
 
 def _embedded(name: str) -> Path:
-    there = sorted(file.parent.name for file in EMBEDDED.glob("*/config.json"))
-    if name not in there:
-        choices = ", ".join(PREFIX + known for known in there) or "none, this copy holds no models"
-        raise bad_value("model.path", PREFIX + name, choices + did_you_mean(name, there))
+    known = sorted(file.parent.name for file in EMBEDDED.glob("*/config.json"))
+    if name not in known:
+        choices = ", ".join(PREFIX + x for x in known) or "none: this installation has no models"
+        raise bad_value("model.path", PREFIX + name, choices + did_you_mean(name, known))
     return EMBEDDED / name
 
 
@@ -93,9 +111,11 @@ def _architectures(file: Path) -> list[str]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as err:
-        raise bad_data(str(file), f"not valid JSON ({err}); fetch the model again") from err
+        raise bad_data(
+            str(file), f"not valid JSON ({err}); what to do: download the model again"
+        ) from err
     if not isinstance(content, dict):
-        raise bad_data(str(file), "not a JSON object; fetch the model again")
+        raise bad_data(str(file), "not a JSON object; what to do: download the model again")
     names = content.get("architectures") or []
     if not isinstance(names, list):
         raise bad_data(str(file), f"architectures: given {names!r}; allowed: a list of class names")

@@ -1,4 +1,4 @@
-"""One sentence for every way in which a model's files can fail to be read."""
+"""Turn every error of reading a model's files into a one-line UserError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 
 from lozo_bench.errors import UserError
 
-# What transformers 5.23 was seen to raise for absent, truncated and garbled files of each sort.
+# Found by trial: what transformers 5.23 raises for absent, truncated and corrupt files of each
+# kind.
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -27,18 +28,21 @@ _UNREADABLE = (
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn what ``from_pretrained(path)`` raises about the files into a UserError with a remedy."""
+    """Turn errors that ``from_pretrained(path)`` raises about the files into a UserError.
+
+    The message says what to do. Errors that are not about the files pass through unchanged.
+    """
     try:
         yield
     except Exception as err:
-        # The tokenizers library, written in Rust, raises a bare Exception; its subclasses that are
-        # not listed (out of memory, a missing package) are not about the files.
+        # The tokenizers library, which is written in Rust, raises a plain Exception. Subclasses of
+        # Exception that are not listed (out of memory, a missing package) are not about the files.
         if isinstance(err, _UNREADABLE) or type(err) is Exception:
-            raise _told(path, err) from err
+            raise _user_error(path, err) from err
         raise
 
 
-def _told(path: str, err: Exception) -> UserError:
+def _user_error(path: str, err: Exception) -> UserError:
     reason = (str(err).strip().splitlines() or [type(err).__name__])[0].rstrip(".")
     if Path(path).is_dir():
         return UserError(
@@ -47,10 +51,12 @@ def _told(path: str, err: Exception) -> UserError:
         )
     if isinstance(err, OSError):
         return UserError(
-            f"model.path: {path!r} is no folder here and could not be had from the Hugging Face "
-            f"hub or its cache ({reason}); what to do: on a machine that reaches the hub run "
-            f"`hf download {path} --local-dir DIR`, bring DIR here, and say model.path=DIR"
+            f"model.path: {path!r} is not a folder on this machine and could not be read from the "
+            f"Hugging Face hub or its cache ({reason}); what to do: run "
+            f"`hf download {path} --local-dir DIR` on a machine that can reach the hub, copy DIR "
+            "to this machine, and set model.path=DIR"
         )
     return UserError(
-        f"model.path: cannot load {path!r} of the Hugging Face hub ({type(err).__name__}: {reason})"
+        f"model.path: cannot load {path!r} from the Hugging Face hub "
+        f"({type(err).__name__}: {reason})"
     )

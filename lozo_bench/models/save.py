@@ -1,4 +1,4 @@
-"""Writing what a run came to, as Hugging Face's libraries read it."""
+"""Write trained models and adapters in the formats of transformers and peft."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lozo_bench.models.load import Loaded
 
 
 def save_model(loaded: Loaded, out: Path) -> None:
-    """Write model and tokenizer for `from_pretrained`."""
+    """Write the model and its tokenizer to the folder ``out``, for ``from_pretrained``."""
     loaded.tokenizer.save_pretrained(out)
     loaded.model.save_pretrained(out)
 
@@ -22,14 +22,14 @@ def save_model(loaded: Loaded, out: Path) -> None:
 def save_adapter(
     loaded: Loaded, U: Mapping[str, Tensor], V: Mapping[str, Tensor], scale: float, out: Path
 ) -> None:
-    """Write scale * U V^T beside each weight as a LoRA adapter for peft.
+    """Write the updates ``scale * U V^T`` as a LoRA adapter for peft.
 
     Args:
         loaded: the model, without the adapter.
-        U: [m, r] by the name of the weight W [m, n].
-        V: [n, r].
+        U: for the name of each weight W [m, n], a matrix [m, r].
+        V: for the same names, matrices [n, r].
         scale: LoRA's alpha / r.
-        out: a folder.
+        out: the folder to write to.
     """
     r = next(iter(U.values())).shape[1]
     tensors: dict[str, Tensor] = {}
@@ -37,13 +37,13 @@ def save_adapter(
     for name in U:
         module = name.removesuffix(".weight")
         B, A = U[name], V[name].T
-        if isinstance(loaded.model.get_submodule(module), Conv1D):  # its weight is [in, out]
+        if isinstance(loaded.model.get_submodule(module), Conv1D):  # Conv1D stores [in, out]
             transposed, B, A = True, V[name], U[name].T
         tensors[f"base_model.model.{module}.lora_A.weight"] = A.detach().cpu().contiguous()
         tensors[f"base_model.model.{module}.lora_B.weight"] = B.detach().cpu().contiguous()
     config = LoraConfig(
         r=r,
-        lora_alpha=scale * r,  # type: ignore[arg-type]  # peft divides by r, whole or not
+        lora_alpha=scale * r,  # type: ignore[arg-type]  # peft only divides it by r
         target_modules=[name.removesuffix(".weight") for name in U],
         fan_in_fan_out=transposed,
         base_model_name_or_path=str(getattr(loaded.model.config, "_name_or_path", "")),

@@ -1,4 +1,4 @@
-"""Loading a tokenizer that starts its sequences with the token it is told to."""
+"""Load a tokenizer that begins sequences with the configured token."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from lozo_bench.models.reading import reading
 
 
 def load_tokenizer(path: str, bos_token: str | None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of ``path``, with a padding token and, if told, another first token.
+    """Load the fast tokenizer of ``path`` and make sure that it has a padding token.
 
-    Where the model has no padding token, the end-of-text token pads: those positions are covered
-    by the attention mask, so nothing is learnt from them. ``bos_token`` replaces the first token
-    of every sequence (the published OPT runs use ``<s>`` for OPT's own ``</s>``; spec lozo_mezo
-    3.3, T1). A model may well have none: causal sequences then start with the text.
+    If the tokenizer has no padding token, the end-of-text token is used. The attention mask hides
+    the padded positions, so nothing is learnt from them.
 
-    Raises UserError for missing or damaged files, for a tokenizer without character offsets (T19),
-    and where ``bos_token`` is not in the vocabulary or does not come first.
+    Args:
+        path: a folder or a hub name.
+        bos_token: the token that every sequence begins with; None keeps the tokenizer's own first
+            token, if it has one (GPT-2 has none: its sequences begin with the text). The published
+            OPT runs begin with ``<s>`` instead of OPT's own ``</s>`` (MeZO,
+            large_models/run.py:174-176, ``tokenizer.bos_token_id = 0``).
+
+    Raises:
+        UserError: the files are missing or damaged; ``bos_token`` is not in the vocabulary or does
+            not come first; or the tokenizer gives no character offsets. Offsets say exactly which
+            tokens belong to an option: counting tokens with and without it, as MeZO's code does,
+            can be off by one if the tokenizer merges characters across the boundary.
     """
     tokenizer = _read(path)
     if bos_token is not None:
-        # transformers would add an unknown token, with an id that has no trained embedding.
+        # transformers would add an unknown token under a new id that has no trained embedding.
         if bos_token not in tokenizer.get_vocab():
             raise bad_value("model.bos_token", bos_token, f"a token in the vocabulary of {path}")
-        # Assigning tokenizer.bos_token_id changes no encoding in transformers 5, and bos_token
-        # alone is ignored where a tokenizer.json carries its own template; together they work.
+        # In transformers 5, assigning tokenizer.bos_token_id changes no encoding, and bos_token
+        # alone is ignored if tokenizer.json has its own template. With add_bos_token it works.
         tokenizer = _read(path, bos_token=bos_token, add_bos_token=True)
         _check_first(tokenizer, bos_token)
     if tokenizer.pad_token is None:
@@ -44,16 +52,16 @@ def _read(path: str, **changes: Any) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             path, trust_remote_code=False, **changes
         )
-    # Absent files are no error to transformers 5: it makes a tokenizer without any words.
+    # If the files are absent, transformers 5 raises no error but makes a tokenizer without words.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise UserError(
-            f"model.path: {path} holds no tokenizer (tokenizer.json, or vocab.json with "
-            "merges.txt); what to do: fetch the whole model again"
+            f"model.path: {path} contains no tokenizer (tokenizer.json, or vocab.json with "
+            "merges.txt); what to do: download the whole model again"
         )
     if not tokenizer.is_fast:
         raise UserError(
             f"model.path: {path} has only a slow tokenizer, which gives no character offsets; "
-            "allowed: one with a tokenizer.json"
+            "allowed: a model that has a tokenizer.json"
         )
     return tokenizer
 
@@ -65,6 +73,5 @@ def _check_first(tokenizer: PreTrainedTokenizerBase, bos_token: str) -> None:
         raise bad_value(
             "model.bos_token",
             bos_token,
-            f"a token that this tokenizer can start with; it encodes 'a' as {ids}, not "
-            f"[{wanted}, ...]",
+            f"a token that this tokenizer puts first; it encodes 'a' as {ids}, not [{wanted}, ...]",
         )

@@ -1,1 +1,1 @@
-"""Objectives: scores of options, and losses, from a model's logits at the positions that matter."""
+"""Objectives: compute scores of options, and losses from them, from a model's logits."""

@@ -1,4 +1,4 @@
-"""Scores of classes by a classifier head on the whole row."""
+"""Score classes by the logits of a classifier head that reads the whole row."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from lozo_bench.objectives.options import Scorer, without_cache
 
 
 def classifier_scorer(model: Any, forward: Callable[..., Any] | None = None) -> Scorer:
-    """Score each class by the head's logit for it: [B, K] in float32 or wider.
+    """Return a function that scores each class by the head's logit for it.
 
-    The examples are one row each, and ``batch.token`` numbers the classes. ``forward`` is called in
-    the model's place where something stands around it, as torch's DDP.
+    The scores are [B, K], float32 or wider. Each example must be one row, and the layout's
+    ``label_ids`` must be the numbers of the classes.
+
+    Args:
+        model: a transformers model with a classifier head.
+        forward: called instead of the model if something wraps it, such as torch's DDP.
     """
     call = model if forward is None else forward
     no_cache = without_cache(model)

@@ -1,4 +1,4 @@
-"""What the output layer sees where answers are read: the features of a linear probe."""
+"""Compute the features of a linear probe: the output layer's inputs where answers are read."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ from lozo_bench.objectives.options import without_cache
 
 @torch.no_grad()
 def answer_features(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The output layer's inputs [N, d] before each token of the right options, and those tokens.
+    """Return the output layer's inputs at the positions that predict the right options' tokens.
 
-    Float32 or wider, on the CPU. For a masked model the token is the label's word at the mask.
+    Args:
+        model: a language model.
+        batch: N is the number of tokens in the right options of all its examples. For a masked
+            model, the right option is the label word at the mask.
+
+    Returns:
+        Features [N, d], float32 or wider, and the N token ids; both on the CPU.
     """
-    seen: list[Tensor] = []
+    head_inputs: list[Tensor] = []
 
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0])
+    def keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        head_inputs.append(inputs[0])
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(look)
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep_input)
     try:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         with only_positions(model, batch.read.flatten()):
             model(**inputs, **without_cache(model))
     finally:
         hook.remove()
-    features = seen[0].flatten(0, 1).view(*batch.read.shape, -1)
+    features = head_inputs[0].flatten(0, 1).view(*batch.read.shape, -1)
     rows, entries = torch.nonzero(batch.option == batch.labels[:, None], as_tuple=True)
     found = features[rows, batch.at[rows, entries]]
     return found.to("cpu", wide(found.dtype)), batch.token[rows, entries].cpu()

@@ -1,7 +1,7 @@
-"""What is trained: a batch as the engine sees it, losses of any number of copies of it.
+"""Training objectives: they turn examples into micro-batches whose losses the engine computes.
 
-The choice among options and the right option's text differ only in the loss that is made of the
-options' scores; a metric is a loss of 0 or -1.
+Classification among options and language modelling of the right option differ only in the loss that
+is computed from the options' scores. Accuracy as an objective is a loss of -1 or 0 per example.
 """
 
 from __future__ import annotations
@@ -23,65 +23,76 @@ Loss = Callable[[Tensor, Batch, Sequence[Encoded]], Tensor]
 
 
 class Objective(Protocol):
-    """What the optimizer lowers."""
+    """What the optimizer minimises."""
 
     def part(self, examples: Sequence[Encoded], weights: Sequence[float] | None) -> Laid:
-        """Examples that go through the model together; ``weights``: what each one's loss counts."""
+        """Prepare examples as one micro-batch.
+
+        Args:
+            examples: they go through the model together.
+            weights: the factor of each example's loss; None means 1 for each.
+        """
         ...
 
     def tokens(self, examples: Sequence[Encoded]) -> int:
-        """How many real tokens such a part has."""
+        """Return how many tokens a micro-batch of these examples has, padding not counted."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """A part of a batch for the engine, and how many real tokens it has."""
+    """A prepared micro-batch for the engine, and its number of tokens without padding."""
 
     part: Part
     tokens: int
 
 
 def classification(scores: Tensor, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
-    """-log softmax(scores)[label]; scores [B, K] -> [B]."""
+    """Return -log softmax(scores)[label]; scores [B, K] -> losses [B]."""
     return functional.cross_entropy(scores, batch.labels, reduction="none")
 
 
 def language_model(scores: Tensor, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
-    """Minus the right option's mean log-probability, times the example's weight; [B, K] -> [B].
+    """Return minus the right option's mean log-probability times the example's weight.
 
-    With weights as `token_shares` gives them the mean over the batch is the mean over its tokens,
-    as published (MeZO's large-model code; trap T14).
+    scores [B, K] -> losses [B]. With the weights of `token_shares`, the mean over the batch equals
+    the mean over all its answer tokens, so that long answers count more, as in MeZO's code
+    (large_models/utils.py:31-102).
     """
     losses = -scores.gather(1, batch.labels[:, None])[:, 0]
     return losses if batch.weights is None else losses * batch.weights.to(losses)
 
 
 def minus_accuracy(scores: Tensor, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
-    """-1 where the best option is right, else 0; the first of equals is the best; [B, K] -> [B].
+    """Return -1 for each example whose highest-scored option is right, else 0.
 
-    A score that is NaN is no prediction: its loss is NaN.
+    scores [B, K] -> losses [B]. Of several equal scores the first wins. If any score of an example
+    is NaN, there is no prediction and its loss is NaN.
     """
     losses = -right(scores.argmax(1), examples).to(scores)
     return torch.where(scores.isnan().any(1), torch.nan, losses)
 
 
 def right(chosen: Tensor, examples: Sequence[Encoded]) -> Tensor:
-    """Whether each choice is among its example's right options; chosen [copies * B] -> the same."""
+    """Return whether each chosen option is right; [copies * B] option numbers -> booleans.
+
+    An option is right if it is in the example's ``golds``, or its ``label`` if it has no ``golds``.
+    """
     golds = [set(example.golds or (example.label,)) for example in examples]
     found = [choice in golds[i % len(golds)] for i, choice in enumerate(chosen.tolist())]
     return torch.tensor(found, device=chosen.device)
 
 
 class OptionObjective:
-    """A loss made of the scores of options.
+    """An objective whose loss is computed from the scores of options.
 
     Args:
-        scorer: scores of the options of a batch, by the model as it is.
+        scorer: computes the scores of a batch's options with the model's current weights.
         layout: how examples become batches.
-        device: where batches go.
-        loss: losses [B] of scores [B, K].
-        features: what the output layer sees in a batch (see `features.py`), if that is wanted.
+        device: the device of the batches.
+        loss: computes losses [B] from scores [B, K].
+        features: computes a batch's features for a linear probe (see `features.py`); None if they
+            are not needed.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Scores of the options of each example, for causal and for masked models, and their loss.
+"""Score the options of each example with a causal or a masked model.
 
-Both kinds of model end in the same thing, a matrix of scores [B, K]; what is trained and what is
-measured follow from it alike.
+Both kinds of model give one matrix of scores [B, K]. Training losses and evaluation metrics are
+computed from it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,24 @@ def option_scorer(
     forward: Callable[..., Any] | None = None,
     probabilities: bool = False,
 ) -> Scorer:
-    """Score each option by the MEAN log-probability of its tokens, in float32 or wider.
+    """Return a function that scores each option by the MEAN log-probability of its tokens.
 
-    The mean, not the sum, in training and in testing (MeZO's large-model code; trap T12). Where
-    every option is a single token read at one place, as label words at a mask are, the logarithm of
-    the sum over the vocabulary is the same for all of them and cancels in softmax, loss and argmax:
-    there the logits themselves are the scores (LM-BFF, MeZO's medium-model code), and with
-    ``scoring.columns`` the other words' logits are not computed; but with ``probabilities`` scores
-    are log-probabilities always, for losses that look at one option alone.
+    The scores are [B, K], float32 or wider. The mean, not the sum, is used in training and in
+    testing (MeZO, large_models/utils.py:31-102 and run.py:204-311).
 
-    ``forward`` is called in the model's place where something stands around it, as torch's DDP.
-    An option that an example does not have, others having more, scores -inf.
+    If every option is a single token read at the same position, like label words at a mask, the
+    log-sum-exp over the vocabulary is the same for all options and cancels in softmax, loss and
+    argmax. Then the logits themselves are the scores (as in LM-BFF and MeZO's
+    medium_models/src/models.py), and with ``scoring.columns`` the other words' logits are not
+    computed.
+
+    If an example has fewer options than others in the batch, its absent options score -inf.
+
+    Args:
+        model: a causal or masked language model.
+        scoring: which shortcuts are used; none of them changes a loss.
+        forward: called instead of the model if something wraps it, such as torch's DDP.
+        probabilities: always return log-probabilities, for losses that use one option alone.
     """
     call = model if forward is None else forward
     no_cache = without_cache(model)
@@ -49,7 +56,7 @@ def option_scorer(
             words, token = torch.unique(batch.token, return_inverse=True)
         else:
             token = batch.token
-        logits = _full_precision(_logits(model, call, batch, scoring, words, no_cache))
+        logits = _at_least_float32(_logits(model, call, batch, scoring, words, no_cache))
         if not cancels:
             logits = logits.log_softmax(-1)
         entry = (torch.arange(len(token), device=token.device)[:, None], batch.at, token)
@@ -59,14 +66,15 @@ def option_scorer(
 
 
 def summed(scores: Tensor, batch: Batch) -> Tensor:
-    """Sums of log-probabilities over each option's tokens, from their means [B, K]."""
-    return scores * _lengths(batch, scores)[:, :-1].clamp(min=1)
+    """Return the sum of log-probabilities over each option's tokens, given their means [B, K]."""
+    return scores * _option_lengths(batch, scores)[:, :-1].clamp(min=1)
 
 
 def takes_packed_rows(model: Any) -> bool:
-    """Whether options can stand behind one prompt in a row, parted by a mask and by positions.
+    """Return whether several options can share one row, behind one copy of their prompt.
 
-    Not with flash attention, which has no mask to part them, nor where something else than full
+    A mask and explicit positions then keep the options apart. That is impossible with flash
+    attention, which accepts no such mask, and in models in which something other than full
     attention with explicit positions decides what a token sees: a sliding window, ALiBi, a
     recurrence or a convolution along the row.
     """
@@ -75,7 +83,7 @@ def takes_packed_rows(model: Any) -> bool:
     window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     others = ("alibi", "attention_layers", "attention_types", "block_types", "layers_block_type")
     return (
-        _takes(model, "position_ids")
+        _accepts(model, "position_ids")
         and "flash" not in str(getattr(config, "_attn_implementation", None))
         and all(kind == "full_attention" for kind in kinds)
         and not window
@@ -84,11 +92,11 @@ def takes_packed_rows(model: Any) -> bool:
 
 
 def without_cache(model: Any) -> dict[str, bool]:
-    """What tells a causal model to keep no keys and values: there is no next token."""
-    return {"use_cache": False} if _takes(model, "use_cache") else {}
+    """Return the arguments that make a model keep no key-value cache; no token is generated."""
+    return {"use_cache": False} if _accepts(model, "use_cache") else {}
 
 
-def _takes(model: Any, argument: str) -> bool:
+def _accepts(model: Any, argument: str) -> bool:
     return argument in inspect.signature(model.forward).parameters
 
 
@@ -100,13 +108,13 @@ def _logits(
     words: Tensor | None,
     no_cache: Mapping[str, bool],
 ) -> Tensor:
-    """Logits [B, Q, vocabulary or words] of the positions that are read."""
+    """Return the logits at the positions that are read, [B, Q, size of vocabulary or of words]."""
     inputs: dict[str, Tensor | None] = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask,
     }
     if batch.block is not None:
-        inputs["attention_mask"] = _own_option_only(batch.block, model.dtype)
+        inputs["attention_mask"] = _own_option_mask(batch.block, model.dtype)
         inputs["position_ids"] = batch.position_ids
     read = batch.read.flatten()
     with (
@@ -118,11 +126,15 @@ def _logits(
     return logits.view(*batch.read.shape, -1)
 
 
-def _own_option_only(block: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores, [R, 1, T, T]: an option sees its prompt and itself.
+def _own_option_mask(block: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the mask that is added to attention scores, [R, 1, T, T].
 
-    ``block`` [R, T] is 0 in the prompt, k + 1 in option k, -1 in padding. Every token sees itself,
-    padding too, because attention to nothing at all is not a number.
+    Tokens of an option attend to their prompt and to their own option only. Every token attends to
+    itself, even padding, because a softmax over nothing is NaN.
+
+    Args:
+        block: [R, T], 0 in the prompt, k + 1 in option k, -1 in padding.
+        dtype: the dtype of the mask.
     """
     T = block.shape[1]
     query, key = block[:, :, None], block[:, None, :]
@@ -133,20 +145,27 @@ def _own_option_only(block: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _mean_by_option(values: Tensor, batch: Batch) -> Tensor:
-    """Means [B, K] of the entries [B, P] of each option; what fills up belongs to none."""
-    room = values.new_zeros(len(values), batch.options + 1)
-    sums = room.scatter_add(1, batch.option, values)
-    counts = _lengths(batch, values)
+    """Return the mean of each option's entries: [B, P] -> [B, K].
+
+    Entries that only fill up a row have option K; their column is dropped.
+    """
+    zeros = values.new_zeros(len(values), batch.options + 1)
+    sums = zeros.scatter_add(1, batch.option, values)
+    counts = _option_lengths(batch, values)
     means = sums[:, :-1] / counts[:, :-1].clamp(min=1)
     return means.masked_fill(counts[:, :-1] == 0, -torch.inf)
 
 
-def _lengths(batch: Batch, like: Tensor) -> Tensor:
-    """How many tokens each option has, [B, K + 1]; the last column are the entries that fill up."""
-    room = like.new_zeros(batch.size, batch.options + 1)
-    return room.scatter_add(1, batch.option, like.new_ones(batch.option.shape))
+def _option_lengths(batch: Batch, like: Tensor) -> Tensor:
+    """Return how many tokens each option has, [B, K + 1]; the last column counts the filler."""
+    zeros = like.new_zeros(batch.size, batch.options + 1)
+    return zeros.scatter_add(1, batch.option, like.new_ones(batch.option.shape))
 
 
-def _full_precision(logits: Tensor) -> Tensor:
-    """At least float32: a difference of two half-precision losses has nothing left (trap T24)."""
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """Convert logits to at least float32.
+
+    The two losses of a zeroth-order step differ by about eps times a directional derivative, which
+    is less than half precision can resolve.
+    """
     return logits.to(wide(logits.dtype))

@@ -1,6 +1,8 @@
-"""Answers that are written and not chosen: greedy, until a new line, and what they are worth.
+"""Generate answers greedily until a newline, and use a metric of them as the training loss.
 
-Source: MeZO's large-model code (utils.py, trainer.py), spec lozo_mezo sections 2.5 and 3.5.
+Source: MeZO's code. Generation: greedy, one beam; it stops at the newline token or at the
+end-of-text token. Objective ``--non_diff`` (large_models/trainer.py:739): minus the F1 of the
+generated answers.
 """
 
 from __future__ import annotations
@@ -20,17 +22,18 @@ from lozo_bench.tasks.base import Encoded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# A metric of a generated answer, given the right answers; from 0 to 1.
 Worth = Callable[[str, Sequence[str]], float]
 
 
 class Writer:
-    """Writes on from prompts, token by token the likeliest, to a new line or the end token.
+    """Continues prompts with the likeliest token at each step, until a newline or the end token.
 
     Args:
         model: a causal language model.
         tokenizer: its tokenizer.
-        max_new_tokens: an answer is at most so long.
-        device: where prompts go.
+        max_new_tokens: the largest number of tokens in an answer.
+        device: the device of the prompts.
     """
 
     def __init__(
@@ -55,12 +58,12 @@ class Writer:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Sequence[int]]) -> list[str]:
-        """The answer to each prompt, without the white space around it."""
+        """Return the answer to each prompt, without leading and trailing white space."""
         width = max(map(len, prompts))
-        # Padded on the left, so that all go on from the same place.
+        # Prompts are padded on the left, so that all of them end at the same position.
         ids = [[self.pad] * (width - len(p)) + list(p) for p in prompts]
         mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-        with _as_told(self.model, self.how):
+        with _generation_config(self.model, self.how):
             written = self.model.generate(
                 input_ids=torch.tensor(ids, device=self.device),
                 attention_mask=torch.tensor(mask, device=self.device),
@@ -70,10 +73,11 @@ class Writer:
 
 
 @contextmanager
-def _as_told(model: Any, how: GenerationConfig) -> Iterator[None]:
-    """While this is open the model generates so, and nothing of it is filled in from its own file.
+def _generation_config(model: Any, how: GenerationConfig) -> Iterator[None]:
+    """Inside this context the model generates with this config and ignores its own one.
 
-    A checkpoint's generation_config.json may punish repetition or ask for so many tokens at least.
+    A checkpoint's generation_config.json may, for example, penalise repetition or set a minimum
+    number of tokens; ``generate`` would use it for all settings that are not given.
     """
     own, model.generation_config = model.generation_config, how
     try:
@@ -83,32 +87,32 @@ def _as_told(model: Any, how: GenerationConfig) -> Iterator[None]:
 
 
 class WrittenObjective:
-    """Minus what written answers are worth, as MeZO trains on F1.
+    """An objective whose loss is minus a metric of the generated answers, as MeZO trains on F1.
 
     Args:
-        writer: writes the answers.
-        worth: of an answer, given the right ones: 0 to 1.
+        writer: generates the answers.
+        worth: the metric, from 0 to 1, of an answer and the right answers.
     """
 
     def __init__(self, writer: Writer, worth: Worth) -> None:
         self.writer, self.worth = writer, worth
 
     def part(self, examples: Sequence[Encoded], weights: Sequence[float] | None) -> Laid:
-        """See `Objective`; every example counts alike."""
+        """See `Objective`. ``weights`` are ignored: every example counts the same."""
         prompts = [example.prompt for example in examples]
 
         def losses(copies: int) -> Tensor:
             texts = self.writer(prompts * copies)
-            worth = [
+            minus_metrics = [
                 -self.worth(text, examples[i % len(examples)].answers)
                 for i, text in enumerate(texts)
             ]
-            return torch.tensor(worth, dtype=torch.float64).view(copies, len(examples))
+            return torch.tensor(minus_metrics, dtype=torch.float64).view(copies, len(examples))
 
         longest = max(map(len, prompts)) + self.writer.max_new_tokens
         part = Part(len(examples), longest * len(prompts), losses)
         return Laid(part, self.tokens(examples))
 
     def tokens(self, examples: Sequence[Encoded]) -> int:
-        """See `Objective`: those of the prompts, and the most that can be written."""
+        """See `Objective`. Counts the prompts' tokens and the most that can be generated."""
         return sum(len(example.prompt) + self.writer.max_new_tokens for example in examples)

@@ -1,6 +1,6 @@
-"""Tunings: which parameters of a model move, one file a way.
+"""Tunings: which parameters of a model are trained. One file per method.
 
-Each takes a loaded model, adds what it needs, freezes the rest and names what moves, X. The model
-keeps its class and is called as before, so that scoring and writing need not know which one it is.
-Optimizers only ever see X.
+Each tuning takes a loaded model, adds parameters if it needs any, freezes all others and returns
+the trainable ones, X. The model keeps its class and its signature, so scoring and generation do not
+depend on the tuning. Optimizers only see X.
 """

@@ -1,4 +1,4 @@
-"""What every tuning is given, and what it gives back."""
+"""The interface of a tuning, its result, and functions that several tunings share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from lozo_bench.models.load import Loaded
 
 @dataclass(frozen=True)
 class Tuned:
-    """A model of which some parameters move.
+    """A model some of whose parameters are trained.
 
-    ``X`` are those that do, by name and in the model's order; they alone have ``requires_grad``.
-    ``model`` is what is called. ``whole`` says that X are all weights. ``virtual_tokens`` stand in
-    front of each row inside the model: its logits have so many positions more. ``packs`` says that
-    4-dimensional masks with explicit positions still do what they do in the plain model. ``extras``
-    are further tensors that the model's function depends on, such as gates.
+    Attributes:
+        X: the trainable parameters by name, in the model's order. Only they have ``requires_grad``.
+        model: the model to call.
+        whole: whether X are all weights of the model.
+        virtual_tokens: how many tokens the model itself puts in front of each row; its logits have
+            that many more positions.
+        packs: whether 4-dimensional masks with explicit positions still work as in the plain model.
+        extras: further tensors that the model's function depends on, such as gates.
     """
 
     X: dict[str, nn.Parameter]
@@ -38,37 +41,47 @@ class Tuned:
 
 
 class Tuning(Protocol):
-    """A way to tune. Its constructor takes options and checks their ranges."""
+    """A tuning method. Its constructor takes the options and checks their ranges."""
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
-        """Say what moves; the model in ``loaded`` is changed for it.
+        """Prepare the model in ``loaded`` for training, in place, and return it with its X.
 
-        New parameters are float32, or float64 in a float64 model, and start from ``draws`` alone.
+        New parameters are float32, or float64 in a float64 model. Their initial values depend on
+        ``draws`` alone, not on torch's generators.
 
         Raises:
-            UserError: the model has nothing that could move so.
+            UserError: this method cannot be used with the model.
         """
         ...
 
 
-def moving(model: nn.Module, moves: Callable[[str, nn.Parameter], bool]) -> dict[str, nn.Parameter]:
-    """Freeze all parameters but those that ``moves(name, parameter)`` picks, which are returned.
+def freeze_rest(
+    model: nn.Module, trains: Callable[[str, nn.Parameter], bool]
+) -> dict[str, nn.Parameter]:
+    """Freeze all parameters except those for which ``trains(name, parameter)`` is true.
 
-    A parameter of several names (tied weights) has its first one (spec lozo_mezo, T7).
+    Returns:
+        The trainable parameters by name. A parameter with several names (tied weights) appears
+        once, under its first name; otherwise it would be perturbed twice.
     """
     X = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(moves(name, parameter))
+        parameter.requires_grad_(trains(name, parameter))
         if parameter.requires_grad:
             X[name] = parameter
     return X
 
 
 def linear_layers(model: nn.Module, targets: str, key: str) -> dict[str, nn.Module]:
-    """The linear layers in whose name the regular expression is found, by name.
+    """Return the linear layers whose names match a regular expression, by name.
+
+    Args:
+        model: the model.
+        targets: the expression; it is searched for anywhere in the name.
+        key: the option that ``targets`` was given as, for the error message.
 
     Raises:
-        UserError: there are none; ``key`` is the option that says ``targets``.
+        UserError: no linear layer matches.
     """
     layers: dict[str, nn.Module] = {
         name: module
@@ -98,17 +111,26 @@ def check_tokens(tokens: int) -> None:
 
 
 def check_room(loaded: Loaded, tokens: int) -> None:
-    """Raise UserError unless the model can read rows behind so many tokens."""
+    """Raise UserError unless ``tokens`` virtual tokens leave room for a row in the model."""
     longest = longest_row(loaded.model)
     if longest is not None and tokens >= longest:
         raise bad_value(
-            "tuning.tokens", tokens, f"less than {longest}, the longest row {loaded.name} can read"
+            "tuning.tokens", tokens, f"less than {longest}, the most tokens {loaded.name} can read"
         )
 
 
-def drawn_words(loaded: Loaded, draws: Draws, role: str, count: int) -> Tensor:
-    """Ids of random words of the vocabulary, int64 [count]; special tokens are none."""
+def draw_words(loaded: Loaded, draws: Draws, role: str, count: int) -> Tensor:
+    """Draw the ids of ``count`` random words of the vocabulary, int64 [count].
+
+    Special tokens are never drawn.
+
+    Args:
+        loaded: the model and its tokenizer.
+        draws: source of random numbers.
+        role: the key of the stream that is drawn from.
+        count: how many ids.
+    """
     special = set(loaded.tokenizer.all_special_ids)
     words = torch.tensor([i for i in range(len(loaded.tokenizer)) if i not in special])
-    places = draws.uniform_range(role, 0, "words", 0, count).double() * len(words)
-    return words[places.long()].to(loaded.device)
+    indices = draws.uniform_range(role, 0, "words", 0, count).double() * len(words)
+    return words[indices.long()].to(loaded.device)

@@ -1,4 +1,4 @@
-"""BitFit: the biases move and nothing else.
+"""BitFit: only the biases are trained.
 
 Source: Ben Zaken et al., arXiv 2106.10199.
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, moving
+from lozo_bench.tuning.base import Tuned, freeze_rest
 
 
 class BitFit:
-    """Every bias moves, those of the normalisation and of the output layer too."""
+    """Train every bias, including those of the normalisation and of the output layer."""
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""
         model = loaded.model
-        X = moving(model, lambda name, _: name.rpartition(".")[2] == "bias")
+        X = freeze_rest(model, lambda name, _: name.rpartition(".")[2] == "bias")
         if not X:
             raise UserError(
-                f"tuning=bitfit: a {type(model).__name__} has no biases; choose another tuning"
+                f"tuning=bitfit: a {type(model).__name__} has no biases; what to do: choose "
+                "another tuning"
             )
         return Tuned(X, model, whole=False)

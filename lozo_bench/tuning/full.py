@@ -1,4 +1,4 @@
-"""Full tuning: every weight moves."""
+"""Full tuning: every weight is trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lozo_bench.tuning.base import Tuned
 
 
 class Full:
-    """All parameters move, embeddings, normalisation and biases too."""
+    """Train all parameters, including embeddings, normalisation and biases."""
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""

@@ -1,8 +1,9 @@
-"""Head tuning: what makes logits of hidden states moves, and nothing before it.
+"""Head tuning: only the layers that turn hidden states into logits are trained.
 
-Source: Malladi et al., arXiv 2305.17333, E.4; spec lozo_mezo 2.2. For a causal model that is the
-output matrix; for a masked one everything named lm_head: a dense layer, a normalisation, the output
-matrix and its bias; for a classifier its classes' layers.
+Source: MeZO (Malladi et al., arXiv 2305.17333), appendix E.4. In a causal model these layers are
+    the
+output matrix. In a masked model they are everything named lm_head: a dense layer, a normalisation,
+the output matrix and its bias. In a classifier they are the classifier head.
 """
 
 from __future__ import annotations
@@ -15,40 +16,47 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.models.check import output_layer
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, moving
+from lozo_bench.tuning.base import Tuned, freeze_rest
 
 
 class Head:
-    """The output layer moves."""
+    """Train the output layer."""
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""
         ids = head_parameters(loaded, "tuning=head")
-        return Tuned(moving(loaded.model, lambda _, x: id(x) in ids), loaded.model, whole=False)
+        X = freeze_rest(loaded.model, lambda _, x: id(x) in ids)
+        return Tuned(X, loaded.model, whole=False)
 
 
 def with_new_head(tuned: Tuned, loaded: Loaded) -> Tuned:
-    """The same, and a classifier's head moves too, as it is new and random (HeteroLoRA's setting).
+    """Return ``tuned`` with a classifier's head made trainable as well.
 
-    A model of another kind has no such head and is left as it is.
+    The head is new and random, so it is always trained, as in HeteroLoRA's experiments. A model of
+    another kind has no such head; its ``tuned`` is returned unchanged.
     """
     if loaded.kind is not Kind.classifier:
         return tuned
-    moved = {id(x) for x in tuned.X.values()} | head_parameters(loaded, "model.kind=classifier")
-    return replace(tuned, X=moving(loaded.model, lambda _, x: id(x) in moved))
+    trained = {id(x) for x in tuned.X.values()} | head_parameters(loaded, "model.kind=classifier")
+    return replace(tuned, X=freeze_rest(loaded.model, lambda _, x: id(x) in trained))
 
 
-def head_parameters(loaded: Loaded, who: str) -> set[int]:
-    """``id`` of each parameter that is not part of the backbone.
+def head_parameters(loaded: Loaded, option: str) -> set[int]:
+    """Return the ``id`` of each parameter that does not belong to the backbone.
+
+    Args:
+        loaded: the model.
+        option: the config option that trains the head, for the error message.
 
     Raises:
-        UserError: ``who`` would move the input embeddings too, which the output matrix is tied to.
+        UserError: the output matrix is tied to the input embeddings, so training the head would
+            train the embeddings too.
     """
     inside = {id(x) for x in backbone(loaded.model).parameters()}
     head = output_layer(loaded.model)
     if head is not None and id(head.weight) in inside:
         raise UserError(
-            f"{who}: the output matrix of {loaded.name} is that of its input embeddings, which "
-            "would move too; model.untie_head=true gives it one of its own"
+            f"{option}: the output matrix of {loaded.name} is tied to its input embeddings, which "
+            "would be trained too; what to do: model.untie_head=true gives the head its own matrix"
         )
     return {id(x) for x in loaded.model.parameters()} - inside

@@ -1,6 +1,6 @@
-"""(IA)^3: keys, values and what feed-forward layers have inside are scaled, each unit by a number.
+"""(IA)^3: each unit of the keys, the values and the feed-forward hidden layer gets a trained scale.
 
-Source: Liu et al., arXiv 2205.05638. The scales are one at the start.
+Source: Liu et al., arXiv 2205.05638. All scales are 1 at the start.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, check_pattern, linear_layers, moving
-from lozo_bench.tuning.injected import inject, new_dtype, start
+from lozo_bench.tuning.base import Tuned, check_pattern, freeze_rest, linear_layers
+from lozo_bench.tuning.injected import inject, new_dtype, set_initial_values
 
 
 class Ia3:
-    """Scales of activations move.
+    """Train scales of activations.
 
     Args:
-        outputs: a regular expression; linear layers in whose name it is found have their outputs
-            scaled: those of keys and values. In GPT-2 queries are part of the same layer.
-        inputs: the same for inputs: of the second feed-forward layers.
+        outputs: a regular expression. The outputs of the linear layers whose names match are
+            scaled; it should match the key and value layers. In GPT-2 the same layer also computes
+            the queries.
+        inputs: a regular expression. The inputs of the linear layers whose names match are scaled;
+            it should match the second feed-forward layers.
     """
 
     def __init__(self, *, outputs: str, inputs: str) -> None:
@@ -31,7 +33,7 @@ class Ia3:
         self.outputs, self.inputs = outputs, inputs
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
-        """See `Tuning`. Nothing is drawn."""
+        """See `Tuning`. Nothing is random."""
         model = loaded.model
         inputs = linear_layers(model, self.inputs, "inputs")
         layers = linear_layers(model, self.outputs, "outputs") | inputs
@@ -44,6 +46,6 @@ class Ia3:
         for module in model.modules():
             if isinstance(module, IA3Layer):
                 scales = module.ia3_l["default"]
-                start(scales, torch.ones(scales.shape, dtype=new_dtype(module)))
-        X = moving(model, lambda name, _: ".ia3_l." in name)
+                set_initial_values(scales, torch.ones(scales.shape, dtype=new_dtype(module)))
+        X = freeze_rest(model, lambda name, _: ".ia3_l." in name)
         return Tuned(X, model, whole=False)

@@ -1,4 +1,4 @@
-"""Putting peft's layers into a model, which keeps its class."""
+"""Put peft's layers into a model; the model keeps its class."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from lozo_bench.engine.tensors import wide
 
 
 def inject(model: PreTrainedModel, config: PeftConfig) -> None:
-    """Replace the layers that ``config`` targets by peft's.
+    """Replace the layers that ``config`` targets by peft's layers.
 
-    peft starts them from torch's global generators, which are put back afterwards: callers start
-    them again from `Draws`.
+    peft initialises them from torch's global generators. The state of these generators is restored
+    afterwards, and the caller must initialise the new parameters again from `Draws`.
     """
     used = sorted({x.device.index for x in model.parameters() if x.device.type == "cuda"})
     with torch.random.fork_rng(devices=used):
         inject_adapter_in_model(config, model)
-    model.train(mode=False)  # new modules are made in training mode
+    model.train(mode=False)  # new modules are created in training mode
 
 
 def new_dtype(layer: BaseTunerLayer) -> torch.dtype:
-    """Of what stands beside a layer's weight."""
+    """Return the dtype of adapter parameters beside this layer's weight: float32 or wider."""
     return wide(layer.get_base_layer().get_parameter("weight").dtype)
 
 
-def start(parameter: nn.Parameter, values: torch.Tensor) -> None:
-    """Give an adapter its first values; it takes their type and stays on its device."""
+def set_initial_values(parameter: nn.Parameter, values: torch.Tensor) -> None:
+    """Set an adapter's initial values. It takes their dtype and stays on its device."""
     parameter.data = values.to(parameter.device)

@@ -1,10 +1,11 @@
-"""LoRA: chosen matrices W become W + (alpha / r) B A, of which only A and B move.
+"""LoRA: chosen matrices W become W + (alpha / r) B A; only A and B are trained.
 
-Source: Hu et al., arXiv 2106.09685; as MeZO has it, spec lozo_mezo 2.2. B in R^{m x r} is zero at
-the start and A in R^{r x n} uniform within +-1/sqrt(n), which is what Kaiming's rule with a =
-sqrt(5) comes to. There is no dropout.
+Source: Hu et al., arXiv 2106.09685, with the choices of MeZO's code (large_models/lora.py:114-147):
+r = 8, alpha = 16, queries and values, no dropout. At the start B in R^{m x r} is zero, and A in
+R^{r x n} is uniform in [-1/sqrt(n), 1/sqrt(n)), which equals kaiming_uniform with a = sqrt(5).
 
-`optimizers/mezo_lora.py` is MeZO on the same matrices by another road, which writes no weights.
+`optimizers/mezo_lora.py` runs MeZO on the same matrices with another implementation, which writes
+no weights during the forward passes.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from transformers.pytorch_utils import Conv1D
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import bad_value
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, check_pattern, linear_layers, moving
+from lozo_bench.tuning.base import Tuned, check_pattern, freeze_rest, linear_layers
 from lozo_bench.tuning.head import head_parameters
-from lozo_bench.tuning.injected import inject, new_dtype, start
+from lozo_bench.tuning.injected import inject, new_dtype, set_initial_values
 
 
 class Lora:
-    """Low-rank matrices beside frozen ones move.
+    """Train low-rank matrices beside frozen ones.
 
     Args:
-        r: how many columns and rows B and A have.
-        alpha: B A counts alpha / r times.
-        targets: a regular expression; linear layers in whose name it is found get an adapter. In
-            GPT-2 queries, keys and values are one layer.
-        train_head: what stands behind the backbone moves too, as it does in MeZO's released RoBERTa
-            code (trap T32).
+        r: the rank: B has r columns and A has r rows.
+        alpha: the product B A is multiplied by alpha / r.
+        targets: a regular expression; the linear layers whose names match get an adapter. In GPT-2
+            one layer computes queries, keys and values.
+        train_head: also train everything behind the backbone. MeZO's released RoBERTa code does so:
+            it freezes only parameters whose names start with "roberta"
+            (medium_models/run.py:939-942), so that lm_head stays trainable.
     """
 
     def __init__(self, *, r: int, alpha: float, targets: str, train_head: bool = False) -> None:
@@ -51,22 +53,22 @@ class Lora:
         layers = linear_layers(model, self.targets, "targets")
         config = LoraConfig(
             r=self.r,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides by r, whole or not
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft only divides it by r
             target_modules=list(layers),
             fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
         )
         inject(model, config)
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
-                _start(name, module, draws)
-        X = moving(model, lambda name, x: ".lora_" in name or id(x) in head)
+                _initialise(name, module, draws)
+        X = freeze_rest(model, lambda name, x: ".lora_" in name or id(x) in head)
         return Tuned(X, model, whole=False)
 
 
-def _start(name: str, layer: LoraLayer, draws: Draws) -> None:
+def _initialise(name: str, layer: LoraLayer, draws: Draws) -> None:
     A = layer.lora_A["default"].get_parameter("weight")
     B = layer.lora_B["default"].get_parameter("weight")
     dtype, shape = new_dtype(layer), tuple(A.shape)
     uniform = draws.uniform_range("lora_A", 0, name, 0, prod(shape)).view(shape)
-    start(A, (2 * uniform.to(dtype) - 1) / sqrt(shape[1]))
-    start(B, torch.zeros(B.shape, dtype=dtype))
+    set_initial_values(A, (2 * uniform.to(dtype) - 1) / sqrt(shape[1]))
+    set_initial_values(B, torch.zeros(B.shape, dtype=dtype))

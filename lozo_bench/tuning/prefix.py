@@ -1,13 +1,16 @@
-"""Prefix tuning: keys and values of a few tokens that are not there, in every layer.
+"""Prefix tuning: every attention layer gets trained keys and values of a few virtual tokens.
 
-Source: Li and Liang, arXiv 2101.00190, as MeZO has it (spec lozo_mezo 2.2, T35): every token sees
-the prefix, positions are counted as if there were none, there is no reparametrisation, and the
-start are the keys and values of random words run through the model once.
+Source: Li and Liang, arXiv 2101.00190, with the choices of MeZO's code (large_models/prefix.py):
+every token attends to the prefix, position ids are not shifted, there is no reparametrisation, and
+the initial values are the keys and values of random words, without a first token in front of them,
+from one forward pass. Initial values that are not real activations work much worse (arXiv
+2305.17333, table 17).
 
-peft's prefix tuning (0.21) moves every position by the prefix's length, and takes 2-dimensional
-masks only. So this is an attention function of transformers' own interface: it puts the prefix in
-front of keys and values where they are used. Positions, caches, generation and masks of any shape
-stay what they are in the plain model, causal or masked.
+peft's prefix tuning (0.21) shifts every position by the prefix's length and only accepts
+2-dimensional masks. This file instead registers an attention function with transformers'
+AttentionInterface. The function puts the prefix in front of the keys and values where they are
+used. Positions, caches, generation and masks of any shape work as in the plain model, causal or
+masked.
 """
 
 from __future__ import annotations
@@ -26,24 +29,24 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, check_room, check_tokens, drawn_words, moving
+from lozo_bench.tuning.base import Tuned, check_room, check_tokens, draw_words, freeze_rest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTENTION = "sdpa_behind_prefix"
-_heard: ContextVar[dict[nn.Module, tuple[Tensor, Tensor]] | None] = ContextVar(
-    "_heard", default=None
+_recorded: ContextVar[dict[nn.Module, tuple[Tensor, Tensor]] | None] = ContextVar(
+    "_recorded", default=None
 )
 
 
 class Prefix:
-    """Keys and values in front of every row move.
+    """Train keys and values that stand in front of every row.
 
     Args:
-        tokens: how many there are in each layer.
-        init: ``real``: those of random words; ``random``: standard normal, much worse (MeZO, table
-            17).
+        tokens: the number of virtual tokens in each layer.
+        init: ``real``: start from the keys and values of random words. ``random``: start from
+            standard normal values, which is much worse (MeZO, arXiv 2305.17333, table 17).
     """
 
     def __init__(self, *, tokens: int, init: Literal["real", "random"] = "real") -> None:
@@ -57,31 +60,39 @@ class Prefix:
         if (used := model.config._attn_implementation) != "sdpa":
             raise UserError(
                 f"tuning=prefix: {loaded.name} computes attention as {used!r}; only models that "
-                "do it as 'sdpa' can have a prefix; choose another tuning"
+                "compute it as 'sdpa' can have a prefix; what to do: choose another tuning"
             )
         model.set_attn_implementation(ATTENTION)
-        heard = _keys_and_values(model, drawn_words(loaded, draws, "prefix_words", self.tokens))
+        recorded = _keys_and_values(model, draw_words(loaded, draws, "prefix_words", self.tokens))
         names = {module: name for name, module in model.named_modules()}
-        for module, pair in heard.items():
-            start = [_in_rows(x).to(wide(x.dtype)) for x in pair]
+        for module, pair in recorded.items():
+            start = [_to_rows(x).to(wide(x.dtype)) for x in pair]
             if self.init == "random":
-                start = _normal(draws, names[module], start)
+                start = _standard_normal(draws, names[module], start)
             module.prefix = Pair(*start)
-        X = moving(model, lambda name, _: ".prefix." in name)
+        X = freeze_rest(model, lambda name, _: ".prefix." in name)
         return Tuned(X, model, whole=False)
 
 
 class Pair(nn.Module):
-    """One layer's prefix: ``keys`` and ``values``, [tokens, heads * width of a head] each."""
+    """One layer's prefix: ``keys`` and ``values``, each [tokens, heads * width of a head]."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.keys, self.values = nn.Parameter(keys), nn.Parameter(values)
 
     def in_front_of(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, heads, tokens + T, width] from the row's, [B, heads, T, width]."""
+        """Put the prefix in front of a row's keys and values.
+
+        Args:
+            key: [B, heads, T, width].
+            value: [B, heads, T, width].
+
+        Returns:
+            Keys and values, each [B, heads, tokens + T, width].
+        """
         both = ((self.keys, key), (self.values, value))
-        key, value = (torch.cat([_in_heads(own, x), x], dim=2) for own, x in both)
+        key, value = (torch.cat([_to_heads(own, x), x], dim=2) for own, x in both)
         return key, value
 
 
@@ -93,17 +104,21 @@ def _attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    if (heard := _heard.get()) is not None:
-        heard[module] = key, value
+    """Compute sdpa attention with the module's prefix, if it has one.
+
+    Inside `_record_keys_and_values`, also record the keys and values that come without a prefix.
+    """
+    if (recorded := _recorded.get()) is not None:
+        recorded[module] = key, value
     pair = getattr(module, "prefix", None)
     if isinstance(pair, Pair):
         key, value = pair.in_front_of(key, value)
-        attention_mask = _seen_by_all(attention_mask, len(pair.keys))
+        attention_mask = _with_prefix_columns(attention_mask, len(pair.keys))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
 def _mask(*args: Any, **options: Any) -> Tensor | None:
-    """Torch's `is_causal` would count the prefix among the row's own tokens: always a mask then."""
+    """Always make an explicit mask: torch's `is_causal` would treat the prefix as row tokens."""
     return sdpa_mask(*args, **{**options, "allow_is_causal_skip": False})
 
 
@@ -111,51 +126,60 @@ AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, _mask)
 
 
-def _seen_by_all(mask: Tensor | None, tokens: int) -> Tensor | None:
-    """The mask [.., T] with columns for the prefix in front; None, where all is seen, stays so."""
+def _with_prefix_columns(mask: Tensor | None, tokens: int) -> Tensor | None:
+    """Add columns for the prefix in front of the mask [.., T]; None (all is seen) stays None."""
     if mask is None:
         return None
     seen = mask.new_full((*mask.shape[:-1], tokens), mask.dtype is torch.bool)
     return torch.cat([seen, mask], dim=-1)
 
 
-def _in_heads(x: Tensor, like: Tensor) -> Tensor:
-    """[tokens, heads * width] as [B, heads, tokens, width], in the type of ``like``."""
+def _to_heads(x: Tensor, like: Tensor) -> Tensor:
+    """Reshape [tokens, heads * width] to [B, heads, tokens, width], in the dtype of ``like``."""
     B, heads, _, width = like.shape
     return x.to(like.dtype).view(-1, heads, width).transpose(0, 1).expand(B, -1, -1, -1)
 
 
-def _in_rows(x: Tensor) -> Tensor:
-    """[1, heads, tokens, width] as [tokens, heads * width]."""
+def _to_rows(x: Tensor) -> Tensor:
+    """Reshape [1, heads, tokens, width] to [tokens, heads * width]."""
     return x[0].transpose(0, 1).flatten(1)
 
 
 def _keys_and_values(
     model: PreTrainedModel, words: Tensor
 ) -> dict[nn.Module, tuple[Tensor, Tensor]]:
-    """What the attention of each layer computes of these words, [1, heads, tokens, width] each."""
+    """Run the words through the model once; return the keys and values of each attention layer.
+
+    Args:
+        model: uses the attention function of this file.
+        words: token ids, int64 [tokens].
+
+    Returns:
+        For each attention module, keys and values, each [1, heads, tokens, width].
+    """
     row = words[None]
-    with torch.no_grad(), _hearing() as heard:
+    with torch.no_grad(), _record_keys_and_values() as recorded:
         model(input_ids=row, attention_mask=torch.ones_like(row))
-    if not heard:
+    if not recorded:
         raise UserError(
-            f"tuning=prefix: {type(model).__name__} has attention of its own kind, which takes "
-            "no prefix; choose another tuning"
+            f"tuning=prefix: {type(model).__name__} computes attention with code of its own, which "
+            "cannot use a prefix; what to do: choose another tuning"
         )
-    return heard
+    return recorded
 
 
 @contextmanager
-def _hearing() -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
-    heard: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    token = _heard.set(heard)
+def _record_keys_and_values() -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+    """Record the keys and values of every attention module that runs inside this context."""
+    recorded: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    token = _recorded.set(recorded)
     try:
-        yield heard
+        yield recorded
     finally:
-        _heard.reset(token)
+        _recorded.reset(token)
 
 
-def _normal(draws: Draws, name: str, like: list[Tensor]) -> list[Tensor]:
-    parts = zip(("keys", "values"), like, strict=True)
-    shapes = {f"{name}.prefix.{part}": tuple(x.shape) for part, x in parts}
+def _standard_normal(draws: Draws, name: str, like: list[Tensor]) -> list[Tensor]:
+    pairs = zip(("keys", "values"), like, strict=True)
+    shapes = {f"{name}.prefix.{key}": tuple(x.shape) for key, x in pairs}
     return list(draws.normal("prefix", 0, shapes, like[0].device, like[0].dtype).values())

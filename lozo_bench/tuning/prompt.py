@@ -1,11 +1,14 @@
-"""Prompt tuning: embeddings of tokens that are not in the vocabulary, in front of every row.
+"""Prompt tuning: trained embeddings of virtual tokens in front of every row.
 
-Source: Lester et al., arXiv 2104.08691; Bilevel-ZOFO starts them from real words' embeddings.
+Source: Lester et al., arXiv 2104.08691. As in Bilevel-ZOFO, the initial values are the embeddings
+    of
+real words.
 
-peft's prompt tuning (0.21) drops positions, so that Llama writes something else behind padding on
-the left, and takes 2-dimensional masks only, so that options cannot stand behind one prompt. So
-this is a hook that runs before the model: tokens become embeddings with the soft ones in front,
-positions move back by as many, and the mask grows on the left.
+peft's prompt tuning (0.21) ignores position ids, which changes what Llama generates behind padding
+on the left. It also accepts only 2-dimensional masks, so that options could not share one prompt.
+This file instead registers a hook that runs before the model: it replaces token ids by embeddings,
+puts the virtual tokens in front, shifts the positions by their number and extends the mask on the
+left.
 """
 
 from __future__ import annotations
@@ -21,14 +24,14 @@ from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.models.check import output_layer, word_embeddings
 from lozo_bench.models.load import Loaded
-from lozo_bench.tuning.base import Tuned, check_room, check_tokens, drawn_words, moving
+from lozo_bench.tuning.base import Tuned, check_room, check_tokens, draw_words, freeze_rest
 
 
 class Prompt:
-    """Embeddings in front of every row move.
+    """Train embeddings that stand in front of every row.
 
     Args:
-        tokens: how many.
+        tokens: the number of virtual tokens.
     """
 
     def __init__(self, *, tokens: int) -> None:
@@ -41,58 +44,66 @@ class Prompt:
         model = loaded.model
         if output_layer(model) is None:
             raise UserError(
-                f"tuning=prompt: {type(model).__name__} finds the place it reads by the tokens of "
-                "a row, which it does not see behind soft ones; choose another tuning"
+                f"tuning=prompt: {type(model).__name__} finds the position that it classifies from "
+                "the row's token ids, which are replaced by embeddings; what to do: choose another "
+                "tuning"
             )
-        words = drawn_words(loaded, draws, "prompt_words", self.tokens)
+        words = draw_words(loaded, draws, "prompt_words", self.tokens)
         embeddings = word_embeddings(model)
         start = embeddings.detach()[words.to(embeddings.device)]
         model.soft_prompt = SoftPrompt(start.to(wide(start.dtype)))
-        model.register_forward_pre_hook(_put_in_front, with_kwargs=True)
-        X = moving(model, lambda name, _: name.startswith("soft_prompt."))
+        model.register_forward_pre_hook(_put_soft_prompt_in_front, with_kwargs=True)
+        X = freeze_rest(model, lambda name, _: name.startswith("soft_prompt."))
         return Tuned(X, model, whole=False, virtual_tokens=self.tokens)
 
 
 class SoftPrompt(nn.Module):
-    """Embeddings ``words`` [tokens, width]."""
+    """The trained embeddings of the virtual tokens, ``words`` [tokens, width]."""
 
     def __init__(self, words: Tensor) -> None:
         super().__init__()
         self.words = nn.Parameter(words)
 
 
-def _put_in_front(
+def _put_soft_prompt_in_front(
     model: Any, args: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[()], dict[str, Any]]:
-    """What the model is called with; a cache of a row's beginning has the soft ones already."""
+    """Return the arguments with which the model is called instead.
+
+    A cache that already holds the beginning of a row contains the virtual tokens, so they are not
+    put in front again; mask and positions still count them.
+    """
     given = zip(inspect.signature(model.forward).parameters, args, strict=False)
     options = dict(given) | options
     words: Tensor = model.soft_prompt.words
     tokens = len(words)
     cache = options.get("past_key_values")
-    begins = cache is None or cache.get_seq_length() == 0
-    if begins:
+    row_begins = cache is None or cache.get_seq_length() == 0
+    if row_begins:
         row = model.get_input_embeddings()(options.pop("input_ids"))
         soft = words.to(row.dtype).expand(len(row), -1, -1)
         options["inputs_embeds"] = torch.cat([soft, row], dim=1)
     if (mask := options.get("attention_mask")) is not None:
-        options["attention_mask"] = _wider(mask, tokens)
+        options["attention_mask"] = _extend_mask(mask, tokens)
     if (positions := options.get("position_ids")) is not None:
         positions = positions + tokens
-        if begins:
+        if row_begins:
             first = torch.arange(tokens, device=positions.device)
             positions = torch.cat([first.expand(len(positions), -1), positions], dim=1)
         options["position_ids"] = positions
     return (), options
 
 
-def _wider(mask: Tensor, tokens: int) -> Tensor:
-    """A mask of rows with so many tokens more, which all see and which see what stands before them.
+def _extend_mask(mask: Tensor, tokens: int) -> Tensor:
+    """Extend a mask on the left by virtual tokens.
+
+    All row tokens attend to the virtual tokens; each virtual token attends to itself and to the
+    virtual tokens before it.
 
     Args:
-        mask: [R, T], of ones and zeros, or [R, 1, T, T], true where something is seen or added to
-            attention scores.
-        tokens: how many.
+        mask: [R, T] of ones and zeros, or [R, 1, T, T]: either boolean, true where a token is
+            attended to, or floating point, added to the attention scores.
+        tokens: the number of virtual tokens.
     """
     if mask.ndim == 2:
         return torch.cat([mask.new_ones(len(mask), tokens), mask], dim=1)

@@ -1,4 +1,4 @@
-"""Writing a tuned model: whole, or what was put into it."""
+"""Write what a tuning trained: an adapter, single tensors, or the whole model."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ MOVED = "moved.safetensors"
 
 
 def save_tuned(loaded: Loaded, out: Path) -> str:
-    """Write what a tuning moved; returns what that is, in a word.
+    """Write what a tuning trained to the folder ``out``.
 
-    ``adapter``: LoRA or (IA)^3, for peft's `from_pretrained`. ``tensors``: a prefix or a soft
-    prompt, which no other program puts where it stood here: X by name in ``moved.safetensors``, for
-    ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for
-    transformers.
+    Returns:
+        Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``.
+        ``tensors``: a prefix or a soft prompt, for which other libraries have no matching format: X
+        by name in ``moved.safetensors``, to be read with ``load_state_dict(strict=False)`` after
+        the same tuning. ``weights``: the whole model, for transformers.
     """
     if hasattr(loaded.model, "peft_config"):
         _save_adapter(loaded, out)
         return "adapter"
     if any(isinstance(module, (Pair, SoftPrompt)) for module in loaded.model.modules()):
         loaded.tokenizer.save_pretrained(out)
-        save_file(_to_write(_moved(loaded.model)), out / MOVED)
+        save_file(_copied_to_cpu(_trained(loaded.model)), out / MOVED)
         return "tensors"
     save_model(loaded, out)
     return "weights"
 
 
 def _save_adapter(loaded: Loaded, out: Path) -> None:
-    """With the parts of the model that moved whole, LoRA's ``train_head``."""
+    """Write a peft adapter, with the modules that were trained whole (LoRA's ``train_head``)."""
     model = loaded.model
     adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
-    whole = sorted({name.partition(".")[0] for name in _moved(model) if not _is_adapters(name)})
-    for part in whole:
-        state = model.get_submodule(part).state_dict()
-        adapter |= {f"{part}.{name}": x for name, x in state.items()}
+    trained = (name for name in _trained(model) if not _is_adapter_parameter(name))
+    whole = sorted({name.partition(".")[0] for name in trained})
+    for module in whole:
+        state = model.get_submodule(module).state_dict()
+        adapter |= {f"{module}.{name}": x for name, x in state.items()}
     config = copy.deepcopy(cast(LoraConfig | IA3Config, model.peft_config["default"]))
     config.base_model_name_or_path = str(getattr(model.config, "_name_or_path", ""))
     config.modules_to_save = whole or None
@@ -52,17 +54,17 @@ def _save_adapter(loaded: Loaded, out: Path) -> None:
     loaded.tokenizer.save_pretrained(out)
     config.save_pretrained(str(out))
     tensors = {f"base_model.model.{name}": x for name, x in adapter.items()}
-    save_file(_to_write(tensors), out / "adapter_model.safetensors")
+    save_file(_copied_to_cpu(tensors), out / "adapter_model.safetensors")
 
 
-def _moved(model: nn.Module) -> dict[str, Tensor]:
+def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: x for name, x in model.named_parameters() if x.requires_grad}
 
 
-def _is_adapters(name: str) -> bool:
+def _is_adapter_parameter(name: str) -> bool:
     return ".lora_" in name or ".ia3_l." in name
 
 
-def _to_write(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each with memory of its own: safetensors has no two names for one tensor."""
+def _copied_to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy each tensor to its own CPU memory: safetensors refuses tensors that share memory."""
     return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in tensors.items()}

@@ -1,4 +1,4 @@
-"""Accuracy and loss over a set."""
+"""Accuracy and loss over a set of examples."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def example(width, label):
 LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
 
 
-def judge(scores_by_width):
+def evaluator(scores_by_width):
     return OptionJudge(lookup(scores_by_width), LAYOUT, torch.device("cpu"), classification)
 
 
 def lookup(scores_by_width):
-    """A scorer that knows each example by its length."""
+    """Make a scorer that looks up an example's scores by its length."""
     return lambda batch: torch.tensor(
         [scores_by_width[int(row.sum())] for row in batch.attention_mask]
     )
@@ -39,28 +39,28 @@ EXAMPLES = [example(3, 0), example(1, 1), example(2, 1)]
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_metrics_do_not_depend_on_the_batch_size(batch_size):
-    metrics = evaluate(judge(SCORES), EXAMPLES, batch_size)
+    metrics = evaluate(evaluator(SCORES), EXAMPLES, batch_size)
     assert (metrics.name, metrics.score) == ("accuracy", metrics.values["accuracy"])
-    assert metrics.score == pytest.approx(2 / 3)  # width 2 is wrong
+    assert metrics.score == pytest.approx(2 / 3)  # the example of width 2 is wrong
     wanted = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(2)), math.log(2)]
     assert metrics.loss == pytest.approx(sum(wanted) / 3)
 
 
 def test_the_first_of_equal_scores_wins():
     def right(label):
-        return evaluate(judge(SCORES), [example(3, label)], 1).score
+        return evaluate(evaluator(SCORES), [example(3, label)], 1).score
 
     assert (right(0), right(1)) == (1.0, 0.0)
 
 
-def test_it_stops_between_batches_when_the_run_shall_stop():
-    looks = []
+def test_it_stops_between_batches_if_the_run_must_stop():
+    calls = []
 
     def check():
-        looks.append(1)
-        if len(looks) == 2:
+        calls.append(1)
+        if len(calls) == 2:
             raise Stopped("SIGTERM")
 
     with pytest.raises(Stopped):
-        evaluate(judge(SCORES), EXAMPLES, 2, check=check)
-    assert len(looks) == 2
+        evaluate(evaluator(SCORES), EXAMPLES, 2, check=check)
+    assert len(calls) == 2

@@ -1,4 +1,4 @@
-"""Predictions, what they are worth, and the loss beside them."""
+"""The evaluators: metrics of predictions, and the loss."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LAYOUT = Layout(pad_id=0, scoring=Scoring(share_prompt=False))
 
 
 def example(width, label, tokens=(1, 1), **more):
-    """Options of so many tokens behind a prompt of width ``width``."""
+    """Make an example: one option per entry of ``tokens`` behind a prompt of ``width`` tokens."""
     rows = tuple((5,) * (width + count) for count in tokens)
     answer = tuple(tuple(range(width, width + count)) for count in tokens)
     return Encoded(rows=rows, answer=answer, label=label, **more)
 
 
 def scorer(table):
-    """Scores that an example's prompt width looks up."""
+    """Make a scorer that looks up an example's scores by the width of its prompt."""
 
     def score(batch):
         first = batch.read[:, 0] % batch.input_ids.shape[1] + 1  # the prompt's width
@@ -35,52 +35,52 @@ def scorer(table):
     return score
 
 
-def judge(table, loss=classification, **options):
+def evaluator(table, loss=classification, **options):
     return OptionJudge(scorer(table), LAYOUT, CPU, loss, **options)
 
 
 def test_any_of_several_right_options_counts():
     table = {1: [0.0, 1.0, 2.0], 2: [3.0, 1.0, 2.0]}
     rows = [example(1, 0, (1, 1, 1), golds=(0, 2)), example(2, 1, (1, 1, 1), golds=(1, 2))]
-    metrics = evaluate(judge(table), rows, 8)
+    metrics = evaluate(evaluator(table), rows, 8)
     assert metrics.values["accuracy"] == 0.5
 
 
-def test_the_metric_that_judges_comes_first():
+def test_the_main_metric_comes_first():
     table = {1: [0.0, 1.0], 2: [1.0, 0.0]}
     rows = [example(1, 1), example(2, 1)]
     metrics = evaluate(
-        judge(table, rates={"always": lambda chosen, golds: chosen[1] + 0.25}), rows, 1
+        evaluator(table, rates={"always": lambda chosen, golds: chosen[1] + 0.25}), rows, 1
     )
     assert list(metrics.values) == ["always", "accuracy", "loss"]
     assert (metrics.name, metrics.score) == ("always", 0.25)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_a_text_loss_is_the_mean_over_all_tokens_of_the_set(batch_size):
+def test_a_language_model_loss_is_the_mean_over_all_tokens_of_the_set(batch_size):
     table = {1: [-2.0], 2: [-4.0], 3: [-1.0]}
     rows = [example(1, 0, (1,)), example(2, 0, (3,)), example(3, 0, (2,))]
-    metrics = evaluate(judge(table, language_model, by_tokens=True), rows, batch_size)
+    metrics = evaluate(evaluator(table, language_model, by_tokens=True), rows, batch_size)
     assert metrics.loss == pytest.approx((1 * 2 + 3 * 4 + 2 * 1) / 6)
 
 
-def test_calibrated_scores_are_sums_less_what_they_are_without_the_row():
-    """SFC by hand: means -1 and -2 of one and two tokens, against -0.5 and -3 without the row."""
+def test_calibrated_scores_are_sums_minus_the_sums_without_the_row():
+    """SFC: the mean scores of one and two tokens are -1 and -2, and -0.5 and -3 without the row."""
     table = {3: [-1.0, -2.0], 1: [-0.5, -3.0]}
     blank = example(1, 1, (1, 2))
     plain, calibrated = example(3, 1, (1, 2)), example(3, 1, (1, 2), calibration=blank)
-    assert evaluate(judge(table), [plain], 1).score == 0.0  # -1 beats -2
-    metrics = evaluate(judge(table), [calibrated], 1)
+    assert evaluate(evaluator(table), [plain], 1).score == 0.0  # -1 beats -2
+    metrics = evaluate(evaluator(table), [calibrated], 1)
     left, right = -1 - (-0.5), 2 * -2 - 2 * -3  # -0.5 and 2
     assert metrics.score == 1.0
     assert metrics.loss == pytest.approx(math.log(math.exp(left) + math.exp(right)) - right)
 
 
-def test_an_option_that_an_example_does_not_have_is_never_its_calibrated_answer():
+def test_an_absent_option_is_never_chosen_after_calibration():
     table = {3: [-1.0, -2.0, -math.inf], 1: [-0.5, -3.0, -math.inf], 4: [-1.0, -2.0, -3.0]}
     two = example(3, 1, (1, 1), calibration=example(1, 1, (1, 1)))
     three = example(4, 2, (1, 1, 1), calibration=example(4, 2, (1, 1, 1)))
-    together = evaluate(judge(table), [two, three], 2)
+    together = evaluate(evaluator(table), [two, three], 2)
     assert together.loss == pytest.approx((math.log(1 + math.exp(-1.5)) + math.log(3)) / 2)
     assert together.score == 0.5
 
@@ -89,7 +89,7 @@ def writer(texts):
     return lambda prompts: [texts[len(prompt)] for prompt in prompts]
 
 
-def test_written_answers_are_judged_in_the_order_of_the_set():
+def test_generated_answers_are_evaluated_in_the_order_of_the_set():
     texts = {1: "yes", 2: "no", 3: "yes"}
     rows = [
         example(7, 0, (1,), prompt=(5,) * 3, answers=("yes",)),
@@ -99,12 +99,14 @@ def test_written_answers_are_judged_in_the_order_of_the_set():
     objective = OptionObjective(
         scorer({7: [-1.0], 6: [-2.0], 8: [-3.0]}), LAYOUT, CPU, language_model
     )
-    worths = {
+    metrics_of_text = {
         "em": lambda text, golds: float(text in golds),
         "length": lambda text, golds: len(text),
     }
     for batch_size in (1, 3):
-        metrics = evaluate(WrittenJudge(writer(texts), worths, objective), rows, batch_size)
+        metrics = evaluate(
+            WrittenJudge(writer(texts), metrics_of_text, objective), rows, batch_size
+        )
         assert metrics.values["em"] == pytest.approx(2 / 3)
         assert metrics.values["length"] == pytest.approx(8 / 3)
         assert metrics.loss == pytest.approx((1 * 1 + 3 * 2 + 2 * 3) / 6)
@@ -112,15 +114,17 @@ def test_written_answers_are_judged_in_the_order_of_the_set():
     assert dict(only_loss.values) == {"loss": pytest.approx(metrics.loss)}
 
 
-def test_how_far_it_came_is_told_after_each_batch():
-    told = []
+def test_progress_is_reported_after_each_batch():
+    reports = []
     rows = [example(1, 0), example(1, 0), example(1, 0)]
-    evaluate(judge({1: [0.0, 1.0]}), rows, 2, advanced=lambda done, of: told.append((done, of)))
-    assert told == [(2, 3), (3, 3)]
+    evaluate(
+        evaluator({1: [0.0, 1.0]}), rows, 2, advanced=lambda done, of: reports.append((done, of))
+    )
+    assert reports == [(2, 3), (3, 3)]
 
 
-def test_processes_together_find_what_one_does():
-    """Each looks at every second row; the sums of what they found are the whole."""
+def test_several_processes_together_give_the_metrics_of_one():
+    """Each process evaluates every second row; the sum of their results is the whole set's."""
     table = {1: [0.0, 1.0], 2: [1.0, 0.0], 3: [0.0, 2.0]}
     rows = [example(1, 1), example(2, 1), example(3, 1)]
     seen = []
@@ -131,6 +135,6 @@ def test_processes_together_find_what_one_does():
         )
 
     for rank in (0, 1):
-        evaluate(judge(table), rows, 4, share(rank))
-    whole = judge(table).metrics((seen[0] + seen[1]).view(3, 3), rows)
-    assert whole == evaluate(judge(table), rows, 4)
+        evaluate(evaluator(table), rows, 4, share(rank))
+    whole = evaluator(table).metrics((seen[0] + seen[1]).view(3, 3), rows)
+    assert whole == evaluate(evaluator(table), rows, 4)

@@ -1,3 +1,5 @@
+"""Metrics of chosen classes and of generated answers, compared with values worked out by hand."""
+
 from __future__ import annotations
 
 import math
@@ -19,16 +21,17 @@ CHOSEN = [0, 1, 0, 0, 1, 2, 1, 1]
 
 
 def test_f1_is_that_of_class_1() -> None:
-    # chosen 4 times, there 3 times, 2 of them the same: precision 2/4, recall 2/3
+    # Class 1 is chosen 4 times and right 3 times, 2 of them together: precision 2/4, recall 2/3.
     assert metrics.f1(CHOSEN, GOLDS) == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
 
 
-def test_f1_of_a_class_that_is_nowhere_is_0() -> None:
+def test_f1_is_0_if_class_1_does_not_occur() -> None:
     assert metrics.f1([0, 0], [0, 2]) == 0.0
 
 
 def test_macro_f1_is_the_mean_over_the_classes() -> None:
-    # class 0: 2 of 3 chosen and 3 there; class 1: see above; class 2: 1 of 1 chosen and 2 there
+    # Class 0: 3 chosen, 3 right, 2 in common. Class 1: as above. Class 2: 1 chosen, 2 right, 1 in
+    # common.
     assert metrics.macro_f1(CHOSEN, GOLDS) == pytest.approx((4 / 6 + 4 / 7 + 2 / 3) / 3)
 
 
@@ -44,19 +47,23 @@ def test_matthews_of_two_classes_is_the_formula_of_the_four_counts() -> None:
 
 
 def test_matthews_of_many_classes_is_the_correlation_of_indicators() -> None:
-    # with C the covariance summed over the classes' indicators: C(x, y) / sqrt(C(x, x) C(y, y))
+    # C(x, y) / sqrt(C(x, x) C(y, y)), where C is the covariance summed over the class indicators.
     x, y = (np.eye(3)[values] for values in (CHOSEN, GOLDS))
     x, y = x - x.mean(0), y - y.mean(0)
     expected = (x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum())
     assert metrics.matthews(CHOSEN, GOLDS) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("chosen", "worth"), [([0, 1, 1], 1.0), ([1, 0, 0], -1.0), ([1] * 3, 0.0)])
-def test_matthews_ends(chosen: list[int], worth: float) -> None:
-    assert metrics.matthews(chosen, [0, 1, 1]) == worth
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [([0, 1, 1], 1.0), ([1, 0, 0], -1.0), ([1] * 3, 0.0)]
+)
+def test_matthews_of_all_right_all_wrong_and_one_class_only(
+    chosen: list[int], expected: float
+) -> None:
+    assert metrics.matthews(chosen, [0, 1, 1]) == expected
 
 
-def test_normalising_takes_case_punctuation_articles_and_spaces() -> None:
+def test_normalisation_removes_case_punctuation_articles_and_extra_spaces() -> None:
     assert (
         metrics.squad_normalised(" The  U.S.-led \t(an) answer, a 'theme'!") == "usled answer theme"
     )
@@ -67,24 +74,23 @@ def test_normalising_takes_case_punctuation_articles_and_spaces() -> None:
     [
         ("the Eiffel Tower", ["Eiffel Tower!"], 1.0, 1.0),
         ("in Paris", ["London", "Paris"], 2 / 3, 0.0),  # precision 1/2, recall 1
-        ("a b b c", ["b b d"], 2 * (2 / 3) * (2 / 3) / (4 / 3), 0.0),  # the word a goes
+        ("a b b c", ["b b d"], 2 * (2 / 3) * (2 / 3) / (4 / 3), 0.0),  # the word a is removed
         ("", ["Paris"], 0.0, 0.0),
         ("Paris", ["The"], 0.0, 0.0),
-        ("The", ["an"], 0.0, 1.0),  # nothing is left of either: published as 0
+        ("The", ["an"], 0.0, 1.0),  # both are empty after normalisation: F1 is 0 in MeZO's code
         ("cannotanswer.", ["CANNOTANSWER"], 1.0, 1.0),
         ("no", ["no answer", "no"], 0.0, 1.0),
         ("no answer", ["no", "no answer"], 1.0, 1.0),
     ],
 )
-def test_a_written_answer_is_worth_its_best_gold(
+def test_a_generated_answer_is_compared_with_its_best_gold(
     text: str, answers: list[str], f1: float, em: float
 ) -> None:
     assert metrics.squad_f1(text, answers) == pytest.approx(f1)
     assert metrics.squad_em(text, answers) == em
 
 
-def test_each_span_is_right_by_itself_in_published_drop() -> None:
-    # A11
+def test_each_gold_span_is_an_alternative_in_mezos_drop_f1() -> None:
     assert metrics.drop_f1("5", ["5", "five yards"]) == 1.0
     assert metrics.drop_f1("The yards.", ["5", "five yards"]) == pytest.approx(2 / 3)
     assert metrics.drop_f1("", ["5", "five yards"]) == 0.0
@@ -96,11 +102,11 @@ def test_each_span_is_right_by_itself_in_published_drop() -> None:
         ("The 24-year-old", "24.0 year old"),
         ("1,000 yards", "1000.0 yards"),
         ("5.5", "5.5"),
-        ("$5.5", "55.0"),  # as AllenNLP: the point goes with the sign
+        ("$5.5", "55.0"),  # as in AllenNLP: punctuation includes the point
         ("an  Answer!", "answer"),
     ],
 )
-def test_official_drop_parts_hyphens_and_reads_numbers(text: str, normal: str) -> None:
+def test_official_drop_splits_at_hyphens_and_normalises_numbers(text: str, normal: str) -> None:
     assert drop_normalised(text) == normal
 
 
@@ -108,12 +114,12 @@ def test_official_drop_parts_hyphens_and_reads_numbers(text: str, normal: str) -
     ("text", "answers", "f1", "em"),
     [
         ("5", ["5.0"], 1.0, 1.0),
-        ("5 yards", ["6 yards"], 0.0, 0.0),  # a gold's number must be there
-        ("five yards", ["yards"], 0.67, 0.0),  # precision 1/2, recall 1; two digits
+        ("5 yards", ["6 yards"], 0.0, 0.0),  # the gold's number must occur
+        ("five yards", ["yards"], 0.67, 0.0),  # precision 1/2, recall 1; rounded to two digits
         ("Bears; Lions", ["the Lions; the Bears"], 1.0, 1.0),
         ("Bears", ["Lions; Bears"], 0.5, 0.0),
         ("Bears; Lions; Jets", ["Lions"], 0.33, 0.0),
-        # paired so that the sum is largest: 1 for b c with b c leaves 2/3 for b with x b
+        # The best pairing: b c with b c (1) and b with x b (2/3).
         ("b c; b", ["x b; b c"], 0.83, 0.0),
         ("Jets", ["Bears; Lions", "Jets"], 1.0, 1.0),
         ("", ["5"], 0.0, 0.0),

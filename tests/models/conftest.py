@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the four architectures, written the way the hub holds them."""
+"""Tiny random checkpoints of the four architectures, with the files that the hub has for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Leave out transformers' bars and reports; two threads are enough for models this small."""
+    """Silence transformers' progress bars and warnings; use at most two threads."""
     level, threads = logging.get_verbosity(), torch.get_num_threads()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -46,10 +46,12 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """``make(arch, tie=, drop=, add=, config=, tokenizer=)``: a folder holding such a checkpoint.
+    """Return a function that writes a checkpoint and returns its folder.
 
-    ``drop``: parts of the names of weights to leave out. ``add``: weights to put in. ``config``:
-    keys of config.json to overwrite after saving. ``tokenizer``: of another architecture, or None.
+    Its arguments: ``arch`` names the architecture. ``tie`` says whether head and embeddings are
+    tied. ``drop`` lists parts of the names of weights to leave out. ``add`` holds weights to add.
+    ``config`` holds keys of config.json to overwrite after saving. ``tokenizer`` names the
+    architecture whose tokenizer is written ("" means ``arch``); None writes no tokenizer.
     """
 
     def _make(
@@ -72,7 +74,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def build(arch: str, tie: bool) -> PreTrainedModel:
-    """A randomly initialised model: two layers of width 16."""
+    """Make a randomly initialised model with two layers of width 16."""
     common: dict[str, Any] = {"vocab_size": VOCAB, "tie_word_embeddings": tie}
     layers: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     with torch.random.fork_rng(devices=[]):
@@ -81,7 +83,7 @@ def build(arch: str, tie: bool) -> PreTrainedModel:
             model: Any = RobertaForMaskedLM(
                 RobertaConfig(**common, **layers, intermediate_size=32, max_position_embeddings=40)
             )
-            torch.nn.init.normal_(model.lm_head.bias)  # zeros would hide a lost bias
+            torch.nn.init.normal_(model.lm_head.bias)  # zeros would hide a missing bias
         elif arch == "opt":
             model = OPTForCausalLM(
                 OPTConfig(**common, **layers, ffn_dim=32, word_embed_proj_dim=16)
@@ -100,7 +102,7 @@ def build(arch: str, tie: bool) -> PreTrainedModel:
 def rewrite(
     folder: Path, drop: tuple[str, ...], add: dict[str, torch.Tensor], config: dict[str, Any]
 ) -> None:
-    """Change a saved checkpoint behind transformers' back."""
+    """Change the files of a saved checkpoint without transformers."""
     weights = {**load_file(folder / "model.safetensors"), **add}
     kept = {name: w for name, w in weights.items() if not any(part in name for part in drop)}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
@@ -109,7 +111,7 @@ def rewrite(
 
 
 def write_tokenizer(folder: Path, arch: str) -> None:
-    """vocab.json and merges.txt, as the hub has them for OPT, RoBERTa and GPT-2."""
+    """Write vocab.json and merges.txt, the files that the hub has for OPT, RoBERTa and GPT-2."""
     last = "<|endoftext|>" if arch == "gpt2" else "<mask>"
     special = ("!0", "!1", "!2", "!3") if arch == "gpt2" else SPECIAL
     words = (*special, *LETTERS, last)

@@ -1,4 +1,4 @@
-"""Mixed precision is torch's, around whatever calls the model."""
+"""Mixed precision equals torch.autocast around every call of the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tiny(name="tiny_opt", **options):
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", ["tiny_opt", "tiny_roberta"])
-def test_passes_are_torchs_autocast_and_weights_and_gradients_stay_float32(name, dtype):
+def test_a_pass_equals_torch_autocast_and_weights_and_gradients_stay_float32(name, dtype):
     plain, cast = tiny(name), tiny(name, autocast=dtype)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
     with torch.autocast("cpu", half):
@@ -36,7 +36,7 @@ def test_passes_are_torchs_autocast_and_weights_and_gradients_stay_float32(name,
     assert {x.dtype for x in grads} == {torch.float32}
 
 
-def test_weights_that_move_between_two_passes_are_cast_anew():
+def test_weights_that_change_between_two_passes_are_cast_again():
     model = tiny(autocast="bf16")
     with torch.no_grad():
         before = model(input_ids=TEXT).logits
@@ -45,7 +45,7 @@ def test_weights_that_move_between_two_passes_are_cast_anew():
         assert not torch.equal(model(input_ids=TEXT).logits, before)
 
 
-def test_what_the_model_takes_can_still_be_asked():
+def test_the_signature_of_forward_can_still_be_inspected():
     assert "use_cache" in inspect.signature(tiny(autocast="bf16").forward).parameters
 
 
@@ -53,7 +53,7 @@ def test_what_the_model_takes_can_still_be_asked():
     ("autocast", "dtype", "allowed"),
     [("fp8", Dtype.fp32, "null, bf16 or fp16"), ("fp16", Dtype.bf16, "null, as model.dtype=bf16")],
 )
-def test_what_cannot_be_is_refused_in_one_line(autocast, dtype, allowed):
+def test_an_invalid_autocast_is_refused_in_one_line(autocast, dtype, allowed):
     model = ModelConfig(name="m", path="p", autocast=autocast, dtype=dtype)
     config = Config(model=model)
     config.task.name = "t"

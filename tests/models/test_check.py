@@ -1,3 +1,5 @@
+"""Every weight of a model must come from its checkpoint; anything else is an error."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -29,7 +31,7 @@ def check(folder: Path, arch: str) -> PreTrainedModel:
 
 @pytest.mark.parametrize("arch", HEADS)
 @pytest.mark.parametrize("tie", [True, False])
-def test_a_whole_checkpoint_passes_and_is_tied_as_its_config_says(
+def test_a_complete_checkpoint_passes_and_is_tied_as_its_config_says(
     arch: str, tie: bool, make: Make
 ) -> None:
     model = check(make(arch, tie=tie), arch)
@@ -79,7 +81,7 @@ def test_a_tied_checkpoint_without_any_embeddings_fails(make: Make) -> None:
         check(make("roberta", drop=("word_embeddings",)), "roberta")
 
 
-def test_a_checkpoint_that_holds_only_the_head_of_a_tied_pair_passes(make: Make) -> None:
+def test_a_checkpoint_that_has_only_the_head_of_a_tied_pair_passes(make: Make) -> None:
     weight = torch.arange(VOCAB * 16.0).reshape(VOCAB, 16)
     folder = make("roberta", drop=("word_embeddings",), add={"lm_head.decoder.weight": weight})
     assert torch.equal(word_embeddings(check(folder, "roberta")), weight)
@@ -106,12 +108,12 @@ def test_wrong_shapes_are_named_with_both_shapes(
         check(make(arch, config={key: 64}), arch)
 
 
-def test_weights_of_another_head_are_no_fault(make: Make) -> None:
+def test_weights_of_another_head_are_ignored(make: Make) -> None:
     other = {"classifier.dense.weight": torch.ones(3, 3)}
     check(make("roberta", add=other), "roberta")
 
 
-def test_what_transformers_complains_of_is_passed_on(make: Make) -> None:
+def test_errors_that_transformers_reports_are_passed_on(make: Make) -> None:
     model = AutoModelForCausalLM.from_pretrained(make("gpt2"))
     info = {"missing_keys": set(), "mismatched_keys": set(), "error_msgs": ["size went wrong"]}
     with pytest.raises(UserError, match="did not load: size went wrong"):

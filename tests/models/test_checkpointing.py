@@ -1,4 +1,4 @@
-"""Layers made again in the backward pass: the same gradients, no dropout, and it really happens."""
+"""Activation checkpointing gives the same gradients, no dropout, and does recompute layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZES = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 3, "num_atten
 
 
 def model(kind):
-    """Three layers in float64, in eval mode, whose dropout rates are high."""
+    """Make a model of three layers in float64, in eval mode, with high dropout rates."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return untrained(kind).double().eval()
@@ -36,7 +36,7 @@ def layers(made):
 
 
 def counted(made):
-    """How often the first linear map of each layer runs, counted from now on."""
+    """Return a list that counts, from now on, how often each layer's first linear map runs."""
     counts = [0] * len(layers(made))
     for i, layer in enumerate(layers(made)):
         linear = next(x for x in layer.modules() if isinstance(x, nn.Linear))
@@ -71,7 +71,7 @@ def test_gradients_are_the_same_and_every_layer_ran_twice(kind):
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
-def test_what_is_kept_for_the_backward_pass_is_less(kind):
+def test_less_is_kept_for_the_backward_pass(kind):
     kept = []
     for saves in (False, True):
         made, sizes = model(kind), []
@@ -86,7 +86,7 @@ def test_what_is_kept_for_the_backward_pass_is_less(kind):
     assert kept[1] < kept[0] / 2
 
 
-def test_a_pass_without_gradients_is_left_alone():
+def test_a_pass_without_gradients_is_unchanged():
     made = model("causal")
     checkpoint_layers(made)
     counts = counted(made)
@@ -96,7 +96,7 @@ def test_a_pass_without_gradients_is_left_alone():
     assert counts == [2] * 3
 
 
-def test_a_model_without_layers_for_it_is_refused():
+def test_a_model_whose_layers_do_not_support_it_is_refused():
     with pytest.raises(
         UserError, match=r"^model\.gradient_checkpointing: .* allowed: false, as Li"
     ):

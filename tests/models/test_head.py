@@ -1,3 +1,5 @@
+"""A new classifier head: how its weights are initialised, and what is refused."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -29,18 +31,20 @@ HEADS = {
 
 
 def loaded(folder: Path, classes: int | None = 3, seed: int = 0, **config: object) -> Loaded:
-    told = {"device": "cpu", "kind": Kind.classifier, **config}
-    return load(ModelConfig(name="m", path=str(folder), **told), classes, seed)  # type: ignore[arg-type]
+    options = {"device": "cpu", "kind": Kind.classifier, **config}
+    return load(ModelConfig(name="m", path=str(folder), **options), classes, seed)  # type: ignore[arg-type]
 
 
-def weights(it: Loaded) -> dict[str, torch.Tensor]:
-    return {name: weight.detach() for name, weight in it.model.named_parameters()}
+def weights(result: Loaded) -> dict[str, torch.Tensor]:
+    return {name: weight.detach() for name, weight in result.model.named_parameters()}
 
 
-def scores(it: Loaded, ids: list[int], mask: list[int] | None = None) -> torch.Tensor:
-    told = torch.tensor([mask or [1] * len(ids)])
+def scores(result: Loaded, ids: list[int], mask: list[int] | None = None) -> torch.Tensor:
+    attention_mask = torch.tensor([mask or [1] * len(ids)])
     with torch.no_grad():
-        out: torch.Tensor = it.model(input_ids=torch.tensor([ids]), attention_mask=told).logits
+        out: torch.Tensor = result.model(
+            input_ids=torch.tensor([ids]), attention_mask=attention_mask
+        ).logits
     return out
 
 
@@ -48,31 +52,31 @@ def scores(it: Loaded, ids: list[int], mask: list[int] | None = None) -> torch.T
 def test_a_head_is_the_only_weight_that_the_checkpoint_does_not_have(arch: str, make: Make) -> None:
     folder = make(arch)
     words = load(ModelConfig(name="m", path=str(folder), device="cpu"))
-    it = loaded(folder)
-    assert it.kind is Kind.classifier
-    head = head_weights(it.model)
-    assert {name: tuple(weights(it)[name].shape) for name in head} == HEADS[arch]
-    for name, weight in weights(it).items():
+    result = loaded(folder)
+    assert result.kind is Kind.classifier
+    head = head_weights(result.model)
+    assert {name: tuple(weights(result)[name].shape) for name in head} == HEADS[arch]
+    for name, weight in weights(result).items():
         if name not in head:
             assert torch.equal(weight, weights(words)[name]), name
     assert not head_weights(words.model)
-    assert scores(it, [5, 6, 7]).shape == (1, 3)
+    assert scores(result, [5, 6, 7]).shape == (1, 3)
 
 
 @pytest.mark.parametrize(("arch", "key"), [("opt", "init_std"), ("roberta", "initializer_range")])
-def test_a_heads_matrices_are_normal_under_the_seed_and_its_biases_zero(
+def test_a_heads_matrices_are_normal_keyed_by_the_seed_and_its_biases_are_zero(
     arch: str, key: str, make: Make
 ) -> None:
     folder = make(arch, config={key: 0.125})
     for seed in (0, 7):
-        it = loaded(folder, seed=seed)
+        result = loaded(folder, seed=seed)
         for name, shape in HEADS[arch].items():
             drawn = 0.125 * Draws(seed).normal("classifier_head", 0, {name: shape})[name]
             expected = drawn if len(shape) > 1 else torch.zeros(shape)
-            assert torch.equal(weights(it)[name], expected)
+            assert torch.equal(weights(result)[name], expected)
 
 
-def test_a_head_does_not_depend_on_torchs_own_generator_nor_on_the_dtype(make: Make) -> None:
+def test_a_head_depends_neither_on_torchs_generator_nor_on_the_dtype(make: Make) -> None:
     folder = make("roberta")
     torch.manual_seed(1)
     first = weights(loaded(folder))
@@ -85,34 +89,36 @@ def test_a_head_does_not_depend_on_torchs_own_generator_nor_on_the_dtype(make: M
 
 
 @pytest.mark.parametrize("arch", HEADS)
-def test_padding_changes_no_score(arch: str, make: Make) -> None:
-    it = loaded(make(arch))
-    pad = it.tokenizer.pad_token_id
-    assert it.model.config.pad_token_id == pad
-    bare = scores(it, [5, 6, 7])
-    padded = scores(it, [5, 6, 7, pad, pad], [1, 1, 1, 0, 0])
-    torch.testing.assert_close(padded, bare)
-    assert not torch.allclose(bare, scores(it, [5, 6, 8]))  # it does read the text
+def test_padding_does_not_change_the_scores(arch: str, make: Make) -> None:
+    result = loaded(make(arch))
+    pad = result.tokenizer.pad_token_id
+    assert result.model.config.pad_token_id == pad
+    unpadded = scores(result, [5, 6, 7])
+    padded = scores(result, [5, 6, 7, pad, pad], [1, 1, 1, 0, 0])
+    torch.testing.assert_close(padded, unpadded)
+    assert not torch.allclose(unpadded, scores(result, [5, 6, 8]))  # the text matters
 
 
-def test_a_head_that_was_trained_comes_from_its_checkpoint(make: Make, tmp_path: Path) -> None:
-    it = loaded(make("roberta"), seed=3)
-    save_model(it, tmp_path / "trained")
-    told = loaded(tmp_path / "trained", seed=4)
-    said = loaded(tmp_path / "trained", seed=4, kind=Kind.auto)
-    assert said.kind is Kind.classifier
-    for again in (told, said):
+def test_a_trained_head_is_loaded_from_its_checkpoint(make: Make, tmp_path: Path) -> None:
+    result = loaded(make("roberta"), seed=3)
+    save_model(result, tmp_path / "trained")
+    given = loaded(tmp_path / "trained", seed=4)
+    detected = loaded(tmp_path / "trained", seed=4, kind=Kind.auto)
+    assert detected.kind is Kind.classifier
+    for again in (given, detected):
         for name in HEADS["roberta"]:
-            assert torch.equal(weights(again)[name], weights(it)[name])
+            assert torch.equal(weights(again)[name], weights(result)[name])
 
 
-def test_a_trained_head_of_other_classes_is_refused(make: Make, tmp_path: Path) -> None:
+def test_a_trained_head_for_another_number_of_classes_is_refused(
+    make: Make, tmp_path: Path
+) -> None:
     save_model(loaded(make("opt")), tmp_path / "trained")
     with pytest.raises(UserError, match=r"score\.weight \(3, 16\) for \(2, 16\) .* another shape"):
         loaded(tmp_path / "trained", classes=2)
 
 
-def test_half_a_head_is_refused(make: Make, tmp_path: Path) -> None:
+def test_a_checkpoint_with_half_a_head_is_refused(make: Make, tmp_path: Path) -> None:
     save_model(loaded(make("roberta")), tmp_path / "trained")
     file = tmp_path / "trained" / "model.safetensors"
     kept = {k: x for k, x in load_file(file).items() if k != "classifier.dense.weight"}
@@ -122,14 +128,16 @@ def test_half_a_head_is_refused(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arch", HEADS)
-def test_a_lost_layer_is_refused_as_ever(arch: str, make: Make) -> None:
-    lost = {"roberta": "layer.1.", "opt": "layers.1.", "gpt2": "h.1.", "llama": "layers.1."}[arch]
-    with pytest.raises(UserError, match="were not in the checkpoint and would be random") as told:
-        loaded(make(arch, drop=(lost,)))
-    assert not any(name in str(told.value) for name in HEADS[arch])
+def test_a_missing_layer_is_refused_with_a_new_head_too(arch: str, make: Make) -> None:
+    layers = {"roberta": "layer.1.", "opt": "layers.1.", "gpt2": "h.1.", "llama": "layers.1."}
+    with pytest.raises(UserError, match="were not in the checkpoint and would be random") as error:
+        loaded(make(arch, drop=(layers[arch],)))
+    assert not any(name in str(error.value) for name in HEADS[arch])
 
 
-def test_a_head_without_classes_and_other_misfits_are_refused(make: Make, tmp_path: Path) -> None:
+def test_a_classifier_without_classes_untie_head_and_a_wrong_kind_are_refused(
+    make: Make, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=r"^model\.kind: given 'classifier'; .* has no classes"):
         loaded(make("opt"), classes=None)
     with pytest.raises(UserError, match=r"^model\.untie_head: .* no head to untie; allowed: false"):

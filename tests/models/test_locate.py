@@ -1,3 +1,5 @@
+"""Finding a model's folder and its kind, without importing torch."""
+
 from __future__ import annotations
 
 import json
@@ -9,7 +11,7 @@ import pytest
 
 from lozo_bench.config import Kind, ModelConfig
 from lozo_bench.errors import UserError
-from lozo_bench.models import locate as room
+from lozo_bench.models import locate as locate_module
 from lozo_bench.models.locate import kind_of, locate, model_kind
 
 
@@ -29,7 +31,7 @@ def test_planning_a_sweep_imports_neither_torch_nor_transformers() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_name_that_leads_to_no_folder_is_a_hub_name() -> None:
+def test_a_name_that_is_not_a_folder_is_a_hub_name() -> None:
     assert locate("facebook/opt-125m") == "facebook/opt-125m"
 
 
@@ -46,7 +48,7 @@ def test_a_folder_is_found_by_absolute_relative_and_home_path(
 
 
 @pytest.mark.parametrize("path", ["/nowhere/model", "./nowhere", "../nowhere", "~/nowhere"])
-def test_a_path_that_leads_nowhere_is_never_taken_for_a_hub_name(path: str) -> None:
+def test_a_path_that_does_not_exist_is_never_taken_for_a_hub_name(path: str) -> None:
     with pytest.raises(UserError, match=r"model\.path: .*a folder; there is none"):
         locate(path)
 
@@ -62,21 +64,21 @@ def test_a_folder_without_config_json_is_refused(tmp_path: Path) -> None:
         locate(str(tmp_path))
 
 
-def test_embedded_models_are_found_beside_the_code(
+def test_embedded_models_are_found_in_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = folder(tmp_path, "tiny_opt")
-    monkeypatch.setattr(room, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(locate_module, "EMBEDDED", tmp_path)
     assert locate("embedded:tiny_opt") == str(there)
 
 
 @pytest.mark.parametrize("name", ["tiny_otp", "../tiny_opt", ""])
-def test_an_unknown_embedded_model_is_answered_with_the_list(
+def test_an_unknown_embedded_model_gives_the_list_of_known_ones(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder(tmp_path, "tiny_opt")
     folder(tmp_path, "tiny_roberta")
-    monkeypatch.setattr(room, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(locate_module, "EMBEDDED", tmp_path)
     with pytest.raises(UserError, match="allowed: embedded:tiny_opt, embedded:tiny_roberta"):
         locate(f"embedded:{name}")
 
@@ -102,7 +104,7 @@ def test_a_folder_called_opt_does_not_make_its_model_an_opt(tmp_path: Path) -> N
     assert model_kind(ModelConfig(name="opt", path=str(there))) is Kind.masked
 
 
-def test_the_kind_that_was_told_is_taken_without_looking() -> None:
+def test_a_configured_kind_is_used_without_reading_files() -> None:
     config = ModelConfig(name="m", path="/nowhere", kind=Kind.masked)
     assert model_kind(config) is Kind.masked
 
@@ -111,12 +113,12 @@ def test_the_kind_of_a_hub_model_is_not_guessed() -> None:
     assert model_kind(ModelConfig(name="opt", path="facebook/opt-125m")) is None
 
 
-@pytest.mark.parametrize("said", [{}, {"architectures": None}, {"architectures": ["OPTModel"]}])
-def test_a_config_that_does_not_say_asks_for_model_kind(
-    said: dict[str, object], tmp_path: Path
+@pytest.mark.parametrize("content", [{}, {"architectures": None}, {"architectures": ["OPTModel"]}])
+def test_a_config_without_a_known_architecture_asks_for_model_kind(
+    content: dict[str, object], tmp_path: Path
 ) -> None:
-    there = folder(tmp_path, "m", **said)
-    with pytest.raises(UserError, match=r"say model\.kind=causal or model\.kind=masked"):
+    there = folder(tmp_path, "m", **content)
+    with pytest.raises(UserError, match=r"set model\.kind=causal, model\.kind=masked, or"):
         model_kind(ModelConfig(name="m", path=str(there)))
 
 
@@ -130,5 +132,5 @@ def test_a_damaged_config_is_named(text: str, problem: str, tmp_path: Path) -> N
         model_kind(ModelConfig(name="m", path=str(tmp_path)))
 
 
-def test_contradicting_architectures_tell_no_kind() -> None:
+def test_contradicting_architectures_give_no_kind() -> None:
     assert kind_of(["BertForMaskedLM", "BertLMHeadModel"]) is None

@@ -1,3 +1,5 @@
+"""Errors while a model's files are read: which become a UserError, and what it says."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,13 +16,15 @@ def test_running_out_of_memory_is_not_blamed_on_the_files(tmp_path: Path) -> Non
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_an_error_without_words_is_told_by_its_type(tmp_path: Path) -> None:
+def test_an_error_without_a_message_is_described_by_its_type(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\(EOFError: EOFError\)"), reading(str(tmp_path)):
         raise EOFError
 
 
-def test_a_hub_model_that_transformers_does_not_know_is_not_called_unreachable() -> None:
-    with pytest.raises(UserError) as told, reading("a/b"):
+def test_a_hub_model_of_unknown_type_is_not_called_unreachable() -> None:
+    with pytest.raises(UserError) as error, reading("a/b"):
         raise ValueError("no such type.\nUpdate.")
-    assert "cannot load 'a/b' of the Hugging Face hub (ValueError: no such type)" in str(told.value)
-    assert "hf download" not in str(told.value)
+    assert "cannot load 'a/b' from the Hugging Face hub (ValueError: no such type)" in str(
+        error.value
+    )
+    assert "hf download" not in str(error.value)

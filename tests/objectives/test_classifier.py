@@ -1,4 +1,4 @@
-"""A classifier head's scores, against the model on one row at a time, and under both engines."""
+"""A classifier head's scores equal the model's on single rows, and both engines train it alike."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LAYOUT = Layout(pad_id=1, label_ids=tuple(range(CLASSES)))
 
 
 def model(kind: str, dtype: torch.dtype = torch.float64):
-    """The same weights for every call: keyed, not from a global generator."""
+    """Make a model whose weights are the same in every call: they come from keyed draws."""
     made = MAKERS[kind]().to(dtype).eval()
     shapes = {name: tuple(x.shape) for name, x in made.named_parameters()}
     noise = Draws(3).normal("init", 0, shapes, dtype=torch.float64)
@@ -68,17 +68,18 @@ def one_by_one(of) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_scores_are_the_heads_logits_of_each_row_whatever_it_is_padded_with(kind: str) -> None:
+def test_scores_are_the_heads_logits_of_each_row_whatever_the_padding(kind: str) -> None:
     of = model(kind)
     batch = collate(EXAMPLES, LAYOUT)
     assert (batch.size, batch.options, batch.labels.tolist()) == (3, CLASSES, [0, 1, 2])
     with torch.no_grad():
         wanted = one_by_one(of)
-        rtol, atol = (1e-4, 1e-6) if kind == "llama" else (1e-10, 1e-12)  # its norm is in float32
+        # Llama's normalisation computes in float32.
+        rtol, atol = (1e-4, 1e-6) if kind == "llama" else (1e-10, 1e-12)
         torch.testing.assert_close(classifier_scorer(of)(batch), wanted, rtol=rtol, atol=atol)
         twice = classifier_scorer(of)(batch.repeat(2))
         torch.testing.assert_close(twice, wanted.repeat(2, 1), rtol=rtol, atol=atol)
-    assert (wanted[0] - wanted[1]).abs().min() > 1e-3  # the rows do differ
+    assert (wanted[0] - wanted[1]).abs().min() > 1e-3  # the rows have different scores
 
 
 def test_the_loss_is_the_cross_entropy_of_the_classes() -> None:
@@ -90,14 +91,14 @@ def test_the_loss_is_the_cross_entropy_of_the_classes() -> None:
     assert laid.tokens == sum(map(len, ROWS))
 
 
-def test_what_stands_around_the_model_is_called_in_its_place() -> None:
+def test_a_wrapper_is_called_instead_of_the_model() -> None:
     of, calls = model("opt"), []
 
-    def around(**inputs: torch.Tensor):
+    def wrapper(**inputs: torch.Tensor):
         calls.append(sorted(inputs))
         return of(**inputs)
 
-    classifier_scorer(of, around)(collate(EXAMPLES, LAYOUT))
+    classifier_scorer(of, wrapper)(collate(EXAMPLES, LAYOUT))
     assert calls == [["attention_mask", "input_ids", "use_cache"]]
 
 
@@ -108,7 +109,7 @@ def test_scores_of_half_precision_logits_are_float32(dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("kind", ["opt", "gpt2", "roberta"])
-def test_a_head_walks_the_same_way_on_both_engines(kind: str) -> None:
+def test_both_engines_train_a_head_alike(kind: str) -> None:
     ends = []
     for fused in (False, True):
         of = model(kind)

@@ -1,4 +1,4 @@
-"""What a linear probe sees is what the output layer sees before the answer."""
+"""The features of a linear probe are the output layer's inputs that predict the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lozo_bench.objectives.features import answer_features
 
 
 @torch.no_grad()
-def test_of_a_causal_model_each_token_of_the_right_option_has_features():
+def test_a_causal_model_gives_features_for_each_token_of_the_right_option():
     model = make("opt")
     examples = [example.only_gold() for example in SEVERAL_TOKENS]
     layout = Layout(1, scoring=Scoring(share_prompt=False))
@@ -27,7 +27,7 @@ def test_of_a_causal_model_each_token_of_the_right_option_has_features():
 
 
 @torch.no_grad()
-def test_of_a_masked_model_the_token_is_the_labels_word_at_the_mask():
+def test_a_masked_model_gives_features_at_the_mask_for_the_label_word():
     model = make("roberta")
     features, tokens = answer_features(model, collate(AT_THE_MASK, Layout(1, LABEL_IDS)))
     assert tokens.tolist() == [LABEL_IDS[example.label] for example in AT_THE_MASK]

@@ -1,4 +1,4 @@
-"""What is lowered: the choice, the text of the right option, or a metric."""
+"""The training losses: classification, language modelling of the right option, and accuracy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THREE = Encoded(rows=((2, 7), (2, 8), (2, 9)), answer=((1,), (1,), (1,)), label=
 
 
 def objective(scores, loss=None):
-    """An objective whose scorer repeats [B, K] scores for as many copies as are asked for."""
+    """Make an objective whose scorer repeats fixed [B, K] scores once per copy of the batch."""
     scores = torch.tensor(scores, dtype=torch.float64)
 
     def scorer(batch):
@@ -31,25 +31,25 @@ def losses(made, examples, weights=None, copies=1):
     return made.part(examples, weights).part.losses(copies)
 
 
-def test_the_choice_costs_minus_the_log_softmax_of_the_right_option():
+def test_the_classification_loss_is_minus_the_log_softmax_of_the_right_option():
     made = objective([[0.0, math.log(3.0)], [0.0, 0.0]])
     got = losses(made, [TWO, TWO])
     assert got[0].tolist() == pytest.approx([-math.log(0.75), -math.log(0.5)])
 
 
-def test_an_option_that_an_example_does_not_have_takes_no_share():
+def test_an_absent_option_has_no_probability():
     made = objective([[1.0, 1.0, -math.inf], [1.0, 1.0, 1.0]])
     assert losses(made, [TWO, THREE])[0].tolist() == pytest.approx([math.log(2), math.log(3)])
 
 
-def test_the_text_of_the_right_option_costs_the_mean_over_the_batchs_tokens():
+def test_the_language_model_loss_is_the_mean_over_the_batchs_tokens():
     short = Encoded(rows=((2, 7, 8),), answer=((2,),), label=0)
     long = Encoded(rows=((2, 7, 8, 9, 5),), answer=((2, 3, 4),), label=0)
     shares = token_shares([short, long])
     assert shares == [0.5, 1.5]
     mean_log_probabilities = [[-2.0], [-4.0]]
     got = losses(objective(mean_log_probabilities, language_model), [short, long], shares)
-    assert float(got.mean()) == (1 * 2.0 + 3 * 4.0) / 4  # over four tokens
+    assert float(got.mean()) == (1 * 2.0 + 3 * 4.0) / 4  # the mean over four tokens
 
 
 def test_copies_have_the_same_weights():
@@ -57,14 +57,14 @@ def test_copies_have_the_same_weights():
     assert got.tolist() == [[1.0, 6.0]] * 3
 
 
-def test_a_metric_is_a_loss_of_zero_or_minus_one():
+def test_accuracy_as_a_loss_is_zero_or_minus_one():
     made = objective([[0.0, 1.0, -math.inf], [0.0, 1.0, 2.0]], minus_accuracy)
     assert losses(made, [TWO, THREE], copies=2).tolist() == [[-1.0, -1.0]] * 2
     wrong = objective([[1.0, 1.0, -math.inf], [0.0, 1.0, 0.5]], minus_accuracy)
     assert losses(wrong, [TWO, THREE]).tolist() == [[0.0, 0.0]]
 
 
-def test_a_score_that_is_no_number_is_no_prediction():
+def test_a_nan_score_gives_a_nan_loss():
     made = objective([[math.nan, 1.0], [0.0, 1.0]], minus_accuracy)
     assert losses(made, [TWO, TWO])[0].isnan().tolist() == [True, False]
 
@@ -75,7 +75,7 @@ def test_examples_may_have_different_numbers_of_options():
     assert batch.option.tolist() == [[0, 1, 3], [0, 1, 2]]
 
 
-def test_tokens_in_front_of_a_row_shift_what_is_read():
+def test_virtual_tokens_shift_the_positions_that_are_read():
     plain = collate([TWO, TWO], LAYOUT)
     shifted = collate([TWO, TWO], Layout(pad_id=0, scoring=LAYOUT.scoring, virtual_tokens=4))
     rows = torch.tensor([[0, 1], [2, 3]])  # the rows of each example

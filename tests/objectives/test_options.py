@@ -1,4 +1,4 @@
-"""Scores of options against the same scores worked out one sequence at a time."""
+"""Scores of options are compared with scores that are computed one sequence at a time."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def objective(model, layout):
     return OptionObjective(option_scorer(model, layout.scoring), layout, torch.device("cpu"))
 
 
-def parts(model, examples, layout):
-    """The batch as the engine gets it."""
+def micro_batches_of(model, examples, layout):
+    """Return the batch as the micro-batches that the engine gets."""
     made = objective(model, layout)
     groups = grouped(examples, layout)
     return [made.part([examples[i] for i in group], None).part for group in groups]
@@ -122,7 +122,7 @@ def scores(model, examples, label_ids, scoring):
 
 
 def by_hand(model, examples, label_ids):
-    """One row after another, unpadded, all logits."""
+    """Compute the scores one row at a time, without padding, from all logits."""
     for i, example in enumerate(examples):
         if label_ids:
             logits = model(torch.tensor([example.rows[0]])).logits[0, example.answer[0][0]]
@@ -139,7 +139,7 @@ def by_hand(model, examples, label_ids):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("name", "examples", "label_ids"), CASES)
 def test_scores_are_those_of_one_sequence_at_a_time(name, examples, label_ids, attention):
-    """A10 of the spec; up to a constant of the example, which no loss and no answer sees."""
+    """They are equal up to a constant per example, which changes no loss and no chosen option."""
     model = make(name, attention)
     got = scores(model, examples, label_ids, Scoring())
     for i, wanted in by_hand(model, examples, label_ids):
@@ -154,9 +154,9 @@ def test_no_switch_changes_a_loss(name, examples, label_ids, off):
     model = make(name)
 
     def losses(scoring):
-        together = parts(model, examples * 9, Layout(1, label_ids, scoring))
+        together = micro_batches_of(model, examples * 9, Layout(1, label_ids, scoring))
         with torch.no_grad():
-            return torch.cat([part.losses(1)[0] for part in together]).sort().values
+            return torch.cat([micro_batch.losses(1)[0] for micro_batch in together]).sort().values
 
     torch.testing.assert_close(
         losses(Scoring(**{off: False})), losses(Scoring()), rtol=1e-10, atol=1e-12
@@ -171,8 +171,8 @@ def test_without_columns_and_sharing_single_tokens_score_their_log_probability()
 
 
 @torch.no_grad()
-def test_scores_are_log_probabilities_where_a_loss_looks_at_one_option_alone():
-    """Single tokens behind one prompt too, whose common logarithm would else be left out."""
+def test_with_probabilities_all_scores_are_log_probabilities():
+    """This includes single tokens behind one prompt, whose log-sum-exp is otherwise left out."""
     model = make("opt")
     scorer = option_scorer(model, Scoring(), probabilities=True)
     got = scorer(collate(ONE_TOKEN, Layout(1)))
@@ -184,8 +184,8 @@ def test_scores_are_log_probabilities_where_a_loss_looks_at_one_option_alone():
     ("name", "examples", "seen"),
     [("opt", ONE_TOKEN, (2, 1, 2)), ("opt", SEVERAL_TOKENS, (9, 1, 50))],
 )
-def test_the_head_sees_only_what_is_read(name, examples, seen):
-    """Two positions and two words; three positions an example (the most) and all 50 words."""
+def test_the_head_computes_only_the_logits_that_are_read(name, examples, seen):
+    """Two positions and two words; or three positions per example (the most) and all 50 words."""
     model, shapes = make(name), []
     model.lm_head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
     scores(model, examples, (), Scoring())
@@ -193,8 +193,8 @@ def test_the_head_sees_only_what_is_read(name, examples, seen):
 
 
 @pytest.mark.parametrize(("name", "examples", "label_ids"), CASES)
-def test_versions_of_a_model_are_scored_together_as_one_by_one(name, examples, label_ids):
-    """Heads cut down to some words and positions, places of each example's own included."""
+def test_candidates_score_the_same_together_and_one_by_one(name, examples, label_ids):
+    """This includes heads reduced to some words and positions, and candidates per example."""
     model = make(name)
     X = dict(model.named_parameters())
     shapes = {n: x.shape for n, x in X.items()}
@@ -210,27 +210,27 @@ def test_versions_of_a_model_are_scored_together_as_one_by_one(name, examples, l
     )
     assert len(U) + len(z) == len(shapes)
     P = Subspace(U, V, z)
-    batch_parts = parts(model, examples, Layout(1, label_ids))
+    micro_batches = micro_batches_of(model, examples, Layout(1, label_ids))
     shared = stacked([along(P, c) for c in (0.02, -0.01)])
     own = stacked(
         [stacked([along(P, 0.01 * (b - k)) for b in range(len(examples))]) for k in (0, 1)]
     )
-    for places in (shared, own):
+    for candidates in (shared, own):
         together = Fused(model, X, Folder("nearest", draws), per_forward=2)
         alone = Fused(model, X, Folder("nearest", draws), per_forward=1)
-        got = together.losses(P, places, batch_parts)
+        got = together.losses(P, candidates, micro_batches)
         torch.testing.assert_close(
-            got, alone.losses(P, places, batch_parts), rtol=1e-11, atol=1e-12
+            got, alone.losses(P, candidates, micro_batches), rtol=1e-11, atol=1e-12
         )
         for b in range(len(examples)):
-            place = places[0] if places.s.ndim == 2 else places[0][b]
-            one = alone.losses(P, stacked([place]), batch_parts)
+            candidate = candidates[0] if candidates.s.ndim == 2 else candidates[0][b]
+            one = alone.losses(P, stacked([candidate]), micro_batches)
             torch.testing.assert_close(got[0, b], one[0, b], rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_scores_of_half_precision_logits_are_float32(dtype):
-    """T24: the two losses of a step differ by less than bf16 can tell."""
+    """The two losses of a step differ by less than half precision can resolve."""
     model = make("opt").to(dtype)
     for examples in (ONE_TOKEN, SEVERAL_TOKENS):
         assert scores(model, examples, (), Scoring()).dtype == torch.float32
@@ -248,12 +248,12 @@ def test_scores_of_half_precision_logits_are_float32(dtype):
         (lambda: BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_head=2)), False),
     ],
 )
-def test_options_stand_behind_one_prompt_only_under_full_attention(model, packed):
-    """A window would count the options between; ALiBi would count their places in the row."""
+def test_options_share_one_prompt_only_with_full_attention(model, packed):
+    """A sliding window would count the options in between; ALiBi uses positions in the row."""
     assert takes_packed_rows(model()) is packed
 
 
-def test_a_model_that_is_not_backbone_and_head_is_told_which_switch_to_use():
+def test_the_error_for_a_model_without_a_backbone_names_the_switch():
     class Odd(torch.nn.Module):
         config = SimpleNamespace()
         dtype = torch.float64

@@ -1,4 +1,4 @@
-"""Answers that are written: where they end, and that company changes nothing."""
+"""Generated answers: where they end, and that other rows in the batch do not change them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def prompts(loaded):
 
 
 def by_hand(loaded, prompt, most):
-    """Token by token, without padding or a cache."""
+    """Generate greedily, token by token, without padding or a cache."""
     new_line = loaded.tokenizer.encode("\n", add_special_tokens=False)[-1]
     row = list(prompt)
     while len(row) < len(prompt) + most:
@@ -45,7 +45,7 @@ def by_hand(loaded, prompt, most):
     return loaded.tokenizer.decode(row[len(prompt) :], skip_special_tokens=True).strip()
 
 
-def test_answers_written_together_are_those_written_one_by_one(loaded):
+def test_answers_generated_together_equal_those_generated_one_by_one(loaded):
     wanted = [by_hand(loaded, prompt, 12) for prompt in prompts(loaded)]
     assert writer(loaded)(prompts(loaded)) == wanted
     assert writer(loaded)(prompts(loaded)[::-1]) == wanted[::-1]
@@ -57,7 +57,7 @@ def test_an_answer_ends_at_a_new_line_or_the_end_token(loaded):
     new_line = loaded.tokenizer.encode("\n", add_special_tokens=False)[-1]
     assert made.how.eos_token_id == [new_line, loaded.tokenizer.eos_token_id]
     long = made(prompts(loaded)[:1])[0]
-    # Whatever token comes third ends the answer, once it is a stop.
+    # If the third token is made a stop token, the answer ends there.
     ids = loaded.tokenizer.encode(" " + long, add_special_tokens=False)
     made.how.eos_token_id = [ids[2]]
     first = made(prompts(loaded)[:1])[0]
@@ -71,7 +71,7 @@ def test_an_end_token_whose_id_is_0_ends_an_answer_too(loaded):
     assert made.how.eos_token_id[1:] == [0]
 
 
-def test_what_a_checkpoint_says_of_generation_changes_no_answer(loaded, monkeypatch):
+def test_a_checkpoints_generation_config_changes_no_answer(loaded, monkeypatch):
     wanted = writer(loaded)(prompts(loaded))
     own = GenerationConfig(repetition_penalty=5.0, min_new_tokens=12, do_sample=True)
     monkeypatch.setattr(loaded.model, "generation_config", own)
@@ -79,22 +79,22 @@ def test_what_a_checkpoint_says_of_generation_changes_no_answer(loaded, monkeypa
     assert loaded.model.generation_config is own
 
 
-def test_the_metric_of_candidates_is_the_same_however_many_share_a_pass(loaded):
-    """F1 as a loss, for two versions of the weights, in one batch and one by one."""
+def test_the_metric_of_candidates_does_not_depend_on_how_many_share_a_pass(loaded):
+    """A metric is the loss of two candidates, evaluated in one pass and one by one."""
     X = dict(loaded.model.named_parameters())
     UV = LowRankDirections(X, Draws(3), rank=2, nu=5).draw(0)
-    places = stacked([along(UV, +0.05), along(UV, -0.05)])
+    candidates = stacked([along(UV, +0.05), along(UV, -0.05)])
     rows = [Encoded(((5,),), ((0,),), 0, prompt=p, answers=("x",)) for p in prompts(loaded)]
     texts = []
 
-    def worth(text, golds):
+    def metric(text, golds):
         texts.append(text)
         return len(text) / 100
 
-    part = WrittenObjective(writer(loaded, 6), worth).part(rows, None).part
+    part = WrittenObjective(writer(loaded, 6), metric).part(rows, None).part
     found = []
     for per_forward in (1, 2):
         engine = Fused(loaded.model, X, Folder("nearest", Draws(0)), per_forward=per_forward)
-        found.append(engine.losses(UV, places, [part]))
+        found.append(engine.losses(UV, candidates, [part]))
     assert torch.equal(found[0], found[1])
-    assert len(set(texts)) > 3  # the two versions do not write the same
+    assert len(set(texts)) > 3  # the two candidates generate different texts

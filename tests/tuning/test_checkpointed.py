@@ -1,4 +1,4 @@
-"""Whatever is tuned, layers that are made again in the backward pass give the same gradients."""
+"""Activation checkpointing gives the same gradients with every tuning."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lozo_bench.engine.draws import Draws
 from lozo_bench.models.checkpointing import checkpoint_layers
 
 
-def gradients(name, arch, saves):
+def gradients(name, arch, checkpoint):
     model = loaded(arch)
-    if saves:
+    if checkpoint:
         checkpoint_layers(model.model)
     tuned = made(name).tune(model, Draws(0))
     cache = {} if arch == "roberta" else {"use_cache": False}
@@ -22,7 +22,9 @@ def gradients(name, arch, saves):
 
 
 @pytest.mark.parametrize(("name", "arch"), CELLS)
-def test_gradients_are_the_same(name, arch):
-    wanted = gradients(name, arch, saves=False)
+def test_gradients_are_the_same_with_checkpointing(name, arch):
+    wanted = gradients(name, arch, checkpoint=False)
     assert wanted
-    torch.testing.assert_close(gradients(name, arch, saves=True), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        gradients(name, arch, checkpoint=True), wanted, rtol=1e-12, atol=1e-12
+    )

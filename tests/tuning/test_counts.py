@@ -1,4 +1,4 @@
-"""How many numbers move in the published models; on no weights (torch's meta device)."""
+"""How many parameters are trained in the published models, on torch's meta device (no memory)."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def opt(size):
     ("size", "name", "count"),
     [
         ("opt_13b", "lora", 40 * 2 * 8 * (5120 + 5120)),
-        ("opt_66b", "lora", 18_874_368),  # published: 19M (MeZO's memory table, spec 5.6)
+        ("opt_66b", "lora", 18_874_368),  # published: 19M (MeZO, checkpoint sizes of OPT-66B)
         ("opt_13b", "prefix", 40 * 2 * 5 * 5120),
-        ("opt_66b", "prefix", 5_898_240),  # published: 6M
+        ("opt_66b", "prefix", 5_898_240),  # published: 6M (the same)
         ("opt_13b", "prompt", 10 * 5120),
         ("opt_13b", "ia3", 40 * (5120 + 5120 + 4 * 5120)),
         ("opt_13b", "bitfit", 40 * (4 + 2 + 4 + 1) * 5120 + 5120),
         ("opt_13b", "full", 12_853_473_280),
     ],
 )
-def test_as_many_numbers_move_as_the_formula_says(size, name, count):
+def test_the_number_of_trained_parameters_follows_the_formula(size, name, count):
     X = made(name).tune(opt(size), Draws(0)).X
     assert sum(x.numel() for x in X.values()) == count

@@ -1,4 +1,4 @@
-"""What holds for every tuning there is: a YAML file in conf/tuning is tested by existing."""
+"""What must hold for every tuning: each YAML file in conf/tuning is tested automatically."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny_models import ALL, at_words, loaded, logits, rows
+from tiny_models import ALL, at_real_tokens, loaded, logits, rows
 
 from lozo_bench.build import build
 from lozo_bench.engine.draws import Draws
@@ -17,7 +17,7 @@ from lozo_bench.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "tuning").glob("*.yaml"))
-# Llama has no biases to move.
+# Llama has no biases that could be trained.
 CELLS = [(name, arch) for name in NAMES for arch in ALL if (name, arch) != ("bitfit", "llama")]
 EVERY = pytest.mark.parametrize(("name", "arch"), CELLS)
 LIKE_THE_PLAIN_MODEL = {"full", "bitfit", "head", "lora", "ia3"}
@@ -33,10 +33,10 @@ def tuned(name, arch, seed=0, **changes):
 
 
 @EVERY
-def test_only_x_can_move_and_the_gradient_reaches_all_of_it(name, arch):
+def test_only_x_is_trainable_and_all_of_it_gets_a_gradient(name, arch):
     this = tuned(name, arch)
     inputs = rows()
-    at_words(logits(this, **inputs), inputs).logsumexp(-1).sum().backward()
+    at_real_tokens(logits(this, **inputs), inputs).logsumexp(-1).sum().backward()
     for parameter_name, x in this.model.named_parameters():
         assert (this.X.get(parameter_name) is x) == x.requires_grad == (x.grad is not None)
     assert list(this.X) == [n for n, _ in this.model.named_parameters() if n in this.X]
@@ -47,21 +47,21 @@ def test_every_tensor_of_x_changes_the_logits(name, arch):
     this = tuned(name, arch)
     inputs = rows()
     with torch.no_grad():
-        for x in this.X.values():  # B of LoRA is zero, which hides A
+        for x in this.X.values():  # LoRA's B starts at zero, so A would have no effect
             x += 0.1
-        before = at_words(logits(this, **inputs), inputs)
+        before = at_real_tokens(logits(this, **inputs), inputs)
         for parameter_name, x in this.X.items():
             kept = x.clone()
             x += torch.arange(x.numel(), dtype=x.dtype).view(x.shape).remainder(7)
-            after = at_words(logits(this, **inputs), inputs)
+            after = at_real_tokens(logits(this, **inputs), inputs)
             x.copy_(kept)
-            # softmax does not see one number added to all scores, as a key's bias does
+            # A key's bias adds one number to all scores of a query; softmax ignores that.
             if not parameter_name.endswith(("k_proj.bias", "key.bias")):
                 assert not torch.allclose(before, after, rtol=0, atol=1e-9), parameter_name
 
 
 @EVERY
-def test_the_start_depends_on_the_seed_alone_and_leaves_torchs_generator_be(name, arch):
+def test_initial_values_depend_on_the_seed_alone_and_torchs_generator_is_unchanged(name, arch):
     before = torch.random.get_rng_state()
     first, again = tuned(name, arch), tuned(name, arch)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -72,30 +72,30 @@ def test_the_start_depends_on_the_seed_alone_and_leaves_torchs_generator_be(name
 
 
 @EVERY
-def test_the_start_is_the_plain_model_where_the_method_says_so(name, arch):
+def test_the_logits_at_the_start_are_the_plain_models_if_the_method_says_so(name, arch):
     inputs = rows()
-    plain = at_words(loaded(arch).model(**inputs).logits, inputs)
-    start = at_words(logits(tuned(name, arch), **inputs), inputs)
+    plain = at_real_tokens(loaded(arch).model(**inputs).logits, inputs)
+    start = at_real_tokens(logits(tuned(name, arch), **inputs), inputs)
     assert torch.equal(plain, start) == (name in LIKE_THE_PLAIN_MODEL)
 
 
 @EVERY
-def test_logits_have_as_many_positions_more_as_it_says(name, arch):
+def test_logits_have_one_more_position_per_virtual_token(name, arch):
     this = tuned(name, arch)
     assert logits(this, **rows()).shape[:2] == (2, 7 + this.virtual_tokens)
     assert this.virtual_tokens == (10 if name == "prompt" else 0)
 
 
 @EVERY
-def test_what_fills_up_a_row_changes_nothing(name, arch):
+def test_padding_changes_nothing(name, arch):
     this = tuned(name, arch)
     both, short = rows((7, 4)), {key: x[1:, :4] for key, x in rows((7, 4)).items()}
-    expected = at_words(logits(this, **short), short)
-    torch.testing.assert_close(at_words(logits(this, **both), both)[7:], expected)
+    expected = at_real_tokens(logits(this, **short), short)
+    torch.testing.assert_close(at_real_tokens(logits(this, **both), both)[7:], expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_inputs_can_be_given_by_place(name):
+def test_inputs_can_be_positional(name):
     this = tuned(name, "opt")
     ids = rows((7,))["input_ids"]
     assert torch.equal(this.model(ids).logits, logits(this, input_ids=ids))
@@ -114,13 +114,13 @@ def test_new_parameters_are_float32_beside_half_precision(name, dtype):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("full", "head")])
 @pytest.mark.parametrize("optimizer", ["mezo", "lozo"])
-def test_a_step_with_lr_0_leaves_the_losses(name, optimizer):
+def test_a_step_with_lr_0_does_not_change_the_losses(name, optimizer):
     this = tuned(name, "opt")
     inputs = rows()
 
     def losses(copies):
         with torch.no_grad():
-            return at_words(logits(this, **inputs), inputs).logsumexp(-1).mean().view(1, 1)
+            return at_real_tokens(logits(this, **inputs), inputs).logsumexp(-1).mean().view(1, 1)
 
     node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / "optimizer" / f"{optimizer}.yaml")})
     node.rank, node.steps = {"value": 1}, 1
@@ -130,7 +130,7 @@ def test_a_step_with_lr_0_leaves_the_losses(name, optimizer):
     before = losses(1)
     report = stepped.step(Score(X, [Part(1, 1, losses)]))
     X.settle()
-    assert report.loss != float(before)  # it did look around
+    assert report.loss != float(before)  # the step did perturb X
     torch.testing.assert_close(losses(1), before)
 
 
@@ -161,7 +161,7 @@ def test_an_option_out_of_range_is_refused(name, option, value, allowed):
 @pytest.mark.parametrize(
     ("name", "option"), [("lora", "targets"), ("ia3", "inputs"), ("ia3", "outputs")]
 )
-def test_a_pattern_that_finds_no_layer_is_refused(name, option):
+def test_a_pattern_that_matches_no_layer_is_refused(name, option):
     expected = rf"^tuning\.{option}: given 'no'; allowed: part of a .*, such as model\.decoder\."
     with pytest.raises(UserError, match=expected):
         tuned(name, "opt", **{option: "no"})

@@ -1,4 +1,4 @@
-"""The tunings that add nothing: which of the model's own weights move."""
+"""The tunings that add no parameters: which of the model's own weights they train."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def test_a_causal_head_is_the_output_matrix(arch):
     assert list(Head().tune(loaded(arch), Draws(0)).X) == ["lm_head.weight"]
 
 
-def test_a_masked_head_is_all_that_is_named_lm_head():
+def test_a_masked_head_is_everything_named_lm_head():
     this = Head().tune(loaded("roberta"), Draws(0))
     assert set(this.X) == {n for n, _ in this.model.named_parameters() if "lm_head" in n}
     assert len(this.X) == 6
 
 
-def test_a_classifiers_head_is_all_behind_its_backbone():
+def test_a_classifiers_head_is_everything_behind_its_backbone():
     assert list(Head().tune(classifier("opt"), Draws(0)).X) == ["score.weight"]
     names = list(Head().tune(classifier("roberta"), Draws(0)).X)
     assert len(names) == 4
@@ -36,16 +36,16 @@ def test_a_classifiers_head_is_all_behind_its_backbone():
 
 @pytest.mark.parametrize("arch", ["opt", "roberta"])
 @pytest.mark.parametrize("tuning", TUNINGS, ids=lambda tuning: type(tuning).__name__)
-def test_a_new_head_moves_whatever_else_does(arch, tuning):
+def test_a_new_head_is_trained_with_every_tuning(arch, tuning):
     model = classifier(arch)
     alone = set(tuning.tune(classifier(arch), Draws(0)).X)
     both = with_new_head(tuning.tune(model, Draws(0)), model)
     assert set(both.X) == alone | set(Head().tune(classifier(arch), Draws(0)).X)
-    moving = [name for name, x in model.model.named_parameters() if x.requires_grad]
-    assert list(both.X) == moving
+    trainable = [name for name, x in model.model.named_parameters() if x.requires_grad]
+    assert list(both.X) == trainable
 
 
-def test_the_head_of_a_model_that_writes_is_left_as_it_is():
+def test_the_head_of_a_language_model_is_not_added():
     model = loaded("opt")
     tuned = Lora(r=2, alpha=4.0, targets="q_proj").tune(model, Draws(0))
     assert with_new_head(tuned, model) is tuned
@@ -58,7 +58,7 @@ def test_a_tied_head_is_refused(arch):
 
 
 @pytest.mark.parametrize("arch", ["opt", "gpt2", "roberta"])
-def test_bitfit_moves_every_vector_but_the_scales(arch):
+def test_bitfit_trains_every_vector_except_the_normalisation_scales(arch):
     this = BitFit().tune(loaded(arch), Draws(0))
     vectors = {n for n, x in this.model.named_parameters() if x.ndim == 1}
     assert set(this.X) == {n for n in vectors if not n.endswith("weight")}
@@ -70,7 +70,7 @@ def test_a_model_without_biases_is_refused():
 
 
 @pytest.mark.parametrize("tie", [False, True])
-def test_full_moves_every_weight_and_tied_ones_once(tie):
+def test_full_trains_every_weight_and_tied_ones_once(tie):
     this = Full().tune(loaded("opt", tie=tie), Draws(0))
     assert this.whole
     assert {id(x) for x in this.X.values()} == {id(x) for x in this.model.parameters()}

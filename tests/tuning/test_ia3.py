@@ -1,4 +1,4 @@
-"""(IA)^3 against models whose weights are scaled."""
+"""(IA)^3 is compared with models whose weights are multiplied by the scales."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 from test_every_tuning import tuned
 from tiny_models import ALL, loaded, logits, rows
 
-SCALES = {  # of each layer: keys and values, and what the feed-forward layer has inside
+SCALES = {  # per layer: keys, values and feed-forward hidden units
     "opt": 16 + 16 + 32,
-    "llama": 8 + 8 + 32,  # two of four heads have keys and values of their own
-    "gpt2": 48 + 64,  # queries are scaled with keys and values; inside is four times the width
+    "llama": 8 + 8 + 32,  # 2 key-value heads of width 4
+    "gpt2": 48 + 64,  # queries are scaled too; the hidden layer has 4 times the width
     "roberta": 16 + 16 + 32,
 }
 
@@ -31,7 +31,7 @@ def test_the_logits_are_those_of_scaled_weights(arch):
         layer = plain.get_submodule(name.split(".ia3_l")[0])
         scale, weight = x.detach().flatten(), layer.weight.data
         flat = weight if arch == "gpt2" else weight.T  # [in, out]
-        if x.shape[0] == 1:  # of inputs
+        if x.shape[0] == 1:  # scales of inputs
             flat *= scale[:, None]
         else:
             flat *= scale
@@ -40,7 +40,7 @@ def test_the_logits_are_those_of_scaled_weights(arch):
     torch.testing.assert_close(logits(this, **rows()), plain(**rows()).logits)
 
 
-def test_the_layers_after_attention_are_not_the_feed_forward_ones():
+def test_attention_output_layers_are_not_scaled():
     names = " ".join(tuned("ia3", "roberta").X)
     assert "layer.1.output.dense" in names
     assert "attention.output.dense" not in names

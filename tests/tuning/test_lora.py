@@ -1,4 +1,4 @@
-"""LoRA against its formula, and how much of a model moves."""
+"""LoRA is compared with its formula, and which parameters it trains."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_the_logits_are_those_of_the_weights_with_BA_added(arch):
 
 
 @pytest.mark.parametrize("arch", ALL)
-def test_the_start_is_a_uniform_A_and_no_B(arch):
+def test_A_starts_uniform_and_B_starts_at_zero(arch):
     A, B = ([x for n, x in lora(arch, r=200).X.items() if part in n] for part in ("_A.", "_B."))
     assert not any(x.any() for x in B)
     for x in A:
         bound = x.shape[1] ** -0.5
         assert 0.98 * bound < x.max() < bound
         assert -bound <= x.min() < -0.98 * bound
-        # 1/(3n), as Kaiming's rule has it
+        # The variance of kaiming_uniform with a = sqrt(5) is 1/(3n).
         assert float(x.detach().var()) == pytest.approx(bound**2 / 3, rel=0.1)
     assert not torch.equal(A[0], A[1])
 
@@ -55,17 +55,19 @@ def test_queries_and_values_have_an_adapter(arch):
     assert layers == queries_and_values[arch]
 
 
-def test_as_released_for_roberta_the_head_moves_too():
+def test_train_head_also_trains_robertas_head_as_in_mezos_code():
     names = {n for n in lora("roberta", train_head=True).X if ".lora_" not in n}
     parts = {"dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias"}
     assert names == {f"lm_head.{part}" for part in parts | {"decoder.weight"}}
 
 
-def test_a_classifiers_head_can_move_too():
+def test_train_head_also_trains_a_classifiers_head():
     this = Lora(r=3, alpha=6.0, targets=TARGETS, train_head=True).tune(classifier("opt"), Draws(0))
     assert [n for n in this.X if ".lora_" not in n] == ["score.weight"]
 
 
-def test_a_head_that_is_tied_is_refused():
-    with pytest.raises(UserError, match=r"^tuning\.train_head: .*; model\.untie_head=true"):
+def test_train_head_with_a_tied_head_is_refused():
+    with pytest.raises(
+        UserError, match=r"^tuning\.train_head: .*what to do: model\.untie_head=true"
+    ):
         lora("opt", tie=True, train_head=True)

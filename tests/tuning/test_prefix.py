@@ -1,17 +1,17 @@
-"""Prefix tuning against a forward pass by hand, and against transformers' own caches."""
+"""Prefix tuning is compared with a hand-written forward pass and with transformers' caches."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import ALL, CAUSAL, PAD, VOCAB, at_words, loaded, logits, rows, written
+from tiny_models import ALL, CAUSAL, PAD, VOCAB, at_real_tokens, generated, loaded, logits, rows
 from torch.nn.functional import layer_norm, linear, relu
 from transformers import DynamicCache
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.objectives.options import takes_packed_rows
-from lozo_bench.tuning.base import drawn_words
+from lozo_bench.tuning.base import draw_words
 from lozo_bench.tuning.prefix import Prefix
 
 
@@ -20,14 +20,20 @@ def prefix(arch, seed=0, tokens=5, dtype=torch.float64, **options):
 
 
 def words(arch):
-    return drawn_words(loaded(arch), Draws(0), "prefix_words", 5)
+    return draw_words(loaded(arch), Draws(0), "prefix_words", 5)
 
 
 def opt_by_hand(model, ids, before=()):
-    """Logits [T, vocabulary] of one row, and keys and values of each layer, by OPT's formulas.
+    """Compute OPT's forward pass of one row from its formulas.
 
-    ``before`` are keys and values [P, width] of each layer that all tokens see; the row's positions
-    start from 0 all the same.
+    Args:
+        model: an OPT model of this test.
+        ids: the row, [T].
+        before: for each layer, keys and values [P, width] that all tokens attend to. The row's
+            positions start from 0 nevertheless.
+
+    Returns:
+        Logits [T, vocabulary], and each layer's keys and values [T, width].
     """
     w, T, pairs = model.state_dict(), len(ids), []
     at = "model.decoder."
@@ -57,27 +63,27 @@ def opt_by_hand(model, ids, before=()):
     return norm(x, at + "final_layer_norm") @ w["lm_head.weight"].T, pairs
 
 
-def test_opt_attends_to_the_words_keys_and_values_with_positions_as_they_were():
+def test_opt_attends_to_the_words_keys_and_values_and_positions_are_not_shifted():
     inputs = rows((7,))
     plain = loaded("opt").model
     expected, _ = opt_by_hand(plain, inputs["input_ids"][0])
-    torch.testing.assert_close(plain(**inputs).logits[0], expected)  # the hand is right
+    torch.testing.assert_close(plain(**inputs).logits[0], expected)  # the formulas are right
     _, pairs = opt_by_hand(plain, words("opt"))
     expected, _ = opt_by_hand(plain, inputs["input_ids"][0], before=pairs)
     torch.testing.assert_close(logits(prefix("opt"), **inputs)[0], expected)
 
 
 @pytest.mark.parametrize("arch", ALL)
-def test_the_logits_are_those_behind_a_cache_of_the_words(arch):
+def test_the_logits_equal_those_with_a_cache_of_the_words(arch):
     plain, inputs = loaded(arch).model, rows()
     mask = torch.cat([torch.ones(2, 5, dtype=torch.int64), inputs["attention_mask"]], dim=1)
     cache = DynamicCache()
     plain(input_ids=words(arch).expand(2, -1), past_key_values=cache)
     assert cache.get_seq_length() == 5
     positions = torch.arange(7).expand(2, -1)
-    if arch == "roberta":  # counts from behind the pad id, and padding not at all
+    if arch == "roberta":  # positions start at pad id + 1; padding is not counted
         positions = (positions + 1) * inputs["attention_mask"] + PAD
-        # An encoder's own mask for a cache is not one for what stands in it (transformers 5.23).
+        # transformers 5.23 makes no correct mask for an encoder with a cache, so it is given here.
         mask = mask[:, None, None].expand(-1, 1, 7, -1).bool()
     expected = plain(
         input_ids=inputs["input_ids"],
@@ -86,25 +92,25 @@ def test_the_logits_are_those_behind_a_cache_of_the_words(arch):
         past_key_values=cache,
     ).logits
     torch.testing.assert_close(
-        at_words(logits(prefix(arch), **inputs), inputs), at_words(expected, inputs)
+        at_real_tokens(logits(prefix(arch), **inputs), inputs), at_real_tokens(expected, inputs)
     )
 
 
 @pytest.mark.parametrize("arch", ALL)
 def test_each_layer_has_keys_and_values_of_5_tokens(arch):
     X = prefix(arch).X
-    width = 8 if arch == "llama" else 16  # grouped heads
+    width = 8 if arch == "llama" else 16  # grouped key-value heads
     assert [tuple(x.shape) for x in X.values()] == [(5, width)] * 4
     assert all(".prefix." in name for name in X)
 
 
 @pytest.mark.parametrize("arch", ALL)
-def test_the_words_are_of_the_vocabulary_and_not_special(arch):
-    drawn = drawn_words(loaded(arch), Draws(0), "prefix_words", 500).tolist()
+def test_drawn_words_are_in_the_vocabulary_and_not_special(arch):
+    drawn = draw_words(loaded(arch), Draws(0), "prefix_words", 500).tolist()
     assert set(drawn) == set(range(3, VOCAB))
 
 
-def test_a_random_start_is_standard_normal():
+def test_random_initial_values_are_standard_normal():
     X = prefix("opt", tokens=500, init="random").X
     for x in X.values():
         assert float(x.detach().mean()) == pytest.approx(0, abs=0.05)
@@ -114,21 +120,21 @@ def test_a_random_start_is_standard_normal():
 
 
 @pytest.mark.parametrize("arch", CAUSAL)
-def test_what_is_written_depends_neither_on_padding_nor_on_company(arch):
+def test_generated_text_depends_neither_on_padding_nor_on_other_rows(arch):
     this = prefix(arch)
-    tokens, scores = written(this, rows((7, 4), left=True))
+    tokens, scores = generated(this, rows((7, 4), left=True))
     alone = {key: x[1:, 3:] for key, x in rows((7, 4), left=True).items()}
-    expected, expected_scores = written(this, alone)
+    expected, expected_scores = generated(this, alone)
     assert torch.equal(tokens[1:], expected)
     torch.testing.assert_close(scores[1:], expected_scores)
-    # And it is what the logits of a whole row say, without a cache.
+    # The scores also equal the logits of the whole row, computed without a cache.
     row = torch.cat([alone["input_ids"], expected], dim=1)
     whole = logits(this, input_ids=row, attention_mask=torch.ones_like(row))
     torch.testing.assert_close(whole[:, 3:-1].float(), expected_scores)
 
 
 @pytest.mark.parametrize("arch", CAUSAL)
-def test_options_behind_one_prompt_are_scored_as_alone(arch):
+def test_options_behind_one_prompt_score_as_if_alone(arch):
     this = prefix(arch)
     assert this.packs
     assert takes_packed_rows(this.model)
@@ -153,15 +159,15 @@ def test_rows_without_a_mask_are_causal():
     torch.testing.assert_close(logits(this, input_ids=inputs["input_ids"]), expected)
 
 
-def test_attention_that_takes_no_prefix_is_refused():
+def test_eager_attention_is_refused():
     model = loaded("opt")
     model.model.set_attn_implementation("eager")
     with pytest.raises(UserError, match=r"^tuning=prefix: opt computes attention as 'eager'; only"):
         Prefix(tokens=5).tune(model, Draws(0))
 
 
-def test_a_model_that_goes_round_transformers_interface_is_refused(monkeypatch):
+def test_a_model_that_ignores_transformers_attention_interface_is_refused(monkeypatch):
     model = loaded("opt")
     monkeypatch.setattr(model.model, "set_attn_implementation", lambda _: None)
-    with pytest.raises(UserError, match=r"^tuning=prefix: OPTForCausalLM has attention of its"):
+    with pytest.raises(UserError, match=r"^tuning=prefix: OPTForCausalLM computes attention with"):
         Prefix(tokens=5).tune(model, Draws(0))

@@ -1,15 +1,15 @@
-"""Prompt tuning against the words themselves: at the start, soft tokens are words in front."""
+"""Prompt tuning is compared with real words in front of each row, which it starts as."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import ALL, CAUSAL, at_words, classifier, loaded, logits, rows, written
+from tiny_models import ALL, CAUSAL, at_real_tokens, classifier, generated, loaded, logits, rows
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.objectives.options import takes_packed_rows
-from lozo_bench.tuning.base import drawn_words
+from lozo_bench.tuning.base import draw_words
 from lozo_bench.tuning.prompt import Prompt
 
 
@@ -18,11 +18,11 @@ def prompt(arch, tokens=10):
 
 
 def words(arch, tokens=10):
-    return drawn_words(loaded(arch), Draws(0), "prompt_words", tokens)
+    return draw_words(loaded(arch), Draws(0), "prompt_words", tokens)
 
 
 @pytest.mark.parametrize("arch", ALL)
-def test_at_the_start_the_logits_are_those_behind_the_words(arch):
+def test_at_the_start_the_logits_equal_those_with_the_words_in_front(arch):
     inputs, hard = rows(), words(arch).expand(2, -1)
     longer = {
         "input_ids": torch.cat([hard, inputs["input_ids"]], dim=1),
@@ -31,27 +31,29 @@ def test_at_the_start_the_logits_are_those_behind_the_words(arch):
     expected = loaded(arch).model(**longer).logits
     this = prompt(arch)
     assert list(this.X) == ["soft_prompt.words"]
-    torch.testing.assert_close(at_words(logits(this, **inputs), inputs), at_words(expected, inputs))
+    torch.testing.assert_close(
+        at_real_tokens(logits(this, **inputs), inputs), at_real_tokens(expected, inputs)
+    )
     torch.testing.assert_close(logits(this, **inputs)[:, :10], expected[:, :10])
 
 
 @pytest.mark.parametrize("arch", CAUSAL)
-def test_what_is_written_depends_neither_on_padding_nor_on_company(arch):
+def test_generated_text_depends_neither_on_padding_nor_on_other_rows(arch):
     this = prompt(arch)
-    tokens, scores = written(this, rows((7, 4), left=True))
+    tokens, scores = generated(this, rows((7, 4), left=True))
     alone = {key: x[1:, 3:] for key, x in rows((7, 4), left=True).items()}
-    expected, expected_scores = written(this, alone)
+    expected, expected_scores = generated(this, alone)
     assert torch.equal(tokens[1:], expected)
     torch.testing.assert_close(scores[1:], expected_scores)
-    # And it is what the plain model writes on from the words.
+    # The scores also equal those of the plain model with the words in front.
     row = torch.cat([words(arch)[None], alone["input_ids"]], dim=1)
     inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
-    torch.testing.assert_close(written(loaded(arch), inputs)[1], expected_scores)
+    torch.testing.assert_close(generated(loaded(arch), inputs)[1], expected_scores)
 
 
 @pytest.mark.parametrize("arch", CAUSAL)
 @pytest.mark.parametrize("kind", [torch.float64, torch.bool])
-def test_options_behind_one_prompt_are_scored_as_alone(arch, kind):
+def test_options_behind_one_prompt_score_as_if_alone(arch, kind):
     this = prompt(arch)
     assert this.packs
     assert takes_packed_rows(this.model)

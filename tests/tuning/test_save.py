@@ -1,4 +1,4 @@
-"""What is written can be read again, and gives the same logits."""
+"""A saved tuning can be loaded again and gives the same logits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lozo_bench.tuning.save import MOVED, save_tuned
 
 
 class Tokenizer:
-    """Writes nothing, and has words."""
+    """A tokenizer with a vocabulary that only makes the folder when it is saved."""
 
     all_special_ids = (0, 1, 2)
 
@@ -27,8 +27,8 @@ class Tokenizer:
         out.mkdir(exist_ok=True)
 
 
-def moved(name, arch, **changes):
-    """A tuned model whose X are elsewhere than at the start."""
+def changed(name, arch, **changes):
+    """Return a model before and after tuning; X differs from its initial values."""
     before = dataclasses.replace(loaded(arch), tokenizer=Tokenizer())
     this = made(name, **changes).tune(before, Draws(0))
     with torch.no_grad():
@@ -37,13 +37,13 @@ def moved(name, arch, **changes):
     return before, this
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's reading
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # from peft
 @pytest.mark.parametrize("arch", ALL)
 @pytest.mark.parametrize(
     ("name", "changes"), [("lora", {}), ("lora", {"train_head": True}), ("ia3", {})]
 )
-def test_adapters_are_read_by_peft(name, changes, arch, tmp_path):
-    before, this = moved(name, arch, **changes)
+def test_adapters_can_be_loaded_by_peft(name, changes, arch, tmp_path):
+    before, this = changed(name, arch, **changes)
     assert save_tuned(before, tmp_path) == "adapter"
     read = PeftModel.from_pretrained(loaded(arch).model, tmp_path).eval()
     torch.testing.assert_close(read(**rows()).logits, logits(this, **rows()))
@@ -51,8 +51,8 @@ def test_adapters_are_read_by_peft(name, changes, arch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["prefix", "prompt"])
-def test_what_stands_in_front_is_read_after_the_same_tuning(name, tmp_path):
-    before, this = moved(name, "opt")
+def test_prefixes_and_prompts_can_be_loaded_after_the_same_tuning(name, tmp_path):
+    before, this = changed(name, "opt")
     assert save_tuned(before, tmp_path) == "tensors"
     again = made(name).tune(loaded("opt"), Draws(5))
     found = again.model.load_state_dict(load_file(tmp_path / MOVED), strict=False)
@@ -61,8 +61,8 @@ def test_what_stands_in_front_is_read_after_the_same_tuning(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["full", "bitfit", "head"])
-def test_weights_of_the_models_own_are_read_by_transformers(name, tmp_path):
-    before, this = moved(name, "opt")
+def test_the_models_own_weights_can_be_loaded_by_transformers(name, tmp_path):
+    before, this = changed(name, "opt")
     assert save_tuned(before, tmp_path) == "weights"
     read = type(before.model).from_pretrained(tmp_path, dtype=torch.float64).eval()
     torch.testing.assert_close(read(**rows()).logits, logits(this, **rows()))

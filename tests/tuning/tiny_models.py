@@ -1,4 +1,4 @@
-"""Random models of four architectures in float64, loaded as far as a tuning can tell."""
+"""Random models of four architectures in float64, in the form that `models.load` returns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALL = [*CAUSAL, "roberta"]
 
 
 class Words:
-    """What a tuning asks of a tokenizer."""
+    """The parts of a tokenizer that a tuning uses."""
 
     all_special_ids = (0, PAD, 2)
 
@@ -36,7 +36,7 @@ class Words:
 
 
 def loaded(arch, dtype=torch.float64, tie=False):
-    """Two layers of width 16; Llama's have four heads that share two keys and values."""
+    """Make a model with two layers of width 16; Llama's four heads share two key-value heads."""
     common = {"vocab_size": VOCAB, "tie_word_embeddings": tie, "pad_token_id": PAD}
     common |= {"bos_token_id": 0, "eos_token_id": 2}
     layers = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -56,8 +56,9 @@ def loaded(arch, dtype=torch.float64, tie=False):
                 **common, **layers, intermediate_size=32, max_position_embeddings=64
             )
             model = RobertaForMaskedLM(config)
-            model.lm_head.decoder.bias = model.lm_head.bias  # as `models.load` does it
-        for name, x in model.named_parameters():  # far from the near-uniform start of training
+            model.lm_head.decoder.bias = model.lm_head.bias  # as `models.load` does
+        # The values are larger than usual initial ones, so that the logits clearly differ.
+        for name, x in model.named_parameters():
             scale = x.ndim == 1 and name.endswith("weight")
             torch.nn.init.normal_(x, mean=float(scale), std=0.3)
     model.to(dtype).eval()
@@ -66,7 +67,7 @@ def loaded(arch, dtype=torch.float64, tie=False):
 
 
 def rows(lengths=(7, 4), left=False):
-    """Rows of words, padded: ids and mask."""
+    """Make padded rows of words: ids and mask."""
     words = torch.arange(3, 3 + max(lengths) * len(lengths)).view(len(lengths), -1)
     mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths])
     if left:
@@ -78,14 +79,14 @@ def logits(tuned, **inputs):
     return tuned.model(**inputs).logits
 
 
-def at_words(x, inputs):
-    """The logits of real tokens only."""
+def at_real_tokens(x, inputs):
+    """Return the logits of the real tokens only."""
     return x[:, -inputs["input_ids"].shape[1] :][inputs["attention_mask"] == 1]
 
 
-def written(tuned, inputs):
-    """The 8 likeliest tokens after each row, one after another, and all logits they come from."""
-    told = tuned.model.generate(
+def generated(tuned, inputs):
+    """Generate 8 tokens greedily after each row; return them and all logits."""
+    output = tuned.model.generate(
         **inputs,
         do_sample=False,
         max_new_tokens=8,
@@ -95,11 +96,11 @@ def written(tuned, inputs):
         return_dict_in_generate=True,
     )
     start = inputs["input_ids"].shape[1]
-    return told.sequences[:, start:], torch.stack(told.logits, dim=1)
+    return output.sequences[:, start:], torch.stack(output.logits, dim=1)
 
 
 def classifier(arch):
-    """The same with a head for two classes in the place of one for words."""
+    """Make the same model with a classifier head for two classes instead of a language head."""
     words = loaded(arch)
     kinds = {"opt": OPTForSequenceClassification, "roberta": RobertaForSequenceClassification}
     with torch.random.fork_rng(devices=[]):
