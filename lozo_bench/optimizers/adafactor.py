@@ -1,9 +1,10 @@
-"""Adafactor: the second moment of a matrix kept as a row and a column.
+"""Adafactor: the second moment of a matrix is stored as a row and a column.
 
-Source: Shazeer and Stern, arXiv 1804.04235. The update is transformers', with which T-Few (Liu et
-al., arXiv 2205.05638) trains (IA)^3. In torch's own the learning rate is always relative to each
-tensor's size, so that what starts from 0, such as a LoRA matrix or a bias, hardly moves, and
-half-precision weights are updated in half precision.
+Source: Shazeer and Stern, arXiv 1804.04235. The update is that of transformers' Adafactor, with
+which T-Few (Liu et al., arXiv 2205.05638) trains (IA)^3. torch's own Adafactor is not used for two
+reasons: its learning rate is always relative to the size of each tensor's values, so that a tensor
+that starts at 0, such as a LoRA matrix or a bias, hardly moves; and it updates half-precision
+weights in half precision.
 """
 
 from __future__ import annotations
@@ -13,29 +14,32 @@ from transformers.optimization import Adafactor as HfAdafactor
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import Engine, check_not_negative, check_positive
-from lozo_bench.optimizers.first_order import Autocast, FirstOrder, decaying
+from lozo_bench.optimizers.first_order import Autocast, FirstOrder, parameter_groups
 
 
 class Adafactor(FirstOrder):
-    """The learning rate given is the one used, unless parameters scale it. See `first_order.py`.
+    """Adafactor with a learning rate that is used as given, unless ``scale_parameter`` is set.
+
+    See `first_order.py`.
 
     Args:
-        X: the weights.
-        draws: not used: nothing here is random.
+        engine: holds the weights X.
+        draws: not used; nothing here is random.
         lr: learning rate.
-        autocast: the precision of the model's passes.
-        dropout: whether the model drops out in them, as its config says.
-        decay_rate: of the second moment 1 - t^-decay_rate is kept at step t.
-        clip_threshold: an update whose root mean square is above this is scaled down to it.
-        scale_parameter: lr counts relative to a tensor's root mean square, of at least 1e-3.
-        weight_decay: decoupled decay; matrices only.
-        max_grad_norm: gradients longer than this are shortened to it; None: none are, as the update
-            is limited by itself.
+        autocast: the precision of the model's forward and backward passes.
+        dropout: whether the model uses the dropout of its config in these passes.
+        decay_rate: step t keeps the fraction 1 - t^-decay_rate of the second moment.
+        clip_threshold: an update whose root mean square exceeds this is scaled down to it.
+        scale_parameter: multiply lr by the root mean square of each tensor, or by 1e-3 if that is
+            smaller.
+        weight_decay: decoupled weight decay, for matrices only.
+        max_grad_norm: gradients whose norm exceeds this are clipped to it; None: no clipping,
+            because ``clip_threshold`` already limits the update.
     """
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -52,7 +56,7 @@ class Adafactor(FirstOrder):
             raise bad_value("decay_rate", decay_rate, "a number above 0, up to 1")
         check_positive("clip_threshold", clip_threshold)
         moments = HfAdafactor(  # type: ignore[no-untyped-call]
-            decaying(X, weight_decay),
+            parameter_groups(engine, weight_decay),
             lr=lr,
             decay_rate=-decay_rate,
             clip_threshold=clip_threshold,
@@ -60,5 +64,5 @@ class Adafactor(FirstOrder):
             relative_step=False,
         )
         super().__init__(
-            X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
+            engine, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
         )

@@ -1,4 +1,4 @@
-"""AdamW, the first-order reference point: torch's own, one forward and one backward a step.
+"""AdamW with torch's own optimizer, the first-order baseline: one forward and one backward a step.
 
 Source: Loshchilov and Hutter, "Decoupled weight decay regularization", arXiv 1711.05101.
 """
@@ -10,28 +10,31 @@ import torch
 from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import Engine, check_fraction, check_not_negative, check_positive
-from lozo_bench.optimizers.first_order import Autocast, FirstOrder, decaying
+from lozo_bench.optimizers.first_order import Autocast, FirstOrder, parameter_groups
 
 
 class AdamW(FirstOrder):
     """First-order fine-tuning; see `first_order.py`.
 
     Args:
-        X: the weights.
-        draws: not used: nothing here is random.
+        engine: holds the weights X.
+        draws: not used; nothing here is random.
         lr: learning rate.
-        autocast: the precision of the model's passes.
-        dropout: whether the model drops out in them, as its config says.
-        beta1: share of the first moment that is kept each step.
-        beta2: share of the second moment that is kept each step.
+        autocast: the precision of the model's forward and backward passes.
+        dropout: whether the model uses the dropout of its config in these passes.
+        beta1: fraction of the first moment that is kept at each step.
+        beta2: fraction of the second moment that is kept at each step.
         eps: added to the root of the second moment.
-        weight_decay: decoupled decay; matrices only.
-        max_grad_norm: gradients longer than this are shortened to it; None: none are.
+        weight_decay: decoupled weight decay, for matrices only.
+        max_grad_norm: gradients whose norm exceeds this are clipped to it; None: no clipping.
+
+    Raises:
+        UserError: the weights are float16, or an option is out of range.
     """
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -47,13 +50,13 @@ class AdamW(FirstOrder):
         check_fraction("beta1", beta1)
         check_fraction("beta2", beta2)
         check_positive("eps", eps)
-        if any(x.dtype is torch.float16 for x in X.X.values()):
+        if any(x.dtype is torch.float16 for x in engine.X.values()):
             raise UserError(
-                "model.dtype: given 'fp16'; allowed with AdamW, whose eps is 0 in fp16: fp32, with "
-                "model.autocast=fp16 as published, or bf16"
+                "model.dtype: given 'fp16'; allowed with AdamW: bf16, or fp32 with "
+                "model.autocast=fp16 as published, because AdamW's eps of 1e-8 is 0 in fp16"
             )
-        weights = decaying(X, weight_decay)
+        weights = parameter_groups(engine, weight_decay)
         moments = torch.optim.AdamW(weights, lr=lr, betas=(beta1, beta2), eps=eps)
         super().__init__(
-            X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
+            engine, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
         )

@@ -1,4 +1,4 @@
-"""The blocks of a language model, told by the names of its parameters."""
+"""The blocks of a language model, recognised by the names of its parameters."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ REST = "rest"
 
 
 def block_of(name: str) -> str:
-    """A layer's name up to its number, ``embeddings``, ``head``, ``final norm`` or ``rest``.
+    """Return the block to which the parameter ``name`` belongs.
 
-    What is inside a layer, adapters too, belongs to it. An output layer that is tied to the
-    embeddings is among them, as it has their name.
+    A block is a layer, named by the parameter's name up to the layer's number, or one of
+    ``embeddings``, ``head``, ``final norm`` and ``rest``. Everything inside a layer belongs to that
+    layer, including adapters. An output layer that is tied to the embeddings belongs to the
+    embeddings, because it has their name.
     """
     if (layer := _LAYER.search(name)) is not None:
         return name[: layer.end()]
@@ -26,7 +28,7 @@ def block_of(name: str) -> str:
 
 
 def blocks(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names of each block; blocks in the order of their first parameters."""
+    """Return the parameter names of each block; blocks are in the order of their first names."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(block_of(name), []).append(name)
@@ -34,5 +36,12 @@ def blocks(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def layer_groups(names: Iterable[str]) -> dict[str, list[str]]:
-    """The blocks that MeZO scales: embeddings, output head, each layer; the others are left out."""
-    return {kind: some for kind, some in blocks(names).items() if kind not in (REST, "final norm")}
+    """Return the blocks that MeZO scales: the embeddings, the output head and each layer.
+
+    The final norm and the parameters in no known block are left out.
+    """
+    return {
+        block: members
+        for block, members in blocks(names).items()
+        if block not in (REST, "final norm")
+    }

@@ -1,15 +1,16 @@
-"""EGGROLL: an evolution strategy whose population differs in low-rank matrices.
+"""EGGROLL: an evolution strategy whose members differ from the weights by low-rank matrices.
 
-Source: Sarkar et al., "Evolution Strategies at the Hyperscale", arXiv 2511.16652. At step t, member
-i of a population of N has E_i = U_i V_i^T / sqrt(r) with both factors standard normal and its own,
-and its mirror image -E_i is a member too (antithetic sampling, N/2 pairs):
+Source: Sarkar et al., "Evolution Strategies at the Hyperscale", arXiv 2511.16652. At each step a
+population of N members is drawn in N/2 antithetic pairs, +E_i and -E_i:
 
-    f_i  = -F(X + sigma E_i; xi)
-    X_l <- X_l + alpha 1/(N sigma) sum_i s_i E_il
+    (1)  E_i = U_i V_i^T / sqrt(r),   U_i and V_i standard normal
+    (2)  f_i = -F(X + sigma E_i; xi)
+    (3)  X_l <- X_l + alpha / (N sigma) sum_i s_i E_il
 
-s_i being the fitness f_i itself (`fitness=raw`: the estimate of the gradient of the smoothed loss)
-or its z-score in the population (`fitness=zscore`, which the published code uses). The update has
-rank N r / 2, much more than any member. One-dimensional parameters have plain normal e_i.
+s_i is the fitness f_i itself (`fitness=raw`, which estimates the gradient of the smoothed loss) or
+the z-score of f_i in the population (`fitness=zscore`, which the published code uses). The update
+has rank N r / 2, whereas a member differs from X by rank r. One-dimensional parameters have
+standard normal e_i in place of E_i.
 """
 
 from __future__ import annotations
@@ -36,28 +37,28 @@ from lozo_bench.optimizers.base import (
     check_positive,
 )
 
-_SMALL = 1e-8  # a population of equals has no spread to divide by
+_STABILITY = 1e-8  # avoids division by zero if all members have the same loss
 
 
 class Eggroll:
     """Antithetic low-rank evolution strategy.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of U_i, V_i and e_i.
         lr: learning rate alpha.
-        sigma: how far the members are from X.
+        sigma: distance of the members from X.
         rank: r.
-        population: N, an even number; a step costs N forwards.
-        fitness: what a member's loss counts for.
-        weight_decay: matrices shrink by lr * weight_decay a step.
+        population: N, an even number; a step costs N forward passes.
+        fitness: the weight s_i of a member in the update: ``raw``, f_i; ``zscore``, its z-score.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
     """
 
     needs = Needs(directions="low_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -71,35 +72,35 @@ class Eggroll:
         check_positive("sigma", sigma)
         check_count("rank", rank)
         if population < 2 or population % 2:
-            raise bad_value("population", population, "an even number >= 2: pairs of mirror images")
+            raise bad_value("population", population, "an even number >= 2: members +E and -E")
         check_not_negative("weight_decay", weight_decay)
-        self.X, self.draws, self.lr, self.sigma = X, draws, lr, sigma
+        self.engine, self.draws, self.lr, self.sigma = engine, draws, lr, sigma
         self.rank, self.pairs, self.fitness = rank, population // 2, fitness
         self.weight_decay = weight_decay
         self.t = 0
 
     def step(self, score: Score) -> Report:
-        """N forwards and one update."""
+        """Make one step: N forward passes and one update."""
         t, self.t = self.t, self.t + 1
         N, root = 2 * self.pairs, sqrt(self.rank)
-        E = self._population(t)
-        each = self.sigma * torch.eye(self.pairs, dtype=torch.float64)
-        members = torch.cat([each, -each])
-        losses = score(E, among(E, members / root, vectors=members))
+        UV = self._population(t)
+        plus_sigma = self.sigma * torch.eye(self.pairs, dtype=torch.float64)  # row i: only E_i
+        members = torch.cat([plus_sigma, -plus_sigma])  # +E_1 .. +E_{N/2}, -E_1 .. -E_{N/2}
+        losses = score(UV, among(UV, members / root, vectors=members))
 
-        f = -torch.tensor(losses, dtype=torch.float64)
+        s = -torch.tensor(losses, dtype=torch.float64)  # (2)
         if self.fitness == "zscore":
-            f = (f - f.mean()) / (f.std(correction=0) + _SMALL)
-        self.X.decay(self.lr * self.weight_decay)
-        step = self.lr / (N * self.sigma) * (f[: self.pairs] - f[self.pairs :])
-        self.X.move(E, among(E, step / root, vectors=step))
+            s = (s - s.mean()) / (s.std(correction=0) + _STABILITY)
+        self.engine.decay(self.lr * self.weight_decay)
+        step = self.lr / (N * self.sigma) * (s[: self.pairs] - s[self.pairs :])
+        self.engine.move(UV, among(UV, step / root, vectors=step))  # (3)
         spread = max(losses) - min(losses)
         return Report(fmean(losses), forwards=N, scalars={"loss_spread": spread})
 
     def _population(self, t: int) -> Subspace:
-        """U_1 .. U_{N/2}, V_1 .. V_{N/2} and e_1 .. e_{N/2}, side by side."""
-        matrices = {name: x for name, x in self.X.X.items() if x.ndim >= 2}
-        vectors = {name: x for name, x in self.X.X.items() if x.ndim < 2}
+        """Return U_1 .. U_{N/2}, V_1 .. V_{N/2} and e_1 .. e_{N/2}, side by side."""
+        matrices = {name: x for name, x in self.engine.X.items() if x.ndim >= 2}
+        vectors = {name: x for name, x in self.engine.X.items() if x.ndim < 2}
         width = self.pairs * self.rank
         return Subspace(
             self._normal("U", t, {name: (len(x), width) for name, x in matrices.items()}),
@@ -112,5 +113,5 @@ class Eggroll:
     ) -> dict[str, Tensor]:
         if not shapes:
             return {}
-        x = self.X.X[next(iter(shapes))]
+        x = self.engine.X[next(iter(shapes))]
         return self.draws.normal(role, t, shapes, x.device, wide(x.dtype))

@@ -1,13 +1,13 @@
-"""What first-order methods share: one forward and one backward a step, around a torch optimizer.
+"""The base of the first-order methods: one forward and one backward pass a step, torch's update.
 
-Its passes drop out as the model's config says, as in the published fine-tuning rows, unless they
-shall not; what is told of a step is then the loss with dropout. Options that share one prompt in a
-pass share what is dropped of it.
+Unless ``dropout`` is false, these passes use the dropout of the model's config, as in the published
+fine-tuning rows, and the loss that a step reports is the loss with dropout. Answer options that
+share one prompt in a pass share the dropout of that prompt.
 
-Where passes are float16, small gradients would be 0 there: losses are scaled up before they go
-back, gradients scaled down before they are used (Micikevicius et al., arXiv 1710.03740), by the
-rule of torch's GradScaler: half as much after a gradient that overflows, whose step is left out,
-and twice as much after 2000 steps without one.
+In float16 passes, small gradients would underflow to 0. The loss is therefore multiplied by a scale
+before the backward pass, and gradients are divided by it before they are used (Micikevicius et al.,
+arXiv 1710.03740). The scale follows torch's GradScaler: it is halved after a gradient that
+overflows, whose step is skipped, and doubled after 2000 steps without an overflow.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from lozo_bench.optimizers.base import (
 Autocast = Literal["bf16", "fp16"] | None
 
 _FIRST_SCALE = 2.0**16
-_STEPS_TO_GROW = 2000
+_STEPS_TO_DOUBLE = 2000
 
 
 class FirstOrder:
-    """First-order fine-tuning; a method says which torch optimizer moves the weights.
+    """First-order fine-tuning; a subclass chooses the torch optimizer that updates the weights.
 
     Args:
-        X: the weights.
-        torch_optimizer: moves them.
+        engine: holds the weights X.
+        torch_optimizer: updates the weights.
         lr: learning rate.
-        max_grad_norm: gradients longer than this are shortened to it; None: none are.
+        max_grad_norm: gradients whose norm exceeds this are clipped to it; None: no clipping.
         autocast: the precision of the model's passes; None: that of the weights.
-        dropout: whether the model drops out in the passes that are differentiated.
+        dropout: whether the model uses the dropout of its config in the differentiated passes.
     """
 
     needs = Needs(gradient=True, replayable=False)
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         torch_optimizer: torch.optim.Optimizer,
         *,
         lr: float,
@@ -65,19 +65,24 @@ class FirstOrder:
         self.lr = lr
         self.needs = replace(FirstOrder.needs, dropout=dropout)
         self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
-        self.engine = X
+        self.engine = engine
         self.moments = torch_optimizer
         self.scaled = autocast == "fp16"
         self.loss_scale = _FIRST_SCALE if self.scaled else 1.0
         self.steps_at_scale = 0
 
     def step(self, score: Score) -> Report:
-        """One forward, one backward, one update."""
+        """Make one step: one forward pass, one backward pass and one update.
+
+        Raises:
+            NonFiniteLossError: the loss is not finite, or the gradient is not finite and the loss
+                scale cannot be halved any further.
+        """
         loss = score.differentiate(self.loss_scale)
         gradients = [x.grad for x in self.weights if x.grad is not None]
         if self.scaled:
             torch._foreach_div_(gradients, self.loss_scale)
-        norm = self._shortened(gradients)
+        norm = self._clip(gradients)
         scalars = {"loss_scale": self.loss_scale} if self.scaled else {}
         if math.isfinite(norm):
             scalars["grad_norm"] = norm
@@ -85,7 +90,7 @@ class FirstOrder:
         elif self.loss_scale > 1:
             self.loss_scale, self.steps_at_scale = self.loss_scale / 2, 0
         else:
-            raise NonFiniteLossError(f"the gradient of this step is of length {norm}")
+            raise NonFiniteLossError(f"the norm of this step's gradient is {norm}")
         return Report(loss, forwards=1, backwards=1, scalars=scalars)
 
     @property
@@ -93,8 +98,8 @@ class FirstOrder:
         """The weights that move."""
         return list(self.engine.X.values())
 
-    def _shortened(self, gradients: Sequence[Tensor]) -> float:
-        """Length of all gradients together, which are shortened if it is finite and too large."""
+    def _clip(self, gradients: Sequence[Tensor]) -> float:
+        """Return the norm of all gradients together; clip them if it is finite and too large."""
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.max_grad_norm < norm < math.inf:
             torch.nn.utils.clip_grads_with_norm_(self.weights, self.max_grad_norm, norm)
@@ -107,18 +112,18 @@ class FirstOrder:
         if not self.scaled:
             return
         self.steps_at_scale += 1
-        if self.steps_at_scale == _STEPS_TO_GROW:
+        if self.steps_at_scale == _STEPS_TO_DOUBLE:
             self.loss_scale, self.steps_at_scale = self.loss_scale * 2, 0
 
 
-def decaying(X: Engine, weight_decay: float) -> list[dict[str, Any]]:
-    """The weights as torch's optimizers take them: matrices decay, vectors do not.
+def parameter_groups(engine: Engine, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the weights as torch's parameter groups: matrices decay, vectors do not.
 
     Raises:
-        BadValueError: the decay is negative.
+        BadValueError: ``weight_decay`` is negative.
     """
     check_not_negative("weight_decay", weight_decay)
-    weights = list(X.X.values())
+    weights = list(engine.X.values())
     return [
         {"params": [x for x in weights if x.ndim >= 2], "weight_decay": weight_decay},
         {"params": [x for x in weights if x.ndim < 2], "weight_decay": 0.0},

@@ -1,15 +1,15 @@
-"""The directions of LOZO and its kin: U fresh every step, V kept for a period of nu steps.
+"""The low-rank directions of LOZO and its variants: U is new every step, V is kept for nu steps.
 
-For a matrix X_l in R^{m x n} the direction is U_l V_l^T with U_l in R^{m x r}, V_l in R^{n x r},
-both standard normal; V_l changes only when t mod nu == 0 ("lazy sampling", LOZO, arXiv 2410.07698,
-algorithm 1). A one-dimensional parameter gets a plain normal z. Several directions of one step
-share V and are U_1, U_2, ... side by side.
+For a matrix X_l in R^{m x n} the direction is U_l V_l^T with U_l in R^{m x r} and V_l in
+R^{n x r}, both standard normal. V_l changes only when t mod nu == 0 ("lazy sampling", LOZO, arXiv
+2410.07698, algorithm 1). A one-dimensional parameter gets a standard normal vector z. If a step
+needs several directions, they share V, and U_1, U_2, ... are side by side.
 
-``replicate_boundary_bug`` redoes what the published code does. It draws everything from one
-sequential stream that is rewound between perturbation and update; at a boundary the perturbation
-reads V before each U and the update does not, so from the first matrix on, the update reads other
-numbers than the perturbation did and the step goes in an unrelated direction
-(github.com/optsuite/LOZO, issue 3).
+``replicate_boundary_bug`` reproduces a bug of the published code, which draws everything from one
+sequential random stream and rewinds that stream between perturbation and update. At a boundary (a
+step that resamples V) the perturbation reads V before each U, but the update does not. From the
+first matrix on, the update therefore reads other numbers than the perturbation did, and the step
+goes in an unrelated direction (github.com/optsuite/LOZO, issue 3).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from lozo_bench.optimizers.base import (
 
 
 def check_options(lr: float, eps: float, rank: int, nu: int, weight_decay: float) -> None:
-    """Check the ranges of what LOZO and its kin have in common.
+    """Check the ranges of the options that LOZO and its variants share.
 
     Raises:
-        BadValueError: naming the option.
+        BadValueError: an option is out of range; the error names it.
     """
     check_not_negative("lr", lr)
     check_positive("eps", eps)
@@ -47,19 +47,22 @@ def check_options(lr: float, eps: float, rank: int, nu: int, weight_decay: float
 
 
 def one_over_r(scale: Literal["paper", "reference"], rank: int) -> float:
-    """What a matrix's update is multiplied by: 1/r in the paper, 1 in the published code."""
+    """Return the factor of a matrix's update: 1/r as in the paper, or 1 as in its code."""
     return 1 / rank if scale == "paper" else 1.0
 
 
 class LowRankDirections:
-    """Draws U, V and z for any step t; t = 0, 1, 2, ... in order is not required.
+    """Draws U, V and z of any step t; the steps need not be asked for in order.
 
     Args:
         X: the weights' tensors, by name.
-        draws: source of all draws.
+        draws: source of all random numbers.
         rank: r.
-        nu: steps for which V is kept.
-        replicate_boundary_bug: let `astray` differ from `draw` on boundary steps.
+        nu: number of steps for which V is kept.
+        replicate_boundary_bug: on boundary steps, let `update_direction` differ from `draw`.
+
+    Raises:
+        BadValueError: ``rank`` exceeds the longest side of every matrix.
     """
 
     def __init__(
@@ -70,42 +73,49 @@ class LowRankDirections:
         nu: int,
         replicate_boundary_bug: bool = False,
     ) -> None:
-        self.draws, self.nu, self.bug = draws, nu, replicate_boundary_bug
+        self.draws, self.nu = draws, nu
+        self.replicate_boundary_bug = replicate_boundary_bug
         matrices = {name: x for name, x in X.items() if x.ndim >= 2}
-        largest = max((max(x.shape[0], x[0].numel()) for x in matrices.values()), default=rank)
-        if rank > largest:
-            raise bad_value("rank", rank, f"at most {largest}, the longest side of a matrix here")
+        longest = max((max(x.shape[0], x[0].numel()) for x in matrices.values()), default=rank)
+        if rank > longest:
+            raise bad_value("rank", rank, f"at most {longest}, the longest side of any matrix here")
         self.U_shapes = {name: (x.shape[0], rank) for name, x in matrices.items()}
         self.V_shapes = {name: (x[0].numel(), rank) for name, x in matrices.items()}
         self.z_shapes = {name: (x.numel(), 1) for name, x in X.items() if x.ndim < 2}
         self.order = list(X)
         self.device = next(iter(X.values())).device if X else torch.device("cpu")
         self.dtype = _draw_dtype(X)
-        self.period: int | None = None
+        self.period: int | None = None  # the period to which V belongs
         self.V: dict[str, Tensor] = {}
 
     def draw(self, t: int, count: int = 1) -> Subspace:
-        """The ``count`` directions of step t. V is the same object throughout a period."""
-        if self.bug:
-            return self._read(t, with_V=t % self.nu == 0)
-        self._keep_or_draw_v(t)
+        """Return ``count`` directions for step t. V is the same object throughout a period."""
+        if self.replicate_boundary_bug:
+            return self._read_stream(t, with_V=t % self.nu == 0)
+        self._keep_or_redraw(t)
         shapes = {**self.U_shapes, **self.z_shapes}
-        many = {_numbered(n, i): shape for i in range(count) for n, shape in shapes.items()}
-        fresh = self._normal("U", t, many)
+        each = {_numbered(n, i): shape for i in range(count) for n, shape in shapes.items()}
+        drawn = self._normal("U", t, each)
 
-        def all_of(name: str) -> Tensor:
-            each = [fresh[_numbered(name, i)] for i in range(count)]
-            return each[0] if count == 1 else torch.cat(each, dim=1)
+        def side_by_side(name: str) -> Tensor:
+            columns = [drawn[_numbered(name, i)] for i in range(count)]
+            return columns[0] if count == 1 else torch.cat(columns, dim=1)
 
         return Subspace(
-            {name: all_of(name) for name in self.U_shapes},
+            {name: side_by_side(name) for name in self.U_shapes},
             self.V,
-            {name: all_of(name) for name in self.z_shapes},
+            {name: side_by_side(name) for name in self.z_shapes},
         )
 
-    def astray(self, t: int, P: Subspace) -> Subspace:
-        """The direction of the update of step t: P, or what the published code takes for it."""
-        return self._read(t, with_V=False) if self.bug and t % self.nu == 0 else P
+    def update_direction(self, t: int, P: Subspace) -> Subspace:
+        """Return the direction of step t's update.
+
+        It is P, the direction that was drawn for step t, unless the published code's boundary bug
+        is on and t is a boundary step.
+        """
+        if self.replicate_boundary_bug and t % self.nu == 0:
+            return self._read_stream(t, with_V=False)
+        return P
 
     def state(self) -> dict[str, Tensor]:
         """Return nothing: every draw can be made again from its key."""
@@ -115,7 +125,7 @@ class LowRankDirections:
         """Forget the current V, so that the next step draws that of its own period."""
         self.period, self.V = None, {}
 
-    def _keep_or_draw_v(self, t: int) -> None:
+    def _keep_or_redraw(self, t: int) -> None:
         period = t // self.nu
         if period != self.period:
             self.V = self._normal("V", period, self.V_shapes)
@@ -124,21 +134,24 @@ class LowRankDirections:
     def _normal(self, role: str, step: int, shapes: Shapes) -> dict[str, Tensor]:
         return self.draws.normal(role, step, shapes, self.device, self.dtype)
 
-    def _read(self, t: int, with_V: bool) -> Subspace:
-        """Read U (after V, if wanted) and z parameter by parameter from the stream of step t."""
+    def _read_stream(self, t: int, with_V: bool) -> Subspace:
+        """Read one parameter after another from the stream of step t, as the published code does.
+
+        A matrix reads U, and V before it if ``with_V``; a vector reads z.
+        """
         period = t // self.nu
         if with_V:
             self.V, self.period = {}, period
         elif self.period != period:
-            self._read(t - t % self.nu, with_V=True)
+            self._read_stream(t - t % self.nu, with_V=True)
         shapes = {**self.U_shapes, **self.z_shapes}
         length = sum(map(prod, shapes.values())) + sum(map(prod, self.V_shapes.values()))
         stream = self._normal("stream", t, {"all": (length,)})["all"]
         at, read = 0, {}
         for name in self.order:
             if with_V and name in self.V_shapes:
-                self.V[name], at = _take(stream, at, self.V_shapes[name])
-            read[name], at = _take(stream, at, shapes[name])
+                self.V[name], at = _next_from(stream, at, self.V_shapes[name])
+            read[name], at = _next_from(stream, at, shapes[name])
         return Subspace(
             {name: read[name] for name in self.U_shapes},
             self.V,
@@ -147,15 +160,16 @@ class LowRankDirections:
 
 
 def _numbered(name: str, i: int) -> str:
-    """The stream of direction i: the first has the parameter's own name, as if it were alone."""
+    """Return the stream of direction i; the first one has the name that a single one would have."""
     return f"{name}/{i}" if i else name
 
 
-def _take(stream: Tensor, at: int, shape: tuple[int, ...]) -> tuple[Tensor, int]:
-    end = at + prod(shape)
-    return stream[at:end].view(shape), end
+def _next_from(stream: Tensor, start: int, shape: tuple[int, ...]) -> tuple[Tensor, int]:
+    """Return the tensor of this shape that begins at ``start``, and the index after its end."""
+    end = start + prod(shape)
+    return stream[start:end].view(shape), end
 
 
 def _draw_dtype(X: Mapping[str, Tensor]) -> torch.dtype:
-    """float32, or float64 for float64 weights; half-precision weights are moved from float32."""
+    """Return float64 for float64 weights, and else float32, also for half-precision weights."""
     return wide(next(iter(X.values())).dtype) if X else torch.float32

@@ -1,19 +1,21 @@
 """LOZO: zeroth-order SGD along low-rank directions.
 
 Source: Chen et al., "Enhancing Zeroth-Order Fine-Tuning for Language Models with Low-Rank
-Structures", arXiv 2410.07698, algorithm 1. With X_l in R^{m x n} a weight matrix, at step t:
+Structures", arXiv 2410.07698, algorithm 1. At step t, for each weight matrix X_l in R^{m x n}:
 
-    U_l ~ N(0,1)^{m x r},   V_l ~ N(0,1)^{n x r} when t mod nu == 0, else kept
-    c   = ( F(X + eps U V^T; xi) - F(X - eps U V^T; xi) ) / (2 eps)           (the LGE scalar)
-    X_l <- X_l - alpha c U_l V_l^T / r
+    (1)  U_l ~ N(0,1)^{m x r};   V_l ~ N(0,1)^{n x r} if t mod nu == 0, else V_l is kept
+    (2)  c = ( F(X + eps U V^T; xi) - F(X - eps U V^T; xi) ) / (2 eps)
+    (3)  X_l <- X_l - alpha c U_l V_l^T / r
 
-Where the published code differs, and what is done about it:
+One-dimensional parameters have a standard normal z in place of U V^T and move by alpha c z.
 
-* It omits the 1/r: `scale=reference` (the default, so that published learning rates mean what they
-  meant) does too, `scale=paper` does not. One-dimensional parameters move by lr c z in both; only
-  for them do the two conventions with lr_paper = r lr_reference differ.
-* On every step where V is resampled it updates along a direction other than the one it measured.
-  Not here, unless `replicate_boundary_bug=true` (see `low_rank.py`).
+The published code (github.com/optsuite/LOZO) differs in two points:
+
+* It omits the 1/r of (3). So does `scale=reference`, the default, so that published learning rates
+  keep their meaning; `scale=paper` divides by r. One-dimensional parameters move by lr c z under
+  both: with lr_paper = r lr_reference the two scales differ only in these parameters.
+* On every step that resamples V, it updates along another direction than the one it measured. This
+  is reproduced only with `replicate_boundary_bug=true` (see `low_rank.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from lozo_bench.optimizers.base import (
     Report,
     Score,
 )
+from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
 
 
@@ -35,22 +38,22 @@ class Lozo:
     """Low-rank zeroth-order SGD.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of U, V and z.
         lr: learning rate alpha.
-        eps: how far the two losses are taken from X.
+        eps: distance from X at which the two losses are taken.
         rank: r.
-        nu: steps for which V is kept.
+        nu: number of steps for which V is kept.
         scale: ``paper`` divides matrix updates by r, ``reference`` does not.
-        weight_decay: matrices shrink by lr * weight_decay a step.
-        replicate_boundary_bug: go astray on boundary steps as the published code does.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
+        replicate_boundary_bug: reproduce the published code's wrong steps where V is resampled.
     """
 
     needs = Needs(directions="low_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -62,18 +65,18 @@ class Lozo:
         replicate_boundary_bug: bool = False,
     ) -> None:
         check_options(lr, eps, rank, nu, weight_decay)
-        self.X, self.lr, self.eps, self.weight_decay = X, lr, eps, weight_decay
+        self.engine, self.lr, self.eps, self.weight_decay = engine, lr, eps, weight_decay
         self.one_over_r = one_over_r(scale, rank)
-        self.directions = LowRankDirections(X.X, draws, rank, nu, replicate_boundary_bug)
+        self.directions = LowRankDirections(engine.X, draws, rank, nu, replicate_boundary_bug)
         self.t = 0
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update."""
+        """Make one step: two forward passes and one update."""
         t, self.t = self.t, self.t + 1
-        UV = self.directions.draw(t)
-        loss_plus, loss_minus = score(UV, (+self.eps, -self.eps))
-        c = (loss_plus - loss_minus) / (2 * self.eps)
-        self.X.decay(self.lr * self.weight_decay)
-        UV = self.directions.astray(t, UV)
-        self.X.move(UV, along(UV, matrices=-self.lr * c * self.one_over_r, vectors=-self.lr * c))
-        return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
+        UV = self.directions.draw(t)  # (1)
+        loss, c = central_difference(score, UV, self.eps)  # (2)
+        self.engine.decay(self.lr * self.weight_decay)
+        UV = self.directions.update_direction(t, UV)
+        step = -self.lr * c
+        self.engine.move(UV, along(UV, matrices=step * self.one_over_r, vectors=step))  # (3)
+        return Report(loss, forwards=2, scalars={"projected_grad": c})

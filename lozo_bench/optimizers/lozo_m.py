@@ -1,21 +1,25 @@
 """LOZO-M: LOZO with momentum that is kept in the low-rank subspace.
 
-Source: arXiv 2410.07698, algorithm 2. The momentum of a matrix is N in R^{m x r}, read against the
-current V: the momentum matrix is N V^T and is never formed. With U, V, c as in `lozo.py`:
+Source: Chen et al., arXiv 2410.07698, algorithm 2. The momentum of a matrix is N V^T, where V is
+the current one. Only N in R^{m x r} is stored; N V^T is never formed. With U, V and c as in
+`lozo.py`:
 
-    when V_k becomes V_{k+1}:   N <- N V_k^T V_{k+1} / n          (projection="over_n")
-                           or   N <- N V_k^T V_{k+1} (V_{k+1}^T V_{k+1})^{-1}      ("exact")
-    every step:                 N <- beta N + (1 - beta) c U
-                                X <- X - alpha N V^T / r
+    (1)  when V_k changes to V_{k+1}:
+             N <- N V_k^T V_{k+1} / n                                (projection="over_n")
+         or  N <- N V_k^T V_{k+1} (V_{k+1}^T V_{k+1})^{-1}           (projection="exact")
+    (2)  every step:  N <- beta N + (1 - beta) c U
+    (3)               X <- X - alpha N V^T / r
 
-The first projection is the paper's, the second the least-squares one that it approximates for
-large n. One-dimensional parameters get an ordinary moving average of c z. Where the published code
-differs: its first step omits (1 - beta), with nu = 1 it has no momentum at all, and it carries
-LOZO's boundary bug, so that a wrong U enters N (`replicate_boundary_bug=true` redoes the last).
+The first projection is the paper's. The second is the least-squares projection, which the first
+approximates for large n. One-dimensional parameters get an ordinary moving average of c z.
+
+The published code differs in three points: its first step omits (1 - beta), it has no momentum at
+all with nu = 1, and it has LOZO's boundary bug, so that a wrong U enters N. Only the last is
+reproduced, with `replicate_boundary_bug=true`.
 
 Because independent V_k and V_{k+1} are nearly orthogonal, the projected N is nearly zero and the
-average starts afresh with each period; `bias_correction=true` divides by 1 - beta^j, j being the
-updates since V last changed (for one-dimensional parameters: since the start).
+average starts again with each period. `bias_correction=true` divides by 1 - beta^j, where j counts
+the updates since V last changed (for one-dimensional parameters: since the start of the run).
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from lozo_bench.optimizers.base import (
     Score,
     check_fraction,
 )
+from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
 
 
@@ -42,25 +47,25 @@ class LozoM:
     """Low-rank zeroth-order SGD with momentum.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of U, V and z.
         lr: learning rate alpha.
-        eps: how far the two losses are taken from X.
+        eps: distance from X at which the two losses are taken.
         rank: r.
-        nu: steps for which V is kept.
-        beta: share of the momentum that is kept each step.
-        projection: how N is carried over to a new V.
-        bias_correction: undo the moving average's start at zero.
+        nu: number of steps for which V is kept.
+        beta: fraction of the momentum that is kept at each step.
+        projection: how N is projected onto a new V.
+        bias_correction: correct for the moving average's start at zero.
         scale: ``paper`` divides matrix updates by r, ``reference`` does not.
-        weight_decay: matrices shrink by lr * weight_decay a step.
-        replicate_boundary_bug: go astray on boundary steps as the published code does.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
+        replicate_boundary_bug: reproduce the published code's wrong steps where V is resampled.
     """
 
     needs = Needs(directions="low_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -76,43 +81,42 @@ class LozoM:
     ) -> None:
         check_options(lr, eps, rank, nu, weight_decay)
         check_fraction("beta", beta)
-        self.X, self.lr, self.eps, self.weight_decay = X, lr, eps, weight_decay
+        self.engine, self.lr, self.eps, self.weight_decay = engine, lr, eps, weight_decay
         self.nu, self.beta, self.projection = nu, beta, projection
         self.bias_correction = bias_correction
         self.one_over_r = one_over_r(scale, rank)
-        self.directions = LowRankDirections(X.X, draws, rank, nu, replicate_boundary_bug)
-        self.N: dict[str, Tensor] = {}
-        self.V: Mapping[str, Tensor] = {}  # what N is read against
+        self.directions = LowRankDirections(engine.X, draws, rank, nu, replicate_boundary_bug)
+        self.N: dict[str, Tensor] = {}  # [m, r] of a matrix, [d, 1] of a vector
+        self.V: Mapping[str, Tensor] = {}  # the V to which N belongs
         self.t = self.updates = self.since_V = 0
         self.period = -1
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update."""
+        """Make one step: two forward passes and one update."""
         t, self.t = self.t, self.t + 1
         UV = self.directions.draw(t)
-        loss_plus, loss_minus = score(UV, (+self.eps, -self.eps))
-        c = (loss_plus - loss_minus) / (2 * self.eps)
+        loss, c = central_difference(score, UV, self.eps)
 
-        UV = self.directions.astray(t, UV)
+        UV = self.directions.update_direction(t, UV)
         if self.period != t // self.nu:
             for name, V in self.V.items():
-                self.N[name] = self._project(self.N[name], V, UV.V[name])
+                self.N[name] = self._project(self.N[name], V, UV.V[name])  # (1)
             self.V, self.period, self.since_V = UV.V, t // self.nu, 0
         for name, u in {**UV.U, **UV.z}.items():
             N = self.N.setdefault(name, torch.zeros_like(u))
-            N.mul_(self.beta).add_(u, alpha=(1 - self.beta) * c)
+            N.mul_(self.beta).add_(u, alpha=(1 - self.beta) * c)  # (2)
 
         self.updates, self.since_V = self.updates + 1, self.since_V + 1
 
-        self.X.decay(self.lr * self.weight_decay)
+        self.engine.decay(self.lr * self.weight_decay)
         NV = Subspace({name: self.N[name] for name in UV.U}, UV.V, {n: self.N[n] for n in UV.z})
         matrix_scale = self.one_over_r * self._correction(self.since_V)
         vector_scale = self._correction(self.updates)
-        self.X.move(NV, along(NV, -self.lr * matrix_scale, -self.lr * vector_scale))
-        return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
+        self.engine.move(NV, along(NV, -self.lr * matrix_scale, -self.lr * vector_scale))  # (3)
+        return Report(loss, forwards=2, scalars={"projected_grad": c})
 
     def _project(self, N: Tensor, V_old: Tensor, V: Tensor) -> Tensor:
-        """The N whose N V^T is (nearly) closest to N_old V_old^T."""
+        """Return the N' for which N' V^T is closest (``over_n``: nearly closest) to N V_old^T."""
         overlap = N @ (V_old.T @ V)
         if self.projection == "over_n":
             return overlap / V.shape[0]
@@ -120,5 +124,5 @@ class LozoM:
         inverse: Tensor = torch.linalg.pinv(V.T @ V, hermitian=True)
         return overlap @ inverse
 
-    def _correction(self, steps: int) -> float:
-        return 1 / (1 - self.beta**steps) if self.bias_correction else 1.0
+    def _correction(self, updates: int) -> float:
+        return 1 / (1 - self.beta**updates) if self.bias_correction else 1.0

@@ -1,19 +1,21 @@
-"""LOZO with a direction for every example: B directions at the price of two forwards.
+"""LOZO with one direction for each example: B directions at the cost of two forward passes.
 
 Source: Tan et al., "GRZO: Group-Relative Zeroth-Order Optimization for Large Language Model
-Fine-Tuning", arXiv 2606.02857, on LOZO's factors. Each example b of the batch meets its own pair of
-candidates in the same two passes:
+Fine-Tuning", arXiv 2606.02857, with LOZO's low-rank factors. In the same two passes, each example
+xi_b of the batch is scored at its own pair of candidates:
 
-    c_b  = ( F(X + eps U_b V^T; xi_b) - F(X - eps U_b V^T; xi_b) ) / (2 eps)      b = 1 .. B
-    X_l <- X_l - alpha (1/B) sum_b a_b U_bl V_l^T / r
+    (1)  c_b = ( F(X + eps U_b V^T; xi_b) - F(X - eps U_b V^T; xi_b) ) / (2 eps),   b = 1 .. B
+    (2)  a_b = c_b                                                      (weights="plain")
+         a_b = delta_b / (s + 1e-8) / (2 eps),   delta_b = 2 eps c_b    (weights="group")
+    (3)  X_l <- X_l - alpha (1/B) sum_b a_b U_bl V_l^T / r
 
-with a_b = c_b (`weights=plain`: the average of B independent estimates, unbiased), or the paper's
-group-relative a_b = delta_b / (s + 1e-8), delta_b = 2 eps c_b and s their standard deviation over
-the batch, divided by 2 eps (`weights=group`): the step no longer depends on the scale of the loss.
-A batch of a single example has no spread, and counts as `plain`.
+`plain` is the unbiased average of B independent estimates. `group` is the paper's group-relative
+weight, where s is the standard deviation of delta_b over the batch: the step no longer depends on
+the scale of the loss. A batch of a single example has no spread; it is treated as `plain`.
 
-GRZO makes its B directions of one by Flipout's random signs (Wen et al., arXiv 1803.04386), since
-full-rank ones could not be held; thin ones can, and are drawn independently.
+GRZO derives its B directions from one by Flipout's random signs (Wen et al., arXiv 1803.04386),
+because B full-rank directions do not fit in memory. Low-rank directions do; here they are drawn
+independently.
 """
 
 from __future__ import annotations
@@ -33,30 +35,30 @@ from lozo_bench.optimizers.base import (
 )
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
 
-_SMALL = 1e-8  # the paper's stability constant
+_STABILITY = 1e-8  # the paper's constant, added to the standard deviation
 
 
 class LozoPerExample:
     """Low-rank zeroth-order SGD along one direction per example.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of U_b, V and z_b.
         lr: learning rate alpha.
-        eps: how far the losses are taken from X.
+        eps: distance from X at which the losses are taken.
         rank: r.
-        nu: steps for which V is kept.
-        weights: ``plain`` weighs a direction by its slope c_b, ``group`` by its slope relative to
-            the batch's.
+        nu: number of steps for which V is kept.
+        weights: what multiplies a direction: ``plain``, its slope c_b; ``group``, its slope
+            relative to the spread of slopes in the batch.
         scale: ``paper`` divides matrix updates by r, ``reference`` does not.
-        weight_decay: matrices shrink by lr * weight_decay a step.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
     """
 
     needs = Needs(directions="low_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -68,27 +70,28 @@ class LozoPerExample:
         weight_decay: float = 0.0,
     ) -> None:
         check_options(lr, eps, rank, nu, weight_decay)
-        self.X, self.lr, self.eps, self.weight_decay = X, lr, eps, weight_decay
+        self.engine, self.lr, self.eps, self.weight_decay = engine, lr, eps, weight_decay
         self.weights = weights
         self.one_over_r = one_over_r(scale, rank)
-        self.directions = LowRankDirections(X.X, draws, rank, nu)
+        self.directions = LowRankDirections(engine.X, draws, rank, nu)
         self.t = 0
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update."""
+        """Make one step: two forward passes and one update."""
         t, self.t = self.t, self.t + 1
         B = score.examples
         UV = self.directions.draw(t, count=B)
-        own = self.eps * torch.eye(B, dtype=torch.float64)  # example b is moved along U_b only
-        losses = score.of_each_example(UV, among(UV, torch.stack([own, -own])))
-        c = (losses[0] - losses[1]) / (2 * self.eps)
-        self.X.decay(self.lr * self.weight_decay)
-        step = -self.lr * self._relative(c) / B
-        self.X.move(UV, among(UV, step * self.one_over_r, vectors=step))
+        plus_eps = self.eps * torch.eye(B, dtype=torch.float64)  # row b: only U_b, for example b
+        losses = score.of_each_example(UV, among(UV, torch.stack([plus_eps, -plus_eps])))
+        c = (losses[0] - losses[1]) / (2 * self.eps)  # (1)
+        self.engine.decay(self.lr * self.weight_decay)
+        step = -self.lr * self._weights(c) / B
+        self.engine.move(UV, among(UV, step * self.one_over_r, vectors=step))  # (3)
         return Report(float(losses.mean()), forwards=2, scalars={"projected_grad": float(c.mean())})
 
-    def _relative(self, c: Tensor) -> Tensor:
-        if self.weights == "plain" or len(c) == 1:  # one example is no group
+    def _weights(self, c: Tensor) -> Tensor:
+        """Return a [B] of equation (2)."""
+        if self.weights == "plain" or len(c) == 1:
             return c
         delta = 2 * self.eps * c
-        return delta / (delta.std(correction=0) + _SMALL) / (2 * self.eps)
+        return delta / (delta.std(correction=0) + _STABILITY) / (2 * self.eps)

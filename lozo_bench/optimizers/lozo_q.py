@@ -1,13 +1,14 @@
-"""LOZO with q directions a step: the same bytes of weights read, 1/q of the variance.
+"""LOZO with q directions per step: the average of q estimates, with 1/q of the variance.
 
-The estimate of `lozo.py` averaged over q independent U_i of one step, all along the V of the period
-(the q of n-SPSA; Spall 1992, MeZO appendix A):
+The estimate of `lozo.py` is averaged over q independent U_i in one step, all with the V of the
+period (q is the number of samples of n-SPSA: Spall 1992, and MeZO, arXiv 2305.17333, appendix A):
 
-    c_i  = ( F(X + eps U_i V^T; xi) - F(X - eps U_i V^T; xi) ) / (2 eps)      i = 1 .. q
-    X_l <- X_l - alpha (1/q) sum_i c_i U_il V_l^T / r
+    (1)  c_i = ( F(X + eps U_i V^T; xi) - F(X - eps U_i V^T; xi) ) / (2 eps),   i = 1 .. q
+    (2)  X_l <- X_l - alpha (1/q) sum_i c_i U_il V_l^T / r
 
-The 2q candidates only differ in thin factors, so that they share passes through the model where
-there is room, and the update is a single one, of rank r. With q = 1 it is LOZO, bit for bit.
+The 2q candidates differ only in low-rank factors. Where memory allows it, they share passes through
+the model, which then reads its weights no more often than for LOZO. There is a single update, of
+rank r. With q = 1 this is LOZO, bit for bit.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ class LozoQ:
     """Low-rank zeroth-order SGD along the average of q directions.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of U_i, V and z_i.
         lr: learning rate alpha.
-        eps: how far the losses are taken from X.
+        eps: distance from X at which the losses are taken.
         rank: r.
-        nu: steps for which V is kept.
-        q: directions a step; a step costs 2q forwards.
+        nu: number of steps for which V is kept.
+        q: number of directions in a step, which costs 2q forward passes.
         scale: ``paper`` divides matrix updates by r, ``reference`` does not.
-        weight_decay: matrices shrink by lr * weight_decay a step.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
     """
 
     needs = Needs(directions="low_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -61,22 +62,23 @@ class LozoQ:
     ) -> None:
         check_options(lr, eps, rank, nu, weight_decay)
         check_count("q", q)
-        self.X, self.lr, self.eps, self.q, self.weight_decay = X, lr, eps, q, weight_decay
+        self.engine, self.lr, self.eps, self.q = engine, lr, eps, q
+        self.weight_decay = weight_decay
         self.one_over_r = one_over_r(scale, rank)
-        self.directions = LowRankDirections(X.X, draws, rank, nu)
+        self.directions = LowRankDirections(engine.X, draws, rank, nu)
         self.t = 0
 
     def step(self, score: Score) -> Report:
-        """2q forwards and one update."""
+        """Make one step: 2q forward passes and one update."""
         t, self.t = self.t, self.t + 1
         UV = self.directions.draw(t, count=self.q)
-        one_each = self.eps * torch.eye(self.q, dtype=torch.float64)
-        losses = score(UV, among(UV, torch.cat([one_each, -one_each])))
-        c = [
-            (plus - minus) / (2 * self.eps)
-            for plus, minus in zip(losses[: self.q], losses[self.q :], strict=True)
+        plus_eps = self.eps * torch.eye(self.q, dtype=torch.float64)  # row i: only U_i
+        losses = score(UV, among(UV, torch.cat([plus_eps, -plus_eps])))
+        c = [  # (1)
+            (loss_plus - loss_minus) / (2 * self.eps)
+            for loss_plus, loss_minus in zip(losses[: self.q], losses[self.q :], strict=True)
         ]
-        self.X.decay(self.lr * self.weight_decay)
+        self.engine.decay(self.lr * self.weight_decay)
         step = [-self.lr * c_i / self.q for c_i in c]
-        self.X.move(UV, among(UV, [s * self.one_over_r for s in step], vectors=step))
+        self.engine.move(UV, among(UV, [s * self.one_over_r for s in step], vectors=step))  # (2)
         return Report(fmean(losses), forwards=2 * self.q, scalars={"projected_grad": fmean(c)})

@@ -1,15 +1,18 @@
-"""MeZO-Adam: MeZO's estimate c z in the place of Adam's gradient.
+"""MeZO-Adam: Adam with MeZO's estimate c z in the place of the gradient.
 
-Source: Malladi et al., arXiv 2305.17333, appendix B.2 and Table 7; ZO-Adam of ZO-Bench (arXiv
-2402.11592) is the same with its own grid. With g = c z, element by element:
+Source: Malladi et al., arXiv 2305.17333, appendix B.2 and Table 7. ZO-Adam of ZO-Bench (Zhang et
+al., arXiv 2402.11592) is the same method with another grid of learning rates. With z ~ N(0, I):
 
-    m <- beta1 m + (1 - beta1) g,     v <- beta2 v + (1 - beta2) g^2
-    theta <- theta - lr m / (1 - beta1^k) / ( sqrt(v / (1 - beta2^k)) + adam_eps )
+    (1)  c = ( L(X + eps z; B) - L(X - eps z; B) ) / (2 eps),   g = c z
+    (2)  m <- beta1 m + (1 - beta1) g,     v <- beta2 v + (1 - beta2) g^2       (element by element)
+    (3)  X <- X - lr m / (1 - beta1^k) / ( sqrt(v / (1 - beta2^k)) + adam_eps )
 
-k counts updates. Weight decay is AdamW's, beside the moments (arXiv 1711.05101), and on matrices
-only. MeZO's paper has a version that makes the moments again from all scalars so far and stores
-none; its code stores them, and so does this. They are float32 beside half-precision weights: of
-ZO-Bench's runs some kept them in float16, where 1e-8 is 0, and its weight decay was never used.
+k counts updates. Weight decay is decoupled from the moments as in AdamW (arXiv 1711.05101), and
+applies to matrices only. MeZO's paper describes a version that stores no moments and recomputes
+them from all scalars so far; its code stores them, as is done here.
+
+The moments are float32 for half-precision weights. Some of ZO-Bench's runs kept them in float16,
+where the usual adam_eps of 1e-8 is 0. ZO-Bench's weight decay option had no effect.
 """
 
 from __future__ import annotations
@@ -28,28 +31,29 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
-from lozo_bench.optimizers.mezo_momentum import beside
+from lozo_bench.optimizers.estimate import central_difference
+from lozo_bench.optimizers.mezo_momentum import zeros_like_weights
 
 
 class MezoAdam:
     """Adam along full-rank zeroth-order estimates.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of z.
         lr: learning rate.
-        eps: how far the two losses are taken from X.
-        beta1: share of the first moment that is kept each step.
-        beta2: share of the second moment that is kept each step.
+        eps: distance from X at which the two losses are taken.
+        beta1: fraction of the first moment m that is kept at each step.
+        beta2: fraction of the second moment v that is kept at each step.
         adam_eps: added to the root of the second moment.
-        weight_decay: matrices shrink by lr * weight_decay a step.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
     """
 
     needs = Needs(directions="full_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -65,7 +69,7 @@ class MezoAdam:
         check_fraction("beta2", beta2)
         check_positive("adam_eps", adam_eps)
         check_not_negative("weight_decay", weight_decay)
-        self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
+        self.engine, self.draws, self.lr, self.eps = engine, draws, lr, eps
         self.beta1, self.beta2, self.adam_eps = beta1, beta2, adam_eps
         self.weight_decay = weight_decay
         self.m: dict[str, Tensor] = {}
@@ -73,27 +77,28 @@ class MezoAdam:
         self.t = self.updates = 0
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update."""
+        """Make one step: two forward passes and one update."""
         t, self.t = self.t, self.t + 1
         z = Gaussian(self.draws, t)
-        loss_plus, loss_minus = score.full_rank(z, (+self.eps, -self.eps))
-        c = (loss_plus - loss_minus) / (2 * self.eps)
-        self._gather(z, c)
-        self.X.decay(self.lr * self.weight_decay)
-        self.X.full_rank_move(Dense(self._piece), -self.lr)
-        return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
+        loss, c = central_difference(score.full_rank, z, self.eps)  # (1)
+        self._update_moments(z, c)
+        self.engine.decay(self.lr * self.weight_decay)
+        self.engine.full_rank_move(Dense(self._adam_step), -self.lr)  # (3)
+        return Report(loss, forwards=2, scalars={"projected_grad": c})
 
-    def _gather(self, z: Gaussian, c: float) -> None:
+    def _update_moments(self, z: Gaussian, c: float) -> None:
+        """Apply equation (2)."""
         if not self.updates:
-            self.m, self.v = beside(self.X), beside(self.X)
+            self.m, self.v = zeros_like_weights(self.engine), zeros_like_weights(self.engine)
         self.updates += 1
-        for name, start, piece in z.pieces(self.X.X):
+        for name, start, piece in z.pieces(self.engine.X):
             g = piece * c
             here = slice(start, start + len(g))
             self.m[name].view(-1)[here].mul_(self.beta1).add_(g, alpha=1 - self.beta1)
             self.v[name].view(-1)[here].mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
 
-    def _piece(self, name: str, start: int, stop: int) -> Tensor:
+    def _adam_step(self, name: str, start: int, stop: int) -> Tensor:
+        """Return the factor of -lr in equation (3), for elements ``start`` to ``stop`` - 1."""
         m, v = (moment[name].view(-1)[start:stop] for moment in (self.m, self.v))
         root = (v / (1 - self.beta2**self.updates)).sqrt_()
         return m / (1 - self.beta1**self.updates) / root.add_(self.adam_eps)

@@ -1,18 +1,19 @@
 """MeZO on LoRA: full Gaussian directions in the small space of two adapter matrices.
 
-Source: Malladi et al., arXiv 2305.17333 (MeZO (LoRA)); Hu et al., arXiv 2106.09685. A chosen matrix
-W is W + (alpha / r) B A with B in R^{m x r} zero and A in R^{r x n} random at the start, and MeZO
-runs on theta = (A, B):
+Source: Malladi et al., arXiv 2305.17333 (MeZO (LoRA)); Hu et al., "LoRA", arXiv 2106.09685. A
+chosen matrix W in R^{m x n} becomes W + (alpha / r) B A. At the start, B in R^{m x r} is zero and A
+in R^{r x n} is random. MeZO runs on (A, B), with Z_A and Z_B standard normal:
 
-    c = ( L(A + eps Z_A, B + eps Z_B) - L(A - eps Z_A, B - eps Z_B) ) / (2 eps)
-    A <- A - lr c Z_A,   B <- B - lr c Z_B
+    (1)  c = ( L(A + eps Z_A, B + eps Z_B) - L(A - eps Z_A, B - eps Z_B) ) / (2 eps)
+    (2)  A <- A - lr c Z_A,   B <- B - lr c Z_B
 
-Beside W, both candidates are places in the subspace of the factors [B Z_B] and [A Z_A]:
+Relative to the adapted weights W + (alpha / r) B A, both candidates (a = +eps and a = -eps) lie in
+the subspace spanned by the factors [B Z_B] and [A Z_A]:
 
-    (B + c Z_B)(A + c Z_A) - B A = [B Z_B] [[0, c], [c, c^2]] [A Z_A]
+    (3)  (B + a Z_B)(A + a Z_A) - B A  =  [B Z_B] [[0, a], [a, a^2]] [A Z_A]
 
-so that the weights are never written, and nothing of their size exists. Here A is held transposed,
-[n, r], like any V.
+An engine can therefore score them without writing W and without allocating anything of its size. A
+is stored transposed, [n, r], like the V of the low-rank methods.
 """
 
 from __future__ import annotations
@@ -43,21 +44,21 @@ class MezoLora:
     """Zeroth-order SGD on low-rank adapters.
 
     Args:
-        X: the weights; they stay as they are.
-        draws: source of the first A, of Z_A and of Z_B.
+        engine: holds the weights X, which stay as they are, and the adapters beside them.
+        draws: source of the initial A, of Z_A and of Z_B.
         lr: learning rate.
-        eps: how far the two losses are taken from theta.
+        eps: distance from (A, B) at which the two losses are taken.
         rank: r of the adapters.
-        alpha: the adapters count alpha / r times.
-        targets: a regular expression; matrices whose name it is found in get an adapter.
-        weight_decay: adapters shrink by lr * weight_decay a step.
+        alpha: the adapters are multiplied by alpha / r.
+        targets: a regular expression; a matrix gets an adapter if its name contains a match.
+        weight_decay: each step multiplies A and B by 1 - lr * weight_decay.
     """
 
     needs = Needs(directions="low_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -72,31 +73,30 @@ class MezoLora:
         check_count("rank", rank)
         check_positive("alpha", alpha)
         check_not_negative("weight_decay", weight_decay)
-        self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
+        self.engine, self.draws, self.lr, self.eps = engine, draws, lr, eps
         self.scale, self.weight_decay = alpha / rank, weight_decay
-        self.A, self.B = _adapters(_targets(X.X, targets), draws, rank)
+        self.A, self.B = _initial_adapters(_targets(engine.X, targets), draws, rank)
         self.t = 0
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update of A and B."""
+        """Make one step: two forward passes and one update of A and B."""
         t, self.t = self.t, self.t + 1
         Z_A, Z_B = self._normal("Z_A", t, self.A), self._normal("Z_B", t, self.B)
-        P = Subspace(_beside(self.B, Z_B), _beside(self.A, Z_A), {})
-        loss_plus, loss_minus = score(
-            P, stacked([self._off(P, +self.eps), self._off(P, -self.eps)])
-        )
-        c = (loss_plus - loss_minus) / (2 * self.eps)
+        P = Subspace(_side_by_side(self.B, Z_B), _side_by_side(self.A, Z_A), {})
+        candidates = [self._candidate(P, +self.eps), self._candidate(P, -self.eps)]
+        loss_plus, loss_minus = score(P, stacked(candidates))
+        c = (loss_plus - loss_minus) / (2 * self.eps)  # (1)
         keep = 1 - self.lr * self.weight_decay
-        self.A = {name: keep * A - self.lr * c * Z_A[name] for name, A in self.A.items()}
+        self.A = {name: keep * A - self.lr * c * Z_A[name] for name, A in self.A.items()}  # (2)
         self.B = {name: keep * B - self.lr * c * Z_B[name] for name, B in self.B.items()}
         BA = Subspace(self.B, self.A, {})
         r = BA.sizes[0]
-        self.X.attach(BA, Places(self.scale * torch.eye(r).double(), torch.empty(0).double()))
+        self.engine.attach(BA, Places(self.scale * torch.eye(r).double(), torch.empty(0).double()))
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
 
-    def _off(self, P: Subspace, c: float) -> Places:
-        """(B + c Z_B)(A + c Z_A) - B A as a place of P."""
-        core = torch.tensor([[0.0, c], [c, c * c]], dtype=torch.float64)
+    def _candidate(self, P: Subspace, a: float) -> Places:
+        """Return the coordinates in P of the adapters moved by ``a``, equation (3)."""
+        core = torch.tensor([[0.0, a], [a, a * a]], dtype=torch.float64)
         r = P.sizes[0] // 2
         C = torch.kron(core, torch.eye(r, dtype=torch.float64))
         return Places(self.scale * C, torch.empty(0, dtype=torch.float64))
@@ -108,6 +108,11 @@ class MezoLora:
 
 
 def _targets(X: Mapping[str, Tensor], targets: str) -> dict[str, Tensor]:
+    """Return the matrices that get an adapter.
+
+    Raises:
+        BadValueError: ``targets`` is no regular expression, or matches no matrix.
+    """
     try:
         found = {name: x for name, x in X.items() if x.ndim == 2 and re.search(targets, name)}
     except re.error as error:
@@ -118,10 +123,13 @@ def _targets(X: Mapping[str, Tensor], targets: str) -> dict[str, Tensor]:
     return found
 
 
-def _adapters(
+def _initial_adapters(
     X: Mapping[str, Tensor], draws: Draws, r: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A [n, r] with the variance 1/(3n) of LoRA's uniform start, but normal; B [m, r] zero."""
+    """Return the initial A [n, r] and B [m, r] of each matrix.
+
+    A is normal with the variance 1/(3n), which is that of LoRA's uniform initialization; B is zero.
+    """
     A, B = {}, {}
     for name, x in X.items():
         m, n = x.shape
@@ -131,5 +139,5 @@ def _adapters(
     return A, B
 
 
-def _beside(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _side_by_side(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat([x, right[name]], dim=1) for name, x in left.items()}

@@ -1,17 +1,17 @@
-"""MeZO with momentum: c z goes into a buffer beside the weights.
+"""MeZO with momentum: a buffer beside the weights accumulates c z.
 
 Source: heavy-ball SGD on the estimate of arXiv 2305.17333, as in ZO-Bench (Zhang et al.,
 "Revisiting Zeroth-Order Optimization for Memory-Efficient LLM Fine-Tuning", arXiv 2402.11592:
-ZO-SGD-MMT):
+ZO-SGD-MMT). With z ~ N(0, I):
 
-    c = ( L(theta + eps z; B) - L(theta - eps z; B) ) / (2 eps)
-    M <- beta M + c z
-    theta <- theta - lr M
+    (1)  c = ( L(X + eps z; B) - L(X - eps z; B) ) / (2 eps)
+    (2)  M <- beta M + c z
+    (3)  X <- X - lr M
 
-There is no dampening and no Nesterov, as in torch's SGD by default: a steady gradient moves the
-weights 1 / (1 - beta) times as fast as without momentum. M is float32 beside half-precision
-weights, where ZO-Bench keeps it in their type. MeZO's README names such an option, which its code
-does not have.
+As in torch's SGD by default, there is no dampening and no Nesterov momentum: a constant gradient
+moves the weights 1 / (1 - beta) times as fast as without momentum. M is float32 for half-precision
+weights; in ZO-Bench it has the type of the weights. MeZO's README mentions a momentum option, but
+its code has none.
 """
 
 from __future__ import annotations
@@ -32,25 +32,27 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.optimizers.estimate import central_difference
 
 
 class MezoMomentum:
     """Full-rank zeroth-order SGD with momentum.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of z.
         lr: learning rate.
-        eps: how far the two losses are taken from X.
-        beta: share of M that is kept each step.
-        weight_decay: matrices shrink by lr * weight_decay a step; it does not go through M.
+        eps: distance from X at which the two losses are taken.
+        beta: fraction of M that is kept at each step.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay; M does not
+            accumulate the decay.
     """
 
     needs = Needs(directions="full_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -62,32 +64,32 @@ class MezoMomentum:
         check_positive("eps", eps)
         check_fraction("beta", beta)
         check_not_negative("weight_decay", weight_decay)
-        self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
+        self.engine, self.draws, self.lr, self.eps = engine, draws, lr, eps
         self.beta, self.weight_decay = beta, weight_decay
         self.M: dict[str, Tensor] = {}
         self.t = 0
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update."""
+        """Make one step: two forward passes and one update."""
         t, self.t = self.t, self.t + 1
         z = Gaussian(self.draws, t)
-        loss_plus, loss_minus = score.full_rank(z, (+self.eps, -self.eps))
-        c = (loss_plus - loss_minus) / (2 * self.eps)
+        loss, c = central_difference(score.full_rank, z, self.eps)  # (1)
         if not self.M:
-            self.M = beside(self.X)
+            self.M = zeros_like_weights(self.engine)
         for M in self.M.values():
             M.mul_(self.beta)
-        z.move(self.M, c)
-        self.X.decay(self.lr * self.weight_decay)
-        self.X.full_rank_move(Dense(self._piece), -self.lr)
-        return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
+        z.move(self.M, c)  # (2)
+        self.engine.decay(self.lr * self.weight_decay)
+        self.engine.full_rank_move(Dense(self._piece), -self.lr)  # (3)
+        return Report(loss, forwards=2, scalars={"projected_grad": c})
 
     def _piece(self, name: str, start: int, stop: int) -> Tensor:
         return self.M[name].view(-1)[start:stop]
 
 
-def beside(X: Engine) -> dict[str, Tensor]:
-    """Zeros like the weights, float32 or, for float64 weights, float64."""
+def zeros_like_weights(engine: Engine) -> dict[str, Tensor]:
+    """Return zeros shaped like the weights: float64 for float64 weights, float32 for all others."""
     return {
-        name: torch.zeros(x.shape, dtype=wide(x.dtype), device=x.device) for name, x in X.X.items()
+        name: torch.zeros(x.shape, dtype=wide(x.dtype), device=x.device)
+        for name, x in engine.X.items()
     }

@@ -1,13 +1,15 @@
-"""MeZO with one forward pass a step: one-point estimates with residual feedback.
+"""MeZO with one forward pass per step: one-point estimates with residual feedback.
 
 Source: Malladi et al., arXiv 2305.17333, appendix B.5 and Table 11, after Zhang et al., "A new
-one-point residual-feedback oracle for black-box learning and control", Automatica 2022:
+one-point residual-feedback oracle for black-box learning and control", Automatica 2022. With
+z_t ~ N(0, I):
 
-    c_t = ( L(theta_t + eps z_t; B_t) - L(theta_{t-1} + eps z_{t-1}; B_{t-1}) ) / eps
-    theta <- theta - lr c_t z_t
+    (1)  c_t = ( L(X_t + eps z_t; B_t) - L(X_{t-1} + eps z_{t-1}; B_{t-1}) ) / eps
+    (2)  X_{t+1} = X_t - lr c_t z_t
 
-The second loss is the one of the step before, which is on another batch and at other weights: the
-estimate is that much noisier, and lr must be small beside eps. The first step only finds a loss.
+The second loss in (1) is the one of the previous step, on another batch and at other weights. This
+makes the estimate noisier, and lr must be small compared with eps. The first step takes a loss but
+makes no update.
 """
 
 from __future__ import annotations
@@ -27,37 +29,37 @@ from lozo_bench.optimizers.base import (
 
 
 class MezoOnePoint:
-    """Full-rank zeroth-order SGD on one loss a step.
+    """Full-rank zeroth-order SGD with one loss per step.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of z.
         lr: learning rate.
-        eps: how far the loss is taken from X.
-        weight_decay: matrices shrink by lr * weight_decay a step.
+        eps: distance from X at which the loss is taken.
+        weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
     """
 
     needs = Needs(directions="full_rank")
 
     def __init__(
-        self, X: Engine, draws: Draws, *, lr: float, eps: float, weight_decay: float = 0.0
+        self, engine: Engine, draws: Draws, *, lr: float, eps: float, weight_decay: float = 0.0
     ) -> None:
         check_not_negative("lr", lr)
         check_positive("eps", eps)
         check_not_negative("weight_decay", weight_decay)
-        self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
+        self.engine, self.draws, self.lr, self.eps = engine, draws, lr, eps
         self.weight_decay = weight_decay
         self.loss_before = math.nan
         self.t = 0
 
     def step(self, score: Score) -> Report:
-        """One forward and, but for the first step, one update."""
+        """Make one step: one forward pass and, except at the first step, one update."""
         t, self.t = self.t, self.t + 1
         z = Gaussian(self.draws, t)
         (loss,) = score.full_rank(z, (self.eps,))
         first = math.isnan(self.loss_before)
-        c = 0.0 if first else (loss - self.loss_before) / self.eps
+        c = 0.0 if first else (loss - self.loss_before) / self.eps  # (1)
         self.loss_before = loss
-        self.X.decay(0.0 if first else self.lr * self.weight_decay)
-        self.X.full_rank_move(z, -self.lr * c)
+        self.engine.decay(0.0 if first else self.lr * self.weight_decay)
+        self.engine.full_rank_move(z, -self.lr * c)  # (2)
         return Report(loss, forwards=1, scalars={"projected_grad": c})

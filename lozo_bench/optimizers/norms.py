@@ -1,4 +1,4 @@
-"""Lengths of groups of weights, and of the gradient in them."""
+"""Norms of groups of weights, and of the gradient with respect to each group."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from lozo_bench.engine.score import NonFiniteLossError, Score
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 
-Groups = Sequence[Collection[str]]
+Groups = Sequence[Collection[str]]  # the names of the weights in each group
 
 
 def parameter_norms(X: Mapping[str, Tensor], groups: Groups) -> Tensor:
-    """||X_g|| of each group of names; float64 on the CPU."""
+    """Return ||X_g|| of each group g, float64 on the CPU."""
     return torch.stack([_norm([X[name] for name in names]) for names in groups])
 
 
 def gradient_norms(score: Score, groups: Groups) -> Tensor:
-    """||grad_g|| of the batch's mean loss, by one backward pass; NaN where the loss is not finite.
+    """Return the norm of the batch's mean gradient in each group, by one backward pass.
 
-    To be called in `Score.noted`. Several processes add their gradients up, a piece at a time.
+    Call this inside `Score.noted`. If there are several processes, they sum their gradients piece
+    by piece.
+
+    Returns:
+        ||grad_g|| of each group g, float64 on the CPU; NaN for every group if the loss is not
+        finite.
 
     Raises:
-        UserError: the processes split candidates, of which a gradient has none, or there are more
-            of them than examples.
+        UserError: the processes split candidates, which a gradient does not have, or there are more
+            processes than examples.
     """
     X = score.engine.X
     processes = round(score.sharing.gradient_share(score.examples) * score.examples)
     if score.examples < processes:
-        raise bad_value("batch_size", score.examples, f"at least {processes}, one a process")
+        raise bad_value("batch_size", score.examples, f"at least {processes}, one for each process")
     try:
         score.differentiate()
         norms = [
@@ -49,8 +54,8 @@ def gradient_norms(score: Score, groups: Groups) -> Tensor:
 
 
 def _pieces(score: Score, x: Tensor) -> list[Tensor]:
-    """The sum of all processes' gradients of a weight, in flat pieces."""
-    if x.grad is None:  # it takes no part in the loss
+    """Return the sum of all processes' gradients of the weight x, in flat pieces."""
+    if x.grad is None:  # the loss does not depend on x
         return [x.new_zeros(1)]
     pieces = torch.split(x.grad.to(wide(x.dtype)).flatten(), GROUP_ELEMENTS)
     return [score.sharing.totals(piece) for piece in pieces]

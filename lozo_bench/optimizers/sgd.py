@@ -1,7 +1,7 @@
-"""Stochastic gradient descent, torch's own: what a zeroth-order step would be with the gradient.
+"""SGD with torch's own optimizer: the step of ZO-SGD with the gradient in place of its estimate.
 
-MeZO's "FT (SGD)" rows (arXiv 2305.17333, Table 18) are it without momentum. It keeps nothing
-beside weights and gradients, with momentum one tensor of the weights' size.
+MeZO's "FT (SGD)" rows (arXiv 2305.17333, Table 18) are SGD without momentum. It stores nothing but
+weights and gradients; momentum adds one buffer as large as the weights.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import torch
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.optimizers.base import Engine, check_fraction, check_not_negative
-from lozo_bench.optimizers.first_order import Autocast, FirstOrder, decaying
+from lozo_bench.optimizers.first_order import Autocast, FirstOrder, parameter_groups
 
 
 class Sgd(FirstOrder):
     """M <- momentum M + g + weight_decay X; X <- X - lr M. See `first_order.py`.
 
     Args:
-        X: the weights.
-        draws: not used: nothing here is random.
+        engine: holds the weights X.
+        draws: not used; nothing here is random.
         lr: learning rate.
-        autocast: the precision of the model's passes.
-        dropout: whether the model drops out in them, as its config says.
-        momentum: share of the sum of gradients that is kept each step; 0: none is gathered.
-        weight_decay: added to the gradient, so that momentum gathers it too; matrices only.
-        max_grad_norm: gradients longer than this are shortened to it; None: none are.
+        autocast: the precision of the model's forward and backward passes.
+        dropout: whether the model uses the dropout of its config in these passes.
+        momentum: fraction of M that is kept at each step; 0: no momentum buffer.
+        weight_decay: weight_decay X is added to the gradient of matrices, so that M accumulates it.
+        max_grad_norm: gradients whose norm exceeds this are clipped to it; None: no clipping.
     """
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -41,7 +41,7 @@ class Sgd(FirstOrder):
     ) -> None:
         check_not_negative("lr", lr)
         check_fraction("momentum", momentum)
-        moments = torch.optim.SGD(decaying(X, weight_decay), lr=lr, momentum=momentum)
+        moments = torch.optim.SGD(parameter_groups(engine, weight_decay), lr=lr, momentum=momentum)
         super().__init__(
-            X, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
+            engine, moments, lr=lr, max_grad_norm=max_grad_norm, autocast=autocast, dropout=dropout
         )

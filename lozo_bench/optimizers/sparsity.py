@@ -1,4 +1,4 @@
-"""How much of each weight a random mask keeps, from the magnitudes of all."""
+"""The fraction of each weight tensor that a random mask keeps, from the magnitudes of all."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from torch import Tensor
 
 from lozo_bench.engine.gaussian import GROUP_ELEMENTS
 
-_UPPER, _LOWER = 2**15, 2**16  # a magnitude's 31 bits: which bin, and where in it
+# A magnitude has 31 bits: the upper 15 choose a bin, the lower 16 choose a bin inside that bin.
+_UPPER, _LOWER = 2**15, 2**16
 
 
 def global_keep_rates(X: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
-    """1 - s_l for each weight l, s_l being its share of the smallest ``sparsity`` of all elements.
+    """Return 1 - s_l for each tensor l.
 
-    Elements as large as the largest of these count in part, all to the same one, so that the rates'
-    mean over all elements is 1 - ``sparsity``. Magnitudes are compared as float32, by their bits;
-    nothing is sorted or sampled, and the rates are the same on every device.
+    s_l is the fraction of l's elements that are among the smallest ``sparsity`` of all elements.
+    Elements that tie at the threshold all count with the same fraction, chosen so that the mean
+    rate over all elements is 1 - ``sparsity``. Magnitudes are compared as float32, by their bits.
+    Nothing is sorted or sampled, and the rates are the same on every device.
 
-    A weight of zeros, as LoRA's B or a fresh bias, has no magnitudes to go by: it keeps
-    1 - ``sparsity``, and the others are ranked without it. Otherwise B would never move.
+    A tensor of zeros, such as LoRA's B or a new bias, has no magnitudes that could be ranked. Its
+    rate is 1 - ``sparsity``, and the other tensors are ranked without it. Otherwise B would never
+    move.
     """
     rates = dict.fromkeys(X, 1 - sparsity)
     X = {name: x for name, x in X.items() if bool(x.any())}
@@ -39,7 +42,7 @@ def global_keep_rates(X: Mapping[str, Tensor], sparsity: float) -> dict[str, flo
 
 
 def _bin_of(counts: Mapping[str, Tensor], wanted: float) -> tuple[int, int]:
-    """The first bin with which ``wanted`` elements are reached, and how many those before have."""
+    """Return the first bin at which ``wanted`` elements are reached, and the count before it."""
     if not counts:
         return 0, 0
     together = torch.stack(list(counts.values())).sum(0)
@@ -51,7 +54,7 @@ def _bin_of(counts: Mapping[str, Tensor], wanted: float) -> tuple[int, int]:
 def _counts(
     X: Mapping[str, Tensor], bins: Callable[[Tensor], Tensor], count: int
 ) -> dict[str, Tensor]:
-    """How many elements of each weight are in each of ``count`` bins; int64 on the CPU."""
+    """Return how many elements of each tensor are in each of ``count`` bins, int64 on the CPU."""
     return {
         name: torch.stack([bins(bits).bincount(minlength=count) for bits in _bits(x)]).sum(0).cpu()
         for name, x in X.items()
@@ -59,6 +62,6 @@ def _counts(
 
 
 def _bits(x: Tensor) -> Iterator[Tensor]:
-    """Bits of the magnitudes as float32, piece by piece: integers in the order of magnitudes."""
+    """Yield the bits of the float32 magnitudes, piece by piece: integers in the same order."""
     for piece in torch.split(x.detach().flatten(), GROUP_ELEMENTS):
         yield piece.float().abs().view(torch.int32)

@@ -1,13 +1,14 @@
-"""ZO-SGD-Sign: every weight moves by lr, against the sign of its estimated gradient.
+"""ZO-SGD-Sign: every weight moves by lr against the sign of its estimated gradient.
 
 Source: Liu et al., "signSGD via zeroth-order oracle", ICLR 2019, as one of ZO-Bench's methods
 (Zhang et al., arXiv 2402.11592). With z ~ N(0, I):
 
-    c = ( L(X + eps z; B) - L(X - eps z; B) ) / (2 eps)
-    X <- X - lr sign(c z)
+    (1)  c = ( L(X + eps z; B) - L(X - eps z; B) ) / (2 eps)
+    (2)  X <- X - lr sign(c z)
 
-ZO-Bench's released code does something else under this name: it multiplies z by the sign of c, so
-that weights move by lr |z|, and its sweep files hand that to AdamW. A c of 0 moves nothing.
+If c is 0, nothing moves. ZO-Bench's released code does something else under this name: it
+multiplies z by the sign of c, so that weights move by lr |z|, and its sweep files give the result
+to AdamW as a gradient.
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.optimizers.estimate import central_difference
 
 
 class ZoSgdSign:
     """Zeroth-order sign descent.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of z.
-        lr: how far every weight moves.
-        eps: how far the two losses are taken from X.
+        lr: distance by which every weight moves.
+        eps: distance from X at which the two losses are taken.
     """
 
     needs = Needs(directions="full_rank")
 
-    def __init__(self, X: Engine, draws: Draws, *, lr: float, eps: float) -> None:
+    def __init__(self, engine: Engine, draws: Draws, *, lr: float, eps: float) -> None:
         check_not_negative("lr", lr)
         check_positive("eps", eps)
-        self.X, self.draws, self.lr, self.eps, self.t = X, draws, lr, eps, 0
+        self.engine, self.draws, self.lr, self.eps, self.t = engine, draws, lr, eps, 0
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update."""
+        """Make one step: two forward passes and one update."""
         t, self.t = self.t, self.t + 1
         z = Gaussian(self.draws, t)
-        loss_plus, loss_minus = score.full_rank(z, (+self.eps, -self.eps))
-        c = (loss_plus - loss_minus) / (2 * self.eps)
+        loss, c = central_difference(score.full_rank, z, self.eps)  # (1)
         if c:
-            signs = Changed(self.draws, t, lambda name, start, piece: piece.sign())
-            self.X.full_rank_move(signs, -math.copysign(self.lr, c))
-        return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
+            sign_z = Changed(self.draws, t, lambda name, start, piece: piece.sign())
+            self.engine.full_rank_move(sign_z, -math.copysign(self.lr, c))  # (2)
+        return Report(loss, forwards=2, scalars={"projected_grad": c})

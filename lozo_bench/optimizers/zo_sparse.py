@@ -1,18 +1,19 @@
 """ZO-SGD with sparse directions: a random mask on z, the same for perturbation and update.
 
-Source: ZO-Bench's sparsity-induced ZO (Zhang et al., arXiv 2402.11592). With z ~ N(0, I), and m in
-{0, 1} drawn anew every so many steps, where an element of weight l is 1 with probability 1 - s_l:
+Source: ZO-Bench's sparsity-induced ZO (Zhang et al., arXiv 2402.11592). z ~ N(0, I). m is a mask of
+zeros and ones that is drawn again every `resample_every` steps, where an element of the weight
+tensor l is 1 with probability 1 - s_l:
 
-    c = ( L(X + eps m z; B) - L(X - eps m z; B) ) / (2 eps)
-    X <- X - lr c m z
+    (1)  c = ( L(X + eps m z; B) - L(X - eps m z; B) ) / (2 eps)
+    (2)  X <- X - lr c m z
 
-s_l is the sparsity s for every weight (`group=layer`), or the share of l's elements among the
-smallest s of all elements before training (`group=global`): layers of large weights keep more. The
-mean of s_l over all elements is s in both. A weight that begins as zeros, such as LoRA's B, has
-s_l = s: by its magnitudes it would never move.
+With `group=layer`, s_l is the sparsity s for every tensor. With `group=global`, s_l is the fraction
+of l's elements that are among the smallest s of all elements before training, so that layers of
+large weights keep more. In both, the mean of s_l over all elements is s. A tensor that starts as
+zeros, such as LoRA's B, has s_l = s; its magnitudes would give s_l = 1, and it would never move.
 
-ZO-Bench's released code draws its masks as N(0, 1) < s: with a nominal s of 0.1, 54% are zeroed, of
-0.9, 82%. Here it is s.
+ZO-Bench's released code draws its masks as N(0, 1) < s. With a nominal s of 0.1 it zeroes 54% of
+the elements, and with 0.9, 82%. Here the fraction of zeros is s.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.sparsity import global_keep_rates
 
 
@@ -41,20 +43,21 @@ class ZoSparse:
     """Zeroth-order SGD along sparse directions.
 
     Args:
-        X: the weights.
+        engine: holds the weights X.
         draws: source of z and m.
         lr: learning rate.
-        eps: how far the two losses are taken from X.
+        eps: distance from X at which the two losses are taken.
         sparsity: s.
-        group: whether each weight is as sparse as the others, or by its magnitudes among all.
-        resample_every: steps for which a mask is kept.
+        group: ``layer`` gives all tensors the same sparsity; ``global`` gives each tensor a
+            sparsity that depends on its magnitudes among those of all tensors.
+        resample_every: number of steps for which a mask is kept.
     """
 
     needs = Needs(directions="full_rank")
 
     def __init__(
         self,
-        X: Engine,
+        engine: Engine,
         draws: Draws,
         *,
         lr: float,
@@ -67,32 +70,31 @@ class ZoSparse:
         check_positive("eps", eps)
         check_fraction("sparsity", sparsity)
         check_count("resample_every", resample_every)
-        self.X, self.draws, self.lr, self.eps = X, draws, lr, eps
+        self.engine, self.draws, self.lr, self.eps = engine, draws, lr, eps
         self.resample_every, self.t = resample_every, 0
-        keep = dict.fromkeys(X.X, 1 - sparsity)
+        keep = dict.fromkeys(engine.X, 1 - sparsity)
         if group == "global":
-            keep = global_keep_rates(X.X, sparsity)
-        # Tensors, so that they are kept with the optimizer's state: a run goes on with the rates of
-        # the weights that it began with.
+            keep = global_keep_rates(engine.X, sparsity)
+        # The rates are tensors so that they are saved with the optimizer's state: a resumed run
+        # continues with the rates of the weights at its start.
         self.keep = {name: torch.tensor(rate, dtype=torch.float64) for name, rate in keep.items()}
 
     def step(self, score: Score) -> Report:
-        """Two forwards and one update."""
+        """Make one step: two forward passes and one update."""
         t, self.t = self.t, self.t + 1
-        z = self.direction(t)
-        loss_plus, loss_minus = score.full_rank(z, (+self.eps, -self.eps))
-        c = (loss_plus - loss_minus) / (2 * self.eps)
-        self.X.full_rank_move(z, -self.lr * c)
-        return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
+        mz = self.direction(t)
+        loss, c = central_difference(score.full_rank, mz, self.eps)  # (1)
+        self.engine.full_rank_move(mz, -self.lr * c)  # (2)
+        return Report(loss, forwards=2, scalars={"projected_grad": c})
 
     def direction(self, t: int) -> Changed:
-        """The direction m z of step ``t``."""
+        """Return the direction m z of step ``t``."""
         period = t // self.resample_every
         keep = {name: float(rate) for name, rate in self.keep.items()}
 
         def masked(name: str, start: int, z: Tensor) -> Tensor:
             stop = start + len(z)
-            chance = self.draws.uniform_range("mask", period, name, start, stop, z.device)
-            return z * (chance < keep[name])
+            uniform = self.draws.uniform_range("mask", period, name, start, stop, z.device)
+            return z * (uniform < keep[name])
 
         return Changed(self.draws, t, masked)

@@ -1,4 +1,4 @@
-"""Adafactor, against the paper's Algorithm 4 worked out on one tensor."""
+"""Adafactor against the paper's algorithms 4 and 5 on one tensor."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def rms(x):
     return float(x.square().mean().sqrt())
 
 
-def by_hand(w, target, steps, lr, clip, relative):
-    """Shazeer and Stern, Algorithms 4 and 5; the loss is |w - target|^2 / 2."""
+def papers_trajectory(w, target, steps, lr, clip, relative):
+    """Return w after these steps of algorithm 4 (matrices) or 5 on |w - target|^2 / 2."""
     R = C = V = 0.0
     for t in range(1, steps + 1):
         g = w - target
@@ -36,7 +36,7 @@ def by_hand(w, target, steps, lr, clip, relative):
 
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("shape", [(4, 3), (5,)])
-def test_a_trajectory_is_the_papers(shape, relative):
+def test_a_trajectory_equals_the_papers(shape, relative):
     start, target = (
         Draws(seed).normal("w", 0, {"w": shape}, dtype=torch.float64)["w"] for seed in (1, 2)
     )
@@ -45,12 +45,12 @@ def test_a_trajectory_is_the_papers(shape, relative):
     options = {"lr": 0.03, "clip_threshold": 0.7, "scale_parameter": relative, "autocast": None}
     optimizer = Adafactor(engine, Draws(0), **options)
     run(optimizer, engine, lambda: ((w - target) ** 2).sum() / 2, steps=4)
-    wanted = by_hand(start, target, 4, 0.03, 0.7, relative)
+    wanted = papers_trajectory(start, target, 4, 0.03, 0.7, relative)
     torch.testing.assert_close(w.detach(), wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_the_lr_given_is_the_lr_used():
-    """The first update of a vector is the gradient's sign: lr, even from a weight of 0."""
+def test_lr_is_used_as_given():
+    """The first update of a vector is the gradient's sign times lr, even for weights of 0."""
     w = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     engine = InPlace({"w": w})
     optimizer = Adafactor(engine, Draws(0), lr=0.25, autocast=None)
@@ -59,7 +59,7 @@ def test_the_lr_given_is_the_lr_used():
     assert w.tolist() == pytest.approx([-0.25, 0.25, -0.25], rel=1e-12)
 
 
-def test_a_matrix_keeps_a_row_and_a_column():
+def test_the_second_moment_of_a_matrix_is_a_row_and_a_column():
     w = torch.ones(30, 20, dtype=torch.float64, requires_grad=True)
     engine = InPlace({"w": w})
     optimizer = Adafactor(engine, Draws(0), lr=0.1, autocast=None)

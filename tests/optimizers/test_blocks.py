@@ -1,4 +1,4 @@
-"""A model's blocks by their parameters' names."""
+"""The blocks of a model, recognised by the names of its parameters."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from lozo_bench.optimizers.blocks import block_of, blocks, layer_groups
         ("soft_prompt.weight", "rest"),
     ],
 )
-def test_a_name_tells_its_block(name, block):
+def test_a_parameters_name_determines_its_block(name, block):
     assert block_of(name) == block
 
 
-def test_blocks_keep_the_models_order_and_only_some_of_them_are_scaled():
+def test_blocks_are_in_the_models_order_and_layer_groups_are_some_of_them():
     names = ["embed.weight", "layers.0.a", "layers.0.b", "layers.1.a", "norm.weight", "extra"]
     assert blocks(names) == {
         "embeddings": ["embed.weight"],

@@ -1,4 +1,4 @@
-"""EGGROLL by hand."""
+"""EGGROLL against its equations."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def factors(pairs, rank=2):
 
 
 def step(population, fitness):
-    """One step on a linear loss: where it ends, and what each member's slope is."""
+    """Make one step on a linear loss; return the weights after it, each E_i and its slope."""
     g = Draws(9).normal("g", 0, {"w": (3, 4), "b": (3,)}, dtype=torch.float64)
-    X = InPlace({name: torch.zeros_like(x) for name, x in g.items()})
-    loss = score(X, lambda: (g["w"] * X.X["w"]).sum() + (g["b"] * X.X["b"]).sum())
+    engine = InPlace({name: torch.zeros_like(x) for name, x in g.items()})
+    loss = score(engine, lambda: (g["w"] * engine.X["w"]).sum() + (g["b"] * engine.X["b"]).sum())
     options = {"lr": 0.5, "sigma": 1e-2, "rank": 2, "population": population, "fitness": fitness}
-    report = Eggroll(X, Draws(0), **options).step(loss)
+    report = Eggroll(engine, Draws(0), **options).step(loss)
     U, V, e = factors(population // 2)
     E = [
         (U[:, 2 * i : 2 * i + 2] @ V[:, 2 * i : 2 * i + 2].T / 2**0.5, e[:, i])
         for i in range(population // 2)
     ]
     slopes = [float((g["w"] * w).sum() + (g["b"] * b).sum()) for w, b in E]
-    return X.X, E, slopes, report
+    return engine.X, E, slopes, report
 
 
 def test_a_step_is_the_antithetic_estimate_of_the_gradient():
@@ -48,7 +48,7 @@ def test_a_step_is_the_antithetic_estimate_of_the_gradient():
     assert report.forwards == 6
 
 
-def test_zscores_take_the_scale_out_of_the_loss():
+def test_zscores_remove_the_scale_of_the_loss():
     X, E, slopes, _ = step(population=4, fitness="zscore")
     f = torch.tensor([-c * 1e-2 for c in slopes] + [c * 1e-2 for c in slopes])
     s = (f - f.mean()) / f.std(correction=0)
@@ -57,12 +57,12 @@ def test_zscores_take_the_scale_out_of_the_loss():
 
 
 def test_the_update_has_a_higher_rank_than_any_member():
-    X, loss = quadratic(12)
-    run(Eggroll(X, Draws(0), lr=0.1, sigma=1e-2, rank=1, population=8), X, loss, steps=1)
-    assert torch.linalg.matrix_rank(X.X["w"]) == 4
+    engine, loss = quadratic(12)
+    run(Eggroll(engine, Draws(0), lr=0.1, sigma=1e-2, rank=1, population=8), engine, loss, steps=1)
+    assert torch.linalg.matrix_rank(engine.X["w"]) == 4
 
 
 @pytest.mark.parametrize("population", [0, 3, -2])
-def test_the_population_is_made_of_pairs(population):
+def test_an_odd_or_empty_population_is_refused(population):
     with pytest.raises(UserError, match=r"^population: given .*; allowed: an even number >= 2"):
         Eggroll(InPlace({}), Draws(0), lr=1, sigma=1, rank=1, population=population)

@@ -1,4 +1,4 @@
-"""What first-order methods share: parts, shortened gradients, scaled losses, learning rates."""
+"""The base of the first-order methods: micro-batches, clipping, loss scales, learning rates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def vector(*values):
 
 
 def linear(w, *gradients):
-    """A part for each gradient: one example, whose loss is w's product with it."""
+    """Return one micro-batch per gradient g: a single example whose loss is w . g."""
 
     def part(gradient):
         return Part(1, 1, lambda copies: (w * torch.tensor(gradient)).sum()[None, None])
@@ -35,54 +35,54 @@ def linear(w, *gradients):
 
 
 @pytest.mark.parametrize("name", FIRST_ORDER)
-def test_a_changed_lr_is_used_at_once(name):
-    X, loss = trainable()
-    optimizer = make(name, X, lr=1e-2)
+def test_a_changed_lr_is_used_in_the_next_step(name):
+    engine, loss = trainable()
+    optimizer = make(name, engine, lr=1e-2)
     optimizer.lr = 0.0
-    before = X.state()
-    report = run(optimizer, X, loss, steps=1)[0]
-    torch.testing.assert_close(X.state(), before, rtol=0, atol=0)
+    before = engine.state()
+    report = run(optimizer, engine, loss, steps=1)[0]
+    torch.testing.assert_close(engine.state(), before, rtol=0, atol=0)
     assert (report.forwards, report.backwards) == (1, 1)
 
 
 @pytest.mark.parametrize("name", FIRST_ORDER)
 def test_only_matrices_decay(name):
-    X = InPlace({"w": vector(1.0, 2.0).detach().view(1, 2).requires_grad_(), "b": vector(1.0)})
-    optimizer = make(name, X, lr=0.1, weight_decay=0.5)
-    run(optimizer, X, lambda: 0 * (X.X["w"].sum() + X.X["b"].sum()), steps=1)
-    assert X.X["w"].tolist() == [pytest.approx([0.95, 1.9])]
-    assert X.X["b"].tolist() == [1.0]
+    engine = InPlace({"w": vector(1.0, 2.0).detach().view(1, 2).requires_grad_(), "b": vector(1.0)})
+    optimizer = make(name, engine, lr=0.1, weight_decay=0.5)
+    run(optimizer, engine, lambda: 0 * (engine.X["w"].sum() + engine.X["b"].sum()), steps=1)
+    assert engine.X["w"].tolist() == [pytest.approx([0.95, 1.9])]
+    assert engine.X["b"].tolist() == [1.0]
 
 
-def test_what_is_shortened_is_the_gradient_of_all_parts_together():
-    """Parts of (6, 0) and (0, 8) make (3, 4) on the mean: length 5, though each alone is longer."""
+def test_the_gradient_of_all_micro_batches_together_is_clipped():
+    """(6, 0) and (0, 8) have the mean (3, 4), whose norm is 5, though each alone is longer."""
     w = vector(0.0, 0.0)
     engine = InPlace({"w": w})
     parts = linear(w, (6.0, 0.0), (0.0, 8.0))
-    free, tight = (Sgd(engine, Draws(0), lr=1.0, autocast=None, max_grad_norm=c) for c in (6, 1))
-    report = free.step(Score(engine, parts))
+    loose, tight = (Sgd(engine, Draws(0), lr=1.0, autocast=None, max_grad_norm=c) for c in (6, 1))
+    report = loose.step(Score(engine, parts))
     assert report.scalars == {"grad_norm": pytest.approx(5.0)}
     assert w.tolist() == pytest.approx([-3.0, -4.0])
     tight.step(Score(engine, parts))
     assert w.tolist() == pytest.approx([-3.6, -4.8])
 
 
-def test_a_gradient_that_is_not_finite_makes_a_bad_step():
+def test_a_gradient_that_is_not_finite_raises_and_changes_nothing():
     w = vector(1.0)
     engine = InPlace({"w": w})
     optimizer = AdamW(engine, Draws(0), lr=1.0, autocast=None)
-    with pytest.raises(NonFiniteLossError, match="the gradient of this step is of length inf"):
+    with pytest.raises(NonFiniteLossError, match="the norm of this step's gradient is inf"):
         optimizer.step(Score(engine, [steep(w)]))
     assert w.tolist() == [1.0]
     assert not optimizer.moments.state
 
 
 def steep(w):
-    """The square root at 0: a loss of 0, a slope of infinity."""
+    """Return a micro-batch with a loss of 0 and an infinite slope: the square root at 0."""
     return Part(1, 1, lambda copies: (w - 1).sqrt().sum()[None, None])
 
 
-def test_a_scaled_loss_makes_the_same_step_and_the_same_report():
+def test_loss_scaling_does_not_change_the_step_or_the_reported_loss():
     w, v = vector(0.3, -0.7), vector(0.3, -0.7)
     plain = AdamW(InPlace({"w": w}), Draws(0), lr=0.1, autocast="bf16")
     scaled = AdamW(InPlace({"w": v}), Draws(0), lr=0.1, autocast="fp16")
@@ -94,13 +94,13 @@ def test_a_scaled_loss_makes_the_same_step_and_the_same_report():
     assert w.tolist() == v.tolist()
 
 
-def test_scales_go_up_and_down_as_torchs_grad_scaler_has_them(monkeypatch):
-    assert torch.amp.GradScaler("cpu").get_growth_interval() == first_order._STEPS_TO_GROW
-    monkeypatch.setattr(first_order, "_STEPS_TO_GROW", 5)
+def test_the_loss_scale_rises_and_falls_as_in_torchs_grad_scaler(monkeypatch):
+    assert torch.amp.GradScaler("cpu").get_growth_interval() == first_order._STEPS_TO_DOUBLE
+    monkeypatch.setattr(first_order, "_STEPS_TO_DOUBLE", 5)
     factor = 1.0
 
     class Spiked(torch.autograd.Function):
-        """Multiplies by 1; its gradient overflows where it shall."""
+        """The identity, whose gradient is multiplied by ``factor``."""
 
         @staticmethod
         def forward(ctx, x):
@@ -132,20 +132,20 @@ def test_scales_go_up_and_down_as_torchs_grad_scaler_has_them(monkeypatch):
     assert w.tolist() == v.tolist()
 
 
-def test_an_overflow_without_any_scale_left_is_a_bad_step():
+def test_an_overflow_at_a_loss_scale_of_one_raises():
     w = vector(1.0)
     engine = InPlace({"w": w})
     optimizer = Sgd(engine, Draws(0), lr=1.0, autocast="fp16")
     for _ in range(16):
         report = optimizer.step(Score(engine, [steep(w)]))
-        assert "grad_norm" not in report.scalars  # which goes into JSON, where infinity is none
+        assert "grad_norm" not in report.scalars  # it is written as JSON, which has no infinity
     assert optimizer.loss_scale == 1.0
     with pytest.raises(NonFiniteLossError):
         optimizer.step(Score(engine, [steep(w)]))
     assert w.tolist() == [1.0]
 
 
-def test_the_scale_and_its_count_are_part_of_the_state():
+def test_the_loss_scale_and_its_step_count_are_part_of_the_state():
     w = vector(1.0)
     engine = InPlace({"w": w})
     optimizer = Sgd(engine, Draws(0), lr=0.1, autocast="fp16")
@@ -158,8 +158,8 @@ def test_the_scale_and_its_count_are_part_of_the_state():
 
 @pytest.mark.parametrize("name", FIRST_ORDER)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_state_keeps_every_bit_beside_half_precision_weights(name, dtype):
-    """torch's own `load_state_dict` would round what is float32 there."""
+def test_a_saved_state_keeps_every_bit_also_for_half_precision_weights(name, dtype):
+    """torch's own `load_state_dict` would round the float32 state of half-precision weights."""
     w = torch.linspace(-1, 1, 12).view(3, 4).to(dtype).requires_grad_()
     engine = InPlace({"w": w})
     changes = {"momentum": 0.9} if name == "sgd" else {}

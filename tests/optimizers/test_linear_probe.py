@@ -1,4 +1,4 @@
-"""The output layer's rows are those of the logistic regression, and no others change."""
+"""The linear probe sets the rows of the answer tokens to the regression's and changes no others."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from lozo_bench.engine.score import NonFiniteLossError, Part, Score
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.linear_probe import LinearProbe
 
-WORDS, WIDTH = 12, 3
+TOKENS, WIDTH = 12, 3
 
 
 def blobs(tokens, each):
-    """Features around a corner of their own for each token, and the tokens."""
+    """Return features, clustered around one corner for each token, and the tokens."""
     noise = Draws(1).normal("noise", 0, {"x": (len(tokens) * each, WIDTH)}, dtype=torch.float64)
-    of = torch.tensor(tokens).repeat_interleave(each)
+    labels = torch.tensor(tokens).repeat_interleave(each)
     corners = torch.eye(WIDTH, dtype=torch.float64)[torch.arange(len(tokens))]
-    return 3 * corners.repeat_interleave(each, 0) + 0.3 * noise["x"], of
+    return 3 * corners.repeat_interleave(each, 0) + 0.3 * noise["x"], labels
 
 
 def probe(features, tokens, bias=True, **options):
-    X = InPlace({"w": torch.ones(WORDS, WIDTH).double()})
+    engine = InPlace({"w": torch.ones(TOKENS, WIDTH).double()})
     if bias:
-        X.X["b"] = torch.ones(WORDS).double()
+        engine.X["b"] = torch.ones(TOKENS).double()
     part = Part(len(tokens), 1, lambda copies: torch.zeros(copies, len(tokens)),
                 lambda: (features, tokens))  # fmt: skip
-    report = LinearProbe(X, Draws(0), **options).step(Score(X, [part]))
-    return X.X, report
+    report = LinearProbe(engine, Draws(0), **options).step(Score(engine, [part]))
+    return engine.X, report
 
 
-def test_rows_of_the_answers_words_are_solved_for_and_all_others_stay():
+def test_rows_of_the_answer_tokens_are_solved_for_and_all_others_stay():
     features, tokens = blobs([4, 7, 9], each=8)
     X, report = probe(features, tokens)
     logits = features @ X["w"].T + X["b"]
     assert torch.equal(
         logits[:, [4, 7, 9]].argmax(1), torch.searchsorted(torch.tensor([4, 7, 9]), tokens)
     )
-    others = [word for word in range(WORDS) if word not in (4, 7, 9)]
+    others = [token for token in range(TOKENS) if token not in (4, 7, 9)]
     assert torch.equal(X["w"][others], torch.ones(len(others), WIDTH).double())
     assert torch.equal(X["b"][others], torch.ones(len(others)).double())
     chosen = logits[:, [4, 7, 9]].log_softmax(1)
@@ -48,10 +48,10 @@ def test_rows_of_the_answers_words_are_solved_for_and_all_others_stay():
     assert (report.forwards, report.scalars["folds"]) == (1, 5)
 
 
-def test_between_two_words_each_gets_half_of_the_one_vector():
+def test_each_of_two_tokens_gets_half_of_the_one_coefficient_vector():
     features, tokens = blobs([2, 5], each=4)
     X, report = probe(features, tokens)
-    assert report.scalars["folds"] == 0  # four rows of a token cannot be in five folds
+    assert report.scalars["folds"] == 0  # a token with four rows cannot be in five folds
     model = LogisticRegression(max_iter=5000, tol=1e-4, random_state=0)
     model.fit(features.numpy(), tokens.numpy())
     w, b = torch.from_numpy(model.coef_[0]), float(model.intercept_[0])
@@ -82,12 +82,12 @@ def test_a_single_answer_is_refused():
         probe(features, tokens)
 
 
-def test_features_that_are_no_numbers_change_nothing():
+def test_features_that_are_not_finite_change_nothing():
     features, tokens = blobs([2, 5], each=6)
-    X = InPlace({"w": torch.ones(WORDS, WIDTH).double()})
+    engine = InPlace({"w": torch.ones(TOKENS, WIDTH).double()})
     part = Part(
         12, 1, lambda copies: torch.zeros(copies, 12), lambda: (features * torch.nan, tokens)
     )
     with pytest.raises(NonFiniteLossError):
-        LinearProbe(X, Draws(0)).step(Score(X, [part]))
-    assert torch.equal(X.X["w"], torch.ones(WORDS, WIDTH).double())
+        LinearProbe(engine, Draws(0)).step(Score(engine, [part]))
+    assert torch.equal(engine.X["w"], torch.ones(TOKENS, WIDTH).double())

@@ -1,4 +1,4 @@
-"""MeZO against its two-line definition."""
+"""MeZO against its equations."""
 
 from __future__ import annotations
 
@@ -18,64 +18,64 @@ SHAPES = {"w": (3, 4), "b": (3,), "v": (2, 2, 2)}
 
 def linear():
     g = Draws(9).normal("g", 0, SHAPES, dtype=torch.float64)
-    X = InPlace({name: torch.zeros(s, dtype=torch.float64) for name, s in SHAPES.items()})
-    return X, g, lambda: sum((g[name] * X.X[name]).sum() for name in SHAPES)
+    engine = InPlace({name: torch.zeros(s, dtype=torch.float64) for name, s in SHAPES.items()})
+    return engine, g, lambda: sum((g[name] * engine.X[name]).sum() for name in SHAPES)
 
 
-def test_two_steps_by_hand():
-    X, g, loss = linear()
-    optimizer = Mezo(X, Draws(0), lr=0.5, eps=1e-3)
-    wanted = {name: torch.zeros_like(x) for name, x in X.X.items()}
+def test_two_steps_follow_the_equations():
+    engine, g, loss = linear()
+    optimizer = Mezo(engine, Draws(0), lr=0.5, eps=1e-3)
+    wanted = {name: torch.zeros_like(x) for name, x in engine.X.items()}
     for t in (0, 1):
-        c = optimizer.step(score(X, loss)).scalars["projected_grad"]
+        c = optimizer.step(score(engine, loss)).scalars["projected_grad"]
         z = Draws(0).normal("z", t, SHAPES, dtype=torch.float64)
         assert c == pytest.approx(float(sum((g[n] * z[n]).sum() for n in z)), rel=1e-9)
         wanted = {name: x - 0.5 * c * z[name] for name, x in wanted.items()}
-    torch.testing.assert_close(X.X, wanted)
+    torch.testing.assert_close(engine.X, wanted)
 
 
-def test_n_directions_are_the_mean_of_n_single_estimates_at_one_point():
-    X, g, loss = linear()
-    report = Mezo(X, Draws(0), lr=0.5, eps=1e-3, directions=3).step(score(X, loss))
-    wanted = {name: torch.zeros_like(x) for name, x in X.X.items()}
+def test_n_directions_are_the_mean_of_n_estimates_at_the_same_weights():
+    engine, g, loss = linear()
+    report = Mezo(engine, Draws(0), lr=0.5, eps=1e-3, directions=3).step(score(engine, loss))
+    wanted = {name: torch.zeros_like(x) for name, x in engine.X.items()}
     slopes = []
     for role in ("z", "z1", "z2"):
         z = Draws(0).normal(role, 0, SHAPES, dtype=torch.float64)
         slopes.append(float(sum((g[n] * z[n]).sum() for n in z)))
         wanted = {name: x - 0.5 * slopes[-1] * z[name] / 3 for name, x in wanted.items()}
-    X.settle()
-    torch.testing.assert_close({n: x.detach() for n, x in X.X.items()}, wanted)
+    engine.settle()
+    torch.testing.assert_close({n: x.detach() for n, x in engine.X.items()}, wanted)
     assert report.forwards == 6
     assert report.scalars["projected_grad"] == pytest.approx(sum(slopes) / 3)
 
 
-def test_the_sum_in_place_of_the_mean_is_n_times_as_far():
+def test_the_sum_over_directions_is_n_times_their_mean():
     ends = []
     for options in ({"lr": 0.6}, {"lr": 0.2, "scale_lr_with_directions": True}):
-        X, _, loss = linear()
-        Mezo(X, Draws(0), eps=1e-3, directions=3, **options).step(score(X, loss))
-        ends.append(X.state())
+        engine, _, loss = linear()
+        Mezo(engine, Draws(0), eps=1e-3, directions=3, **options).step(score(engine, loss))
+        ends.append(engine.state())
     torch.testing.assert_close(*ends)
 
 
-def test_linear_directions_rise_with_the_step_from_one_and_none_is_too_many():
-    X, _, loss = linear()
+def test_the_linear_schedule_raises_the_number_of_directions_from_one():
+    engine, _, loss = linear()
     options = {"directions": 4, "directions_schedule": "linear", "total_steps": 8}
-    optimizer = Mezo(X, Draws(0), lr=0.1, eps=1e-3, **options)
-    counts = [optimizer.step(score(X, loss)).forwards // 2 for _ in range(8)]
+    optimizer = Mezo(engine, Draws(0), lr=0.1, eps=1e-3, **options)
+    counts = [optimizer.step(score(engine, loss)).forwards // 2 for _ in range(8)]
     assert counts == [1, 1, 1, 1, 2, 2, 3, 3]
 
 
-def test_several_directions_are_made_again_from_what_was_told():
+def test_steps_with_several_directions_are_replayed_from_the_recorded_losses():
     options = {"directions": 4, "directions_schedule": "linear", "total_steps": 8}
-    (X, _, loss), (again, _, _) = linear(), linear()
-    first, second = (Mezo(of, Draws(0), lr=0.1, eps=1e-3, **options) for of in (X, again))
+    (engine, _, loss), (replayed, _, _) = linear(), linear()
+    first, second = (Mezo(of, Draws(0), lr=0.1, eps=1e-3, **options) for of in (engine, replayed))
     for _ in range(8):
-        asked = score(X, loss)
+        asked = score(engine, loss)
         first.step(asked)
-        second.step(Score(again, [], examples=1, recorded=asked.told))
-    assert fingerprint(again.state()) == fingerprint(X.state())
-    assert fingerprint(again.state()) != fingerprint(linear()[0].state())
+        second.step(Score(replayed, [], examples=1, recorded=asked.told))
+    assert fingerprint(replayed.state()) == fingerprint(engine.state())
+    assert fingerprint(replayed.state()) != fingerprint(linear()[0].state())
 
 
 def test_a_linear_schedule_needs_the_number_of_steps():

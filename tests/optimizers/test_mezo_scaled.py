@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import held, score
+from toys import module_and_engine, score
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.score import NonFiniteLossError, Score
@@ -18,36 +18,36 @@ NAMES = {"layers": "layers.0.w", "lm_head": "lm_head.w", "other": "other"}
 
 
 class Toy:
-    """A quadratic 0.5 |x - y|^2 in two groups and one weight that is in none."""
+    """The loss 0.5 |x - y|^2 on two layer groups and one weight that is in no group."""
 
     def __init__(self):
         start = Draws(5).normal("x", 0, SHAPES, dtype=torch.float64)
         y = Draws(6).normal("y", 0, SHAPES, dtype=torch.float64)
         self.y = y | {name: 4 * y[name] for name in ("layers", "lm_head")}
-        self.of, self.X = held(start)
-        # The engine's names are a model's; the module's may have no dots.
-        self.X.X = {NAMES[name]: x.requires_grad_() for name, x in self.X.X.items()}
+        self.module, self.engine = module_and_engine(start)
+        # The engine's names are like a model's; names of a module's parameters cannot have dots.
+        self.engine.X = {NAMES[name]: x.requires_grad_() for name, x in self.engine.X.items()}
 
     def loss(self):
-        return sum(((getattr(self.of, n) - y) ** 2).sum() for n, y in self.y.items()) / 2
+        return sum(((getattr(self.module, n) - y) ** 2).sum() for n, y in self.y.items()) / 2
 
     def gradient(self):
-        return {NAMES[n]: getattr(self.of, n).detach() - y for n, y in self.y.items()}
+        return {NAMES[n]: getattr(self.module, n).detach() - y for n, y in self.y.items()}
 
     def weights(self):
-        return {name: x.detach().clone() for name, x in self.X.X.items()}
+        return {name: x.detach().clone() for name, x in self.engine.X.items()}
 
 
 def mean_step(**options):
-    """The mean of (theta - theta') / lr over 300 steps from one point."""
+    """Return the mean of (X - X') / lr over 300 steps X -> X' from the same weights X."""
     toy = Toy()
-    optimizer = MezoScaled(toy.X, Draws(0), lr=0.1, eps=1e-3, **options)
-    before, total = toy.X.state(), dict.fromkeys(NAMES.values(), 0)
+    optimizer = MezoScaled(toy.engine, Draws(0), lr=0.1, eps=1e-3, **options)
+    before, total = toy.engine.state(), dict.fromkeys(NAMES.values(), 0)
     for _ in range(300):
-        optimizer.step(score(toy.X, toy.loss))
-        after = toy.X.state()
+        optimizer.step(score(toy.engine, toy.loss))
+        after = toy.engine.state()
         total = {n: x + (before[f"X/{n}"] - after[f"X/{n}"]) / 30 for n, x in total.items()}
-        toy.X.load_state(before)
+        toy.engine.load_state(before)
     return total
 
 
@@ -56,15 +56,15 @@ def flat(tensors):
 
 
 @pytest.mark.parametrize("estimate", ["variance", "expectation"])
-def test_a_step_by_hand_with_the_weights_lengths(estimate):
+def test_a_step_with_the_norms_of_the_weights_follows_the_equations(estimate):
     toy = Toy()
     before, g = toy.weights(), toy.gradient()
     d = {name: float(before[name].norm()) for name in before} | {"other": 1.0}
-    optimizer = MezoScaled(toy.X, Draws(0), lr=0.5, eps=1e-3, estimate=estimate)
-    report = optimizer.step(score(toy.X, toy.loss))
+    optimizer = MezoScaled(toy.engine, Draws(0), lr=0.5, eps=1e-3, estimate=estimate)
+    report = optimizer.step(score(toy.engine, toy.loss))
     shapes = {name: tuple(x.shape) for name, x in before.items()}
     z = Draws(0).normal("z", 0, shapes, dtype=torch.float64)
-    # The loss is quadratic: a central difference is its slope.
+    # The loss is quadratic, so that a central difference is its exact slope.
     c = float(sum((g[n] * z[n] / d[n]).sum() for n in z))
     power = 1 if estimate == "variance" else 0
     wanted = {name: before[name] - 0.5 * c * d[name] ** power * z[name] for name in z}
@@ -85,21 +85,21 @@ def test_the_expectation_modified_estimate_is_the_normalised_gradient():
     assert float((found - flat(g)).norm() / flat(g).norm()) > 0.6
 
 
-def test_lengths_of_the_gradient_are_exact_and_leave_none_behind():
+def test_gradient_norms_are_exact_and_leave_no_gradient_behind():
     toy = Toy()
-    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3, norm="gradient")
-    report = optimizer.step(score(toy.X, toy.loss))
+    optimizer = MezoScaled(toy.engine, Draws(0), lr=0.0, eps=1e-3, norm="gradient")
+    report = optimizer.step(score(toy.engine, toy.loss))
     g = toy.gradient()
     assert float(optimizer.d["layers.0"]) == pytest.approx(float(g["layers.0.w"].norm()))
     assert float(optimizer.d["head"]) == pytest.approx(float(g["lm_head.w"].norm()))
-    assert all(x.grad is None for x in toy.X.X.values())
+    assert all(x.grad is None for x in toy.engine.X.values())
     assert (report.forwards, report.backwards) == (3, 1)
 
 
-def test_lengths_by_losses_are_slopes_of_one_group_at_a_time():
+def test_gradient_norms_by_losses_are_the_slopes_of_one_group_at_a_time():
     toy = Toy()
-    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3, norm="gradient_zo")
-    report = optimizer.step(score(toy.X, toy.loss))
+    optimizer = MezoScaled(toy.engine, Draws(0), lr=0.0, eps=1e-3, norm="gradient_zo")
+    report = optimizer.step(score(toy.engine, toy.loss))
     g = toy.gradient()
     z = Draws(0).normal("d", 0, {"lm_head.w": (1,)}, dtype=torch.float64)["lm_head.w"]
     assert float(optimizer.d["head"]) == pytest.approx(abs(float(g["lm_head.w"] @ z)))
@@ -107,69 +107,72 @@ def test_lengths_by_losses_are_slopes_of_one_group_at_a_time():
 
 
 @pytest.mark.parametrize(("every", "times"), [(0, 1), (2, 3), (3, 2)])
-def test_lengths_are_found_again_every_so_many_steps(every, times):
+def test_d_is_computed_again_after_recompute_every_steps(every, times):
     toy = Toy()
     options = {"norm": "gradient", "recompute_every": every}
-    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3, **options)
-    reports = [optimizer.step(score(toy.X, toy.loss)) for _ in range(6)]
+    optimizer = MezoScaled(toy.engine, Draws(0), lr=0.0, eps=1e-3, **options)
+    reports = [optimizer.step(score(toy.engine, toy.loss)) for _ in range(6)]
     assert sum(report.backwards for report in reports) == times
 
 
-def test_a_group_of_length_zero_is_not_scaled():
+def test_a_group_whose_norm_is_zero_is_not_scaled():
     toy = Toy()
     with torch.no_grad():
-        toy.X.X["lm_head.w"].zero_()
-    optimizer = MezoScaled(toy.X, Draws(0), lr=0.0, eps=1e-3)
-    optimizer.step(score(toy.X, toy.loss))
+        toy.engine.X["lm_head.w"].zero_()
+    optimizer = MezoScaled(toy.engine, Draws(0), lr=0.0, eps=1e-3)
+    optimizer.step(score(toy.engine, toy.loss))
     assert float(optimizer.d["head"]) == 1
 
 
 @pytest.mark.parametrize("norm", ["gradient", "gradient_zo"])
-def test_lengths_that_are_not_finite_leave_no_trace_but_in_the_log(norm):
+def test_norms_that_are_not_finite_change_nothing_but_are_recorded(norm):
     toy = Toy()
-    optimizer = MezoScaled(toy.X, Draws(0), lr=0.1, eps=1e-3, norm=norm)
-    before, asked = toy.weights(), score(toy.X, lambda: toy.loss() * float("nan"))
+    optimizer = MezoScaled(toy.engine, Draws(0), lr=0.1, eps=1e-3, norm=norm)
+    before, asked = toy.weights(), score(toy.engine, lambda: toy.loss() * float("nan"))
     with pytest.raises(NonFiniteLossError):
         optimizer.step(asked)
     torch.testing.assert_close(toy.weights(), before, rtol=0, atol=1e-14)
     assert len(asked.told) == 1
-    assert all(x.grad is None for x in toy.X.X.values())
-    optimizer.step(score(toy.X, toy.loss))
+    assert all(x.grad is None for x in toy.engine.X.values())
+    optimizer.step(score(toy.engine, toy.loss))
     assert optimizer.d.keys() == {"layers.0", "head"}
 
 
-def scaled(toy, norm, every):
-    return MezoScaled(toy.X, Draws(0), lr=0.1, eps=1e-3, norm=norm, recompute_every=every)
+def make(toy, norm, every):
+    return MezoScaled(toy.engine, Draws(0), lr=0.1, eps=1e-3, norm=norm, recompute_every=every)
 
 
 @pytest.mark.parametrize("norm", ["parameters", "gradient", "gradient_zo"])
 @pytest.mark.parametrize("every", [0, 2])
-def test_told_the_lengths_and_losses_again_it_makes_the_same_steps(norm, every):
+def test_steps_are_replayed_from_the_recorded_norms_and_losses(norm, every):
     toy, again = Toy(), Toy()
-    first, second = scaled(toy, norm, every), scaled(again, norm, every)
+    first, second = make(toy, norm, every), make(again, norm, every)
     for _ in range(5):
-        asked = score(toy.X, toy.loss)
+        asked = score(toy.engine, toy.loss)
         first.step(asked)
-        second.step(Score(again.X, [], examples=1, recorded=asked.told))
-    assert fingerprint(again.X.state()) == fingerprint(toy.X.state())
-    assert fingerprint(again.X.state()) != fingerprint(Toy().X.state())
+        second.step(Score(again.engine, [], examples=1, recorded=asked.told))
+    assert fingerprint(again.engine.state()) == fingerprint(toy.engine.state())
+    assert fingerprint(again.engine.state()) != fingerprint(Toy().engine.state())
 
 
 @pytest.mark.parametrize("every", [0, 4])
-def test_lengths_are_part_of_the_state(every):
-    """Between two times that they are found: what comes next is made with those of before."""
+def test_d_is_part_of_the_state(every):
+    """A run that resumes between two computations of d continues with the saved d."""
     toy, again = Toy(), Toy()
-    first, second = scaled(toy, "gradient", every), scaled(again, "gradient", every)
+    first, second = make(toy, "gradient", every), make(again, "gradient", every)
     for _ in range(3):
-        first.step(score(toy.X, toy.loss))
-    again.X.load_state(toy.X.state())
+        first.step(score(toy.engine, toy.loss))
+    again.engine.load_state(toy.engine.state())
     load_optimizer_state(second, optimizer_state(first))
     for _ in range(3):
-        one, other = first.step(score(toy.X, toy.loss)), second.step(score(again.X, again.loss))
+        one, other = (
+            first.step(score(toy.engine, toy.loss)),
+            second.step(score(again.engine, again.loss)),
+        )
         assert one == other
-    assert fingerprint(again.X.state()) == fingerprint(toy.X.state())
+    assert fingerprint(again.engine.state()) == fingerprint(toy.engine.state())
 
 
-def test_a_negative_period_is_refused():
+def test_a_negative_recompute_every_is_refused():
     with pytest.raises(UserError, match=r"^recompute_every: given -1; allowed: a whole number"):
-        MezoScaled(Toy().X, Draws(0), lr=0.1, eps=1e-3, recompute_every=-1)
+        MezoScaled(Toy().engine, Draws(0), lr=0.1, eps=1e-3, recompute_every=-1)

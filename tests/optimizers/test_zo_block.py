@@ -1,4 +1,4 @@
-"""Block-wise steps: each block has an estimate of its own."""
+"""Block-wise steps: each block has its own estimate."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lozo_bench.optimizers.zo_block import ZoBlock
 NAMES = ("embed.weight", "layers.0.w", "layers.1.w", "lm_head.weight")
 
 
-def engine():
+def ones():
     return InPlace({name: torch.ones(2, 2, dtype=torch.float64) for name in NAMES})
 
 
-def product(X):
-    """A loss of which each block's slope depends on where the others are."""
-    return torch.stack([x.sum() for x in X.X.values()]).prod()
+def product(engine):
+    """A loss whose slope in each block depends on the values of the other blocks."""
+    return torch.stack([x.sum() for x in engine.X.values()]).prod()
 
 
-def by_hand(update):
+def expected_step(update):
     shapes = dict.fromkeys(NAMES, (2, 2))
     z = Draws(0).normal("z", 0, shapes, dtype=torch.float64)
     X = {name: torch.ones(2, 2, dtype=torch.float64) for name in NAMES}
@@ -37,35 +37,35 @@ def by_hand(update):
 
 
 @pytest.mark.parametrize("update", ["at_once", "together"])
-def test_a_step_by_hand(update):
-    X = engine()
-    optimizer = ZoBlock(X, Draws(0), lr=1e-3, eps=1e-3, update=update)
-    report = optimizer.step(score(X, lambda: product(X)))
-    X.settle()
-    torch.testing.assert_close(X.X, by_hand(update))
+def test_a_step_follows_the_equations(update):
+    engine = ones()
+    optimizer = ZoBlock(engine, Draws(0), lr=1e-3, eps=1e-3, update=update)
+    report = optimizer.step(score(engine, lambda: product(engine)))
+    engine.settle()
+    torch.testing.assert_close(engine.X, expected_step(update))
     assert report.forwards == 8
 
 
-def test_blocks_of_one_shape_go_in_different_directions():
-    X = engine()
-    ZoBlock(X, Draws(0), lr=1e-3, eps=1e-3).step(score(X, lambda: product(X)))
-    X.settle()
-    moved = [(x - 1) / (x - 1).norm() for x in X.X.values()]
+def test_blocks_of_equal_shapes_have_different_directions():
+    engine = ones()
+    ZoBlock(engine, Draws(0), lr=1e-3, eps=1e-3).step(score(engine, lambda: product(engine)))
+    engine.settle()
+    moved = [(x - 1) / (x - 1).norm() for x in engine.X.values()]
     for i, one in enumerate(moved):
         for other in moved[:i]:
             assert abs(float((one * other).sum())) < 0.999
 
 
 @pytest.mark.parametrize("bad", [1, 3, 6])
-def test_blocks_that_had_moved_go_back_if_a_later_loss_is_not_finite(bad):
-    X, asked = engine(), []
+def test_updates_of_earlier_blocks_are_undone_if_a_later_loss_is_not_finite(bad):
+    engine, asked = ones(), []
 
     def loss():
         asked.append(None)
-        return product(X) * (float("nan") if len(asked) == bad else 1.0)
+        return product(engine) * (float("nan") if len(asked) == bad else 1.0)
 
     with pytest.raises(NonFiniteLossError):
-        ZoBlock(X, Draws(0), lr=1e-3, eps=1e-3).step(score(X, loss))
-    X.settle()
+        ZoBlock(engine, Draws(0), lr=1e-3, eps=1e-3).step(score(engine, loss))
+    engine.settle()
     before = {name: torch.ones(2, 2, dtype=torch.float64) for name in NAMES}
-    torch.testing.assert_close(X.X, before, rtol=0, atol=1e-14)
+    torch.testing.assert_close(engine.X, before, rtol=0, atol=1e-14)
