@@ -43,8 +43,8 @@ def test_normals_equal_the_box_muller_formula():
     ours = normals(tuple(torch.from_numpy(word) for word in words)).numpy()
     for pair in (0, 1):
         radius = np.sqrt(-2 * np.log((words[2 * pair] + 0.5) / 2**32))
-        quarter, place = np.divmod(words[2 * pair + 1], 2**30)
-        angle = math.pi / 2 * (quarter + (place + 0.5) / 2**30 - 0.5)
+        quarter, remainder = np.divmod(words[2 * pair + 1], 2**30)
+        angle = math.pi / 2 * (quarter + (remainder + 0.5) / 2**30 - 0.5)
         np.testing.assert_allclose(ours[:, 2 * pair], radius * np.cos(angle), atol=1e-12)
         np.testing.assert_allclose(ours[:, 2 * pair + 1], radius * np.sin(angle), atol=1e-12)
 
