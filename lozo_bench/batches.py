@@ -1,7 +1,8 @@
-"""From encoded examples to padded tensors, and the order in which they come.
+"""Collate encoded examples into padded tensors, and choose the order of the examples.
 
-A batch carries which positions matter and what is read there, so that objectives never look at the
-rest. Options that share a prompt stand behind one copy of it.
+A batch records at which positions tokens are predicted and which tokens these are, so objectives
+read nothing else of the logits. The options of an example that share a prompt can be packed into
+one row behind a single copy of the prompt.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from torch import Tensor
 from lozo_bench.engine.draws import key_words
 from lozo_bench.tasks.base import Encoded
 
-# A pass of few tokens takes as long as one of about so many, the weights being read for either:
-# at 184 tokens a bf16 product on an H200 is bound by arithmetic and not by memory.
+# A forward pass with fewer tokens takes about as long as one with this many, because both read all
+# weights once: with 184 tokens or more, a bf16 product on an H200 is limited by arithmetic and not
+# by memory.
 PASS_COSTS_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """What is saved in scoring; nothing here changes a loss.
+    """Which savings are used to compute the losses of a batch; none of them changes a loss.
 
-    ``positions``: logits only where the loss needs them. ``columns``: and only of the words it
-    compares. ``share_prompt``: one pass over the prompt for all options of an example.
-    ``buckets``: a batch goes through in parts of like length.
+    Attributes:
+        positions: compute logits only at the positions that the loss reads.
+        columns: compute logits only of the words that the loss compares.
+        share_prompt: run the model once over the prompt for all options of an example.
+        buckets: split a batch into micro-batches of examples of similar length.
     """
 
     positions: bool = True
@@ -41,10 +45,15 @@ class Scoring:
 class Layout:
     """How examples become batches.
 
-    ``pad_id`` pads rows on the right. ``label_ids`` are the words that a masked model compares at
-    its mask; none for a causal model. ``packed`` allows options behind a shared prompt in one row,
-    which takes attention that accepts a mask of its own. ``virtual_tokens`` stand in front of each
-    row inside the model (prompt tuning): its logits have so many positions more.
+    Attributes:
+        pad_id: token id that pads rows on the right.
+        label_ids: the words that a masked model compares at its mask token; empty for a causal
+            model.
+        scoring: which savings are used.
+        packed: whether options of several tokens may share a row behind one prompt, which needs an
+            attention implementation that accepts a custom mask.
+        virtual_tokens: how many tokens the model itself inserts before each row (prompt tuning);
+            its logits have this many more positions per row.
     """
 
     pad_id: int
@@ -56,18 +65,30 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B examples in R rows of T tokens, one example after another.
+    """B examples in R rows of T tokens; the rows of one example follow one another.
 
-    ``input_ids`` and ``attention_mask`` are int64 [R, T]. Where rows hold several options behind
-    one prompt, ``position_ids`` [R, T] restart for each, and ``block`` [R, T] is 0 in the prompt,
-    k + 1 in option k and -1 in padding; else both are None.
+    Each answer token is one of P entries of its example. ``at``, ``token`` and ``option`` describe
+    the entries; examples with fewer entries are padded with entries of the option K.
 
-    ``read`` [B, Q] says at which positions, counted through the rows, something is predicted. An
-    answer token is one of P entries of its example: ``at`` [B, P] is its place among the Q,
-    ``token`` [B, P] its id, ``option`` [B, P] which of the K options it belongs to; entries that
-    only fill up have option K. ``alike`` tells that every option is one token, and all of an
-    example are read at one place. ``labels`` [B]. ``weights`` [B] are what each example's loss
-    counts, or None where all count alike. ``tokens`` counts real tokens.
+    Attributes:
+        input_ids: int64 [R, T].
+        attention_mask: int64 [R, T], 1 for tokens and 0 for padding.
+        read: int64 [B, Q], the Q positions of each example at which tokens are predicted, as
+            indices into the flattened rows, virtual tokens included.
+        at: int64 [B, P], at which of the Q positions each answer token is predicted.
+        token: int64 [B, P], id of each answer token.
+        option: int64 [B, P], which of the K options each answer token belongs to.
+        labels: int64 [B], the correct option of each example.
+        options: K, the number of options.
+        alike: whether every option is one token and all options of an example are predicted at the
+            same position.
+        tokens: number of tokens without padding.
+        virtual_tokens: number of tokens that the model inserts before each row.
+        position_ids: int64 [R, T], which restart for each option; None unless rows hold several
+            options behind one prompt.
+        block: int64 [R, T], 0 in the prompt, k + 1 in option k and -1 in padding; None like
+            ``position_ids``.
+        weights: float64 [B], factor of each example's loss; None if all factors are 1.
     """
 
     input_ids: Tensor
@@ -92,19 +113,19 @@ class Batch:
 
     @property
     def positions(self) -> int:
-        """How many positions the model's logits have, through all rows."""
+        """The number of positions of the model's logits in all rows, virtual tokens included."""
         return self.input_ids.numel() + self.virtual_tokens * len(self.input_ids)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         moved = {name: x.to(device) for name, x in self._tensors().items() if name != "weights"}
-        if self.weights is not None:  # Apple's GPUs have no float64
+        if self.weights is not None:  # Apple's GPUs do not support float64
             exact = self.weights.float() if device.type == "mps" else self.weights
             moved["weights"] = exact.to(device)
         return replace(self, **moved)
 
     def repeat(self, copies: int) -> Batch:
-        """The batch so many times over, one copy after another."""
+        """Return a batch that contains ``copies`` copies of this one, one after another."""
         if copies == 1:
             return self
         changed = {
@@ -121,7 +142,7 @@ class Batch:
 
 @dataclass(slots=True)
 class _Row:
-    """One row before it is padded: its tokens, their positions and blocks."""
+    """One row before padding: its tokens, their position ids and their block numbers."""
 
     tokens: list[int]
     positions: list[int]
@@ -130,21 +151,32 @@ class _Row:
 
 @dataclass(slots=True)
 class _Laid:
-    """One example as rows; ``entries`` are (row, position read, token, option)."""
+    """One example as rows, with its answer tokens.
+
+    Attributes:
+        rows: the rows of the example.
+        entries: (row, position at which it is predicted, token id, option) of each answer token.
+    """
 
     rows: list[_Row]
     entries: list[tuple[int, int, int, int]]
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        """The (row, position) that are read, each once, in the order of the entries."""
+        """The distinct (row, position) at which tokens are predicted, in the entries' order."""
         return list(dict.fromkeys((row, position) for row, position, _, _ in self.entries))
 
 
 def collate(
     examples: Sequence[Encoded], layout: Layout, weights: Sequence[float] | None = None
 ) -> Batch:
-    """Stack examples, padded to the longest row; ``weights`` are what each one's loss counts."""
+    """Return a batch of the examples, padded to the longest row.
+
+    Args:
+        examples: the encoded examples.
+        layout: how examples become rows.
+        weights: factor of each example's loss; None: all factors are 1.
+    """
     laid = _lay(examples, layout)
     rows = [row for example in laid for row in example.rows]
     longest = max(len(row.tokens) for row in rows)
@@ -170,14 +202,14 @@ def collate(
 
 
 def count_tokens(examples: Sequence[Encoded], layout: Layout) -> int:
-    """How many real tokens a batch of these has."""
+    """Return the number of tokens, without padding, of a batch of these examples."""
     return _tokens(_lay(examples, layout))
 
 
 def token_shares(examples: Sequence[Encoded]) -> list[float]:
-    """What each example's mean loss counts, so that the mean over the batch is that over tokens.
+    """Return factors of the examples' mean losses that make the batch mean a mean over tokens.
 
-    With n_i answer tokens in example i of B, that is n_i B / sum of all n.
+    If example i of B has n_i answer tokens, its factor is n_i B / (n_1 + ... + n_B).
     """
     tokens = [len(example.answer[example.label]) for example in examples]
     return [count * len(tokens) / sum(tokens) for count in tokens]
@@ -186,9 +218,15 @@ def token_shares(examples: Sequence[Encoded]) -> list[float]:
 def grouped(
     examples: Sequence[Encoded], layout: Layout, at_most: int | None = None
 ) -> list[list[int]]:
-    """Which examples of a batch go through the model together: those of like length.
+    """Split a batch into micro-batches of examples of similar length.
 
-    ``at_most`` so many at once (micro-batches); None: as many as there are.
+    Args:
+        examples: the examples of the batch.
+        layout: without its ``scoring.buckets``, examples are not grouped by length.
+        at_most: largest number of examples of a micro-batch; None: no limit.
+
+    Returns:
+        The indices of the examples of each micro-batch.
     """
     if not examples:
         return []
@@ -210,9 +248,9 @@ def permuted(count: int, seed: int, role: str, name: str = "") -> list[int]:
 
 
 def shuffled(count: int, batch_size: int, seed: int, role: str = "order") -> Iterator[list[int]]:
-    """Yield batches of row numbers for ever: a new permutation each epoch, whose rest is short.
+    """Yield batches of indices below ``count`` without end, in a new permutation for each epoch.
 
-    The order of epoch e depends on (seed, role, e) only.
+    The last batch of an epoch may be smaller. The order of epoch e depends on (seed, role, e) only.
     """
     epoch = 0
     while True:
@@ -225,7 +263,7 @@ def shuffled(count: int, batch_size: int, seed: int, role: str = "order") -> Ite
 def in_order(
     examples: Sequence[Encoded], batch_size: int, layout: Layout
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Every example once, those of like length together; each batch with its row numbers."""
+    """Yield each example once, in batches of similar length, with the indices of the examples."""
     order = sorted(range(len(examples)), key=lambda i: max(map(len, examples[i].rows)))
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
@@ -245,14 +283,14 @@ def _tokens(laid: Sequence[_Laid]) -> int:
 
 
 def _at_the_mask(example: Encoded, label_ids: Sequence[int]) -> _Laid:
-    """A masked model: every label word is read at the one mask."""
+    """Lay out an example of a masked model: all label words are predicted at the one mask token."""
     ((position,),) = example.answer
     entries = [(0, position, token, k) for k, token in enumerate(label_ids)]
     return _Laid([_whole_row(example.rows[0])], entries)
 
 
 def _row_by_row(example: Encoded) -> _Laid:
-    """A row for each option; a token is predicted one position before it stands."""
+    """Lay out one row for each option; the position before a token predicts it."""
     entries = [
         (k, position - 1, example.rows[k][position], k)
         for k, answer in enumerate(example.answer)
@@ -262,12 +300,15 @@ def _row_by_row(example: Encoded) -> _Laid:
 
 
 def _behind_one_prompt(example: Encoded) -> _Laid:
-    """One row: the prompt, then each option without its last token, which predicts nothing."""
+    """Lay out one row: the prompt, then each option without its last token.
+
+    The last token of an option is left out because no token is predicted after it.
+    """
     start = example.answer[0][0]
     row = _whole_row(example.rows[0][:start])
     entries = []
     for k, option in enumerate(example.rows):
-        here = len(row.tokens)  # where this option's first token comes to stand
+        here = len(row.tokens)  # the index of this option's first token in the row
         for j, position in enumerate(range(start, len(option))):
             entries.append((0, start - 1 if j == 0 else here + j - 1, option[position], k))
         row.tokens += option[start:-1]
@@ -277,7 +318,11 @@ def _behind_one_prompt(example: Encoded) -> _Laid:
 
 
 def _may_share(examples: Sequence[Encoded], layout: Layout) -> bool:
-    """Whether every example's options go on from one prompt to the end of their rows."""
+    """Return whether the options of each example can share a row behind one prompt.
+
+    They can if all rows of the example have the same prompt, each answer reaches from the end of
+    the prompt to the end of its row, and ``layout`` allows it.
+    """
     if not layout.scoring.share_prompt:
         return False
     for example in examples:
@@ -295,7 +340,7 @@ def _whole_row(tokens: Sequence[int]) -> _Row:
 
 
 def _read(laid: Sequence[_Laid], longest: int, virtual: int) -> Tensor:
-    """[B, Q]: the positions of each example, each once, its first again where it has fewer."""
+    """Return the distinct positions to read, [B, Q]; a shorter list repeats its first position."""
     first_row = np.cumsum([0, *(len(example.rows) for example in laid)])
     width = virtual + longest
     reads = [
@@ -307,7 +352,7 @@ def _read(laid: Sequence[_Laid], longest: int, virtual: int) -> Tensor:
 
 
 def _entries(laid: Sequence[_Laid]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each answer token, [B, P] each: its place among the read ones, its id, its option."""
+    """Return ``at``, ``token`` and ``option`` of a `Batch`, [B, P] each."""
     most = max(len(example.entries) for example in laid)
     options = 1 + max(option for example in laid for *_, option in example.entries)
     at, tokens, of_option = [], [], []
@@ -324,13 +369,14 @@ def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Tensor:
 
 
 def _buckets(lengths: Sequence[int]) -> list[list[int]]:
-    """Example numbers in groups of like length, so that padding and passes cost least together.
+    """Return the indices of the examples in length buckets, for the least total cost.
 
-    The exact minimum of sum(examples * longest) + 256 for each group over all ways to cut the
-    examples, sorted by length; numbers stay in order within a group.
+    A bucket costs (number of examples) * (longest length) tokens plus PASS_COSTS_TOKENS for its
+    forward pass. The result is the exact minimum of the total over all ways to cut the examples,
+    sorted by length, into buckets. The indices of a bucket are in ascending order.
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    best: list[tuple[int, int]] = [(0, 0)]  # cost of the first n, and where their last group starts
+    best: list[tuple[int, int]] = [(0, 0)]  # cost of the n shortest, start of their last bucket
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         best.append(

@@ -1,4 +1,4 @@
-"""Scoring nearby versions of a model, its weights untouched. See README.md in this folder."""
+"""Compute the losses of nearby versions of a model's weights. See README.md in this folder."""
 
 from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder

@@ -1,4 +1,8 @@
-"""Directions of full rank that are made of others: changed, scaled or cut down, piece by piece."""
+"""Full-rank directions derived from other directions: transformed, restricted, scaled or given.
+
+Each class implements the protocol `score.FullRank`. The derived direction is computed piece by
+piece while it is added to the weights, so it never takes memory of the size of the weights.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,17 @@ from lozo_bench.engine.score import FullRank
 
 
 class Changed(Gaussian):
-    """f(z) for the z that `Gaussian` has under the same key; on every device drawn in pieces.
+    """The direction f(z), where z is the `Gaussian` direction with the same key.
+
+    z is always drawn in pieces, also on CUDA, because the kernel that draws and adds z in one pass
+    over the weights cannot apply f.
 
     Args:
         draws: source of z.
-        step: which z: the optimizer's step.
-        change: f(name, first element, flat piece of z), a tensor like the piece.
-        role: which stream of ``draws``.
+        step: the optimizer's step, a part of the key of z.
+        change: f(name, start, piece), where ``piece`` holds the elements of z for the flattened
+            weight ``name`` from index ``start`` on; returns a tensor of the same shape and dtype.
+        role: the stream of ``draws``, a part of the key of z.
     """
 
     def __init__(
@@ -41,7 +49,7 @@ class Changed(Gaussian):
 
 
 class Only:
-    """A direction on the weights of some names, and 0 elsewhere."""
+    """The direction z on the weights in ``names``, and 0 on all other weights."""
 
     def __init__(self, z: FullRank, names: Collection[str]) -> None:
         self.z, self.names = z, names
@@ -52,26 +60,26 @@ class Only:
 
 
 class Scaled:
-    """A direction times a number for each weight; 1 where there is none."""
+    """The direction z, multiplied by one factor for each weight; a missing factor means 1."""
 
     def __init__(self, z: FullRank, factors: Mapping[str, float]) -> None:
         self.z, self.factors = z, factors
 
     def move(self, X: Mapping[str, Tensor], by: float) -> None:
         """See `FullRank`."""
-        alike: dict[float, dict[str, Tensor]] = {}
+        by_factor: dict[float, dict[str, Tensor]] = {}
         for name, x in X.items():
-            alike.setdefault(self.factors.get(name, 1.0), {})[name] = x
-        for factor, some in alike.items():
-            self.z.move(some, by * factor)
+            by_factor.setdefault(self.factors.get(name, 1.0), {})[name] = x
+        for factor, weights in by_factor.items():
+            self.z.move(weights, by * factor)
 
 
 class Dense:
-    """A direction that is at hand, or computed where it is needed.
+    """A direction that a function returns piece by piece, for example from stored momentum.
 
     Args:
-        piece: its elements ``start`` to ``stop`` (left out) in the flattened weight ``name``; of
-            float64 or float32, as `Gaussian`'s.
+        piece: piece(name, start, stop) returns the elements start, ..., stop - 1 of the direction
+            for the flattened weight ``name``; float64 for float64 weights, otherwise float32.
     """
 
     def __init__(self, piece: Callable[[str, int, int], Tensor]) -> None:

@@ -1,8 +1,8 @@
-"""Random directions that can be drawn again: keyed by (run seed, role, step, parameter).
+"""Random tensors that can be drawn again, each keyed by (run seed, role, step, parameter name).
 
-Nothing here has state. A draw depends on its key alone, so perturbation and update cannot fall out
-of step, the order of parameters does not matter, and no other part of the program can shift a run
-by asking for one more random number.
+Nothing here has state. A draw depends on its key alone. Therefore the perturbation and the update
+of a step always use the same numbers, the order of the parameters does not matter, and no other
+part of the program can change a run by drawing one more random number.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ Span = tuple[str, int, int]  # name, first block of four, number of blocks
 
 @functools.lru_cache(maxsize=10_000)
 def key_words(seed: int, role: str, name: str) -> tuple[int, int]:
-    """The 64-bit Philox key of a stream, as two words."""
+    """Return the 64-bit Philox key of the stream (seed, role, name) as two 32-bit words."""
     digest = hashlib.blake2b(f"{seed}/{role}/{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
 class Draws:
-    """Every random number that one run's optimizer uses."""
+    """The source of all random numbers of one run.
+
+    Args:
+        seed: the run's seed. The role, the step and the name of a draw complete its key.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -42,16 +46,23 @@ class Draws:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
-        """One standard normal tensor for each name in ``shapes``.
+        """Return one standard normal tensor for each name in ``shapes``.
 
-        The values of a name depend on (seed, role, step, name) only, not on the other names asked
-        for with it; asking for many at once is merely faster. ``step`` counts steps, or periods
-        for what is drawn once a period. Values are computed in float64 and rounded to ``dtype``.
+        The values of a name depend on (seed, role, step, name) only and not on the other names in
+        the same call; one call for many names is only faster. Values are computed in float64 and
+        rounded to ``dtype``.
+
+        Args:
+            role: what the tensors are used for, such as "U", "V" or "z".
+            step: the step, or the number of the period for tensors that are drawn once a period.
+            shapes: the shape of each tensor, by name.
+            device: where the tensors are returned.
+            dtype: dtype of the tensors.
         """
         sizes = [prod(shape) for shape in shapes.values()]
         spans = [(name, 0, -(-size // 4)) for name, size in zip(shapes, sizes, strict=True)]
         values = self._values(role, step, spans, torch.device(device), dtype)
-        # Every second piece is what the last block of four holds too much.
+        # Normals come in blocks of four. Every second piece is the unused rest of a last block.
         pieces = torch.split(values, [part for size in sizes for part in (size, -size % 4)])[::2]
         return {
             name: piece.view(shape)
@@ -68,9 +79,9 @@ class Draws:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Elements ``start`` to ``stop`` (left out) of the flattened tensor ``name``; [stop-start].
+        """Return the elements start, ..., stop - 1 of the flattened tensor ``name``, a flat tensor.
 
-        They are those of ``normal``, so a large tensor can be drawn piece by piece.
+        The values are those that `normal` draws, so a large tensor can be drawn piece by piece.
         """
         first = start // 4
         span = (name, first, -(-stop // 4) - first)
@@ -86,7 +97,7 @@ class Draws:
         stop: int,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Elements ``start`` to ``stop`` (left out) of a flat stream of float32 in [0, 1)."""
+        """Return the elements start, ..., stop - 1 of a stream of uniform float32 in [0, 1)."""
         first = start // 4
         index = torch.arange(first, -(-stop // 4), device=device)
         counter = [index & WORD, index >> 32]
@@ -99,14 +110,14 @@ class Draws:
     def _values(
         self, role: str, step: int, spans: list[Span], device: torch.device, dtype: torch.dtype
     ) -> Tensor:
-        """Flat normals: four for each block of each span, span after span."""
-        # Apple's GPUs have no float64: there, the same numbers are made on the CPU and sent over.
-        maker = torch.device("cpu") if device.type == "mps" else device
-        limit = _chunk_blocks(maker)
+        """Return flat normals, four for each block of each span, in the order of the spans."""
+        # Apple's GPUs have no float64, so the CPU computes the numbers and copies them there.
+        compute_device = torch.device("cpu") if device.type == "mps" else device
+        limit = _chunk_blocks(compute_device)
         total = sum(count for _, _, count in spans)
-        values = torch.empty(total, 4, dtype=dtype, device=maker)
-        # One allocation for all of the work: fresh memory costs more than the arithmetic.
-        scratch = torch.empty(6 * 2 * min(limit, total), dtype=torch.int64, device=maker)
+        values = torch.empty(total, 4, dtype=dtype, device=compute_device)
+        # All chunks reuse one buffer, because allocating memory costs more than the arithmetic.
+        scratch = torch.empty(6 * 2 * min(limit, total), dtype=torch.int64, device=compute_device)
         done = 0
         for chunk in _chunks(spans, limit):
             counts = torch.tensor([count for _, _, count in chunk])
@@ -116,24 +127,25 @@ class Draws:
                 keys = keys.repeat_interleave(counts, dim=1)
                 shifts = shifts.repeat_interleave(counts)
             n = int(counts.sum())
-            index = torch.arange(n, device=maker).add_(shifts.to(maker))
+            index = torch.arange(n, device=compute_device).add_(shifts.to(compute_device))
             room = scratch[: 12 * n].view(6, 2, n)
-            fill_with_normals(values[done : done + n], index, step, keys.to(maker), room)
+            fill_with_normals(values[done : done + n], index, step, keys.to(compute_device), room)
             done += n
         return values.view(-1).to(device)
 
 
 def _chunk_blocks(device: torch.device) -> int:
-    """How many blocks of four normals are worked on at once.
+    """Return how many blocks of four normals are computed at once.
 
-    On a CPU, what stays in the cache and still occupies every thread (torch gives a thread 32,768
-    elements); elsewhere, what makes the cost of a launch small.
+    On a CPU the number is small enough for the cache and large enough to occupy every thread
+    (torch gives one thread 32,768 elements). On a GPU it is large enough that the cost of launching
+    kernels does not matter.
     """
     return 16_384 * torch.get_num_threads() if device.type == "cpu" else 2**20
 
 
 def _chunks(spans: list[Span], limit: int) -> Iterator[list[Span]]:
-    """The spans in order, cut and collected so that each list holds at most ``limit`` blocks."""
+    """Yield the spans in order, split and joined so that each list has at most ``limit`` blocks."""
     chunk: list[Span] = []
     room = limit
     for name, first, count in spans:

@@ -1,16 +1,17 @@
-"""Folding: what has been gathered beside the weights is written into them, and rounded.
+"""Folding: adding accumulated low-rank updates to the weights, which rounds them.
 
-In float32 a fold rounds by 6e-8 of a weight and that is all. In bfloat16 the numbers beside a
-weight of 0.02 are 1.2e-4 apart, far more than most steps: rounding to the nearest loses steps that
-are small against that for good. What can be done about it, at what price (`scripts/precision.py`
-measures all of it):
+A fold into float32 weights has a relative rounding error of 6e-8, which is negligible. Near a
+weight of 0.02, neighboring bfloat16 numbers are 1.2e-4 apart, which is much more than most updates;
+rounding to nearest loses such small updates permanently. Three kinds of rounding are available
+(`scripts/precision.py` measures all of them):
 
-    nearest     loses what is less than half the distance to the next number
-    stochastic  up or down at random, right on average; its noise grows with the number of folds
-    residual    keeps what rounding took away and adds it to the next fold: exact but for the last
-                rounding, at the price of a second copy of the weights, in host memory
+    nearest     loses every change that is smaller than half the distance to the next number
+    stochastic  rounds up or down at random and is right on average; its noise grows with the number
+                of folds
+    residual    stores the rounding error and adds it to the next fold, so that only the last
+                rounding remains; needs a second copy of the weights in host memory
 
-Whatever the rounding, fewer folds are better: see ``max_rank`` in `point.py`.
+With every kind of rounding, fewer folds are better: see ``max_rank`` in `point.py`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from lozo_bench.engine.tensors import wide
 
 Rounding = Literal["nearest", "stochastic", "residual"]
 
-# Elements worked on at once: what is needed beside the weights is a few MB. A GPU gets more of them
-# at a time, so that launching is not what takes the time.
+# The number of elements that are folded at once, so that a fold needs only a few MB of temporary
+# memory. A GPU folds more at once, so that launching kernels does not dominate the time.
 _BLOCK, _GPU_BLOCK = 2**18, 2**22
 
 
 class Folder:
-    """Writes low-rank steps into weights.
+    """Adds low-rank updates to weights and rounds the result.
 
     Args:
-        rounding: what is done about numbers that half precision does not have.
+        rounding: how results are rounded to half precision; float32 and float64 weights ignore it.
         draws: source of the random bits of stochastic rounding.
     """
 
@@ -48,23 +49,26 @@ class Folder:
     def fold(self, name: str, W: Tensor, L: Tensor, V: Tensor, keep: float = 1.0) -> None:
         """W <- keep W + L V^T, in place and in blocks of rows.
 
-        A step of nothing is no fold: it leaves every byte, where adding zeros would turn -0.0
-        into 0.0. What is or becomes infinite or NaN stays so.
+        If L is zero and ``keep`` is 1, W keeps every byte; adding zeros would turn -0.0 into 0.0.
+        Elements of W that are or become infinite or NaN stay so.
 
         Args:
-            name: what W is called; the random bits and the residual are kept by name.
-            W: weights of any float type, [m, n] or [m, ...], which counts as [m, everything else].
-            L: [m, R], of any float type; computed with in float32 (float64 for float64 weights).
-            V: [n, R], the same.
-            keep: how much of W stays; the residual, which is less than a rounding, stays whole.
+            name: name of W; it keys the random bits and the stored residual.
+            W: weights of any floating-point dtype, [m, n]; a tensor [m, ...] of more dimensions is
+                treated as [m, product of the others].
+            L: [m, R], any floating-point dtype; converted to float32 (float64 for float64 weights).
+            V: [n, R], likewise.
+            keep: factor of W (weight decay). The residual is not scaled: it is smaller than one
+                rounding error.
 
         Raises:
-            RuntimeError: W has more than two dimensions and cannot be seen as a matrix in place.
+            RuntimeError: W has more than two dimensions and its memory cannot be viewed as a
+                matrix.
         """
         if keep == 1 and not L.any():
             return
         if W.ndim > 2:
-            W = W.view(len(W), -1)  # not flatten(), which copies what it cannot view
+            W = W.view(len(W), -1)  # flatten() would silently copy a W that it cannot view
         L, V = L.to(wide(W.dtype)), V.to(wide(W.dtype))
         if W.dtype == L.dtype:
             W.addmm_(L, V.T, beta=keep)
@@ -78,24 +82,25 @@ class Folder:
                 first, n = start * W.shape[1], W.shape[1]
                 last = first + (stop - start) * n
                 chance = self.draws.uniform_range("fold", number, name, first, last, W.device)
-                rows.copy_(_up_or_down(u, chance.view_as(u), W.dtype))
+                rows.copy_(_round_stochastically(u, chance.view_as(u), W.dtype))
             elif self.rounding == "residual":
                 E = self._residual_of(name, W)[start:stop]
                 u += E.to(W.device, u.dtype)
                 rows.copy_(u)
                 left = u - rows
-                # A weight that has become infinite leaves infinity, which would be NaN next time.
+                # For an infinite weight the error is infinite or NaN; adding it to the next fold
+                # would make the weight NaN.
                 E.copy_(torch.where(left.isfinite(), left, torch.zeros_like(left)))
             else:
                 rows.copy_(u)
 
     def state(self) -> dict[str, Tensor]:
-        """How many folds there were, and the residuals: the folder's own, not copies of them."""
+        """Return the number of folds and the residual of each weight; tensors are not copied."""
         folds = {f"folds/{name}": torch.tensor(count) for name, count in self._folds.items()}
         return folds | {f"residual/{name}": E for name, E in self._residual.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to a `state`."""
+        """Restore a state that `state` returned."""
         self._folds, self._residual = {}, {}
         for key, value in state.items():
             kind, _, name = key.partition("/")
@@ -106,15 +111,21 @@ class Folder:
 
     def _residual_of(self, name: str, W: Tensor) -> Tensor:
         if name not in self._residual:
-            # bfloat16 for float16 weights too, whose residuals float16 would have no bits for.
+            # float16 weights have a bfloat16 residual too: it would underflow in float16.
             self._residual[name] = torch.zeros(W.shape, dtype=torch.bfloat16)
         return self._residual[name]
 
 
-def _up_or_down(u: Tensor, chance: Tensor, dtype: torch.dtype) -> Tensor:
-    """One of the two numbers of ``dtype`` around u, on average u; a number of ``dtype`` stays.
+def _round_stochastically(u: Tensor, chance: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round u to one of the two neighboring numbers of ``dtype``, chosen so that the mean is u.
 
-    Counted in the bits of half-precision numbers, where one more is the next larger magnitude.
+    A u that ``dtype`` can represent stays as it is. The neighbors are found by adding 1 to the bits
+    of a half-precision number, which gives the number of the next larger magnitude.
+
+    Args:
+        u: values to round, float32.
+        chance: uniform random numbers in [0, 1), shaped like u.
+        dtype: bfloat16 or float16.
     """
     nearest = u.to(dtype)
     bits = nearest.view(torch.int16)

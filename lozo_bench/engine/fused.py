@@ -1,10 +1,12 @@
-"""Scoring candidates in one pass through the model, its weights untouched.
+"""The fused engine: it computes the losses of several candidates without writing to the weights.
 
-A candidate adds U C_k V^T and z s_k to where the weights are (`point.py`). While it is scored every
-weight is replaced by its versions (`versions.py`), whose thin factors are those of the point and of
-the candidates side by side:
+Candidate k adds U C_k V^T to each matrix and z s_k to each vector, on top of the pending updates
+(`point.py`), which are low-rank terms as well: A_j V_j^T of closed periods and A V^T of the open
+one. The candidates usually have the V of the open period. During a forward pass, a tensor that
+represents all versions of a weight (`versions.py`) replaces the weight, so that a linear layer
+computes
 
-    y_k = x W^T + (x [V_1 .. V_j V]) [I .. I | I C_k^T] [A_1 .. A_j A U]^T
+    y_k = x W^T + sum_j (x V_j) A_j^T + (x V) (A + U C_k)^T
 """
 
 from __future__ import annotations
@@ -22,24 +24,31 @@ from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Places, Subspace
 from lozo_bench.engine.tensors import Sent, wide
 from lozo_bench.engine.terms import Extras, Term
-from lozo_bench.engine.versions import Columns, Pass, Thin, Versions
+from lozo_bench.engine.versions import ForwardPass, LowRankChange, VectorChange, Versions
 from lozo_bench.errors import UserError
 
-# Below this many tokens a pass costs little more for another candidate, the weights being read once
-# for all; above it, stacking only takes memory for activations.
+# Up to about this many tokens, a forward pass spends its time on reading the weights, so another
+# candidate in the same pass costs little. With more tokens, stacking candidates saves no time and
+# takes more memory for activations.
 STACKED_TOKENS = 256
 
 
 class Fused:
-    """An `Engine` that leaves the weights alone.
+    """An `Engine` that scores candidates without writing to the weights.
 
     Args:
-        model: any model that takes the rows of a batch along the first dimension.
-        X: those of its parameters that move, by name.
-        folder: writes closed periods into the weights.
-        max_rank: columns of closed periods that are kept unwritten; 0 writes each as it closes.
-        per_forward: candidates in one pass; None: as many as stay within 256 tokens, at least 1.
+        model: any model whose inputs have the rows of the batch along the first dimension; it must
+            be in evaluation mode.
+        X: the trainable parameters of the model, by name.
+        folder: adds the updates of closed periods to the weights.
+        max_rank: how many columns of closed periods may stay beside the weights before they are
+            folded; 0 folds each period when it closes.
+        per_forward: how many candidates share one forward pass; None: as many as fit into 256
+            tokens, at least 1.
         extras: further tensors that the model's function depends on.
+
+    Raises:
+        UserError: the model is in training mode, or a weight cannot be viewed as a matrix.
     """
 
     def __init__(
@@ -54,11 +63,11 @@ class Fused:
         check_weights(X)
         if model.training:
             raise UserError(
-                "the model is in training mode: dropout would differ from candidate to candidate; "
+                "the model is in training mode, so dropout would differ between candidates; "
                 "call model.eval() first"
             )
         self.X, self.model, self.per_forward = X, model, per_forward
-        self._stack_is_sound = False
+        self._stacking_checked = False
         self.point = Point(X, folder, max_rank, extras)
         self.extras = self.point.extras
         self.move, self.attach = self.point.move, self.point.attach
@@ -84,26 +93,26 @@ class Fused:
             if only and parts:
                 losses[list(only)] = self.losses(P, places[list(only)], parts)
             return losses
-        each = places.s.ndim == 3  # places of each example's own
-        of_parts, start = [], 0
+        per_example = places.s.ndim == 3  # each example has coordinates of its own
+        losses_of_parts, start = [], 0
         for part in parts:
-            here = places[:, start : start + part.size] if each else places
+            here = places[:, start : start + part.size] if per_example else places
             start += part.size
             count = self.per_forward or max(1, STACKED_TOKENS // max(1, part.tokens))
             passes = [here[k : k + count] for k in range(0, len(here), count)]
-            of_parts.append(torch.cat([self._pass(P, some, part) for some in passes]))
-            if not self._stack_is_sound and (each or count > 1):
-                self._check_stack(P, here, part, of_parts[-1])
-        return torch.cat(of_parts, dim=1)
+            losses_of_parts.append(torch.cat([self._forward(P, some, part) for some in passes]))
+            if not self._stacking_checked and (per_example or count > 1):
+                self._check_stacking(P, here, part, losses_of_parts[-1])
+        return torch.cat(losses_of_parts, dim=1)
 
     def returning_if_it_fails(self) -> AbstractContextManager[None]:
-        """See `Engine`: the weights never left."""
+        """See `Engine`. Nothing has to be restored: scoring does not write to the weights."""
         return nullcontext()
 
     def full_rank_losses(
         self, z: FullRank, at: Sequence[float], parts: Sequence[Part], only: Only = None
     ) -> Tensor:
-        """Refused: there is nothing thin to add to a product.
+        """Refuse full-rank directions, which have no low-rank factors to add to a product.
 
         Raises:
             UserError: always.
@@ -111,143 +120,168 @@ class Fused:
         raise _no_full_rank()
 
     def full_rank_move(self, z: FullRank, by: float) -> None:
-        """Refused like `full_rank_losses`."""
+        """Refuse full-rank directions, see `full_rank_losses`."""
         raise _no_full_rank()
 
     def slopes(self, v: FullRank, parts: Sequence[Part]) -> Tensor:
-        """Refused like `full_rank_losses`."""
+        """Refuse full-rank directions, see `full_rank_losses`."""
         raise _no_full_rank()
 
     @contextmanager
     def weights(self) -> Iterator[None]:
         """See `Engine`."""
-        with self._in_versions(self.point.terms, {}, torch.zeros(1, 0), groups=1):
+        with self._weights_replaced(self.point.terms, {}, torch.zeros(1, 0), versions=1):
             yield
 
-    def _pass(self, P: Subspace, places: Places, part: Part) -> Tensor:
-        """Losses [K, size] of K candidates that go through the model together."""
+    def _forward(self, P: Subspace, places: Places, part: Part) -> Tensor:
+        """Return the losses [K, size] of K candidates that share one forward pass."""
         K = len(places)
         flat = places.flat() if places.s.ndim == 3 else places
         terms = [*self.point.terms, Term(P.U, P.V, flat.C)] if P.U else self.point.terms
         with (
             torch.inference_mode(),
-            self._in_versions(terms, P.z, flat.s, groups=len(flat)),
+            self._weights_replaced(terms, P.z, flat.s, versions=len(flat)),
         ):
             return whole(part, K)
 
-    def _check_stack(self, P: Subspace, places: Places, part: Part, stacked: Tensor) -> None:
-        """Once: the first candidates have the losses that they have by themselves.
+    def _check_stacking(self, P: Subspace, places: Places, part: Part, stacked: Tensor) -> None:
+        """Check once that stacking does not change the losses of the first two candidates.
 
         A model that does not keep the rows of a batch apart along the first dimension would mix
-        candidates without a word; their losses then come out wrong by a share of their spread.
+        the candidates without an error. Their losses would then be wrong by an amount comparable
+        to the differences between the candidates.
+
+        Args:
+            P: the subspace of the candidates.
+            places: the coordinates of the candidates that were scored together.
+            part: the micro-batch.
+            stacked: their losses [K, size].
 
         Raises:
-            UserError: they have not.
+            UserError: a candidate has another loss when it is scored by itself.
         """
         for k in range(min(2, len(places))):
             one = places[k : k + 1]
-            if places.s.ndim == 3:  # of the first example's own
+            if places.s.ndim == 3:  # check the version of the first example, on that example only
                 one = Places(one.C[:, 0], one.s[:, 0])
             columns = slice(0, 1) if places.s.ndim == 3 else slice(None)
-            alone = self._pass(P, one, part)[0, columns]
-            off = (stacked[k, columns] - alone).abs().max()
-            noise = 64 * torch.finfo(self._coarsest).eps * (1 + alone.abs().max())
+            alone = self._forward(P, one, part)[0, columns]
+            difference = (stacked[k, columns] - alone).abs().max()
+            rounding = 64 * torch.finfo(self._coarsest).eps * (1 + alone.abs().max())
             spread = (stacked[:, columns] - stacked[:, columns].mean(0)).abs().max()
-            if off > noise and off > 1e-3 * spread:
+            if difference > rounding and difference > 1e-3 * spread:
                 raise UserError(
-                    "engine.candidates_per_forward: candidates scored together have other losses "
-                    f"than by themselves ({float(off):.1e} apart): {type(self.model).__name__} "
-                    "does not keep the rows of a batch apart along the first dimension; "
-                    "candidates_per_forward=1 or engine.mode=in_place works for it"
+                    "engine.candidates_per_forward: the losses of candidates that share a forward "
+                    "pass differ from the losses of the same candidates scored one by one (by "
+                    f"{float(difference):.1e}): {type(self.model).__name__} does not keep the rows "
+                    "of a batch apart along the first dimension; set candidates_per_forward=1 or "
+                    "engine.mode=in_place for this model"
                 )
-        self._stack_is_sound = True
+        self._stacking_checked = True
 
     @property
     def _coarsest(self) -> torch.dtype:
-        """The dtype that rounds most: float32 at best, in which many models compute their norms."""
+        """The coarsest dtype of the computation.
+
+        It is float32 for float64 weights too, because many models compute their norms in float32.
+        """
         dtypes = {x.dtype for x in self.X.values()} | {torch.float32}
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @contextmanager
-    def _in_versions(
-        self, terms: Sequence[Term], z: Mapping[str, Tensor], s: Tensor, groups: int
+    def _weights_replaced(
+        self, terms: Sequence[Term], z: Mapping[str, Tensor], s: Tensor, versions: int
     ) -> Iterator[None]:
-        during = Pass(groups)
+        """Inside this context, calling the model computes with several versions of the weights.
+
+        Args:
+            terms: low-rank terms of the matrices.
+            z: columns by name of vector, each [d, e].
+            s: coefficients of z, [versions, e].
+            versions: how many versions one forward pass computes.
+        """
+        forward_pass = ForwardPass(versions)
         sent = Sent()
-        versions = {}
+        replacements = {}
         for name, x in self.X.items():
-            mine = [term for term in terms if name in term.U]
+            own_terms = [term for term in terms if name in term.U]
             if x.ndim < 2 and (name in z or name in self.point.moved):
-                change: Thin | Columns = _columns(self.point.a[name], z.get(name), s, sent)
-            elif x.ndim >= 2 and (mine or self.point.keep != 1):
-                change = _thin(name, x, mine, groups, self.point.keep, sent)
+                change: LowRankChange | VectorChange = _vector_change(
+                    self.point.a[name], z.get(name), s, sent
+                )
+            elif x.ndim >= 2 and (own_terms or self.point.keep != 1):
+                change = _low_rank_change(name, x, own_terms, versions, self.point.keep, sent)
             else:
                 continue
-            versions[name] = Versions.of(x, change, during)
+            replacements[name] = Versions.of(x, change, forward_pass)
 
         def count_rows(
             module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
         ) -> None:
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-            during.rows = len(tensors[0]) if tensors else groups
+            forward_pass.rows = len(tensors[0]) if tensors else versions
 
         hook = self.model.register_forward_pre_hook(count_rows, with_kwargs=True)
         try:
-            with self._sites.holding(versions):
+            with self._sites.holding(replacements):
                 yield
         finally:
             hook.remove()
 
 
-def _columns(a: Tensor, z: Tensor | None, s: Tensor, sent: Sent) -> Columns:
-    """What has been gathered of a vector, which all versions have, and the candidates' own."""
+def _vector_change(a: Tensor, z: Tensor | None, s: Tensor, sent: Sent) -> VectorChange:
+    """Return the change a + z s_g of a vector: its pending update and the candidates' columns.
+
+    The pending update ``a`` is one more column, with the coefficient 1 in every version.
+    """
     ones = torch.ones(len(s), 1)
     if z is None:
-        return Columns(a.view(-1, 1), sent(("a",), lambda: ones, a))
+        return VectorChange(a.view(-1, 1), sent(("a",), lambda: ones, a))
     both = sent(("a", "z"), lambda: torch.cat([ones.to(s), s], dim=1), a)
-    return Columns(torch.cat([a.view(-1, 1), z.to(a)], dim=1), both)
+    return VectorChange(torch.cat([a.view(-1, 1), z.to(a)], dim=1), both)
 
 
-def _thin(
-    name: str, x: Tensor, terms: Sequence[Term], groups: int, keep: float, sent: Sent
-) -> Thin:
-    """The terms' factors side by side; a V that several terms share is there once."""
+def _low_rank_change(
+    name: str, x: Tensor, terms: Sequence[Term], versions: int, keep: float, sent: Sent
+) -> LowRankChange:
+    """Return the factors of all terms side by side; a V that several terms share occurs once."""
     like = x.new_zeros(0, dtype=wide(x.dtype))
     U = [term.U[name].to(like) for term in terms]
-    V = [V[name].to(like) for V in _different([term.V for term in terms])]
-    return Thin(
-        _beside(U, like.new_zeros(len(x), 0)),
-        _beside(V, like.new_zeros(x[0].numel(), 0)),
-        sent(tuple(map(id, terms)), lambda: _core(terms, groups), like),
+    V = [V[name].to(like) for V in _distinct([term.V for term in terms])]
+    return LowRankChange(
+        _side_by_side(U, like.new_zeros(len(x), 0)),
+        _side_by_side(V, like.new_zeros(x[0].numel(), 0)),
+        sent(tuple(map(id, terms)), lambda: _joint_core(terms, versions), like),
         keep,
     )
 
 
-def _core(terms: Sequence[Term], groups: int) -> Tensor:
-    """The cores of all terms as blocks of one, [G, a, b], float64."""
-    Vs = _different([term.V for term in terms])
+def _joint_core(terms: Sequence[Term], versions: int) -> Tensor:
+    """Return one core [G, a, b], float64, that holds the cores of all terms as blocks."""
+    Vs = _distinct([term.V for term in terms])
     widths = [next(iter(V.values())).shape[1] for V in Vs]
     height = sum(term.C.shape[-2] for term in terms)
-    core = torch.zeros(groups, height, sum(widths), dtype=torch.float64)
+    core = torch.zeros(versions, height, sum(widths), dtype=torch.float64)
     top = 0
     for term in terms:
-        which = next(i for i, V in enumerate(Vs) if V is term.V)
-        left, (a, b) = sum(widths[:which]), term.C.shape[-2:]
+        index = next(i for i, V in enumerate(Vs) if V is term.V)
+        left, (a, b) = sum(widths[:index]), term.C.shape[-2:]
         core[:, top : top + a, left : left + b] = term.C
         top += a
     return core
 
 
-def _different(Vs: Sequence[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+def _distinct(Vs: Sequence[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+    """Return the distinct objects among ``Vs``, in order; equal copies count as distinct."""
     return [V for i, V in enumerate(Vs) if not any(V is earlier for earlier in Vs[:i])]
 
 
-def _beside(factors: Sequence[Tensor], none: Tensor) -> Tensor:
-    return torch.cat(list(factors), dim=1) if len(factors) > 1 else (*factors, none)[0]
+def _side_by_side(factors: Sequence[Tensor], empty: Tensor) -> Tensor:
+    return torch.cat(list(factors), dim=1) if len(factors) > 1 else (*factors, empty)[0]
 
 
 def _no_full_rank() -> UserError:
     return UserError(
-        "engine.mode: given fused; this optimizer moves along directions of full rank, which can "
-        "only be scored in place; use engine.mode=in_place or auto"
+        "engine.mode: given fused; this optimizer uses full-rank directions, which can only be "
+        "scored in place; set engine.mode=in_place or auto"
     )

@@ -1,10 +1,10 @@
 """A full-rank Gaussian direction z ~ N(0, I) that is added to weights and never stored.
 
-The arithmetic, the same to the last bit on every device: z is the float64 normal of `Draws`. For
-float64 weights, x + (by * z) is computed in float64. For all others z and ``by`` are rounded to
-float32, t = by * z and u = x + t are computed in float32, each rounded, and u is rounded (to
-nearest, ties to even) to the dtype of the weight. Product and sum are never fused into one
-operation, which `Tensor.add_(z, alpha=by)` may do.
+The arithmetic is the same to the last bit on every device. z is the float64 normal of `Draws`. For
+float64 weights, x + (by * z) is computed in float64. For all other weights, z and ``by`` are
+rounded to float32, t = by * z and u = x + t are computed in float32 with one rounding each, and u
+is rounded (to nearest, ties to even) to the dtype of the weight. The product and the sum are never
+fused into one operation, as `Tensor.add_(z, alpha=by)` may do.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from lozo_bench.errors import UserError
 GROUP_ELEMENTS = 1_000_000
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-Piece = tuple[str, int, int]  # name, first element, the element after the last
+Piece = tuple[str, int, int]  # name, start, stop: elements start, ..., stop - 1
 Group = tuple[torch.device, torch.dtype, list[Piece]]
 
 
 class Gaussian:
     """The direction z of one step.
 
-    On CUDA, z is made and added in one pass over the weights. Elsewhere (and on CUDA without
-    Triton) it is drawn in groups: a million elements of small parameters together, because one
-    large draw is faster than many small ones, and large parameters piece by piece. The group drawn
-    last is kept, so that a model of one group is drawn once a step.
+    On CUDA with Triton, one kernel draws z and adds it in a single pass over the weights. Otherwise
+    z is drawn in groups of at most a million elements: small parameters together, because one large
+    draw is faster than many small ones, and large parameters piece by piece. The last group stays
+    in memory, so a model that fits into one group draws z once per step.
 
     Args:
         draws: source of z.
-        step: which z: the optimizer's step.
-        role: which stream of ``draws``.
+        step: the optimizer's step, a part of the key of z.
+        role: the stream of ``draws``, a part of the key of z.
     """
 
     def __init__(self, draws: Draws, step: int, role: str = "z") -> None:
@@ -46,14 +46,14 @@ class Gaussian:
 
     @torch.no_grad()
     def move(self, X: Mapping[str, Tensor], by: float) -> None:
-        """X <- X + by * z in place; each tensor has the z of its name, whatever else moves.
+        """X <- X + by * z in place; the z of a weight depends on its name, not on the others in X.
 
         Args:
             X: weights by name; contiguous, float32, bfloat16, float16 or float64.
-            by: how far.
+            by: factor of z.
 
         Raises:
-            UserError: a weight is not contiguous or of another dtype; nothing has moved then.
+            UserError: a weight is not contiguous or has another dtype. No weight has changed then.
         """
         for name, x in X.items():
             _check(name, x)
@@ -68,9 +68,10 @@ class Gaussian:
             add(X[name].view(-1)[start : start + len(z)], z, by)
 
     def pieces(self, X: Mapping[str, Tensor]) -> Iterator[tuple[str, int, Tensor]]:
-        """(name, first element, z of a flat piece) for weights like X, until all are covered.
+        """Yield (name, start, z of a flat piece) until all elements of the weights X are covered.
 
-        z is float64 for float64 weights and else float32; it may not be written to.
+        z is float64 for float64 weights and float32 otherwise. The caller must not write to it,
+        because a later call may yield the same tensor again.
         """
         for group in _groups(X):
             for (name, start, _), z in zip(group[2], self._draw(group), strict=True):
@@ -80,9 +81,9 @@ class Gaussian:
         return x.is_cuda and HAS_TRITON
 
     def _draw(self, group: Group) -> list[Tensor]:
-        """Flat z of each piece, in float64 for float64 weights and else in float32."""
+        """Return the flat z of each piece of the group, from memory if it was drawn last."""
         if self._last is None or self._last[0] != group:
-            self._last = None  # freed before the next group is drawn
+            self._last = None  # frees the old group before the next one is drawn
             self._last = group, self._fresh(group)
         return self._last[1]
 
@@ -103,13 +104,13 @@ def _check(name: str, x: Tensor) -> None:
     if not x.is_contiguous():
         raise UserError(
             f"parameter {name}: its memory is not contiguous (shape {tuple(x.shape)}, strides"
-            f" {x.stride()}); only contiguous weights can be moved: call .contiguous() on it"
+            f" {x.stride()}); only contiguous weights can be updated: call .contiguous() on it"
         )
 
 
 def add(x: Tensor, z: Tensor, by: float) -> None:
-    """Add by * z to x in place, rounded as this file says."""
-    t = z * by  # torch rounds a number to the dtype of the tensor first
+    """Add by * z to x in place, rounded as the docstring of this file describes."""
+    t = z * by  # torch first rounds the number ``by`` to the dtype of z
     if x.dtype == z.dtype:
         x.add_(t)
     else:
@@ -117,19 +118,19 @@ def add(x: Tensor, z: Tensor, by: float) -> None:
 
 
 def _groups(X: Mapping[str, Tensor]) -> Iterator[Group]:
-    """The weights in order: whole ones together, or one piece of a large one.
+    """Yield the weights in order, as groups of several whole weights or one piece of a large one.
 
-    No group holds more than the limit, two devices or two dtypes of z.
+    A group has at most GROUP_ELEMENTS elements, one device and one dtype of z.
     """
     kind: tuple[torch.device, torch.dtype] | None = None
     pieces: list[Piece] = []
     room = GROUP_ELEMENTS
     for name, x in X.items():
-        its_kind = x.device, wide(x.dtype)
-        if kind is not None and pieces and (its_kind != kind or x.numel() > room):
+        kind_of_x = x.device, wide(x.dtype)
+        if kind is not None and pieces and (kind_of_x != kind or x.numel() > room):
             yield *kind, pieces
             pieces, room = [], GROUP_ELEMENTS
-        kind = its_kind
+        kind = kind_of_x
         if x.numel() <= room:
             pieces.append((name, 0, x.numel()))
             room -= x.numel()

@@ -1,8 +1,8 @@
-"""GPU kernels, in Triton: the normals of `philox`, added to weights while they pass by.
+"""A Triton kernel that draws the normals of `philox` and adds them to weights in one pass.
 
-Each kernel has to give the very bits of the torch code it stands for, so nothing here leaves
-rounding to the compiler: a multiplication and the addition after it are never fused into one
-operation, and neither `log` nor `cos` is called.
+The kernel must return exactly the bits of the torch code in `philox` and `gaussian`. Therefore
+nothing here leaves rounding to the compiler: a multiplication and the addition after it are never
+fused into one operation, and neither `log` nor `cos` is called.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from lozo_bench.engine.philox import COS_TERMS, LOG_TERMS, SIN_TERMS, SQRT_HALF_
 from lozo_bench.errors import UserError
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-_COUNTERS = 256  # blocks of four normals that one program of the kernel makes
-OPTIONS = {"enable_fp_fusion": False}  # given to the compiler at every launch
+_COUNTERS = 256  # blocks of four normals that one program of the kernel draws
+OPTIONS = {"enable_fp_fusion": False}  # compiler options of every launch
 
 if HAS_TRITON:
     tl: Any = importlib.import_module("triton.language")
@@ -30,15 +30,15 @@ if HAS_TRITON:
     _COS = tl.constexpr(tuple(COS_TERMS))
     _SQRT_HALF = tl.constexpr(SQRT_HALF_BITS)
 else:
-    # The kernels are defined all the same, so that this file can be imported; none is ever run.
+    # Without Triton the kernels are defined, so that this file can be imported, but never run.
     def jit(kernel: Any) -> Any:
-        """Stands where `triton.jit` would."""
+        """Replace `triton.jit`: return the kernel unchanged."""
         return kernel
 
 
 @jit
 def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Ten rounds; all words are uint32, which wraps as wanted."""
+    """Ten rounds of Philox4x32; all words are uint32, whose products and sums wrap at 2^32."""
     for _ in tl.static_range(10):
         high0, low0 = tl.umulhi(c0, 0xD2511F53), c0 * 0xD2511F53
         high1, low1 = tl.umulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57
@@ -69,8 +69,8 @@ def _log(x):  # type: ignore[no-untyped-def]
 def _box_muller(radius_word, angle_word):  # type: ignore[no-untyped-def]
     uniform = (radius_word.to(tl.float64) + 0.5) * 2.3283064365386963e-10  # 2^-32
     radius = tl.sqrt(_log(uniform) * -2.0)  # correctly rounded in float64
-    place = (angle_word & 0x3FFFFFFF).to(tl.float64) - 536870911.5
-    angle = place * 1.4629180792671596e-09  # pi/2 2^-30
+    offset = (angle_word & 0x3FFFFFFF).to(tl.float64) - 536870911.5
+    angle = offset * 1.4629180792671596e-09  # pi/2 2^-30
     square = angle * angle
     sine = _polynomial(square, _SIN, 8) * angle
     cosine = _polynomial(square, _COS, 9)
@@ -115,8 +115,8 @@ def _move_by_normals(  # type: ignore[no-untyped-def]
     by = (zero + by_bits).to(tl.float64, bitcast=True)
     by = tl.interleave(tl.interleave(by, by), tl.interleave(by, by)).to(z.dtype)
     if BFLOAT:
-        # x is the upper half of a float32. Round to nearest, ties to even; a
-        # NaN, on a GPU all ones, would become a zero.
+        # A bfloat16 is the upper half of a float32. Round it to nearest, ties to even. Adding to
+        # the bits of a NaN (all ones on a GPU) would overflow to zero, so NaN is set explicitly.
         wide = (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
         moved = wide + by * z
         bits = moved.to(tl.uint32, bitcast=True)
@@ -129,14 +129,14 @@ def _move_by_normals(  # type: ignore[no-untyped-def]
 
 
 def move_by_normals(x: Tensor, by: float, key: tuple[int, int], step: int) -> None:
-    """Move x by ``by`` * z in place, with one read and one write; z are normals of (key, step).
+    """Add by * z to x in place, with one read and one write; z is the normal draw of (key, step).
 
-    Bit for bit what `gaussian` describes. Source of the generator: `philox`.
+    The result has the bits that the docstring of `gaussian` describes.
 
     Args:
         x: the weight; contiguous, of dtype float64, float32, bfloat16 or float16.
-        by: rounded to float32 unless x is float64.
-        key: two words, as `draws.key_words` makes them.
+        by: factor of z; rounded to float32 unless x is float64.
+        key: the two words that `draws.key_words` returns.
         step: upper half of the generator's counter.
 
     Raises:
@@ -144,7 +144,7 @@ def move_by_normals(x: Tensor, by: float, key: tuple[int, int], step: int) -> No
     """
     if not HAS_TRITON:
         raise UserError(
-            f"moving weights on {x.device} needs the package triton, which is not installed;"
+            f"updating weights on {x.device} needs the package triton, which is not installed;"
             " install it, or train with device=cpu"
         )
     if not x.numel():

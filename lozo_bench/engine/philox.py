@@ -1,13 +1,13 @@
-"""Philox4x32-10 and standard normals, the same to the last bit on every device.
+"""The Philox4x32-10 generator and standard normals, the same to the last bit on every device.
 
-The generator is the counter-based one of Salmon et al., "Parallel random numbers: as easy as
-1, 2, 3" (SC 2011): a keyed bijection of a 128-bit counter. Any draw can be made again from its key
-and counter, in any order and on any machine, which a seeded stream cannot offer (`torch.randn` on
-CUDA even depends on the GPU model).
+Philox is the counter-based generator of Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3" (SC 2011): a keyed bijection of a 128-bit counter. Any draw can be repeated from its key
+and counter, in any order and on any machine. A seeded stream does not allow this (the numbers of
+`torch.randn` on CUDA even depend on the GPU model).
 
-Normals come from Box-Muller with the logarithm and the sine written out as polynomials: only
-integer operations and the IEEE operations + - * / sqrt are used, which round alike everywhere,
-where `log` and `cos` of different math libraries differ in the last bit.
+The Box-Muller transform computes the normals, with polynomials for the logarithm, the sine and the
+cosine. It uses only integer operations and the IEEE operations + - * / sqrt, which round equally on
+all devices, whereas the `log` and `cos` of different math libraries differ in the last bit.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ LOG_TERMS = [2.0 / (2 * i + 1) for i in range(9)]
 SIN_TERMS = [(-1) ** i / math.factorial(2 * i + 1) for i in range(8)]
 COS_TERMS = [(-1) ** i / math.factorial(2 * i) for i in range(9)]
 
-SQRT_HALF_BITS = 0x3FE6A09E667F3BCD  # of the float64 next to sqrt(1/2)
+SQRT_HALF_BITS = 0x3FE6A09E667F3BCD  # the bits of the float64 nearest to sqrt(1/2)
 _SIGN_BIT = -(2**63)
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
-    """Four random 32-bit words for each counter.
+    """Return four random 32-bit words, int64 [n] each, for each of n counters.
 
-    All arguments are int64 tensors of one dimension, of n elements or one, holding words in
-    [0, 2^32).
+    Args:
+        counter: four words of the counters, int64 [n] or [1], in [0, 2^32).
+        key: two words of the keys, int64 [n] or [1], in [0, 2^32).
     """
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
     even, odd = torch.stack((c0, c2)), torch.stack((c1, c3))
@@ -46,7 +47,7 @@ def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
 
 
 def normals(words: Words) -> Tensor:
-    """Standard normals, float64, shape [n, 4], from four random words each (int64, [n])."""
+    """Return standard normals, float64 [n, 4], from four tensors of random words, int64 [n]."""
     even, odd = torch.stack((words[0], words[2])), torch.stack((words[1], words[3]))
     out = torch.empty(*words[0].shape, 4, dtype=torch.float64, device=even.device)
     _box_muller(even, odd, torch.empty_like(even), even.new_empty(3, *even.shape), out)
@@ -54,14 +55,16 @@ def normals(words: Words) -> Tensor:
 
 
 def fill_with_normals(out: Tensor, index: Tensor, step: int, keys: Tensor, scratch: Tensor) -> None:
-    """normals(philox(...)) for the counters (index, step), without allocating anything large.
+    """Write normals(philox(...)) of the counters (index, step) to ``out``.
+
+    The function allocates no large tensor.
 
     Args:
         out: receives the normals, rounded to its dtype; [n, 4].
-        index: number of the block of four; int64, [n].
+        index: numbers of the blocks of four normals, the lower half of the counter; int64, [n].
         step: the upper half of the counter.
-        keys: low and high words; int64, [2, n], or [2, 1] for one key; overwritten.
-        scratch: room to work in; int64, [6, 2, n].
+        keys: low and high words of the keys; int64, [2, n], or [2, 1] for one key; overwritten.
+        scratch: buffer for intermediate results; int64, [6, 2, n]; overwritten.
     """
     even, odd, product = scratch[0], scratch[1], scratch[2]
     torch.bitwise_and(index, WORD, out=even[0])
@@ -75,11 +78,14 @@ def fill_with_normals(out: Tensor, index: Tensor, step: int, keys: Tensor, scrat
 def _rounds(
     even: Tensor, odd: Tensor, keys: Tensor, product: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Words 0 and 2, words 1 and 3, and a free buffer; all [2, n], all arguments overwritten."""
+    """Return words 0 and 2, words 1 and 3, and a buffer that is free again, [2, n] each.
+
+    All arguments are overwritten.
+    """
     key_steps = torch.tensor(_KEY_STEPS, device=keys.device).unsqueeze(1)
     for _ in range(_ROUNDS):
-        # int64 wraps, which leaves all 64 bits of a 32 x 32 bit product right. Only `even` is
-        # multiplied, so only `even` has to be cleared above its 32 bits.
+        # int64 products wrap, so all 64 bits of a product of two 32-bit words are correct. Only
+        # `even` is multiplied, so only `even` must be reduced to its lowest 32 bits.
         torch.mul(even[0], _MULTIPLIERS[0], out=product[1])
         torch.mul(even[1], _MULTIPLIERS[1], out=product[0])
         torch.bitwise_right_shift(product, 32, out=even)
@@ -92,10 +98,10 @@ def _rounds(
 def _box_muller(
     radius_word: Tensor, angle_word: Tensor, free: Tensor, scratch: Tensor, out: Tensor
 ) -> None:
-    """Cosines and sines times radii into ``out`` [n, 4], from words [2, n].
+    """Write radius times cosine and radius times sine to ``out`` [n, 4], from words [2, n].
 
-    Two bits of an angle's word choose the quarter, thirty the place in it. Everything is
-    overwritten: the words, ``free`` [2, n], ``scratch`` [3, 2, n].
+    The two highest bits of an angle's word choose the quarter turn, the other thirty the angle
+    within it. The words and the buffers ``free`` [2, n] and ``scratch`` [3, 2, n] are overwritten.
     """
     bits, mask = scratch[0], scratch[1]
     angle, square, third = scratch.view(torch.float64)
@@ -107,8 +113,9 @@ def _box_muller(
     torch.mul(angle, angle, out=square)
     sine = _polynomial(square, SIN_TERMS, third).mul_(angle)
     cosine = _polynomial(square, COS_TERMS, radius_word.view(torch.float64))
-    # Bit 31 turns by half: cosine and sine change sign, here with the radius. Bit 30 turns by a
-    # quarter: (c, s) becomes (-s, c), swapped by bits, as `torch.where` is slow on a random mask.
+    # Bit 31 adds half a turn: cosine and sine change sign, done here by negating the radius. Bit 30
+    # adds a quarter turn: (c, s) becomes (-s, c). The swap works on bits, because `torch.where` is
+    # slow on a random mask.
     _flip_signs(radius, torch.bitwise_left_shift(angle_word, 32, out=bits))
     torch.bitwise_left_shift(angle_word, 33, out=bits)
     torch.bitwise_right_shift(bits, 63, out=mask)
@@ -124,7 +131,7 @@ def _box_muller(
 
 
 def _sqrt_(x: Tensor) -> None:
-    """Square root in place, rounded as IEEE asks: on a CPU, torch's may be off by the last bit."""
+    """Replace x by its square root, correctly rounded; torch's on a CPU may err in the last bit."""
     if x.device.type == "cpu":
         np.sqrt(x.numpy(), out=x.numpy())
     else:
@@ -132,15 +139,16 @@ def _sqrt_(x: Tensor) -> None:
 
 
 def _flip_signs(x: Tensor, bits: Tensor) -> None:
-    """Change the sign of float64 ``x`` where the highest of the 64 ``bits``, overwritten, is 1."""
+    """Negate float64 ``x`` in place where the highest of 64 ``bits`` is 1; overwrites ``bits``."""
     x.view(torch.int64).bitwise_xor_(bits.bitwise_and_(_SIGN_BIT))
 
 
 def _log_(x: Tensor, exponent: Tensor, scratch: Tensor) -> None:
-    """Natural logarithm of 0 < x < 1, in place: ln(m 2^e) = 2 artanh((m-1)/(m+1)) + e ln 2.
+    """Replace 0 < x < 1 by its natural logarithm, ln(m 2^e) = 2 artanh((m-1)/(m+1)) + e ln 2.
 
-    m is taken between sqrt(1/2) and sqrt(2): |s| stays below 0.172, and nine terms suffice. The
-    bits of a float64 are its exponent and, in the lowest 52, its mantissa.
+    m lies between sqrt(1/2) and sqrt(2), so |s| = |(m-1)/(m+1)| < 0.172 and nine terms of the
+    series suffice. The lowest 52 bits of a float64 are its mantissa; the exponent is above them.
+    ``exponent`` and ``scratch`` are buffers and are overwritten.
     """
     upper, (exponent_part, square, s) = scratch[0], scratch.view(torch.float64)
     bits = x.view(torch.int64)
@@ -153,7 +161,7 @@ def _log_(x: Tensor, exponent: Tensor, scratch: Tensor) -> None:
 
 
 def _polynomial(x: Tensor, terms: list[float], out: Tensor) -> Tensor:
-    """Horner's rule; multiplication and addition stay two operations, so nothing is fused."""
+    """Write the polynomial in x to ``out`` by Horner's rule, without fusing multiply and add."""
     torch.mul(x, terms[-1], out=out).add_(terms[-2])
     for term in reversed(terms[:-2]):
         out.mul_(x).add_(term)

@@ -1,4 +1,4 @@
-"""Which engine is faster on a model and a batch, by measurement."""
+"""Choose the faster engine for a model and a batch by measurement (`engine.mode=auto`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ _REPEATS = 3
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The faster way to score a pair of candidates, and milliseconds of a step by way."""
+    """The fastest way to make a step with two candidates.
+
+    Attributes:
+        in_place: whether the in-place engine is the fastest.
+        per_forward: how many candidates the fused engine should put into one forward pass.
+        ms: median milliseconds of a step, by the name of the way.
+    """
 
     in_place: bool
     per_forward: int
@@ -33,18 +39,23 @@ class Choice:
 
 
 def choose(fused: Fused, rank: int, parts: Sequence[Part]) -> Choice:
-    """Time two candidates and an update: fused together, fused one by one, and in place.
+    """Time a step with two candidates in each of three ways and return the fastest.
 
-    The weights are not touched: in place is timed as two plain forwards and three passes of
-    ``addmm_`` over a copy of each matrix in turn. Half-precision weights are never moved in place,
-    where each pass would round them.
+    The ways are: the fused engine with both candidates in one forward pass ("fused_2"), the fused
+    engine with one candidate per pass ("fused_1"), and the in-place engine ("in_place"). The
+    weights do not change. The in-place step is timed as two plain forward passes and three passes
+    over each matrix: one copies it, two apply ``addmm_`` to the copy. It is not considered for
+    half-precision weights, which would be rounded in each pass.
 
     Args:
-        fused: the engine that would be used; where it is is left as it was.
-        rank: columns of the low-rank directions.
-        parts: a batch.
+        fused: the fused engine of the run; its state does not change.
+        rank: number of columns of the low-rank directions.
+        parts: the micro-batches of one batch.
+
+    Raises:
+        UserError: the model supports none of the ways.
     """
-    P = _nowhere(fused.X, rank)
+    P = _zero_subspace(fused.X, rank)
     both = stacked([along(P, 1.0), along(P, -1.0)])
 
     def scored(per_forward: int) -> Callable[[], object]:
@@ -60,14 +71,14 @@ def choose(fused: Fused, rank: int, parts: Sequence[Part]) -> Choice:
     ways: dict[str, Callable[[], object]] = {"fused_2": scored(2), "fused_1": scored(1)}
     if all(x.dtype == wide(x.dtype) for x in fused.X.values()):
         ways["in_place"] = lambda: _in_place(fused, P, parts)
-    for name in list(ways):  # to warm up, and to find what the model cannot do
+    for name in list(ways):  # warms up, and finds the ways that the model does not support
         try:
             _milliseconds(ways[name], fused.X)
         except UserError as error:
             del ways[name]
             if not ways:
                 raise
-            log.info("engine.mode=auto leaves %s out: %s", name, error)
+            log.info("engine.mode=auto does not consider %s: %s", name, error)
     ms: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(_REPEATS):
         for name, run in ways.items():
@@ -79,18 +90,19 @@ def choose(fused: Fused, rank: int, parts: Sequence[Part]) -> Choice:
 
 
 def _in_place(fused: Fused, P: Subspace, parts: Sequence[Part]) -> None:
+    """Do the work of one in-place step without changing the weights."""
     with torch.inference_mode(), fused.weights():
         for part in (*parts, *parts):
             part.losses(1)
     with torch.no_grad():
         for name, U in P.U.items():
-            W = fused.X[name].flatten(1).clone()  # as long as one of the three passes
+            W = fused.X[name].flatten(1).clone()  # takes as long as one of the three passes
             for _ in range(2):
                 W.addmm_(U, P.V[name].T)
 
 
-def _nowhere(X: Mapping[str, Tensor], rank: int) -> Subspace:
-    """A subspace of zeros: as long to compute as any, and no candidate differs."""
+def _zero_subspace(X: Mapping[str, Tensor], rank: int) -> Subspace:
+    """Return a subspace of zeros, which takes as long to compute with as any other."""
     matrices = {name: x for name, x in X.items() if x.ndim >= 2}
     return Subspace(
         {name: x.new_zeros(len(x), rank) for name, x in matrices.items()},
@@ -100,6 +112,7 @@ def _nowhere(X: Mapping[str, Tensor], rank: int) -> Subspace:
 
 
 def _milliseconds(run: Callable[[], object], X: Mapping[str, Tensor]) -> float:
+    """Return how long ``run`` takes, including all work that it starts on a GPU."""
     cuda = any(x.is_cuda for x in X.values())
     if cuda:
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Where in a model the weights sit, so that something else can sit there for a while."""
+"""Find where a model holds its weights, and replace them there temporarily."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from torch import Tensor, nn
 
 from lozo_bench.errors import UserError
 
-Place = tuple[dict[str, nn.Parameter | None], str]
+Slot = tuple[dict[str, nn.Parameter | None], str]  # a module's parameters, a key in them
 
 
 class Sites:
-    """The places of each weight in a model: two or more for tied ones.
+    """The modules of a model that hold each weight; a tied weight is held by several.
 
     Args:
         model: the model.
         X: parameters of the model, by name.
 
     Raises:
-        UserError: a tensor of X is no parameter of the model.
+        UserError: a tensor of X is not a parameter of the model.
     """
 
     def __init__(self, model: nn.Module, X: Mapping[str, Tensor]) -> None:
         names = {id(x): name for name, x in X.items()}
-        self._places: dict[str, list[Place]] = {name: [] for name in X}
+        self._slots: dict[str, list[Slot]] = {name: [] for name in X}
         for module in model.modules():
             for key, parameter in module._parameters.items():
                 if id(parameter) in names:
-                    self._places[names[id(parameter)]].append((module._parameters, key))
-        if missing := [name for name, places in self._places.items() if not places]:
-            raise UserError(f"the model has no parameter {missing[0]!r} to find candidates for")
+                    self._slots[names[id(parameter)]].append((module._parameters, key))
+        if missing := [name for name, slots in self._slots.items() if not slots]:
+            raise UserError(
+                f"the model has no parameter {missing[0]!r}: the engine's weights must be the "
+                "model's own parameters"
+            )
 
     @contextmanager
     def holding(self, others: Mapping[str, Tensor]) -> Iterator[None]:
-        """While this is open, ``others`` stand where the weights of their names do."""
-        taken = [(at, at[0][at[1]]) for name in others for at in self._places[name]]
+        """Inside this context, the tensors in ``others`` replace the weights of the same names."""
+        originals = [(slot, slot[0][slot[1]]) for name in others for slot in self._slots[name]]
         try:
             for name, other in others.items():
-                for parameters, key in self._places[name]:
+                for parameters, key in self._slots[name]:
                     parameters[key] = other  # type: ignore[assignment]
             yield
         finally:
-            for (parameters, key), weight in taken:
+            for (parameters, key), weight in originals:
                 parameters[key] = weight

@@ -1,13 +1,13 @@
-"""Thin subspaces of weight space, and places in them: the one form every candidate takes.
+"""Low-rank subspaces of the weights, and the coordinates of candidates and updates in them.
 
-A subspace gives each matrix W in R^{m x n} two thin factors U [m, a] and V [n, b], and each vector
-p in R^d columns z [d, e]. A place in it is a small core C [a, b] and coefficients s [e], the same
-for every weight:
+A subspace gives each matrix W in R^{m x n} two low-rank factors U [m, a] and V [n, b], and each
+vector p in R^d columns z [d, e]. The coordinates of a point in it are a small core C [a, b] and
+coefficients s [e], which all weights share:
 
     W + U C V^T        p + z s
 
-LOZO's two places are C = +eps I and C = -eps I with s = +eps, -eps. Several directions at once are
-columns side by side, and C says which of them are meant.
+LOZO's two candidates have the coordinates C = +eps I, s = +eps and C = -eps I, s = -eps. The
+factors of several directions are columns side by side; C selects and weights them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ Factors = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subspace:
-    """Factors by weight name: ``U`` [m, a] and ``V`` [n, b] of matrices, ``z`` [d, e] of vectors.
+    """A subspace: factors ``U`` [m, a], ``V`` [n, b] of matrices and ``z`` [d, e] of vectors.
 
-    A tensor of more than two dimensions counts as the matrix [size(0), everything else].
+    All three map names of weights to tensors. A weight of more than two dimensions is treated as
+    the matrix [size(0), product of the other sizes].
     """
 
     U: Factors
@@ -35,16 +36,16 @@ class Subspace:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """(a, b, e), the numbers of columns of U, V and z; 0 where there is none."""
+        """(a, b, e), the numbers of columns of U, V and z; 0 for an empty mapping."""
         return _columns(self.U), _columns(self.V), _columns(self.z)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """Places in a subspace: ``C`` [..., a, b] and ``s`` [..., e], float64 on the CPU.
+    """Coordinates in a subspace: ``C`` [..., a, b] and ``s`` [..., e], float64 on the CPU.
 
-    The leading dimensions say how many: none for a single place, [K] for K candidates, [K, B] where
-    each of the B examples of a batch has places of its own.
+    There are no leading dimensions for a single point, [K] for K candidates, and [K, B] for K
+    candidates that differ between the B examples of a batch.
     """
 
     C: Tensor
@@ -60,12 +61,18 @@ class Places:
         return len(self.s)
 
     def flat(self) -> Places:
-        """The same places with a single leading dimension."""
+        """Return the same coordinates with a single leading dimension."""
         return Places(self.C.flatten(0, -3), self.s.flatten(0, -2))
 
 
 def along(P: Subspace, matrices: float, vectors: float | None = None) -> Places:
-    """The place c U V^T, c z of one direction (a = b); ``vectors`` is c for z where it differs."""
+    """Return the coordinates of c U V^T and c z for one direction, that is a = b.
+
+    Args:
+        P: the subspace of the direction.
+        matrices: the factor c of U V^T.
+        vectors: the factor c of z; None: the same as ``matrices``.
+    """
     a, _, e = P.sizes
     vectors = matrices if vectors is None else vectors
     return Places(
@@ -78,14 +85,15 @@ def among(
     matrices: Sequence[float] | Tensor,
     vectors: Sequence[float] | Tensor | None = None,
 ) -> Places:
-    """The place sum_i c_i U_i V_i^T, sum_i c_i z_i among q directions side by side.
+    """Return the coordinates of sum_i c_i U_i V_i^T and sum_i c_i z_i for q directions.
 
-    U holds the q blocks U_1 ... U_q of a/q columns. V holds as many, or one block for them all.
+    U consists of q blocks U_1, ..., U_q with a/q columns each, side by side. V consists of q blocks
+    as well, or of one block that all directions share.
 
     Args:
-        P: the subspace of q directions.
-        matrices: the c_i, as a sequence or a tensor [..., q].
-        vectors: the c_i of z where they differ.
+        P: the subspace of the q directions.
+        matrices: the factors c_i of the matrices, a sequence or a tensor [..., q].
+        vectors: the factors c_i of z; None: the same as ``matrices``.
     """
     a, b, e = P.sizes
     c = torch.as_tensor(matrices, dtype=torch.float64)
@@ -101,7 +109,7 @@ def among(
 
 
 def stacked(places: Sequence[Places]) -> Places:
-    """Single places as [K] places."""
+    """Stack the coordinates of K single points, which gives leading dimensions [K]."""
     return Places(torch.stack([p.C for p in places]), torch.stack([p.s for p in places]))
 
 

@@ -1,4 +1,4 @@
-"""Derivatives along a direction by forward-mode differentiation: no backward pass, no graph."""
+"""Derivatives along a direction by forward-mode differentiation, without a backward pass."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from lozo_bench.errors import UserError
 
 @torch.no_grad()
 def slopes(sites: Sites, X: Mapping[str, Tensor], v: FullRank, parts: Sequence[Part]) -> Tensor:
-    """Loss of each example where the weights X are, and its derivative along v.
+    """Return each example's loss at the weights X and its derivative along v.
 
-    While it runs, dual numbers stand where ``sites`` say that the weights do; v is kept as tensors
-    like X, rounded to their types. Attention is computed by torch's plain kernel, because the fused
-    ones have no forward mode.
+    During the forward passes, dual tensors replace the weights in the model. v is materialized as
+    tensors like X and rounded to their dtypes. Attention uses torch's plain kernel, because the
+    fused attention kernels do not support forward-mode differentiation.
+
+    Args:
+        sites: the modules of the model that hold the weights.
+        X: the weights by name.
+        v: the direction.
+        parts: the micro-batches of the batch.
 
     Returns:
-        [2, examples], float64 on the CPU.
+        Losses and derivatives, [2, examples], float64 on the CPU.
 
     Raises:
         UserError: the losses have no derivative.
@@ -33,7 +39,7 @@ def slopes(sites: Sites, X: Mapping[str, Tensor], v: FullRank, parts: Sequence[P
     v.move(tangents, 1.0)
     found = [torch.empty(2, 0, dtype=torch.float64)]
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        with warnings.catch_warnings():  # torch's about itself, when it loads its rules
+        with warnings.catch_warnings():  # torch warns about its own code at first use
             warnings.simplefilter("ignore", DeprecationWarning)
             duals = {n: _dual(x.detach(), tangents[n]) for n, x in X.items()}
         with sites.holding(duals):
@@ -47,7 +53,8 @@ def _dual(x: Tensor, tangent: Tensor) -> Tensor:
 
 
 def _of_part(part: Part) -> Tensor:
+    """Return losses and derivatives, [2, size], of one micro-batch."""
     losses, slope = forward_ad.unpack_dual(whole(part, 1)[0])  # type: ignore[no-untyped-call]
     if slope is None:
-        raise UserError("objective: it has no derivative; this optimizer needs objective=loss")
+        raise UserError("objective: it has no derivative; set objective=loss for this optimizer")
     return torch.stack([losses, slope])

@@ -1,4 +1,4 @@
-"""Low-rank terms of the weights' value, and how they stand in a saved state."""
+"""Low-rank terms U C V^T that are added to the weights, and their format in a saved state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from lozo_bench.errors import UserError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """U C V^T for each matrix that U names; ``C`` [a, b], or [G, a, b] in G versions."""
+    """A low-rank term U C V^T of each matrix whose name is in U.
+
+    Attributes:
+        U: left factors [m, a], by name of the matrix.
+        V: right factors [n, b], by name of the matrix.
+        C: the core [a, b] that all matrices share; [G, a, b] if it differs between G candidates.
+    """
 
     U: Factors
     V: Factors
@@ -58,16 +64,17 @@ class Extras:
 
 
 def term_state(where: str, term: Term) -> dict[str, Tensor]:
-    """A term under names like ``closed/0/U/lm_head.weight``, ``where`` being closed/0."""
+    """Return a term's tensors by names such as ``closed/0/U/lm_head.weight``, where=closed/0."""
     state = {f"{where}/C": term.C}
     state |= {f"{where}/U/{name}": U for name, U in term.U.items()}
     return state | {f"{where}/V/{name}": V for name, V in term.V.items()}
 
 
 def term_from(where: str, state: Mapping[str, Tensor], X: Mapping[str, Tensor]) -> Term | None:
-    """The term that `term_state` put there, factors beside their weights; None without one.
+    """Return the term that `term_state` saved below ``where``, or None if there is none.
 
-    It is a copy: what is done to the term does not reach the state.
+    The tensors are copies, so changing the term does not change the state. Each factor is on the
+    device of its weight in X.
     """
     own = under(where, state)
     if not own:
@@ -80,6 +87,6 @@ def term_from(where: str, state: Mapping[str, Tensor], X: Mapping[str, Tensor]) 
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What stands below a prefix, by the rest of its name."""
+    """Return the entries whose names start with ``prefix/``, by the rest of the name."""
     start = f"{prefix}/"
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}

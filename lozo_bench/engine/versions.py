@@ -1,15 +1,18 @@
-"""Weights that are several versions of themselves, for as long as a model is being scored.
+"""A tensor that represents several versions of one weight during a forward pass.
 
-A `Versions` tensor stands in for a parameter of any Hugging Face model and holds no copy of it.
-Where the model multiplies by it, looks rows up in it or scales with it, the result is computed for
-G versions at once, the first dimension of the activations being G equal groups of rows:
+A `Versions` tensor replaces a parameter of a model while candidates are scored. It shares the
+memory of the parameter. The model runs on G copies of a batch, one for each version, stacked along
+the first dimension: the activations consist of G equal groups of rows. Wherever the model
+multiplies by the weight, looks up rows in it or scales with it, the result is computed for all
+versions g = 1, ..., G at once:
 
     linear      y_g = x_g W^T + (x_g V) (U C_g)^T + b + z s_g
     embedding   y_g = W[ids_g] + (U[ids_g] C_g) V^T
-    the rest    one version after another, with the version's own vector or matrix
+    others      version by version, with the vector or matrix of each version formed
 
-Nothing is decided by the type of a module, so no model needs code of its own here, tied weights are
-one tensor and hence one perturbation, and an operation met for the first time is still exact.
+Torch calls `Versions.__torch_function__` for every operation on the tensor. Nothing depends on the
+type of a module. Therefore no model needs code of its own here, a tied weight is one tensor and
+gets one perturbation, and operations without a rule are still exact, only slower.
 """
 
 from __future__ import annotations
@@ -27,18 +30,22 @@ from lozo_bench.errors import UserError
 
 
 @dataclass(slots=True)
-class Pass:
-    """One pass through the model: ``groups`` versions, ``rows`` rows of input for all together."""
+class ForwardPass:
+    """One forward pass with ``versions`` versions, which have ``rows`` rows of input together."""
 
-    groups: int = 1
+    versions: int = 1
     rows: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Thin:
-    """What the versions make of a matrix W: ``keep`` W + U C_g V^T.
+class LowRankChange:
+    """The versions of a matrix W: keep W + U C_g V^T.
 
-    ``U`` [m, a], ``V`` [n, b] and ``C`` [G, a, b] are float32 or wider.
+    Attributes:
+        U: left factors [m, a], float32 or float64.
+        V: right factors [n, b], likewise.
+        C: cores [G, a, b], likewise.
+        keep: factor of W (weight decay that is not yet written to W).
     """
 
     U: Tensor
@@ -48,29 +55,31 @@ class Thin:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """What the versions make of a vector p: p + z s_g; ``z`` [d, e], ``s`` [G, e], both wide."""
+class VectorChange:
+    """The versions of a vector p: p + z s_g; ``z`` [d, e] and ``s`` [G, e], float32 or float64."""
 
     z: Tensor
     s: Tensor
 
 
-# On a CPU, so few columns are added faster one by one than by a matrix product.
-_FEW = 8
+# On a CPU, adding up to this many columns one by one is faster than a matrix product.
+_FEW_COLUMNS = 8
 
 
 class Versions(Tensor):
-    """A parameter in G versions; its own data is the parameter's, shared."""
+    """G versions of a parameter; the tensor's own data is the parameter's memory."""
 
-    change: Thin | Columns
-    during: Pass
+    change: LowRankChange | VectorChange
+    forward_pass: ForwardPass
 
     @staticmethod
-    def of(plain: Tensor, change: Thin | Columns, during: Pass) -> Versions:
-        """The versions that ``change`` makes of ``plain``, in the pass described by ``during``."""
-        made: Versions = Tensor._make_subclass(Versions, plain.detach())
-        made.change, made.during = change, during
-        return made
+    def of(
+        plain: Tensor, change: LowRankChange | VectorChange, forward_pass: ForwardPass
+    ) -> Versions:
+        """Return the versions of ``plain`` that ``change`` describes."""
+        versions: Versions = Tensor._make_subclass(Versions, plain.detach())
+        versions.change, versions.forward_pass = change, forward_pass
+        return versions
 
     @classmethod
     def __torch_function__(
@@ -80,70 +89,77 @@ class Versions(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Compute ``func`` for all versions."""
+        """Compute the torch function ``func`` for all versions."""
         with torch._C.DisableTorchFunctionSubclass():
             rule = _RULES.get(func)
-            if rule is not None and not _is_activation(func, args, kwargs):
+            if rule is not None and not _weight_as_activation(func, args, kwargs):
                 return rule(*args, **(kwargs or {}))
-            if _name(func) in _ABOUT_FORM:
+            if _name(func) in _METADATA:
                 return func(*args, **(kwargs or {}))
-            return _one_after_another(func, args, dict(kwargs or {}))
+            return _version_by_version(func, args, dict(kwargs or {}))
 
 
-def _is_activation(
+def _weight_as_activation(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None
 ) -> bool:
-    """Whether a weight stands where the rules expect what flows through the model."""
+    """Return whether a weight is passed where the rule of ``func`` expects activations."""
     first = args[0] if args else (kwargs or {}).get("input")
-    return func in _BY_ACTIVATION and isinstance(first, Versions)
+    return func in _ACTIVATION_FIRST and isinstance(first, Versions)
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     change = weight.change if isinstance(weight, Versions) else None
-    during = _pass_of(weight, bias)
-    return _product(input, change, bias, during, lambda x, p: F.linear(x, _plain(weight), p))
+    forward_pass = _forward_pass_of(weight, bias)
+    return _product(input, change, bias, forward_pass, lambda x, p: F.linear(x, _plain(weight), p))
 
 
 def _addmm(b: Tensor, x: Tensor, W: Tensor, **scales: float) -> Tensor:
-    """B + x W, as GPT-2's Conv1D has it: W is [in, out], the transpose of a linear layer's."""
+    """B + x W, used by GPT-2's Conv1D: W is [in, out], the transpose of a linear layer's weight."""
     if scales or isinstance(x, Versions) or b.ndim != 1:
-        one: Tensor = _one_after_another(torch.addmm, (b, x, W), scales)
+        one: Tensor = _version_by_version(torch.addmm, (b, x, W), scales)
         return one
     change = W.change if isinstance(W, Versions) else None
-    if isinstance(change, Thin):
-        change = Thin(U=change.V, V=change.U, C=change.C.mT, keep=change.keep)
+    if isinstance(change, LowRankChange):
+        change = LowRankChange(U=change.V, V=change.U, C=change.C.mT, keep=change.keep)
 
     def plain(x: Tensor, p: Tensor | None) -> Tensor:
         return x @ _plain(W) if p is None else torch.addmm(p, x, _plain(W))
 
-    return _product(x, change, b, _pass_of(W, b), plain)
+    return _product(x, change, b, _forward_pass_of(W, b), plain)
 
 
 def _product(
     x: Tensor,
-    change: Thin | Columns | None,
+    change: LowRankChange | VectorChange | None,
     b: Tensor | None,
-    during: Pass,
+    forward_pass: ForwardPass,
     plain: Callable[[Tensor, Tensor | None], Tensor],
 ) -> Tensor:
-    """The plain product, then what the versions add to it, written into the same memory.
+    """Return the product with the plain weight plus the versions' changes, added in place.
 
-    The change of the bias rides along as one more column, of ones beside x V.
+    The change of the bias is one more low-rank column: ones beside x V.
+
+    Args:
+        x: activations [rows, ..., n].
+        change: the versions of the weight, as a matrix [m, n]; None for a plain weight.
+        b: the bias [m], or None.
+        forward_pass: the forward pass.
+        plain: plain(x, b), the product of x with the plain weight plus the bias b.
     """
-    assert not isinstance(change, Columns)
-    x = _in_groups(x, during)
-    G, N = during.groups, x[..., 0].numel() // during.groups
+    assert not isinstance(change, VectorChange)
+    x = _grouped_rows(x, forward_pass)
+    G, N = forward_pass.versions, x[..., 0].numel() // forward_pass.versions
     right, left = [], []  # y_g += right_g left_g
     if change is not None:
-        # V^T laid out by its own rows: several times faster to multiply with on a CPU.
+        # A contiguous V^T makes the product several times faster on a CPU.
         xv = F.linear(x.reshape(-1, x.shape[-1]), change.V.T.to(x.dtype).contiguous())
         right.append(xv.view(G, N, -1))
         left.append(torch.matmul(change.C.mT, change.U.T).to(x.dtype))
     if isinstance(b, Versions):
         if G == 1 and b.dtype == wide(b.dtype):
             b = _vectors(b)[0]
-        else:  # p + z s_g would differ by version, or lose z s_g to the rounding of p
-            assert isinstance(b.change, Columns)
+        else:  # p + z s_g differs between versions, or its rounding to p's dtype would lose z s_g
+            assert isinstance(b.change, VectorChange)
             right.append(x.new_ones(G, N, 1))
             left.append((b.change.s @ b.change.z.T)[:, None].to(x.dtype))
             b = _plain(b)
@@ -154,10 +170,10 @@ def _product(
 
 
 def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
-    """y_g += right_g left_g in place; y of G N rows, right [G, N, k], left [G, k, m]."""
+    """y_g += right_g left_g in place; y has G N rows of m, right [G, N, k], left [G, k, m]."""
     groups = y.view(len(right), -1, y.shape[-1])
     k = right.shape[2]
-    if y.device.type == "cpu" and k <= _FEW and y.dtype == wide(y.dtype):
+    if y.device.type == "cpu" and k <= _FEW_COLUMNS and y.dtype == wide(y.dtype):
         for i in range(k):
             groups.addcmul_(right[:, :, i, None], left[:, i, None])
     else:
@@ -165,17 +181,18 @@ def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
 
 
 def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Tensor:
-    ids, change, during = input, weight.change, weight.during
-    assert isinstance(change, Thin)
-    if during.groups > 1 and ids.ndim > 1 and len(ids) not in (1, during.rows):
-        raise _not_apart(ids, during)  # a table of relative positions, say: [T, T]
-    ids = _in_groups(ids, during)
+    ids, change, forward_pass = input, weight.change, weight.forward_pass
+    assert isinstance(change, LowRankChange)
+    if forward_pass.versions > 1 and ids.ndim > 1 and len(ids) not in (1, forward_pass.rows):
+        # ids is not a batch, but for example a table of relative positions, [T, T].
+        raise _rows_mismatch(ids, forward_pass)
+    ids = _grouped_rows(ids, forward_pass)
     y: Tensor = F.embedding(ids, _plain(weight), *args, **kwargs)
     if change.keep != 1:
         y = y * change.keep
     u = change.U[ids.reshape(-1)]
-    uc = torch.bmm(u.view(during.groups, -1, u.shape[-1]), change.C).to(y.dtype)
-    _add_product(y, uc, change.V.T.to(y.dtype).contiguous().expand(during.groups, -1, -1))
+    uc = torch.bmm(u.view(forward_pass.versions, -1, u.shape[-1]), change.C).to(y.dtype)
+    _add_product(y, uc, change.V.T.to(y.dtype).contiguous().expand(forward_pass.versions, -1, -1))
     return y
 
 
@@ -186,13 +203,13 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    during, shape = _pass_of(weight, bias), normalized_shape
-    x = _in_groups(input, during)
-    if during.groups == 1 and x.dtype == wide(x.dtype):
+    forward_pass, shape = _forward_pass_of(weight, bias), normalized_shape
+    x = _grouped_rows(input, forward_pass)
+    if forward_pass.versions == 1 and x.dtype == wide(x.dtype):
         w = None if weight is None else _vectors(weight)[0]
         return F.layer_norm(x, shape, w, None if bias is None else _vectors(bias)[0], eps)
     normal = F.layer_norm(x, shape, None, None, eps)
-    return _scaled(normal, weight, bias, during.groups)
+    return _scaled(normal, weight, bias, forward_pass.versions)
 
 
 def _rms_norm(
@@ -201,13 +218,13 @@ def _rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Tensor:
-    during = _pass_of(weight)
-    normal = F.rms_norm(_in_groups(input, during), normalized_shape, None, eps)
-    return _scaled(normal, weight, None, during.groups)
+    forward_pass = _forward_pass_of(weight)
+    normal = F.rms_norm(_grouped_rows(input, forward_pass), normalized_shape, None, eps)
+    return _scaled(normal, weight, None, forward_pass.versions)
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, G: int) -> Tensor:
-    """x_g w_g + b_g in wide precision, rounded once into x's own memory."""
+    """Return x_g w_g + b_g, computed in float32 or float64 and rounded once; overwrites x."""
     groups = x.view(G, -1, x.shape[-1])
     if weight is not None and bias is not None:
         torch.addcmul(_vectors(bias)[:, None], groups, _vectors(weight)[:, None], out=groups)
@@ -218,31 +235,36 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, G: int) -> Te
     return x
 
 
-def _rows(W: Versions, index: Any) -> Any:
-    """W[index] for rows of a matrix or entries of a vector: the versions of what is picked."""
+def _getitem(W: Versions, index: Any) -> Any:
+    """Return W[index]; selected rows of a matrix or entries of a vector remain `Versions`."""
     plain = _plain(W)[index]
     rows = W.ndim == plain.ndim and not isinstance(index, tuple)
     match W.change:
-        case Thin(U, V, C, keep) if rows and W.ndim == 2:
-            return Versions.of(plain, Thin(U[index], V, C, keep), W.during)
-        case Columns(z, s) if rows:
-            return Versions.of(plain, Columns(z[index], s), W.during)
-    return _one_after_another(Tensor.__getitem__, (W, index), {})
+        case LowRankChange(U, V, C, keep) if rows and W.ndim == 2:
+            return Versions.of(plain, LowRankChange(U[index], V, C, keep), W.forward_pass)
+        case VectorChange(z, s) if rows:
+            return Versions.of(plain, VectorChange(z[index], s), W.forward_pass)
+    return _version_by_version(Tensor.__getitem__, (W, index), {})
 
 
-def _one_after_another(
+def _version_by_version(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Any other operation: each version by itself on its own rows, and the results joined.
+    """Compute any other operation for one version after another and concatenate the results.
 
-    A single version is simply formed, whatever the operation. Several need activations among the
-    arguments to be told apart by; without, a vector (w.float(), 1 + w) stays in versions, and
-    anything else is refused.
+    If there is only one version, its value is formed and any operation works. Several versions need
+    activations among the arguments, whose rows belong to one version each. Without activations, an
+    operation on a single vector (w.float(), 1 + w) returns `Versions` again; any other operation is
+    refused.
+
+    Raises:
+        UserError: the operation cannot be computed for several versions.
     """
-    given = [*_flat(args), *_flat(list(kwargs.values()))]
+    given = [*_flattened(args), *_flattened(list(kwargs.values()))]
     tensors = [a for a in given if isinstance(a, Tensor)]
     versions = [a for a in tensors if isinstance(a, Versions)]
-    during = versions[0].during
+    forward_pass = versions[0].forward_pass
+    G = forward_pass.versions
 
     def of_version(g: int, sliced: bool) -> Any:
         def own(a: Any) -> Any:
@@ -251,7 +273,7 @@ def _one_after_another(
             if isinstance(a, (list, tuple)):
                 return type(a)(map(own, a))
             if sliced and isinstance(a, Tensor) and a.ndim > 1:
-                return _in_groups(a, during).chunk(during.groups)[g]
+                return _grouped_rows(a, forward_pass).chunk(G)[g]
             return a
 
         return func(*map(own, args), **{key: own(a) for key, a in kwargs.items()})
@@ -259,83 +281,88 @@ def _one_after_another(
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
-    if during.groups == 1:
+    if G == 1:
         one = of_version(0, sliced=False)
         alone = len(versions) == len(tensors)
         return one.to(dtype) if isinstance(one, Tensor) and not alone else one
     if len(versions) < len(tensors):
-        return torch.cat([of_version(g, sliced=True) for g in range(during.groups)]).to(dtype)
+        return torch.cat([of_version(g, sliced=True) for g in range(G)]).to(dtype)
     plain = func(*map(_plain, args), **{key: _plain(a) for key, a in kwargs.items()})
     if len(versions) > 1 or not isinstance(plain, Tensor) or plain.ndim != 1:
         raise UserError(
             f"engine.candidates_per_forward: the model uses a weight in torch's {_name(func)}, "
-            "which has no rule for several versions at once; candidates_per_forward=1 has them one "
-            "by one, and engine.mode=in_place works for every model"
+            "which cannot be computed for several candidates at once; candidates_per_forward=1 "
+            "scores them one by one, and engine.mode=in_place works for every model"
         )
-    each = torch.stack([of_version(g, sliced=False) - plain for g in range(during.groups)], dim=1)
+    each = torch.stack([of_version(g, sliced=False) - plain for g in range(G)], dim=1)
     return Versions.of(
-        plain, Columns(each.to(wide(each.dtype)), torch.eye(len(each.T)).to(each)), during
+        plain,
+        VectorChange(each.to(wide(each.dtype)), torch.eye(len(each.T)).to(each)),
+        forward_pass,
     )
 
 
-def _flat(arguments: Sequence[Any]) -> list[Any]:
-    """The arguments, and what is in lists and tuples among them."""
+def _flattened(arguments: Sequence[Any]) -> list[Any]:
+    """Return the arguments, with the elements of lists and tuples in place of these."""
     return [
         a for given in arguments for a in (given if isinstance(given, (list, tuple)) else [given])
     ]
 
 
-def _in_groups(x: Tensor, during: Pass) -> Tensor:
-    """Activations whose first dimension is G equal groups; one row for all becomes a row each.
+def _grouped_rows(x: Tensor, forward_pass: ForwardPass) -> Tensor:
+    """Return activations whose first dimension consists of G equal groups of rows.
+
+    A single row that all rows of the batch share is expanded to one row for each.
 
     Raises:
-        UserError: the rows cannot be told apart.
+        UserError: the number of rows is not a multiple of the number of versions.
     """
-    if x.shape[0] % during.groups == 0:
+    if x.shape[0] % forward_pass.versions == 0:
         return x
     if x.shape[0] == 1:
-        return x.expand(during.rows, *x.shape[1:])
-    raise _not_apart(x, during)
+        return x.expand(forward_pass.rows, *x.shape[1:])
+    raise _rows_mismatch(x, forward_pass)
 
 
-def _not_apart(x: Tensor, during: Pass) -> UserError:
+def _rows_mismatch(x: Tensor, forward_pass: ForwardPass) -> UserError:
     return UserError(
-        f"engine.candidates_per_forward: the model works on {x.shape[0]} rows where "
-        f"{during.groups} candidates have {during.rows}; candidates_per_forward=1 tells them apart"
+        f"engine.candidates_per_forward: an operation of the model has {x.shape[0]} rows, but the "
+        f"{forward_pass.versions} candidates together have {forward_pass.rows}, so its rows cannot "
+        "be assigned to candidates; set candidates_per_forward=1 for this model"
     )
 
 
-def _pass_of(*weights: Tensor | None) -> Pass:
-    return next(w.during for w in weights if isinstance(w, Versions))
+def _forward_pass_of(*weights: Tensor | None) -> ForwardPass:
+    return next(w.forward_pass for w in weights if isinstance(w, Versions))
 
 
 def _plain(a: Any) -> Any:
-    """The parameter itself; what is no parameter is left as it is."""
+    """Return the plain parameter of a `Versions` tensor, and any other value unchanged."""
     return a.as_subclass(Tensor) if isinstance(a, Versions) else a
 
 
 def _value(w: Versions, g: int) -> Tensor:
-    """Version g of a weight, formed: only for operations that have no rule of their own."""
+    """Form version g of a weight, for operations without a rule."""
     match w.change:
-        case Thin(U, V, C, keep):
+        case LowRankChange(U, V, C, keep):
             product = U @ C[g] @ V.T
             formed: Tensor = _plain(w) * keep + product.view(w.shape)
             return formed.to(w.dtype)
-        case Columns():
+        case VectorChange():
             return _vectors(w)[g]
 
 
 def _vectors(p: Tensor) -> Tensor:
-    """Every version of a vector, [G, d], in float32 or wider."""
+    """Return every version of a vector, [G, d], in float32 or float64; [1, d] of a plain vector."""
     plain: Tensor = _plain(p).to(wide(p.dtype))
     if not isinstance(p, Versions):
         return plain[None]
-    assert isinstance(p.change, Columns)
+    assert isinstance(p.change, VectorChange)
     return plain + p.change.s @ p.change.z.T
 
 
 def _name(func: Callable[..., Any]) -> str:
-    """The name of a function, or of the property that a getter gets."""
+    """Return the name of a function; for the getter of a property, the name of the property."""
     name = getattr(func, "__name__", str(func))
     return str(getattr(func.__self__, "__name__", name)) if name == "__get__" else str(name)  # type: ignore[attr-defined]
 
@@ -348,13 +375,13 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
     torch.rms_norm: _rms_norm,
-    Tensor.__getitem__: _rows,
+    Tensor.__getitem__: _getitem,
 }
 
-_BY_ACTIVATION = set(_RULES) - {Tensor.__getitem__, torch.addmm}
+_ACTIVATION_FIRST = set(_RULES) - {Tensor.__getitem__, torch.addmm}
 
-# What a model may ask of a weight without using its values.
-_ABOUT_FORM = {
+# Functions and properties that do not use the values of a weight: they return the plain result.
+_METADATA = {
     "shape", "dtype", "device", "ndim", "layout", "names", "requires_grad", "is_leaf", "grad",
     "is_cuda", "is_cpu", "is_mps", "is_xpu", "is_meta", "is_sparse", "is_quantized", "is_nested",
     "size", "dim", "numel", "nelement", "stride", "is_contiguous", "is_floating_point",

@@ -43,36 +43,38 @@ MAKERS = {
 
 
 def model(kind, dtype=torch.float64, attention="sdpa"):
-    """The same weights for every call, whatever the dtype: keyed, not from a global generator."""
-    made = MAKERS[kind]().to(dtype).eval()
-    made.set_attn_implementation(attention)
+    """Return a tiny model whose weights depend on the kind only, rounded to ``dtype``."""
+    net = MAKERS[kind]().to(dtype).eval()
+    net.set_attn_implementation(attention)
     if dtype == torch.float64:
-        for module in made.modules():
+        for module in net.modules():
             if isinstance(module, LlamaRMSNorm):
                 module.forward = MethodType(_in_float64, module)
-    shapes = {name: tuple(x.shape) for name, x in made.named_parameters()}
+    shapes = {name: tuple(x.shape) for name, x in net.named_parameters()}
     noise = Draws(3).normal("init", 0, shapes, dtype=torch.float64)
     with torch.no_grad():
-        for name, x in made.named_parameters():
+        for name, x in net.named_parameters():
             x.copy_(0.1 * noise[name] + (x.ndim == 1 and "norm" in name.lower()))
-    return made
+    return net
 
 
 def _in_float64(norm, x):
-    """Llama's norm, which would round to float32 inside: a last bit that differs becomes 1e-7."""
+    """Llama's norm in float64; the original rounds to float32, which turns a last bit into 1e-7."""
     return norm.weight * (x * torch.rsqrt((x**2).mean(-1, keepdim=True) + norm.variance_epsilon))
 
 
-def part(of, rows=((5, 6, 7, 8, 9, 10), (11, 12, 13), (14, 15, 16, 17, 18))):
-    """Rows of different lengths; an example's loss is the mean over its own tokens."""
+def part(net, rows=((5, 6, 7, 8, 9, 10), (11, 12, 13), (14, 15, 16, 17, 18))):
+    """Return a micro-batch of rows; the loss of an example is the mean over its own tokens."""
     longest = max(map(len, rows))
     ids = torch.tensor([(*row, *[1] * (longest - len(row))) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
 
     def losses(copies):
-        here, seen = ids.repeat(copies, 1), mask.repeat(copies, 1)
-        logits = of(input_ids=here, attention_mask=seen, use_cache=False).logits
-        each = F.cross_entropy(logits.transpose(1, 2), here.roll(-1, 1), reduction="none")
-        return ((each * seen).sum(1) / seen.sum(1)).view(copies, len(rows))
+        input_ids, attention_mask = ids.repeat(copies, 1), mask.repeat(copies, 1)
+        logits = net(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        targets = input_ids.roll(-1, 1)
+        of_tokens = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        sums = (of_tokens * attention_mask).sum(1)
+        return (sums / attention_mask.sum(1)).view(copies, len(rows))
 
     return Part(size=len(rows), tokens=ids.numel(), losses=losses)

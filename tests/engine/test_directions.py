@@ -1,4 +1,4 @@
-"""Directions that are made of others."""
+"""Directions derived from other directions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def z():
     return Draws(0).normal("z", 1, SHAPES, dtype=torch.float64)
 
 
-def test_a_changed_direction_is_changed_in_every_place():
+def test_a_changed_direction_applies_the_function_to_every_piece():
     def doubled_in_b(name, start, piece):
         return 2 * piece if name == "b" else piece
 
@@ -32,13 +32,13 @@ def test_a_changed_direction_is_changed_in_every_place():
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 
-def test_only_some_weights_move_and_have_the_z_of_their_names():
+def test_a_restricted_direction_moves_only_the_named_weights_by_the_same_z():
     got = moved(Only(Gaussian(Draws(0), 1), ["a", "c"]))
     wanted = {name: (name != "b") * 2 * x for name, x in z().items()}
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 
-def test_a_scaled_direction_is_scaled_by_name():
+def test_a_scaled_direction_multiplies_each_weight_by_its_own_factor():
     got = moved(Scaled(Gaussian(Draws(0), 1), {"a": 0.5, "c": 3.0}))
     factors = {"a": 1.0, "b": 2.0, "c": 6.0}
     wanted = {name: factors[name] * x for name, x in z().items()}
@@ -46,7 +46,7 @@ def test_a_scaled_direction_is_scaled_by_name():
 
 
 @pytest.mark.parametrize("limit", [3, 1000])
-def test_a_dense_direction_is_itself_in_pieces_of_any_size(monkeypatch, limit):
+def test_a_dense_direction_is_the_same_for_every_piece_size(monkeypatch, limit):
     monkeypatch.setattr(directions, "GROUP_ELEMENTS", limit)
     have = z()
     got = moved(Dense(lambda name, start, stop: have[name].view(-1)[start:stop]))

@@ -1,4 +1,4 @@
-"""Draws depend on (seed, role, step, name) and on nothing else."""
+"""A draw depends on (seed, role, step, name) and on nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ shapes = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
 
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(names, shapes, min_size=1, max_size=4), st.integers(0, 2**40))
-def test_a_tensor_is_the_same_drawn_alone_or_among_others(wanted, step):
+def test_a_tensor_is_the_same_drawn_alone_or_together_with_others(wanted, step):
     draws = Draws(3)
     together = draws.normal("U", step, wanted)
     for name, shape in wanted.items():
@@ -35,7 +35,7 @@ def test_a_tensor_is_the_same_drawn_alone_or_among_others(wanted, step):
 
 
 @pytest.mark.parametrize("other", ["seed", "role", "step", "high word of step", "name"])
-def test_each_part_of_the_key_matters(other):
+def test_each_part_of_the_key_changes_the_draw(other):
     def draw(seed=0, role="U", step=5, name="w"):
         return Draws(seed).normal(role, step, {name: (1000,)})[name].double()
 
@@ -56,8 +56,8 @@ def test_a_longer_draw_begins_with_the_shorter_one():
     assert torch.equal(long[:6], short)
 
 
-def test_draws_never_change():
-    """Written down once: another value here would silently change every published run."""
+def test_draws_equal_the_recorded_values():
+    """If these values changed, every published run would silently change."""
     drawn = Draws(42).normal("U", 7, {"model.decoder.weight": (2, 3)})["model.decoder.weight"]
     assert drawn.flatten().tolist() == GOLDEN
     assert key_words(42, "U", "model.decoder.weight") == GOLDEN_KEY
@@ -69,14 +69,14 @@ def test_float32_draws_are_the_rounded_float64_draws():
     assert torch.equal(narrow, wide.float())
 
 
-def test_the_global_generator_is_left_alone():
+def test_drawing_does_not_change_the_global_generator():
     before = torch.random.get_rng_state()
     Draws(0).normal("z", 1, {"w": (50,)})
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_draws_the_same_bits():
+def test_a_gpu_draws_the_same_bits_as_the_cpu():
     wanted = {"w": (300, 70), "b": (11,)}
     here = Draws(1).normal("z", 3, wanted)
     there = Draws(1).normal("z", 3, wanted, device="cuda")

@@ -1,4 +1,4 @@
-"""Rounding gathered steps into weights."""
+"""Folding accumulated updates into weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def drawn(m=40, n=30, rank=3, dtype=torch.float32):
 
 
 def folded(rounding, dtype, scale, times=1):
-    """W after folding scale L V^T so many times, W before, and scale L V^T."""
+    """Return W after ``times`` folds of scale L V^T, W before the folds, and scale L V^T."""
     t = drawn()
     W = (0.02 * t["W"]).to(dtype)
     before, folder = W.clone(), Folder(rounding, Draws(1))
@@ -31,7 +31,7 @@ def folded(rounding, dtype, scale, times=1):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_wide_weights_are_simply_added_to(dtype, rounding):
+def test_folding_into_float32_and_float64_weights_adds_the_product(dtype, rounding):
     t = drawn(dtype=dtype)
     W = t["W"].clone()
     Folder(rounding, Draws(0)).fold("w", W, t["L"], t["V"], keep=0.5)
@@ -39,24 +39,26 @@ def test_wide_weights_are_simply_added_to(dtype, rounding):
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_nearest_is_the_nearest(dtype):
+def test_nearest_rounds_the_float32_result_to_the_nearest(dtype):
     t = drawn()
     W = (0.02 * t["W"]).to(dtype)
     wanted = (0.75 * W.float() + t["L"] @ t["V"].T).to(dtype)
     Folder("nearest", Draws(0)).fold("w", W, t["L"], t["V"], keep=0.75)
     torch.testing.assert_close(W, wanted, rtol=2**-7, atol=0)
-    assert (wanted != W).float().mean() < 0.01  # a product in another order may round elsewhere
+    assert (
+        wanted != W
+    ).float().mean() < 0.01  # products summed in another order may round differently
 
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_folding_nothing_changes_not_one_byte(dtype, rounding):
+def test_folding_a_zero_update_changes_no_byte(dtype, rounding):
     W, before, _ = folded(rounding, dtype, 0.0, times=3)
     assert torch.equal(W, before)
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_stochastic_rounding_is_right_on_average_where_the_nearest_loses_everything(dtype):
+def test_stochastic_rounding_is_right_on_average_where_nearest_loses_small_updates(dtype):
     scale, times = 1e-6, 400
 
     def progress(rounding):
@@ -69,7 +71,7 @@ def test_stochastic_rounding_is_right_on_average_where_the_nearest_loses_everyth
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_a_residual_leaves_only_the_last_rounding(dtype):
+def test_with_residuals_only_the_last_rounding_error_remains(dtype):
     times = 200
     W, before, step = folded("residual", dtype, 1e-6, times)
     error = (W - before - times * step).abs()
@@ -83,9 +85,9 @@ def test_a_residual_leaves_only_the_last_rounding(dtype):
     dtype=strategies.sampled_from(HALF),
 )
 @hypothesis.settings(deadline=None, max_examples=400)
-def test_rounded_up_or_down_a_number_is_one_of_its_two_neighbours(value, chance, dtype):
+def test_stochastic_rounding_returns_one_of_the_two_neighbors(value, chance, dtype):
     u = torch.tensor([value])
-    got = fold._up_or_down(u, torch.tensor([chance]), dtype)
+    got = fold._round_stochastically(u, torch.tensor([chance]), dtype)
     nearest = u.to(dtype)
     if not nearest.isfinite().all():
         assert torch.equal(got, nearest)
@@ -103,7 +105,7 @@ def test_rounded_up_or_down_a_number_is_one_of_its_two_neighbours(value, chance,
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_infinities_and_nan_stay_what_they_are(rounding):
+def test_infinite_and_nan_weights_stay_infinite_and_nan(rounding):
     W = torch.tensor([[float("inf"), float("nan"), -float("inf"), 1.0]], dtype=torch.bfloat16)
     folder = Folder(rounding, Draws(0))
     for _ in range(2):
@@ -115,13 +117,15 @@ def test_infinities_and_nan_stay_what_they_are(rounding):
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_the_bits_do_not_depend_on_the_blocks(monkeypatch, rounding):
+def test_the_result_hardly_depends_on_the_block_size(monkeypatch, rounding):
     ends = []
     for block in (2**18, 70):
         monkeypatch.setattr(fold, "_BLOCK", block)
         ends.append(folded(rounding, torch.bfloat16, 1e-4, times=3)[0])
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=2e-4)
-    assert (ends[0] != ends[1]).double().mean() < 0.02  # where a product rounds otherwise
+    assert (
+        ends[0] != ends[1]
+    ).double().mean() < 0.02  # products of other block sizes may round differently
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
@@ -149,7 +153,7 @@ def test_a_step_of_nothing_leaves_every_byte_even_of_minus_zero_and_of_nan(dtype
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", HALF)
-def test_a_weight_that_has_become_infinite_stays_infinite(dtype, rounding):
+def test_a_weight_that_overflows_stays_infinite(dtype, rounding):
     largest = torch.finfo(dtype).max
     W = torch.tensor([[largest, -largest]], dtype=dtype)
     folder = Folder(rounding, Draws(0))
@@ -160,7 +164,7 @@ def test_a_weight_that_has_become_infinite_stays_infinite(dtype, rounding):
 
 @pytest.mark.parametrize("dtype", [*HALF, torch.float64])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_a_tensor_of_more_dimensions_is_folded_as_a_matrix(dtype, rounding):
+def test_a_tensor_of_three_dimensions_is_folded_as_a_matrix(dtype, rounding):
     t = drawn()
     flat = (0.02 * t["W"]).to(dtype)
     W = flat.clone().view(40, 5, 6)
@@ -170,7 +174,7 @@ def test_a_tensor_of_more_dimensions_is_folded_as_a_matrix(dtype, rounding):
     assert not torch.equal(flat, (0.02 * t["W"]).to(dtype))
 
 
-def test_a_tensor_that_is_no_matrix_in_place_is_refused():
+def test_a_tensor_that_cannot_be_viewed_as_a_matrix_is_refused():
     W = torch.zeros(4, 2, 3, 2).to(torch.bfloat16, memory_format=torch.channels_last)
     with pytest.raises(RuntimeError, match="view"):
         Folder("nearest", Draws(0)).fold("w", W, torch.ones(4, 1), torch.ones(12, 1))
@@ -188,8 +192,8 @@ def test_factors_in_half_precision_are_multiplied_in_float32():
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_the_random_bits_do_not_depend_on_the_blocks(monkeypatch, rounding):
-    """All products and sums here are exact, so that only the random bits could differ."""
+def test_the_random_bits_do_not_depend_on_the_block_size(monkeypatch, rounding):
+    """All products and sums in this test are exact, so only the random bits could differ."""
     index = torch.arange(40 * 30).view(40, 30)
     L, V = torch.tensor([[2.0**-12], [-3 * 2.0**-13]]).repeat(20, 1), torch.ones(30, 1)
     ends = []
@@ -205,8 +209,8 @@ def test_the_random_bits_do_not_depend_on_the_blocks(monkeypatch, rounding):
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("exponent", [-2, -20, -30])
-def test_stochastic_rounding_goes_up_as_often_as_the_distance_says(dtype, exponent):
-    """Also among the subnormal numbers of float16, 2**-24 apart, and between the first and 0."""
+def test_stochastic_rounding_rounds_up_with_the_right_probability(dtype, exponent):
+    """This covers the subnormal numbers of float16, which are 2**-24 apart, too."""
     low = torch.tensor(2.0**exponent).to(dtype)
     high = (low.view(torch.int16) + 1).view(dtype)
     gap, n, ups = float(high) - float(low), 2**16, []
@@ -221,12 +225,12 @@ def test_stochastic_rounding_goes_up_as_often_as_the_distance_says(dtype, expone
     assert ups[1] == pytest.approx(5 / 8, abs=4 * deviation[1])
 
 
-def test_each_weight_and_each_fold_has_random_bits_of_its_own():
+def test_each_weight_and_each_fold_has_its_own_random_bits():
     draws, L, V = Draws(0), torch.full((64, 1), 2.0**-9), torch.ones(64, 1)
     ends = {}
     for name in ("v", "w"):
         W, folder = torch.ones(64, 64, dtype=torch.bfloat16), Folder("stochastic", draws)
-        folder.fold(name, W, L, V)  # half way from 1 to the next number
+        folder.fold(name, W, L, V)  # the update is half the distance from 1 to the next number
         ends[name] = W.clone()
         folder.fold(name, W.fill_(1), L, V)
         ends[name + " again"] = W.clone()

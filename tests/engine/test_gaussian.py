@@ -1,4 +1,4 @@
-"""Full-rank moves: the arithmetic to the last bit, the same however the weights are grouped."""
+"""Adding full-rank directions: exact arithmetic, independent of how the weights are grouped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_float64_weights_move_by_z():
 @pytest.mark.parametrize(
     ("dtype", "numpy_dtype"), [(torch.float32, np.float32), (torch.float16, np.float16)]
 )
-def test_narrow_weights_are_moved_in_float32_and_rounded_once(dtype, numpy_dtype):
+def test_narrower_weights_are_updated_in_float32_and_rounded_once(dtype, numpy_dtype):
     X, X0 = weights(dtype), weights(dtype)
     Gaussian(Draws(1), 3).move(X, 0.1)
     for name, step in z().items():
@@ -46,7 +46,7 @@ def test_narrow_weights_are_moved_in_float32_and_rounded_once(dtype, numpy_dtype
         np.testing.assert_array_equal(X[name].numpy(), expected)
 
 
-def test_bfloat16_weights_are_rounded_to_the_nearest():
+def test_bfloat16_weights_are_rounded_to_nearest():
     X, X0 = weights(torch.bfloat16), weights(torch.bfloat16)
     Gaussian(Draws(1), 3).move(X, 0.1)
     for name, step in z().items():
@@ -58,7 +58,7 @@ def test_bfloat16_weights_are_rounded_to_the_nearest():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("limit", [1, 4, 5, 38, 67])
-def test_the_size_of_a_group_does_not_matter(dtype, limit, monkeypatch):
+def test_the_group_size_does_not_change_the_result(dtype, limit, monkeypatch):
     whole, parts = weights(dtype), weights(dtype)
     Gaussian(Draws(1), 3).move(whole, 0.01)
     monkeypatch.setattr(gaussian, "GROUP_ELEMENTS", limit)
@@ -83,7 +83,7 @@ def test_no_draw_is_larger_than_a_group(monkeypatch):
     assert sizes == [32, 3, 32, 32, 2, 4]
 
 
-def test_weights_of_several_dtypes_move_together():
+def test_weights_of_several_dtypes_move_in_one_call_as_they_do_alone():
     X = {name: x.to(dtype) for (name, x), dtype in zip(weights().items(), DTYPES, strict=True)}
     alone = {name: x.clone() for name, x in X.items()}
     Gaussian(Draws(1), 3).move(X, 0.01)
@@ -92,7 +92,7 @@ def test_weights_of_several_dtypes_move_together():
         assert torch.equal(X[name], x)
 
 
-def test_there_and_back_is_where_it_began():
+def test_moving_there_and_back_restores_the_weights():
     X, X0 = weights(), weights()
     direction = Gaussian(Draws(1), 3)
     for by in (+1e-3, -2e-3, +1e-3):
@@ -101,7 +101,7 @@ def test_there_and_back_is_where_it_began():
         torch.testing.assert_close(X[name], X0[name], rtol=0, atol=1e-12)
 
 
-def test_a_model_of_one_group_is_drawn_once_a_step(monkeypatch):
+def test_a_model_that_fits_into_one_group_draws_z_once_per_step(monkeypatch):
     draws, count = Draws(1), []
     normal = draws.normal
     monkeypatch.setattr(draws, "normal", lambda *args: count.append(1) or normal(*args))
@@ -113,7 +113,7 @@ def test_a_model_of_one_group_is_drawn_once_a_step(monkeypatch):
     assert len(count) == 2
 
 
-def test_step_and_role_choose_the_direction():
+def test_another_step_or_role_gives_another_direction():
     moved = []
     for step, role in ((3, "z"), (4, "z"), (3, "q")):
         X = {"w": torch.zeros(50, dtype=torch.float64)}
@@ -123,20 +123,20 @@ def test_step_and_role_choose_the_direction():
     assert not torch.equal(moved[0], moved[2])
 
 
-def test_parameters_that_require_gradients_move_without_a_graph():
+def test_moving_parameters_that_require_gradients_builds_no_graph():
     x = torch.nn.Parameter(torch.zeros(4))
     Gaussian(Draws(1), 0).move({"x": x}, 1.0)
     assert x.grad_fn is None
     assert x.abs().sum() > 0
 
 
-def test_the_global_generator_is_left_alone():
+def test_moving_does_not_change_the_global_generator():
     before = torch.random.get_rng_state()
     Gaussian(Draws(1), 3).move(weights(), 0.1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_weight_that_is_not_contiguous_is_refused_by_name_before_anything_moves():
+def test_a_non_contiguous_weight_is_refused_by_name_before_any_weight_changes():
     X, X0 = weights(), weights()
     X["side"] = torch.zeros(4, 3, dtype=torch.float64).T
     with pytest.raises(UserError, match=r"parameter side: .* not contiguous"):
@@ -144,25 +144,25 @@ def test_a_weight_that_is_not_contiguous_is_refused_by_name_before_anything_move
     assert all(torch.equal(X[name], X0[name]) for name in SHAPES)
 
 
-def test_a_weight_of_integers_is_refused_by_name():
+def test_an_integer_weight_is_refused_by_name():
     with pytest.raises(UserError, match=r"parameter n: its dtype is torch.int64; allowed: torch.f"):
         Gaussian(Draws(1), 3).move({"n": torch.zeros(3, dtype=torch.int64)}, 0.1)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 70_001), (3, 9), (65_530, 65_545), (8, 8)])
-def test_a_piece_that_is_drawn_alone_is_part_of_the_whole(start, stop):
+def test_a_piece_drawn_alone_equals_that_piece_of_the_whole_tensor(start, stop):
     whole = Draws(1).normal("z", 2, {"a": (3,), "w": (70_001,), "b": (2, 2)})["w"]
     assert torch.equal(Draws(1).normal_range("z", 2, "w", start, stop), whole[start:stop])
 
 
-def test_elements_beyond_the_first_four_billion_blocks_have_normals_of_their_own():
+def test_elements_beyond_the_first_2_to_the_32_blocks_are_not_repeated():
     far, near = (Draws(1).normal_range("z", 2, "w", at, at + 8) for at in (2**34, 0))
     assert not torch.equal(far, near)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", DTYPES[:3])
-def test_a_gpu_moves_to_the_same_bits(dtype):
+def test_a_gpu_gives_the_same_bits_as_the_cpu(dtype):
     here, there = weights(dtype), weights(dtype, "cuda")
     for X in (here, there):
         Gaussian(Draws(1), 2**33 + 3).move(X, 1e-2)

@@ -1,6 +1,6 @@
-"""The kernels give the bits of the torch code: run by Triton's interpreter, and on a GPU if any.
+"""The kernel gives the bits of the torch code, in Triton's interpreter and on a GPU if any.
 
-The interpreter must be switched on before Triton is imported, so it has processes of its own.
+The interpreter must be switched on before Triton is imported, so it runs in separate processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DTYPES = ["float64", "float32", "bfloat16", "float16"]
 NEEDS_TRITON = pytest.mark.skipif(not kernels.HAS_TRITON, reason="needs the package triton")
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-# One, a few, not a multiple of 4, of a program's 1024 elements; several programs.
+# Sizes below, at and above the 1024 elements of one program of the kernel, some no multiple of 4.
 SIZES = {"one": 1, "three": 3, "program": 1024, "more": 4 * 1024 + 7}
 
 
@@ -38,12 +38,12 @@ def weights(dtype):
 
 
 def bits_differ(a, b):
-    """Where two tensors of one dtype are not the same; all NaN count as one."""
+    """Return where two tensors of one dtype have different bits; all NaN count as equal."""
     return ((a != b) & ~(a.isnan() & b.isnan())) | (a.signbit() != b.signbit()) & ~a.isnan()
 
 
 def compare(dtype_name, device):
-    """A small and a large move, and one to a tie; called in the other process, too."""
+    """Compare a small, a large and a tied update; a test calls it in another process, too."""
     dtype = getattr(torch, dtype_name)
     z0 = float(Draws(7).normal("z", 3, {"tie": (1,)})["tie"])
     to_the_middle = torch.finfo(dtype).eps / 2 / z0  # between 1 and the next number
@@ -57,7 +57,7 @@ def compare(dtype_name, device):
             assert wrong == 0, f"{wrong} of {len(x)} elements of {name!r}, step {step}, by {by}"
 
 
-def in_a_process(code, tmp_path, **environment):
+def run_in_a_process(code, tmp_path, **environment):
     subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}"],
         env=os.environ | {"TRITON_CACHE_DIR": str(tmp_path)} | environment,
@@ -71,7 +71,7 @@ def in_a_process(code, tmp_path, **environment):
 def test_the_kernel_gives_the_bits_of_the_torch_code(dtype_name, tmp_path):
     (tmp_path / "this_test.py").symlink_to(__file__)
     code = f"import this_test; this_test.compare({dtype_name!r}, 'cpu')"
-    in_a_process(code, tmp_path, TRITON_INTERPRET="1")
+    run_in_a_process(code, tmp_path, TRITON_INTERPRET="1")
 
 
 @NEEDS_CUDA
@@ -82,7 +82,7 @@ def test_a_gpu_gives_the_bits_of_the_torch_code(dtype_name):
 
 
 def operations(pointer, bits, bfloat):
-    """How often each instruction stands in the code compiled for an H100, which need not exist."""
+    """Compile for an H100 (none is needed); return the count of each instruction and the PTX."""
     import collections
     import re
 
@@ -106,10 +106,10 @@ def operations(pointer, bits, bfloat):
     ("pointer", "bits", "bfloat"),
     [("*fp64", 64, False), ("*i16", 16, True)],
 )
-def test_compiled_code_rounds_every_operation_as_ieee_asks(pointer, bits, bfloat, tmp_path):
+def test_compiled_code_rounds_every_operation_correctly(pointer, bits, bfloat, tmp_path):
     (tmp_path / "this_test.py").symlink_to(__file__)
     code = f"import this_test; this_test.check_operations({pointer!r}, {bits}, {bfloat})"
-    in_a_process(code, tmp_path)
+    run_in_a_process(code, tmp_path)
 
 
 def check_operations(pointer, bits, bfloat):
@@ -117,9 +117,9 @@ def check_operations(pointer, bits, bfloat):
     names = set(counts)
     assert not [name for name in names if name.startswith(("fma", "mad.rn")) or "ftz" in name]
     assert not [name for name in names if "approx" in name or "full" in name]
-    assert counts["sqrt.rn.f64"] == 4  # two radii a thread, of two counters
+    assert counts["sqrt.rn.f64"] == 4  # each thread computes two radii for each of two counters
     assert counts["div.rn.f64"] == 4
-    ln2, half_of_pi = "0d3FE62E42FEFA39EF", "0d3E1921FB54442D18"  # not rounded to float32
+    ln2, half_of_pi = "0d3FE62E42FEFA39EF", "0d3E1921FB54442D18"  # float64 constants
     assert ln2 in ptx
     assert half_of_pi in ptx
 
@@ -130,10 +130,10 @@ def test_without_triton_the_error_says_what_to_install(monkeypatch):
         kernels.move_by_normals(torch.zeros(3), 1.0, (1, 2), 0)
 
 
-def test_the_module_can_be_imported_where_triton_is_missing(tmp_path):
+def test_the_module_can_be_imported_without_triton(tmp_path):
     code = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'triton' else find(name, *rest)\n"
         "from lozo_bench.engine import gaussian, kernels; assert not kernels.HAS_TRITON"
     )
-    in_a_process(code, tmp_path)
+    run_in_a_process(code, tmp_path)

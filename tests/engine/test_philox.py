@@ -1,4 +1,4 @@
-"""The generator against the published vectors, the normals against the textbook formula."""
+"""The generator equals the published vectors, the normals equal the textbook formula."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
-def test_philox_gives_the_published_answers(counter, key, output):
+def test_philox_gives_the_published_outputs(counter, key, output):
     words = philox(
         tuple(torch.tensor([word]) for word in counter), tuple(torch.tensor([word]) for word in key)
     )
     assert tuple(int(word) for word in words) == output
 
 
-def test_normals_are_box_muller_of_the_words():
+def test_normals_equal_the_box_muller_formula():
     rng = np.random.Generator(np.random.PCG64(7))
     words = [rng.integers(0, 2**32, size=5000) for _ in range(4)]
-    words[0][:3] = [0, 2**32 - 1, 2**31]  # the ends and the middle of the radius
-    words[1][:4] = [0, 2**30, 2**31, 3 * 2**30]  # where the quarters meet
+    words[0][:3] = [0, 2**32 - 1, 2**31]  # the extreme and the middle radii
+    words[1][:4] = [0, 2**30, 2**31, 3 * 2**30]  # the borders between quarter turns
     ours = normals(tuple(torch.from_numpy(word) for word in words)).numpy()
     for pair in (0, 1):
         radius = np.sqrt(-2 * np.log((words[2 * pair] + 0.5) / 2**32))
-        quarter, place = np.divmod(words[2 * pair + 1], 2**30)
-        angle = math.pi / 2 * (quarter + (place + 0.5) / 2**30 - 0.5)
+        quarter, remainder = np.divmod(words[2 * pair + 1], 2**30)
+        angle = math.pi / 2 * (quarter + (remainder + 0.5) / 2**30 - 0.5)
         np.testing.assert_allclose(ours[:, 2 * pair], radius * np.cos(angle), atol=1e-12)
         np.testing.assert_allclose(ours[:, 2 * pair + 1], radius * np.sin(angle), atol=1e-12)
 

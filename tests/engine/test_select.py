@@ -1,4 +1,4 @@
-"""The choice between engines."""
+"""Choosing the faster engine by measurement."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lozo_bench.errors import UserError
 
 
 def engine(dtype=torch.float32):
-    of = model("opt", dtype)
-    X = dict(of.named_parameters())
-    return of, Fused(of, X, Folder("nearest", Draws(0)))
+    net = model("opt", dtype)
+    X = dict(net.named_parameters())
+    return net, Fused(net, X, Folder("nearest", Draws(0)))
 
 
 @pytest.mark.parametrize(
@@ -30,46 +30,46 @@ def engine(dtype=torch.float32):
 def test_the_fastest_way_is_chosen(monkeypatch, seconds, in_place, per_forward):
     times = iter(list(seconds.values()) * 4)
     monkeypatch.setattr(select, "_milliseconds", lambda run, X: next(times))
-    of, fused = engine()
-    choice = select.choose(fused, rank=2, parts=[part(of)])
+    net, fused = engine()
+    choice = select.choose(fused, rank=2, parts=[part(net)])
     assert (choice.in_place, choice.per_forward) == (in_place, per_forward)
     assert choice.ms == seconds
 
 
-def test_measuring_runs_every_way_and_changes_not_one_byte():
-    of, fused = engine()
-    before = {name: x.detach().clone() for name, x in of.named_parameters()}
-    choice = select.choose(fused, rank=2, parts=[part(of)])
+def test_measuring_times_every_way_and_changes_no_byte():
+    net, fused = engine()
+    before = {name: x.detach().clone() for name, x in net.named_parameters()}
+    choice = select.choose(fused, rank=2, parts=[part(net)])
     assert set(choice.ms) == {"fused_2", "fused_1", "in_place"}
     assert all(ms > 0 for ms in choice.ms.values())
     assert fused.per_forward is None
-    for name, x in of.named_parameters():
+    for name, x in net.named_parameters():
         assert torch.equal(x.view(torch.uint8), before[name].view(torch.uint8))
 
 
-def test_half_precision_weights_are_never_moved_in_place():
-    of, fused = engine(torch.bfloat16)
-    assert set(select.choose(fused, rank=2, parts=[part(of)]).ms) == {"fused_2", "fused_1"}
+def test_the_in_place_engine_is_not_considered_for_half_precision():
+    net, fused = engine(torch.bfloat16)
+    assert set(select.choose(fused, rank=2, parts=[part(net)]).ms) == {"fused_2", "fused_1"}
 
 
-def test_a_way_that_the_model_cannot_go_is_left_out(monkeypatch):
-    of, fused = engine()
+def test_a_way_that_the_model_does_not_support_is_not_considered(monkeypatch):
+    net, fused = engine()
 
     def refuse(*_):
         raise UserError("no rule for it")
 
     monkeypatch.setattr(fused, "losses", refuse)
-    choice = select.choose(fused, rank=2, parts=[part(of)])
+    choice = select.choose(fused, rank=2, parts=[part(net)])
     assert choice.in_place
     assert set(choice.ms) == {"in_place"}
 
 
-def test_where_no_way_is_left_the_reason_is_told(monkeypatch):
-    of, fused = engine(torch.bfloat16)
+def test_a_model_that_supports_no_way_raises_the_reason(monkeypatch):
+    net, fused = engine(torch.bfloat16)
 
     def refuse(*_):
         raise UserError("no rule for it")
 
     monkeypatch.setattr(fused, "losses", refuse)
     with pytest.raises(UserError, match="no rule for it"):
-        select.choose(fused, rank=2, parts=[part(of)])
+        select.choose(fused, rank=2, parts=[part(net)])

@@ -1,4 +1,4 @@
-"""Places in subspaces, by hand."""
+"""Coordinates in subspaces, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ def subspace(a, b, e):
     return Subspace({"w": torch.ones(5, a)}, {"w": torch.ones(4, b)}, {"b": torch.ones(3, e)})
 
 
-def test_along_one_direction_the_core_is_a_multiple_of_one():
-    place = along(subspace(2, 2, 1), matrices=0.5, vectors=0.25)
-    assert place.C.tolist() == [[0.5, 0.0], [0.0, 0.5]]
-    assert place.s.tolist() == [0.25]
+def test_the_core_of_one_direction_is_a_multiple_of_the_identity():
+    point = along(subspace(2, 2, 1), matrices=0.5, vectors=0.25)
+    assert point.C.tolist() == [[0.5, 0.0], [0.0, 0.5]]
+    assert point.s.tolist() == [0.25]
 
 
-def test_among_directions_with_a_V_each_the_core_is_diagonal():
-    place = among(subspace(4, 4, 2), [0.5, -1.0])
-    assert place.C.diagonal().tolist() == [0.5, 0.5, -1.0, -1.0]
-    assert int((place.C != 0).sum()) == 4
-    assert place.s.tolist() == [0.5, -1.0]
+def test_the_core_of_directions_with_their_own_V_is_diagonal():
+    point = among(subspace(4, 4, 2), [0.5, -1.0])
+    assert point.C.diagonal().tolist() == [0.5, 0.5, -1.0, -1.0]
+    assert int((point.C != 0).sum()) == 4
+    assert point.s.tolist() == [0.5, -1.0]
 
 
-def test_among_directions_that_share_V_the_blocks_stand_on_one_another():
-    place = among(subspace(4, 2, 2), [0.5, -1.0], vectors=[1.0, 2.0])
-    assert place.C.tolist() == [[0.5, 0.0], [0.0, 0.5], [-1.0, 0.0], [0.0, -1.0]]
-    assert place.s.tolist() == [1.0, 2.0]
+def test_the_core_of_directions_that_share_V_is_a_stack_of_diagonal_blocks():
+    point = among(subspace(4, 2, 2), [0.5, -1.0], vectors=[1.0, 2.0])
+    assert point.C.tolist() == [[0.5, 0.0], [0.0, 0.5], [-1.0, 0.0], [0.0, -1.0]]
+    assert point.s.tolist() == [1.0, 2.0]
 
 
-def test_among_takes_many_places_at_once():
+def test_among_accepts_leading_dimensions():
     each = torch.eye(3, dtype=torch.float64)
-    places = among(subspace(3, 1, 3), torch.stack([each, -each]))
-    assert places.C.shape == (2, 3, 3, 1)
-    assert places.C[1, 2, :, 0].tolist() == [0.0, 0.0, -1.0]
-    assert len(places.flat()) == 6
+    points = among(subspace(3, 1, 3), torch.stack([each, -each]))
+    assert points.C.shape == (2, 3, 3, 1)
+    assert points.C[1, 2, :, 0].tolist() == [0.0, 0.0, -1.0]
+    assert len(points.flat()) == 6
 
 
 def test_without_vectors_there_are_no_coefficients():
@@ -44,10 +44,10 @@ def test_without_vectors_there_are_no_coefficients():
     assert among(P, [1.0, 2.0]).s.shape == (0,)
 
 
-def test_differences_and_parts_of_places():
+def test_coordinates_can_be_subtracted_and_indexed():
     P = subspace(2, 2, 1)
-    places = stacked([along(P, 3.0), along(P, 1.0)])
-    assert (places[0] - places[1]).C.diagonal().tolist() == [2.0, 2.0]
-    assert len(places) == 2
-    assert len(places[1:]) == 1
-    assert isinstance(places[:1], Places)
+    points = stacked([along(P, 3.0), along(P, 1.0)])
+    assert (points[0] - points[1]).C.diagonal().tolist() == [2.0, 2.0]
+    assert len(points) == 2
+    assert len(points[1:]) == 1
+    assert isinstance(points[:1], Places)

@@ -1,4 +1,4 @@
-"""Slopes by forward-mode differentiation, of whole models."""
+"""Directional derivatives of whole models by forward-mode differentiation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lozo_bench.errors import UserError
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_the_slope_of_a_model_is_its_gradient_times_v(kind):
-    of = model(kind)
-    X = dict(of.named_parameters())
+def test_the_directional_derivative_equals_the_gradient_times_v(kind):
+    net = model(kind)
+    X = dict(net.named_parameters())
     tokens = (torch.arange(14) * 7 % (VOCABULARY - 5) + 3).view(2, 7)
 
     def losses(copies):
-        return of(tokens).logits.log_softmax(-1)[:, -1, 5].view(1, 2)
+        return net(tokens).logits.log_softmax(-1)[:, -1, 5].view(1, 2)
 
-    engine, v = InPlace(X, of), Gaussian(Draws(0), 0, "v")
+    engine, v = InPlace(X, net), Gaussian(Draws(0), 0, "v")
     score = Score(engine, [Part(2, 14, losses)])
     loss, slope = score.slope(v)
     value = losses(1).mean()
@@ -32,12 +32,12 @@ def test_the_slope_of_a_model_is_its_gradient_times_v(kind):
     wanted = sum((x.grad * direction[n]).sum() for n, x in X.items() if x.grad is not None)
     assert loss == pytest.approx(float(value.detach()), rel=1e-12)
     assert slope == pytest.approx(float(wanted), rel=1e-8)
-    assert dict(of.named_parameters()).keys() == X.keys()
+    assert dict(net.named_parameters()).keys() == X.keys()
 
 
 def test_a_loss_without_a_derivative_is_refused():
-    of = torch.nn.Linear(2, 1)
-    engine = InPlace(dict(of.named_parameters()), of)
+    net = torch.nn.Linear(2, 1)
+    engine = InPlace(dict(net.named_parameters()), net)
     step = Part(1, 1, lambda copies: torch.ones(1, 1))
     with pytest.raises(UserError, match=r"^objective: it has no derivative"):
         Score(engine, [step]).slope(Gaussian(Draws(0), 0))

@@ -1,4 +1,4 @@
-"""Operations on weights in versions, each against the version formed and used by itself."""
+"""Operations on `Versions`, each compared with the same operation on every version by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.versions import Columns, Pass, Thin, Versions
+from lozo_bench.engine.versions import ForwardPass, LowRankChange, VectorChange, Versions
 from lozo_bench.errors import UserError
 
 G, ROWS, LENGTH = 3, 6, 4
@@ -19,16 +19,18 @@ def drawn(dtype=torch.float64, **shapes):
 
 
 def matrix(m, n, keep=1.0):
-    """Versions of an [m, n] matrix, and each of them formed."""
+    """Return versions of an [m, n] matrix, and the list of the matrices that they represent."""
     t = drawn(W=(m, n), U=(m, 3), V=(n, 2), C=(G, 3, 2))
-    made = Versions.of(t["W"], Thin(t["U"], t["V"], t["C"], keep), Pass(G, ROWS))
+    made = Versions.of(t["W"], LowRankChange(t["U"], t["V"], t["C"], keep), ForwardPass(G, ROWS))
     return made, [keep * t["W"] + t["U"] @ t["C"][g] @ t["V"].T for g in range(G)]
 
 
 def vector(d, name="p"):
     t = drawn(**{name: (d,), f"{name}z": (d, 2), f"{name}s": (G, 2)})
     p, z, s = t.values()
-    return Versions.of(p, Columns(z, s), Pass(G, ROWS)), [p + z @ s[g] for g in range(G)]
+    return Versions.of(p, VectorChange(z, s), ForwardPass(G, ROWS)), [
+        p + z @ s[g] for g in range(G)
+    ]
 
 
 def activations(*size):
@@ -51,12 +53,12 @@ def test_linear():
     assert_by_version(F.linear(x, plain, b), x, lambda x, g: F.linear(x, plain, bs[g]))
 
 
-def test_linear_with_a_decayed_weight_leaves_the_bias_alone():
+def test_weight_decay_of_a_linear_layer_does_not_scale_the_bias():
     (W, Ws), (b, bs), x = matrix(5, 7, keep=0.5), vector(5), activations(7)
     assert_by_version(F.linear(x, W, b), x, lambda x, g: F.linear(x, Ws[g], bs[g]))
 
 
-def test_addmm_as_gpt2_has_it():
+def test_addmm_as_used_by_gpt2():
     (W, Ws), (b, bs), x = matrix(7, 5), vector(5), activations(7).view(-1, 7)
     assert_by_version(torch.addmm(b, x, W), x, lambda x, g: x @ Ws[g] + bs[g])
 
@@ -68,7 +70,7 @@ def test_embedding(keep):
     assert_by_version(F.embedding(ids, W), ids, lambda ids, g: F.embedding(ids, Ws[g]))
 
 
-def test_positions_common_to_all_rows_get_a_row_each():
+def test_position_ids_shared_by_all_rows_are_expanded():
     W, Ws = matrix(9, 5)
     ids = torch.arange(LENGTH)[None]
     every = ids.expand(ROWS, LENGTH)
@@ -83,19 +85,19 @@ def test_norms():
     assert_by_version(F.rms_norm(x, (7,), w), x, lambda x, g: F.rms_norm(x, (7,), ws[g]))
 
 
-def test_elementwise_operations_that_have_no_rule_of_their_own():
+def test_elementwise_operations_without_a_rule():
     (w, ws), x = vector(7), activations(7)
     assert_by_version(w * x, x, lambda x, g: ws[g] * x)
     assert_by_version(x - w, x, lambda x, g: x - ws[g])
     assert_by_version((1.0 + w.double()) * x, x, lambda x, g: (1 + ws[g]) * x)
 
 
-def test_a_matrix_operation_without_a_rule_is_done_version_by_version():
+def test_a_matrix_operation_without_a_rule_is_computed_version_by_version():
     (W, Ws), x = matrix(5, 7), activations(7)
     assert_by_version(torch.einsum("rtn,mn->rtm", x, W), x, lambda x, g: x @ Ws[g].T)
 
 
-def test_rows_picked_from_a_weight_are_in_versions():
+def test_selected_rows_of_a_weight_keep_their_versions():
     (W, Ws), (b, bs), x = matrix(9, 7), vector(9), activations(7)
     pick = torch.tensor([4, 1])
     assert_by_version(
@@ -103,13 +105,13 @@ def test_rows_picked_from_a_weight_are_in_versions():
     )
 
 
-def test_its_form_is_the_parameters_own():
+def test_shape_dtype_and_device_are_those_of_the_parameter():
     (W, _), (b, _) = matrix(5, 7), vector(3)
     assert (W.shape, W.ndim, W.size(1), W.dtype) == ((5, 7), 2, 7, torch.float64)
     assert (b.numel(), b.device.type) == (3, "cpu")
 
 
-def test_what_cannot_be_in_versions_is_refused_by_name():
+def test_operations_that_several_versions_do_not_support_are_refused_by_name():
     W, _ = matrix(5, 7)
     with pytest.raises(UserError, match=r"uses a weight in torch's float.*per_forward=1.*in_place"):
         W.float()
@@ -117,23 +119,27 @@ def test_what_cannot_be_in_versions_is_refused_by_name():
         torch.stack([W, W])
 
 
-def test_a_single_version_goes_through_any_operation():
+def test_a_single_version_supports_every_operation():
     (W, Ws), (_, bs) = matrix(5, 7), vector(5)
-    one = Versions.of(W.as_subclass(Tensor), Thin(*(f[:1] if f.ndim == 3 else f for f in (
-        W.change.U, W.change.V, W.change.C))), Pass(1, ROWS))  # fmt: skip
+    one = Versions.of(W.as_subclass(Tensor), LowRankChange(*(f[:1] if f.ndim == 3 else f for f in (
+        W.change.U, W.change.V, W.change.C))), ForwardPass(1, ROWS))  # fmt: skip
     torch.testing.assert_close(one.float(), Ws[0].float())
     torch.testing.assert_close(torch.stack([one, one]), torch.stack([Ws[0], Ws[0]]))
     torch.testing.assert_close(one.T @ bs[0], Ws[0].T @ bs[0])
 
 
-def test_a_weight_that_flows_through_the_model_is_in_versions_too():
-    """DeBERTa normalizes its relative embeddings; the perturbation of those must not get lost."""
+def test_a_weight_used_as_an_activation_keeps_its_single_version():
+    """DeBERTa normalizes its relative embeddings, whose perturbation must not be lost."""
     (W, Ws), (w, ws), (b, bs) = matrix(5, 7), vector(7, "w"), vector(7, "b")
     one = Versions.of(
-        W.as_subclass(Tensor), Thin(W.change.U, W.change.V, W.change.C[:1]), Pass(1, ROWS)
+        W.as_subclass(Tensor),
+        LowRankChange(W.change.U, W.change.V, W.change.C[:1]),
+        ForwardPass(1, ROWS),
     )
     first = [
-        Versions.of(v.as_subclass(Tensor), Columns(v.change.z, v.change.s[:1]), Pass(1, ROWS))
+        Versions.of(
+            v.as_subclass(Tensor), VectorChange(v.change.z, v.change.s[:1]), ForwardPass(1, ROWS)
+        )
         for v in (w, b)
     ]
     wanted = F.layer_norm(Ws[0], (7,), ws[0], bs[0])
@@ -142,23 +148,27 @@ def test_a_weight_that_flows_through_the_model_is_in_versions_too():
         F.layer_norm(W, (7,), w, b)
 
 
-def test_arguments_may_come_by_name():
+def test_arguments_may_be_passed_by_name():
     (W, Ws), (b, bs), x = matrix(5, 7), vector(5), activations(7)
     got = F.linear(input=x, weight=W, bias=b)
     assert_by_version(got, x, lambda x, g: F.linear(x, Ws[g], bs[g]))
 
 
-def test_rows_that_cannot_be_told_apart_are_refused():
+def test_rows_that_cannot_be_assigned_to_versions_are_refused():
     W, _ = matrix(5, 7)
-    with pytest.raises(UserError, match=r"^engine\.candidates_per_forward: .*4 rows where 3"):
+    with pytest.raises(
+        UserError, match=r"^engine\.candidates_per_forward: .*4 rows, but the 3 candidates"
+    ):
         F.linear(torch.ones(4, 7).double(), W)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_half_precision_a_small_change_of_a_norm_is_not_lost(dtype):
-    """1 + 1e-3 is 1 in bfloat16; what it scales is not."""
+def test_a_small_change_of_a_half_precision_norm_weight_is_not_lost(dtype):
+    """1 + 1e-3 rounds to 1 in bfloat16, but the activation scaled by it differs."""
     w = Versions.of(
-        torch.ones(8, dtype=dtype), Columns(torch.ones(8, 1), torch.tensor([[1e-3]])), Pass(1, 1)
+        torch.ones(8, dtype=dtype),
+        VectorChange(torch.ones(8, 1), torch.tensor([[1e-3]])),
+        ForwardPass(1, 1),
     )
     x = torch.linspace(-4, 4, 8).to(dtype)[None]
     got = F.layer_norm(x, (8,), w, None)
@@ -167,8 +177,8 @@ def test_in_half_precision_a_small_change_of_a_norm_is_not_lost(dtype):
     assert got.dtype is dtype
 
 
-def test_a_table_of_relative_positions_is_no_batch_of_rows():
-    """MPNet looks up [T, T] of them, which may well be a multiple of the number of candidates."""
+def test_a_table_of_relative_positions_is_not_taken_for_a_batch():
+    """MPNet looks up a [T, T] table; T may be a multiple of the number of candidates."""
     W, _ = matrix(9, 5)
-    with pytest.raises(UserError, match=r"works on 9 rows where 3 candidates have 6"):
+    with pytest.raises(UserError, match=r"has 9 rows, but the 3 candidates together have 6"):
         F.embedding(torch.zeros(9, 9, dtype=torch.long), W)
