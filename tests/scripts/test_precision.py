@@ -71,7 +71,7 @@ def test_the_study_rounds_as_the_engine_does(rounding, max_rank):
             point.move(step, along(step, -LR_G * float(of.g[k])))
     point.settle()
     _, saved = Scheme(rounding, max_rank, bf16_factors=True).run(of, LR_G)
-    # The engine sums a period's steps in float32, the study in float64: few weights round otherwise.
+    # The engine sums a period in float32, the study in float64: a few weights round differently.
     assert ((W.double() - of.W.double()) != saved).double().mean() < 0.02
     assert (saved != 0).double().mean() > 0.5
 
