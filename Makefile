@@ -3,12 +3,12 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage test-slurm lint format clean
+.PHONY: help setup run check lint types test coverage test-slurm format clean
 
-help: ## list these commands
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## make .venv with the pinned packages; does nothing the second time
+setup: $(INSTALLED) ## create .venv with the pinned packages; does nothing if it is up to date
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("lozo_bench needs Python 3.11 or newer; this is %d.%d. Try: make setup PYTHON=python3.12" % sys.version_info[:2])'
@@ -17,27 +17,31 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: setup ## fine-tune the embedded model; more: make run ARGS="optimizer=mezo seed=s1"
+run: setup ## fine-tune the embedded model; pass options with ARGS, e.g. make run ARGS="optimizer=mezo seed=s1"
 	$(BIN)/python -m lozo_bench.train $(ARGS)
+
+check: lint types test ## check everything that a change must pass: style, types and tests
+
+lint: setup ## check the style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## check the types of the package and of the scripts
+	$(BIN)/mypy
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' $(ARGS)
 
-coverage: setup ## run the tests and show what they do not reach
+coverage: setup ## run the tests and list the lines that they do not cover
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' --cov --cov-report=term $(ARGS)
 
-test-slurm: setup ## run the tests on a real one-node SLURM; skips them where there can be none
+test-slurm: setup ## run the tests on a real one-node SLURM; they are skipped where SLURM cannot run
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm $(ARGS)
 
-lint: setup ## check style and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
-format: setup ## put the code into the project's style
+format: setup ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv and caches; outputs/ is kept
+clean: ## remove .venv and the caches; keeps outputs/
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
-"""Making the object that a config node names, and checking its arguments before anything loads.
+"""Build the object that a config node names, and check its arguments before anything is loaded.
 
 ``_target_`` is the only registry: a new optimizer or task source is one class and one YAML file.
-The class's signature is the node's schema.
+The signature of the class is the schema of the node.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from lozo_bench.errors import BadValueError, UserError, bad_value, did_you_mean
 
 
 def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
-    """Make ``node['_target_'](*parts, **the other keys)``.
+    """Return ``node['_target_'](*parts, **the other keys)``.
 
     Args:
-        node: a plain mapping with ``_target_``, a class of this package by its full name.
-        key: where the node stands in the config, for error messages.
+        node: a plain mapping; its ``_target_`` is the full name of a class of this package.
+        key: the full key of the node in the config, for error messages.
         parts: positional arguments that do not come from the config.
 
     Raises:
@@ -39,14 +39,14 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
 
 def _target(name: object, key: str) -> Any:
     if not isinstance(name, str) or not name.startswith("lozo_bench."):
-        raise bad_value(f"{key}._target_", name, "a class of this package, as lozo_bench.ROOM.Name")
+        raise bad_value(f"{key}._target_", name, "a class of this package: lozo_bench.MODULE.Class")
     module_name, _, class_name = name.rpartition(".")
     try:
         target = getattr(importlib.import_module(module_name), class_name)
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(f"{key}._target_: there is no {name}: {error}") from error
     if not inspect.isclass(target) or getattr(target, "_is_protocol", False):
-        raise bad_value(f"{key}._target_", name, "a class of this package that can be made")
+        raise bad_value(f"{key}._target_", name, "a class of this package that can be instantiated")
     return target
 
 
@@ -54,7 +54,7 @@ def _check_options(target: Any, options: Mapping[str, Any], key: str, given: int
     try:
         hints = typing.get_type_hints(target.__init__)
     except NameError as error:
-        allowed = "a class that is made from config values"
+        allowed = "a class whose arguments are config values"
         raise bad_value(f"{key}._target_", target.__qualname__, allowed) from error
     parameters = dict(list(inspect.signature(target).parameters.items())[given:])
     for name, value in options.items():
@@ -86,21 +86,21 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """A type as a person would say it: ``a whole number``, ``one of paper, reference``."""
+    """Return a type in words, such as ``a whole number`` or ``one of paper, reference``."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(describe(option) for option in arguments)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is list:
-        return f"a list of {describe(arguments[0])}"
+        return f"a list whose items are each {describe(arguments[0])}"
     if origin in (dict, Mapping):
-        return f"a mapping of names to {describe(arguments[1])}"
+        return f"a mapping whose values are each {describe(arguments[1])}"
     names = {
         Any: "anything",
         int: "a whole number",
         float: "a number",
         bool: "true or false",
-        str: "a text",
+        str: "a string",
     }
     return names.get(hint, "null" if hint is types.NoneType else str(hint))

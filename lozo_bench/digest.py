@@ -1,4 +1,4 @@
-"""The digest of a run: a hash of everything in its config that changes its result."""
+"""The digest of a run: a hash of everything in its config that can change its result."""
 
 from __future__ import annotations
 
@@ -37,20 +37,19 @@ _ADDED_LATER = {
     "evaluation.calibrate_shown": False,
 }
 _PATHS = {"model.path", "task.data_dir", "task.source.data_dir", "task.source.full_dir"}
-
-
 _READ_WHOLE_BYTES = 16 * 2**20
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Eight hex digits, the same for equal results from every launcher, folder and process.
+    """Return the digest of a config: eight hex digits.
 
-    A folder of data or of a model counts by where it is and by what is in it, so that a run is not
-    taken for finished after its data changed. Files above 16 MiB (a large model's weights) count
-    by name and size only. 1 and 1.0 are one number.
+    Runs that must have equal results have equal digests, whichever launcher, output folder or
+    process runs them. A folder of data or of a model is identified by its path and its contents, so
+    that a run does not count as finished after its data changed. Files above 16 MiB (the weights of
+    a large model) are identified by name and size only. 1 and 1.0 are the same number.
     """
-    told = json.dumps(_identity(config, ""), sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
+    text = json.dumps(_identity(config, ""), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def _identity(node: Any, key: str) -> Any:
@@ -67,7 +66,7 @@ def _identity(node: Any, key: str) -> Any:
     if isinstance(node, int) and not isinstance(node, bool) and abs(node) < 2**53:
         return float(node)
     if key in _PATHS and isinstance(node, str):
-        return _place(node)
+        return _path_identity(node)
     return node
 
 
@@ -75,8 +74,11 @@ def _is_as_before(value: Any, key: str) -> bool:
     return key in _ADDED_LATER and value == _ADDED_LATER[key]
 
 
-def _place(path: str) -> Any:
-    """A folder's identity; the path itself where there is no folder, as for a name on the hub."""
+def _path_identity(path: str) -> Any:
+    """Return the path and contents of a folder.
+
+    A path that is no folder, such as a name on the model hub, is returned unchanged.
+    """
     if path.startswith(PREFIX):
         folder, name = EMBEDDED / path.removeprefix(PREFIX), path
     else:
@@ -98,10 +100,11 @@ def _file_identity(file: Path) -> str:
 
 
 def register_resolver() -> None:
-    """Let ``${digest:}`` in a config stand for the digest of that config.
+    """Register the three OmegaConf resolvers that this package's YAML files use.
 
-    And ``${method:OPTIMIZER,TUNING}`` for what a run's folder calls the two: the tuning is left out
-    where it is ``full``. And ``${pick:KEY,{KEY:VALUE,...}}`` for the value of that key.
+    ``${digest:}`` is the digest of the config. ``${method:OPTIMIZER,TUNING}`` is the name of the
+    two in a run's folder, which omits the tuning ``full``. ``${pick:KEY,{KEY:VALUE,...}}`` is the
+    value listed for that key.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, replace=True)
@@ -115,7 +118,9 @@ def _method(optimizer: str, tuning: str) -> str:
 def _pick(key: Any, values: Mapping[str, Any]) -> Any:
     name = key.name if isinstance(key, Enum) else str(key)
     if name not in values:
-        raise ValueError(f"no value for {name!r} here; there are ones for {', '.join(values)}")
+        raise ValueError(
+            f"no value is given for {name!r}; there are values for {', '.join(values)}"
+        )
     return values[name]
 
 

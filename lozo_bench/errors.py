@@ -1,44 +1,70 @@
-"""The one kind of error a user can put right, always told in one line.
+"""The errors that a user can correct. Each mistake is reported in one line.
 
-Anything else that goes wrong is a defect of ours and keeps its traceback.
+Any other exception is a bug of this package and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
-    """Bad input: says what was wrong, where, what is allowed, and what to do. Exit code 2."""
+    """Bad input from the user. The program exits with code 2.
+
+    The message names what is wrong, where it is, what is allowed and what to do. It is one line.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 class BadValueError(UserError):
-    """A value that a config key may not have: ``rank.value: given 0; allowed: ...``."""
+    """A config value that is not allowed: ``rank.value: given 0; allowed: ...``."""
 
     def __init__(self, key: str, given: object, allowed: str) -> None:
         super().__init__(f"{key}: given {given!r}; allowed: {allowed}")
         self.key, self.given, self.allowed = key, given, allowed
 
     def under(self, node: str) -> BadValueError:
-        """The same error, its key named from the root of the config."""
+        """Return the same error with its key prefixed by ``node``, the config node it is in."""
         return BadValueError(f"{node}.{self.key}", self.given, self.allowed)
 
 
+class CombinedError(UserError):
+    """Several mistakes that are reported together, one line for each."""
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        ValueError.__init__(self, "\n".join(str(error) for error in errors))
+
+
+def raise_all(errors: Iterable[UserError]) -> None:
+    """Raise all ``errors`` as one exception; do nothing if there are none.
+
+    Raises:
+        UserError: the error itself if there is only one, else a `CombinedError`.
+    """
+    found = list(errors)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise CombinedError(found)
+
+
 def bad_value(key: str, given: object, allowed: str) -> BadValueError:
-    """A config value out of range: ``rank.value: given 0; allowed: a whole number >= 1``."""
+    """Return the error for a value that a config key does not allow.
+
+    Its message reads ``rank.value: given 0; allowed: a whole number >= 1``.
+    """
     return BadValueError(key, given, allowed)
 
 
 def bad_data(where: str, problem: str) -> UserError:
-    """A malformed input file; ``where`` is ``path`` or ``path:line``."""
+    """Return the error for a malformed input file; ``where`` is ``path`` or ``path:line``."""
     return UserError(f"{where}: {problem}")
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
-    """`` (did you mean 'rank'?)`` or an empty string, to end a sentence with."""
+    """Return a suffix such as `` (did you mean 'rank'?)``, empty if no choice is similar."""
     close = difflib.get_close_matches(given, list(choices), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

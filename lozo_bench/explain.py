@@ -1,7 +1,7 @@
-"""Hydra's and OmegaConf's errors, each as one line that says what to type instead.
+"""Turn errors of Hydra and OmegaConf into one line that says what to type instead.
 
-The line names the key, what was given and what is allowed. Errors that are not a mistake in the
-command or in a YAML file are left alone: they are defects and keep their traceback.
+The line names the key, the given value and the allowed values. Errors that do not come from a
+mistake in the command or in a YAML file are bugs: they are not explained and keep their traceback.
 """
 
 from __future__ import annotations
@@ -41,7 +41,15 @@ _OPEN_NODES = ("optimizer", "tuning", "task.source")
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
-    """One line for a mistake in the command ``arguments`` or a config; None for anything else."""
+    """Return the message for a mistake in the command or the config.
+
+    Args:
+        error: any exception.
+        arguments: the command-line arguments.
+
+    Returns:
+        One line for each mistake, or None if the exception is not a mistake of the user.
+    """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException):
@@ -61,11 +69,11 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return _line(f"a YAML file of the config cannot be read: {error}")
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; choose another place or make room for it"
+        return f"{error.filename}: {error.strerror}; free some space or choose another path"
     if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
         return _number_as_option(arguments)
     if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):
-        return f"{error}; leave out -m to see the config of one run"
+        return f"{error}; omit -m to see the config of one run"
     return None
 
 
@@ -90,15 +98,16 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
         known = []
     where = f"{node} has" if node else "there are"
     listed = f"; {where}: {', '.join(known)}" if known else ""
-    # An option that a class takes and its YAML file leaves out is real, but unknown to Hydra.
-    append = "; + in front sets one that the YAML leaves out" if node in _OPEN_NODES else ""
-    deeper = [f"{node}.{child}.{name}".lstrip(".") for child in _holders(cause.parent_node, name)]
+    # A class may take an option that its YAML file does not list; Hydra accepts it only with a +.
+    append = "; put + before a key that the YAML file does not list" if node in _OPEN_NODES else ""
+    children = _children_with(cause.parent_node, name)
+    deeper = [f"{node}.{child}.{name}".lstrip(".") for child in children]
     hint = f" (did you mean {' or '.join(deeper)}?)" if deeper else did_you_mean(name, known)
     return f"{key}: no such key{hint}{listed}{append}"
 
 
-def _holders(node: Any, name: str) -> list[str]:
-    """Those of a node's children that have a key of this name."""
+def _children_with(node: Any, name: str) -> list[str]:
+    """Return the names of the children of ``node`` that have a key ``name``."""
     if not isinstance(node, DictConfig):
         return []
     children = {key: node._get_node(key) for key in node if key != "hydra"}
@@ -127,16 +136,16 @@ def _number_as_option(arguments: Sequence[str]) -> str:
         group, _, value = argument.partition("=")
         if value.isdecimal() and group in ("rank", "seed"):
             return (
-                f"{argument}: a group's options are names, not numbers; "
+                f"{argument}: the options of a group are names, not numbers; "
                 f"{group}.value={value} sets any number"
             )
         if group in _GROUPS and (value == "null" or not re.search("[A-Za-z]", value)):
             return f"{argument}: no such option; lozo-train --help lists the options of {group}"
-    return "an option of a group is a name; lozo-train --help lists them"
+    return "the option of a group must be a name; lozo-train --help lists the options"
 
 
 def _allowed(key: str) -> str | None:
-    """What the schema allows at ``key``, in words; None where the schema ends."""
+    """Return in words what the schema allows at ``key``; None if the schema does not cover it."""
     hint: Any = Config
     for name in key.split("."):
         if not dataclasses.is_dataclass(hint):
@@ -148,7 +157,7 @@ def _allowed(key: str) -> str | None:
 
 
 def _line(text: str) -> str:
-    """The text as one line, without OmegaConf's list of internals or Hydra's links."""
+    """Return the text as one line, without OmegaConf's internals and Hydra's links."""
     kept = re.split(r"\n\s*(?:full_key|reference_type|See https)\b", text)[0]
     kept = kept.replace("ValueError raised while resolving interpolation: ", "")
     return " ".join(kept.split())

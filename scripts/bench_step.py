@@ -1,18 +1,18 @@
-"""Time one step: two bare forwards, ours in each mode, and the published schemes.
+"""Time one training step of each mode, beside two forward passes and the published schemes.
 
 python scripts/bench_step.py --model opt-1.3b --random-init --dtype bf16 --device cuda \
     --batch 16 --length 200 --json step.json --plot step.png
 python scripts/bench_step.py --model opt-125m --random-init --hidden 1024 --layers 2 --vocab 5000
 
-two_forwards    the floor: the batch through the model twice, logits of every position
-fused           a LOZO step on the fused engine, on the same batch with the same logits
-in_place        the same step, the weights moved there and back
-published       the published LOZO scheme, restated (scripts/bench/published.py)
-published_mezo  the published MeZO scheme, restated
-answer_only     a LOZO step on the fused engine that computes only what the loss needs
+two_forwards    the floor: two forward passes of the batch, with the logits of every position
+fused           a LOZO step on the fused engine, with the same batch and logits
+in_place        the same step on the engine that perturbs and restores the weights in place
+published       the published LOZO scheme, reimplemented (scripts/bench/published.py)
+published_mezo  the published MeZO scheme, reimplemented
+answer_only     a LOZO step on the fused engine that computes only the logits that the loss needs
 
-All are timed in one run, in turns. Needs torch, transformers and numpy only (matplotlib for
---plot); nothing is downloaded.
+All modes are timed in one process, in turns. The script needs only torch, transformers and numpy
+(and matplotlib for --plot). It downloads nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # a bare GPU box has a checkout and no installed lozo_bench
+sys.path.insert(0, str(ROOT))  # so that a checkout works without an installed lozo_bench
 
 from bench import memory, models, outputs, report, timing  # noqa: E402
 from bench.modes import FLOOR, NU, Running, Work, check, modes, work  # noqa: E402
@@ -43,7 +43,7 @@ _COUNTS = (
 
 
 def main() -> int:
-    """Measure, print, write. Returns the exit code: 2 for a user's mistake, 130 for Ctrl-C."""
+    """Measure, print and write. Return the exit code: 2 for a user's mistake, 130 for Ctrl-C."""
     args = _parser().parse_args()
     try:
         _check(args)
@@ -64,14 +64,14 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], list[report.Row]]:
-    """The header and a row for each mode that fits into memory."""
+    """Return the header and a row for each mode that fits into memory."""
     job, device, max_rank = _work(args), torch.device(args.device), _max_rank(args)
     starts = modes(job, args.rank, max_rank, args.candidates_per_forward)
     header = _header(args, job, max_rank)
     running = _started(starts, header["left_out"], device)
     times = timing.interleaved(running, args.repeats, device)
     fold_ms = {name: timing.folds(mode, device) for name, mode in running.items()}
-    running.clear()  # what they keep would count in the others' memory
+    running.clear()  # what one mode keeps would count in the memory of another
     rows = []
     for name, of_mode in times.items():
         peak = memory.peak_bytes(job.model, starts[name])
@@ -88,31 +88,37 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = ", ".join(models.KNOWN)
-    parser.add_argument("--model", required=True, help=f"a folder with a model, or: {known}")
-    parser.add_argument("--random-init", action="store_true", help="random weights")
-    parser.add_argument("--layers", type=int, help="instead of the named model's")
-    parser.add_argument("--hidden", type=int, help="the same; heads are of 64, ffn is 4 hidden")
-    parser.add_argument("--vocab", type=int, help="the same")
-    parser.add_argument("--batch", type=int, default=16, help="examples")
-    parser.add_argument("--length", type=int, default=200, help="tokens of each row")
-    parser.add_argument("--options", type=int, default=1, help="answers to choose from")
+    parser.add_argument("--model", required=True, help=f"a folder with a model, or one of: {known}")
+    parser.add_argument("--random-init", action="store_true", help="use random weights")
+    parser.add_argument("--layers", type=int, help="replaces the named model's number of layers")
+    parser.add_argument(
+        "--hidden", type=int, help="replaces its width; heads are 64 wide, ffn is 4 x hidden"
+    )
+    parser.add_argument("--vocab", type=int, help="replaces its vocabulary size")
+    parser.add_argument("--batch", type=int, default=16, help="examples in the batch")
+    parser.add_argument("--length", type=int, default=200, help="tokens in each row")
+    parser.add_argument("--options", type=int, default=1, help="answer options of each example")
     parser.add_argument("--dtype", choices=models.DTYPES, default="fp32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rank", type=int, default=2)
     parser.add_argument(
         "--max-rank",
         type=int,
-        help="columns of past periods kept unfolded; default 32 in half precision, else 0",
+        help="columns of closed periods kept before a fold; default: 32 in half precision, else 0",
     )
     parser.add_argument(
         "--candidates-per-forward",
         type=int,
-        help="1: a pass for each, which takes the least memory; default: the engine's choice",
+        help="1: a pass for each candidate (least memory); default: the engine chooses",
     )
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--json", type=outputs.file, help="file to write header and rows to")
-    parser.add_argument("--plot", type=outputs.picture, help="a .png, .svg or .pdf file")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument(
+        "--json", type=outputs.file, help="the file to which header and rows are written"
+    )
+    parser.add_argument(
+        "--plot", type=outputs.picture, help="the picture: a .png, .svg or .pdf file"
+    )
     return parser
 
 
@@ -124,12 +130,16 @@ def _check(args: argparse.Namespace) -> None:
     if args.max_rank is not None and args.max_rank < 0:
         raise UserError(f"--max-rank: given {args.max_rank}; allowed: a whole number >= 0")
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: given cuda; torch finds no CUDA device here; use --device cpu")
+        raise UserError("--device: given cuda; torch finds no CUDA device; use --device cpu")
     named = args.model in models.KNOWN
     if named and not args.random_init:
-        raise UserError(f"--model: nothing is downloaded for {args.model}; add --random-init")
+        raise UserError(
+            f"--model: the weights of {args.model} are not downloaded; add --random-init"
+        )
     if not named and (args.layers or args.hidden or args.vocab):
-        raise UserError("--layers, --hidden, --vocab: only for a model given by name")
+        raise UserError(
+            "--layers, --hidden, --vocab: allowed only if --model is a name, not a folder"
+        )
 
 
 def _work(args: argparse.Namespace) -> Work:
@@ -147,8 +157,9 @@ def _work(args: argparse.Namespace) -> Work:
 
 
 def _max_rank(args: argparse.Namespace) -> int:
-    if args.max_rank is not None:
-        return args.max_rank  # type: ignore[no-any-return]
+    given: int | None = args.max_rank
+    if given is not None:
+        return given
     return 0 if args.dtype == "fp32" else 32
 
 
@@ -183,7 +194,10 @@ def _header(args: argparse.Namespace, job: Work, max_rank: int) -> dict[str, Any
 def _started(
     starts: Mapping[str, Callable[[], Running]], left_out: dict[str, str], device: torch.device
 ) -> dict[str, Running]:
-    """Each mode after a first step; those that do not fit on the GPU are noted in ``left_out``."""
+    """Return each mode after its first step.
+
+    Modes that do not fit into the GPU's memory are omitted and recorded in ``left_out``.
+    """
     running = {}
     for name, start in starts.items():
         try:
@@ -192,7 +206,7 @@ def _started(
         except torch.cuda.OutOfMemoryError as error:
             if name == FLOOR:
                 raise UserError(f"--model, --batch: too large for the GPU: {error}") from error
-            left_out[name] = "the GPU's memory is too small for it"
+            left_out[name] = "it does not fit into the GPU's memory"
             torch.cuda.empty_cache()
         else:
             running[name] = mode

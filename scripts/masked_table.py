@@ -1,10 +1,11 @@
-"""Every method on real few-shot tasks with a small masked model: mean and std of test accuracy.
+"""Test accuracy (mean and std) of every method on real few-shot tasks with a small masked model.
 
     python scripts/pretrain_tiny.py --corpus ../shared/data --out DIR
     python scripts/masked_table.py --model DIR/masked_real --kshot ../shared/data/kshot --out OUT
 
-A method's learning rate is chosen for each split by dev accuracy, the first of equals; test is
-looked at once, at the end. Called again it goes on, and prints the table of what there is.
+For each split, dev accuracy selects a method's learning rate (the first of equals). The test rows
+are evaluated once, at the end of each run. If the script is called again, it runs only what is
+missing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from lozo_bench.config import By, Pick
 from lozo_bench.runs.outcome import RESULT
-from lozo_bench.tables.choose import chosen
+from lozo_bench.tables.choose import Dev, chosen
 from lozo_bench.tables.table import Found, read
 
 TASKS = {"sst2_kshot": "SST-2", "trec_kshot": "trec", "snli_kshot": "SNLI"}
@@ -31,7 +32,7 @@ FIRST_ORDER = ("steps=100", "eval_every=10", "schedule=linear")
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: its title, the method, its learning rates and what else it is told."""
+    """A row of the table: its title, the method, its learning rates and further overrides."""
 
     title: str
     method: str
@@ -61,12 +62,16 @@ ROWS = (
 
 
 def main() -> int:
-    """Run what is missing, then print the table."""
+    """Run what is missing, print the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a masked model's folder")
-    parser.add_argument("--kshot", type=Path, required=True, help="LM-BFF's k-shot folders")
-    parser.add_argument("--out", type=Path, required=True, help="where the runs go")
-    parser.add_argument("--only-table", action="store_true", help="run nothing")
+    parser.add_argument("--model", type=Path, required=True, help="the folder of a masked model")
+    parser.add_argument(
+        "--kshot", type=Path, required=True, help="the folder with LM-BFF's k-shot data"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the runs")
+    parser.add_argument(
+        "--only-table", action="store_true", help="print the table without running anything"
+    )
     given = parser.parse_args()
     for row in ROWS if not given.only_table else ():
         for task, folder in TASKS.items():
@@ -78,20 +83,20 @@ def main() -> int:
 
 
 def command(row: Row, task: str, folder: str, given: argparse.Namespace) -> list[str]:
-    """The multirun of one cell of the table."""
-    told = [sys.executable, "-m", "lozo_bench.train", "-m", f"method={row.method}", f"task={task}"]
-    told += ["model=local", f"model.path={given.model.resolve()}"]
-    told += ["batch_size=32", "tracking=files"]
-    told.append(f"task.data_dir={given.kshot.resolve()}/{folder}/16-${{seed.value}}")
-    told.append("seed=" + ",".join(f"s{seed}" for seed in SEEDS))
-    told.append(f"hydra.sweep.dir={given.out.resolve()}/{row.method}")
+    """Return the command that runs all learning rates and seeds of one cell of the table."""
+    words = [sys.executable, "-m", "lozo_bench.train", "-m", f"method={row.method}", f"task={task}"]
+    words += ["model=local", f"model.path={given.model.resolve()}"]
+    words += ["batch_size=32", "tracking=files"]
+    words.append(f"task.data_dir={given.kshot.resolve()}/{folder}/16-${{seed.value}}")
+    words.append("seed=" + ",".join(f"s{seed}" for seed in SEEDS))
+    words.append(f"hydra.sweep.dir={given.out.resolve()}/{row.method}")
     if row.lrs:
-        told.append("optimizer.lr=" + ",".join(row.lrs))
-    return [*told, *row.options]
+        words.append("optimizer.lr=" + ",".join(row.lrs))
+    return [*words, *row.options]
 
 
 def print_table(out: Path) -> None:
-    """Mean (std, n) over splits, in percent."""
+    """Print mean (std, number of splits) of the test accuracy, in percent."""
     print("| method | " + " | ".join(TASKS.values()) + " |")
     print("|---" * (1 + len(TASKS)) + "|")
     for row in ROWS:
@@ -100,7 +105,7 @@ def print_table(out: Path) -> None:
 
 
 def cell(folder: Path) -> str:
-    """The chosen runs' mean and population standard deviation."""
+    """Return the mean and population standard deviation of the selected runs as text."""
     runs: dict[str, dict[str, Found]] = defaultdict(dict)
     for path in sorted(folder.rglob(RESULT)):
         config = json.loads(path.read_text(encoding="utf-8"))["config"]
@@ -112,20 +117,26 @@ def cell(folder: Path) -> str:
 
 
 def found(path: Path) -> Found:
-    """A run's result, which is there."""
+    """Return the result of a run that has one."""
     result = read(path.parent)
     assert result is not None
     return result
 
 
 def chosen_test(by_lr: dict[str, Found]) -> float:
-    """The test accuracy, in percent, of the learning rate that dev accuracy chooses."""
+    """Return the test accuracy, in percent, of the learning rate that dev accuracy selects."""
     ((lr, run), *others) = by_lr.items()
-    if others:  # a method without learning rates has one run, and may have no dev rows
-        seen = {lr: {"": by_lr[lr].dev} for lr in sorted(by_lr, key=float)}
+    if others:  # a method without learning rates has only one run, which may have no dev metrics
+        seen = {lr: {"": dev_of(by_lr[lr])} for lr in sorted(by_lr, key=float)}
         lr = chosen(seen, [""], Pick.per_seed, By.dev_metric)[""]
         run = by_lr[lr]
     return 100 * run.test
+
+
+def dev_of(run: Found) -> Dev:
+    """Return the dev metrics of a run that has some."""
+    assert run.dev is not None
+    return run.dev
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Draw finished runs: training loss and dev accuracy against forward passes.
+"""Plot training loss and dev accuracy of finished runs against forward passes.
 
 python scripts/plot_runs.py outputs/default --out runs.png
 
-Runs that differ only in their seed are drawn in one colour: each seed thin, their mean thick.
+Runs that differ only in their seed share a colour: a thin line per seed, a thick line for the mean.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ Curve = list[tuple[float, float]]
 
 
 def main() -> int:
-    """Read, draw, write; the exit code."""
+    """Read the runs, draw the picture, write it and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="searched for result.json")
-    parser.add_argument("--out", type=Path, required=True, help="a .png, .svg or .pdf file")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, help="folders that are searched for result.json"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the picture: a .png, .svg or .pdf file"
+    )
     args = parser.parse_args()
     runs = sorted(path.parent for folder in args.folders for path in folder.rglob("result.json"))
     if not runs:
@@ -41,7 +45,7 @@ def main() -> int:
 
 
 def draw(runs: list[Path], out: Path) -> None:
-    """One picture of all ``runs``."""
+    """Write one picture of all ``runs`` to ``out``."""
     losses: dict[str, list[Curve]] = defaultdict(list)
     accuracies: dict[str, list[Curve]] = defaultdict(list)
     for label, run in zip(labels(runs), runs, strict=True):
@@ -57,36 +61,36 @@ def draw(runs: list[Path], out: Path) -> None:
 
 
 def labels(runs: list[Path]) -> list[str]:
-    """A name for each run: its optimizer, and what else differs among that optimizer's runs.
+    """Return a label for each run: its optimizer and the values that differ among its runs.
 
-    Seeds do not count.
+    Seeds are not part of the label.
     """
     options = [_options(run) for run in runs]
     names = [run.name.split("-")[0] for run in runs]
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for name, told in zip(names, options, strict=True):
-        for key, value in told.items():
+    for name, config in zip(names, options, strict=True):
+        for key, value in config.items():
             values[name, key].add(value)
     return [
         " ".join(
             [name]
             + [
                 f"{key.removeprefix('optimizer.')}={value}"
-                for key, value in told.items()
+                for key, value in config.items()
                 if len(values[name, key]) > 1
             ]
         )
-        for name, told in zip(names, options, strict=True)
+        for name, config in zip(names, options, strict=True)
     ]
 
 
 def _options(run: Path) -> dict[str, str]:
-    """The config of a run, flat, without seeds and without what says nothing of the method."""
+    """Return a run's config by full key, without seeds and keys that do not describe the method."""
     config = json.loads((run / "result.json").read_text())["config"]
-    return {key: str(value) for key, value in _flat(config, "") if not _untold(key)}
+    return {key: str(value) for key, value in _flat(config, "") if not _is_not_shown(key)}
 
 
-def _untold(key: str) -> bool:
+def _is_not_shown(key: str) -> bool:
     return (
         "seed" in key
         or key.startswith("tracking.")
@@ -111,9 +115,9 @@ def _panel(axes: Any, curves: dict[str, list[Curve]], title: str) -> None:
         colour = f"C{number}"
         for curve in runs:
             axes.plot(*zip(*curve, strict=True), color=colour, alpha=0.25, linewidth=0.8)
-        places = sorted(set.intersection(*({x for x, _ in curve} for curve in runs)))
-        means = [sum(dict(curve)[x] for curve in runs) / len(runs) for x in places]
-        axes.plot(places, means, color=colour, linewidth=2, label=f"{label} (n={len(runs)})")
+        passes = sorted(set.intersection(*({x for x, _ in curve} for curve in runs)))
+        means = [sum(dict(curve)[x] for curve in runs) / len(runs) for x in passes]
+        axes.plot(passes, means, color=colour, linewidth=2, label=f"{label} (n={len(runs)})")
     axes.set(xlabel="forward passes", title=title)
     axes.spines[["top", "right"]].set_visible(False)
 

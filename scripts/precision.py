@@ -1,23 +1,25 @@
-"""What half precision leaves of a run: low-rank steps written into weights in several ways.
+"""Measure how much of a run's updates half-precision weights keep, for several ways to add them.
 
 python scripts/precision.py --json precision.json --plot precision.png
 
-Weights of standard deviation 0.02 take LOZO's steps -lr g U V^T of rank 2, U anew at each step, V
-every 50 steps, g of random sign and fixed size. D* is where the same draws lead in float64, D where
-the weights that are scored have gone, what is not yet folded included.
+Weights of standard deviation 0.02 receive LOZO's steps -lr g U V^T of rank 2. U is drawn anew at
+each step, V every 50 steps; g has a random sign and a fixed size. D* is the displacement of the
+weights by the same draws in float64. D is the displacement of the weights at which losses are
+computed, which includes what is not yet folded.
 
-    projection  <D, D*> / <D*, D*>: 1 is right, less is lost
-    error       ||D - D*|| / ||D*||: what is lost and the noise together
-    saved       the error once everything has been folded: that of half-precision weights alone
+    projection  <D, D*> / <D*, D*>: 1 is exact; less means that updates are lost
+    error       ||D - D*|| / ||D*||: lost updates and noise together
+    saved       the error after everything is folded: that of the half-precision weights alone
 
-in_place      the published way: W + eps U V^T, - 2 eps U V^T, + eps U V^T, and the update
-ideal         W + D* rounded once: no half-precision weights can be nearer
-fold          each period's steps summed in float32 and folded (`lozo_bench/engine/fold.py`)
-stack R       past periods kept beside the weights up to R columns, then all of them folded
-  half        not all of them, only the older half
-  in bf16     their factors kept in bfloat16
+in_place      the published way: W + eps U V^T, - 2 eps U V^T, + eps U V^T, then the update
+ideal         W + D* rounded once: no half-precision weights can be nearer to W + D*
+fold          each period's steps are summed in float32 and folded (`lozo_bench/engine/fold.py`)
+stack R       up to R columns of past periods are kept beside the weights, then all are folded
+  half        only the older half is folded
+  in bf16     the kept factors are stored in bfloat16
 
-Memory is told in parts of half-precision weights of width 5120: at a small width factors are large.
+Memory is given relative to half-precision weights of width 5120, because factors take a large share
+of the memory at small widths.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-# A bare machine has a checkout and no installed lozo_bench.
+# So that a checkout works without an installed lozo_bench.
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from bench import outputs  # noqa: E402
@@ -47,17 +49,17 @@ from lozo_bench.engine.fold import Folder, Rounding  # noqa: E402
 
 RANK, NU, EPS, STD = 2, 50, 1e-3, 0.02
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-WIDTH = 5120  # OPT-13B's, for which memory is told
+WIDTH = 5120  # the width of OPT-13B, for which memory is reported
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "stochastic", "residual")
 MEASURED = ("projection", "error", "saved_error", "ms_per_step")
 Row = dict[str, Any]
-Ends = tuple[Tensor, Tensor]  # D as scored, and as saved
+Ends = tuple[Tensor, Tensor]  # D of the weights at which losses are computed, and of those saved
 Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """The draws and scalars of a run: W [m, n] half precision, U, V, and the signs of g."""
+    """The draws and scalars of a run: W [m, n] in half precision, U, V, and the signs of g."""
 
     W: Tensor
     U: Tensor  # [steps, m, r]
@@ -65,17 +67,17 @@ class Walk:
     g: Tensor  # [steps]
 
     def first(self, steps: int) -> Walk:
-        """The same, of so many steps only."""
+        """Return the first ``steps`` steps of the run."""
         return Walk(self.W, self.U[:steps], self.V[: -(-steps // NU)], self.g[:steps])
 
     def sums(self, lr_g: float) -> list[Tensor]:
-        """-lr sum_k g_k U_k of each period, float64 [m, r]."""
+        """Return -lr sum_k g_k U_k for each period, float64 [m, r]."""
         periods = zip(torch.split(self.U, NU), torch.split(self.g, NU), strict=True)
         return [-lr_g * torch.einsum("kmr,k->mr", U.double(), g) for U, g in periods]
 
 
 def walk(seed: int, size: int, steps: int, dtype: torch.dtype) -> Walk:
-    """A run's draws; those of fewer steps are the first of them."""
+    """Return the draws of a run. A run of fewer steps has the first of the same draws."""
     draws, shape, periods = Draws(seed), (size, RANK), range(-(-steps // NU))
     W = STD * draws.normal("W", 0, {"W": (size, size)})["W"]
     U = torch.cat([draws.normal("U", p, {"U": (NU, *shape)})["U"] for p in periods])
@@ -86,9 +88,9 @@ def walk(seed: int, size: int, steps: int, dtype: torch.dtype) -> Walk:
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """A way to write steps into weights."""
+    """A way to add steps to half-precision weights."""
 
-    rounding: Rounding | None = None  # none: in place, or not at all
+    rounding: Rounding | None = None  # None for the schemes in_place and ideal
     max_rank: int = 0
     half: bool = False
     bf16_factors: bool = False
@@ -96,7 +98,7 @@ class Scheme:
 
     @property
     def name(self) -> str:
-        """As it stands in the table."""
+        """The name of the scheme in the table."""
         if self.rounding is None:
             return "in_place" if self.in_place else "ideal"
         kind = f"stack {self.max_rank}" if self.max_rank else "fold"
@@ -104,20 +106,23 @@ class Scheme:
         return f"{kind}{notes}, {self.rounding}"
 
     def bytes_per_weight(self) -> float:
-        """On the device, beside a square matrix of WIDTH: sums of the open period, and stack."""
+        """Return the device memory that a scheme adds to each weight of a square matrix of WIDTH.
+
+        It holds the sums of the open period and the stack of closed ones.
+        """
         stack = 2 * self.max_rank * (2 if self.bf16_factors else 4)
         return (4 * RANK + stack) / WIDTH if self.rounding else 0.0
 
     def run(self, of: Walk, lr_g: float) -> Ends:
-        """Take all steps."""
+        """Apply all steps and return both displacements."""
         if self.rounding is not None:
-            return _gathered(self, self.rounding, of, lr_g)
+            return _with_stack(self, self.rounding, of, lr_g)
         D = _in_place(of, lr_g) if self.in_place else _displacement(of, of.W + wanted(of, lr_g))
         return D, D
 
 
 def schemes(max_ranks: Sequence[int]) -> list[Scheme]:
-    """Everything that is compared."""
+    """Return all schemes that are compared."""
     plain = [Scheme(rounding, R) for R in (0, *max_ranks) for rounding in ROUNDINGS]
     variants = [
         Scheme(rounding, R, half=half, bf16_factors=not half)
@@ -127,13 +132,13 @@ def schemes(max_ranks: Sequence[int]) -> list[Scheme]:
 
 
 def wanted(of: Walk, lr_g: float) -> Tensor:
-    """D* in float64: the sum of A V^T over the periods."""
+    """Return D* in float64: the sum of A V^T over the periods."""
     A, V = torch.cat(of.sums(lr_g), dim=1), torch.cat(list(of.V), dim=1)
     return A @ V.double().T
 
 
 def _in_place(of: Walk, lr_g: float) -> Tensor:
-    """Three moves and an update for each step: computed in float32, rounded to W's dtype."""
+    """Apply each step as three perturbations and an update, in float32 rounded to W's dtype."""
     W, x = of.W.clone(), of.W.float()
     for k, (U, g) in enumerate(zip(of.U, of.g.tolist(), strict=True)):
         step = U @ of.V[k // NU].T
@@ -143,8 +148,8 @@ def _in_place(of: Walk, lr_g: float) -> Tensor:
     return _displacement(of, W)
 
 
-def _gathered(scheme: Scheme, rounding: Rounding, of: Walk, lr_g: float) -> Ends:
-    """As `Point` in the engine does it, and in the variants that it does not have."""
+def _with_stack(scheme: Scheme, rounding: Rounding, of: Walk, lr_g: float) -> Ends:
+    """Apply the steps as the engine's `Point` does, or in a variant that the engine lacks."""
     W, folder, stack = of.W.clone(), Folder(rounding, Draws(0)), list[Factors]()
     kept = torch.bfloat16 if scheme.bf16_factors else torch.float32
     for A, V in zip(of.sums(lr_g), of.V, strict=True):
@@ -170,7 +175,7 @@ def _displacement(of: Walk, W: Tensor) -> Tensor:
 
 
 def measure(scheme: Scheme, of: Walk, lr_g: float) -> Row:
-    """A row of the JSON file."""
+    """Measure one scheme and return a row of the JSON file."""
     start = time.perf_counter()
     D, saved = scheme.run(of, lr_g)
     ms = 1e3 * (time.perf_counter() - start) / len(of.g)
@@ -191,7 +196,7 @@ def measure(scheme: Scheme, of: Walk, lr_g: float) -> Row:
 
 
 def average(rows: list[Row]) -> list[Row]:
-    """One row for all seeds of the same: means, and the spread of the projection."""
+    """Return one row for all seeds of a scheme: the means and the farthest projection from 1."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["size"], row["steps"], row["lr_g"], row["scheme"]), []).append(row)
@@ -204,7 +209,7 @@ def average(rows: list[Row]) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as text, a block for each size, number of steps and lr|g|."""
+    """Return the rows as text, with a block for each size, number of steps and lr|g|."""
     columns = (
         f"{'':34}{'projection':>11}{'(farthest)':>11}{'error':>9}{'saved':>9}{'ms/step':>9}"
         f"{f'memory at {WIDTH}':>16}{'host':>7}"
@@ -227,7 +232,10 @@ def _heading(size: int, steps: int, lr_g: float) -> str:
 
 
 def plot(rows: list[Row], out: Path) -> None:
-    """Error of what is saved over lr|g|, a panel for each number of steps; without the variants."""
+    """Plot the error of the saved weights over lr|g|, one panel for each number of steps.
+
+    The variants ``half`` and ``in bf16`` are not drawn.
+    """
     from matplotlib.figure import Figure
 
     drawn = [row for row in rows if not row["half"] and not row["bf16_factors"]]
@@ -251,21 +259,33 @@ def plot(rows: list[Row], out: Path) -> None:
 
 
 def main() -> int:
-    """Measure, print, write; the exit code."""
+    """Measure, print and write. Return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", default=[2000, 20000], type=_count, nargs="+")
-    parser.add_argument("--sizes", default=[256], type=_count, nargs="+", help="of square weights")
-    parser.add_argument("--seeds", default=2, type=_count, help="how many")
+    parser.add_argument(
+        "--sizes",
+        default=[256],
+        type=_count,
+        nargs="+",
+        help="widths of the square weight matrices",
+    )
+    parser.add_argument("--seeds", default=2, type=_count, help="number of seeds")
     parser.add_argument("--max-ranks", default=[16, 32, 64, 128], type=_count, nargs="+")
-    parser.add_argument("--lr-g", default=[1e-5, 1e-6], type=_positive, nargs="+", help="lr |g|")
+    parser.add_argument(
+        "--lr-g", default=[1e-5, 1e-6], type=_positive, nargs="+", help="values of lr |g|"
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument(
-        "--json", type=outputs.file, help="file to write the rows to, one for each seed"
+        "--json",
+        type=outputs.file,
+        help="the file to which the rows are written, one for each seed",
     )
     parser.add_argument(
-        "--plot", type=outputs.picture, help="a .png, .svg or .pdf file; needs matplotlib"
+        "--plot",
+        type=outputs.picture,
+        help="the picture: a .png, .svg or .pdf file; needs matplotlib",
     )
     args = parser.parse_args()
     try:
@@ -282,7 +302,7 @@ def main() -> int:
 
 
 def measure_all(args: argparse.Namespace) -> list[Row]:
-    """Rows sorted by size, steps, lr|g|, as given, then scheme, then seed."""
+    """Return rows ordered by size, steps and lr|g| (as given), then by scheme, then by seed."""
     rows: list[Row] = []
     for size in args.sizes:
         runs = [walk(seed, size, max(args.steps), DTYPES[args.dtype]) for seed in range(args.seeds)]

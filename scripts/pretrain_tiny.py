@@ -1,7 +1,7 @@
-"""Pre-train the tiny models: a causal OPT and a masked RoBERTa, each with its own tokenizer.
+"""Pre-train the tiny models, a causal OPT and a masked RoBERTa, each with its own tokenizer.
 
-python scripts/pretrain_tiny.py                                      the two embedded models
-python scripts/pretrain_tiny.py --corpus ../shared/data --out DIR    DIR/masked_real, real text
+python scripts/pretrain_tiny.py                                      writes the two embedded models
+python scripts/pretrain_tiny.py --corpus ../shared/data --out DIR    writes DIR/masked_real
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ REAL = model.Plan(
     positions=256,
     steps=5000,
     rate=1e-3,
-    init=0.1,  # with 0.02 the answers are learned later: 1.67 against 1.56 nats after 1500 steps
+    init=0.1,  # 0.02 learns the answers later: loss 1.67 instead of 1.56 nats after 1500 steps
     spare_labelled=True,
 )
 SYNTHETIC_ROWS = 150_000
-# A word seen this often in the tokenizer's text becomes one token.
+# A word that occurs this often in the tokenizer's training text becomes a single token.
 _REPEATS = 2000
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to train on, under which name, and what the model card says of it."""
+    """The training rows, the kind of model, the folder for it and a note for its model card."""
 
     kind: str
     rows: list[Row]
@@ -52,14 +52,16 @@ class Job:
 
 
 def main() -> int:
-    """Train what the command line asks for. Returns the exit code, 2 for a user's mistake."""
+    """Train what the command line asks for. Return the exit code, 2 for a mistake of the user."""
     args = _parser().parse_args()
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         if args.corpus:
             if not args.out:
-                raise UserError("--corpus needs --out: that model stays out of the repository")
+                raise UserError(
+                    "--corpus requires --out: that model does not belong in the repository"
+                )
             _make(_real(args), replace(REAL, steps=args.steps or REAL.steps), args)
             return 0
         for kind in [args.kind] if args.kind else ["causal", "masked"]:
@@ -75,13 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kind", choices=("causal", "masked"), help="one model only")
-    parser.add_argument("--corpus", type=Path, help="real text, laid out as shared/data")
-    parser.add_argument("--out", type=Path, help="folder to put the models' folders in")
-    parser.add_argument("--steps", type=int, help="batches of 64 rows")
-    parser.add_argument("--rows", type=int, default=SYNTHETIC_ROWS, help="synthetic rows to make")
+    parser.add_argument("--kind", choices=("causal", "masked"), help="train only this model")
+    parser.add_argument(
+        "--corpus", type=Path, help="folder with real text: sst2/, kshot/ and superglue/"
+    )
+    parser.add_argument("--out", type=Path, help="parent folder for the models' folders")
+    parser.add_argument("--steps", type=int, help="training steps, each on 64 rows")
+    parser.add_argument("--rows", type=int, default=SYNTHETIC_ROWS, help="number of synthetic rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU; changes rounding")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads; their number changes rounding"
+    )
     return parser
 
 
@@ -98,7 +104,7 @@ def _real(args: argparse.Namespace) -> Job:
 
 
 def _make(job: Job, plan: model.Plan, args: argparse.Namespace) -> None:
-    """Train one model and put it in its folder when complete, replacing what was there."""
+    """Train one model; once it is complete, replace the contents of its folder with it."""
     began = time.monotonic()
     torch.manual_seed(args.seed)
     texts = [row.text for row in job.rows]

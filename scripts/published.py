@@ -1,10 +1,10 @@
-"""Write the published hyper-parameters as config files: ``conf/tuned`` and ``conf/grid``.
+"""Write the published hyperparameters as config files: ``conf/tuned`` and ``conf/grid``.
 
-python scripts/published.py          writes what differs, and says what
-python scripts/published.py --check  writes nothing; exit code 1 if something differs
+python scripts/published.py          updates the files that differ and prints their names
+python scripts/published.py --check  writes nothing; the exit code is 1 if a file differs
 
-What the papers say stands in `scripts/published_facts.py`, once; a file of ``conf/tuned`` is what
-that comes to for one method, model and task.
+`scripts/published_facts.py` holds what the papers say. Each file in ``conf/tuned`` has the values
+for one method, model and task.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ MARK = "Written by scripts/published.py"
 
 
 def main() -> int:
-    """Write or check; the exit code."""
+    """Write or check the files and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--check", action="store_true", help="only compare; write nothing")
     check = parser.parse_args().check
     wanted = files()
     stale = {path for path in written() if path not in wanted}
-    differs = {path for path, text in wanted.items() if not _is(path, text)} | stale
+    differs = {path for path, text in wanted.items() if not _has_text(path, text)} | stale
     for path in sorted(differs):
         print(path)
         if check:
@@ -45,32 +45,32 @@ def main() -> int:
 
 
 def files() -> dict[str, str]:
-    """Every file's text, by its path below ``conf``."""
+    """Return the text of every file, by its path below ``conf``."""
     found = {f"grid/{name}.yaml": _grid_text(name, grid) for name, grid in GRIDS.items()}
     for facts in FACTS:
         for model in facts.models:
             for task in facts.tasks:
                 path = f"tuned/{facts.tuning}/{facts.optimizer}-{model}-{task}.yaml"
-                assert path not in found, f"two facts say {path}"
+                assert path not in found, f"two facts write {path}"
                 found[path] = _tuned_text(facts, model, task)
     return found
 
 
 def written() -> Iterator[str]:
-    """The paths of the files that this script wrote, now or before."""
+    """Yield the paths of the existing files that this script wrote."""
     for path in CONF.rglob("*.yaml"):
         if MARK in path.read_text(encoding="utf-8"):
             yield path.relative_to(CONF).as_posix()
 
 
-def _is(path: str, text: str) -> bool:
-    place = CONF / path
-    return place.is_file() and place.read_text(encoding="utf-8") == text
+def _has_text(path: str, text: str) -> bool:
+    file = CONF / path
+    return file.is_file() and file.read_text(encoding="utf-8") == text
 
 
 def _grid_text(name: str, grid: Grid) -> str:
     lines = ["# @package _global_", f"# lozo-train -m {grid.use} grid={name}"]
-    lines += _comment(f"{MARK}. {grid.source}.")
+    lines += _comment(f"{MARK} from: {grid.source}.")
     lines += ["hydra:", "  sweeper:", "    params:"]
     lines += [f"      {key}: {choices}" for key, choices in grid.choices.items()]
     return "\n".join(lines) + "\n"
@@ -79,11 +79,11 @@ def _grid_text(name: str, grid: Grid) -> str:
 def _tuned_text(facts: Facts, model: str, task: str) -> str:
     tuning = "" if facts.tuning == "full" else f" tuning={facts.tuning}"
     command = f"lozo-train model={model} task={task} optimizer={facts.optimizer}{tuning}"
-    lines = ["# @package _global_", f"# Picked up by: {command}"]
-    lines += _comment(f"{MARK}. {facts.source}.")
+    lines = ["# @package _global_", f"# Used by: {command}"]
+    lines += _comment(f"{MARK} from: {facts.source}." if facts.source else f"{MARK}.")
     for name in facts.grids:
-        told = "; ".join(f"{key} {value}" for key, value in GRIDS[name].choices.items())
-        lines += _comment(f"grid={name}: {told}")
+        choices = "; ".join(f"{key} {value}" for key, value in GRIDS[name].choices.items())
+        lines += _comment(f"grid={name}: {choices}")
     lines += _comment(facts.here)
     of_task = facts.of_task(task) if facts.of_task else {}
     values = {**facts.values, **of_task}
@@ -98,10 +98,10 @@ def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         *nodes, name = key.split(".")
-        place = nested
+        parent = nested
         for node in nodes:
-            place = place.setdefault(node, {})
-        place[name] = value
+            parent = parent.setdefault(node, {})
+        parent[name] = value
     return nested
 
 

@@ -1,8 +1,8 @@
-"""What the papers say about hyper-parameters, in one place; `scripts/published.py` writes it out.
+"""The hyperparameters that the papers state; `scripts/published.py` writes them as config files.
 
-P-MeZO is arXiv 2305.17333, LOZO arXiv 2410.07698. LOZO's Table 5 is known from a transcription
-(playeriv65/zo-vllm), and its RoBERTa-large table not at all; for both there are the README and the
-scripts of the published code.
+The MeZO paper is arXiv 2305.17333, the LOZO paper arXiv 2410.07698. LOZO's Table 5 comes from a
+transcription (playeriv65/zo-vllm). LOZO's table for RoBERTa-large was not available; the README and
+the scripts of the published code take its place.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ LARGE_CHOICES = ("sst2", "rte", "boolq", "wsc", "wic")
 KSHOT = tuple(f"{name}_kshot" for name in ("sst2", "sst5", "snli", "mnli", "rte", "trec"))
 LLAMA = ("sst2", "wic", "copa", "squad", "winogrande")
 LARGE = ("opt_30b", "opt_66b")
-# Train rows with the published 1000/500 split; what 250 and 400 leave after dev, and WSC's 554
-# after the 100 of its sane split or the 500 of its published one.
+# Training rows. CB has 250 rows and COPA 400, of which 100 are dev rows. WSC has 554 rows, of which
+# its "sane" split takes 100 as dev rows and its "published" split 500. Other tasks have 1000 rows
+# to train on.
 _TRAIN_ROWS = {"cb": 150, "copa": 300}
 _WSC_ROWS = {"sane": 454, "published": 54}
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Choices as a sweep. ``use`` is what is typed before it, ``choices`` by config key."""
+    """A published grid as a sweep.
+
+    Args:
+        use: the overrides that stand before ``grid=NAME`` in the command.
+        source: where the grid was published.
+        choices: comma-separated values by config key.
+    """
 
     use: str
     source: str
@@ -33,10 +40,18 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One method on some models and tasks.
+    """The hyperparameters of one method on some models and tasks.
 
-    ``grids`` are what the paper searched; ``here`` says which of it the files have, and why.
-    ``of_task`` gives values that depend on the task.
+    Args:
+        tuning: an option of the group ``tuning``.
+        optimizer: an option of the group ``optimizer``.
+        models: options of the group ``model``.
+        tasks: options of the group ``task``.
+        grids: the names of the grids that the paper searched.
+        source: where the values were published.
+        here: a comment for the files: which values of the grid they have, and why.
+        values: values by config key.
+        of_task: returns further values, which depend on the task.
     """
 
     tuning: str
@@ -60,31 +75,33 @@ def _zo_bench(rates: str, **others: str) -> dict[str, str]:
 
 _OPT = "experiment=mezo_opt13b method="
 _ROBERTA = "experiment=mezo_roberta_k16 method="
-_TABLE_15, _TABLE_16 = "P-MeZO, Table 15 (RoBERTa-large)", "P-MeZO, Table 16 (OPT)"
-_ZO_BENCH = "ZO-Bench (2402.11592), its sweep files: all decades between the bounds they have"
+_TABLE_15, _TABLE_16 = "MeZO paper, Table 15 (RoBERTa-large)", "MeZO paper, Table 16 (OPT)"
+_ZO_BENCH = "ZO-Bench (arXiv 2402.11592): all decades between the bounds in its sweep files"
 _ZO = "model=opt_1_3b task=sst2 method="
 
 GRIDS = {
     "lozo_opt": Grid(
         "experiment=lozo_opt13b method=lozo",
-        "LOZO, Table 5 (OPT), as transcribed by others",
+        "LOZO paper, Table 5 (OPT), from a transcription",
         _lr("1e-6,1e-7", optimizer__eps="1e-3,1e-4", rank__value="1,2,4", optimizer__nu="50,100"),
     ),
-    "mezo_opt": Grid(f"{_OPT}mezo", f"{_TABLE_16}; all but SQuAD, DROP", _lr("1e-6,1e-7")),
+    "mezo_opt": Grid(
+        f"{_OPT}mezo", f"{_TABLE_16}; all tasks except SQuAD and DROP", _lr("1e-6,1e-7")
+    ),
     "mezo_opt_answers": Grid(
-        f"{_OPT}mezo task=squad,drop", f"{_TABLE_16}; SQuAD, DROP", _lr("1e-6,5e-7,1e-7")
+        f"{_OPT}mezo task=squad,drop", f"{_TABLE_16}; SQuAD and DROP", _lr("1e-6,5e-7,1e-7")
     ),
     "mezo_prefix_opt": Grid(
-        f"{_OPT}mezo_prefix", f"{_TABLE_16}; all but SQuAD, DROP", _lr("1e-2,1e-3")
+        f"{_OPT}mezo_prefix", f"{_TABLE_16}; all tasks except SQuAD and DROP", _lr("1e-2,1e-3")
     ),
     "mezo_prefix_opt_answers": Grid(
-        f"{_OPT}mezo_prefix task=squad,drop", f"{_TABLE_16}; SQuAD, DROP", _lr("5e-2,1e-2,5e-3")
+        f"{_OPT}mezo_prefix task=squad,drop", f"{_TABLE_16}; SQuAD and DROP", _lr("5e-2,1e-2,5e-3")
     ),
     "mezo_lora_opt": Grid(
-        f"{_OPT}mezo_lora", f"{_TABLE_16}; all but SQuAD, DROP", _lr("1e-4,5e-5")
+        f"{_OPT}mezo_lora", f"{_TABLE_16}; all tasks except SQuAD and DROP", _lr("1e-4,5e-5")
     ),
     "mezo_lora_opt_answers": Grid(
-        f"{_OPT}mezo_lora task=squad,drop", f"{_TABLE_16}; SQuAD, DROP", _lr("1e-4,5e-5,1e-5")
+        f"{_OPT}mezo_lora task=squad,drop", f"{_TABLE_16}; SQuAD and DROP", _lr("1e-4,5e-5,1e-5")
     ),
     "mezo_f1_opt": Grid(
         "experiment=mezo_nondiff_opt method=mezo", f"{_TABLE_16}; F1", _lr("1e-6,5e-6,1e-5")
@@ -95,12 +112,16 @@ GRIDS = {
         _lr("1e-1,5e-2,1e-2"),
     ),
     "ft_opt": Grid(f"{_OPT}ft", _TABLE_16, _lr("1e-5,5e-5,8e-5")),
-    "head_opt": Grid(f"{_OPT}head task=copa,record,squad,drop", "P-MeZO, E.4", _lr("1e-4,5e-4")),
+    "head_opt": Grid(
+        f"{_OPT}head task=copa,record,squad,drop", "MeZO paper, Appendix E.4", _lr("1e-4,5e-4")
+    ),
     "mezo_roberta": Grid(f"{_ROBERTA}mezo", _TABLE_15, _lr("1e-7,1e-6,1e-5")),
     "mezo_lora_roberta": Grid(f"{_ROBERTA}mezo_lora_head", _TABLE_15, _lr("1e-5,5e-5,1e-4")),
     "mezo_prefix_roberta": Grid(f"{_ROBERTA}mezo_prefix", _TABLE_15, _lr("1e-2,5e-3,1e-3")),
     "mezo_adam_roberta": Grid(
-        f"{_ROBERTA}mezo_adam", "P-MeZO, Table 7 (RoBERTa-large)", _lr("1e-6,1e-5,1e-4,5e-4,1e-3")
+        f"{_ROBERTA}mezo_adam",
+        "MeZO paper, Table 7 (RoBERTa-large)",
+        _lr("1e-6,1e-5,1e-4,5e-4,1e-3"),
     ),
     "ft_roberta_k16": Grid(f"{_ROBERTA}ft", _TABLE_15, _lr("1e-5,3e-5,5e-5", batch_size="2,4,8")),
     "ft_roberta_k512": Grid(
@@ -124,7 +145,7 @@ GRIDS = {
     ),
     "mezo_ablations": Grid(
         "experiment=mezo_ablations",
-        "P-MeZO, Table 4 (RoBERTa-large, 10k forward passes)",
+        "MeZO paper, Table 4 (RoBERTa-large, 10k forward passes)",
         _lr(
             "1e-5,1e-6,1e-7",
             optimizer__eps="1e-3,1e-5",
@@ -134,7 +155,7 @@ GRIDS = {
     ),
     "zo_bench_full": Grid(
         f"{_ZO}mezo",
-        f"{_ZO_BENCH}; ZO-SGD and its relatives, all weights",
+        f"{_ZO_BENCH}; ZO-SGD and its variants, all weights",
         _zo_bench("1e-4,1e-5,1e-6,1e-7,1e-8", optimizer__eps="1e-2,1e-3,1e-4,1e-5"),
     ),
     "zo_bench_lora": Grid(
@@ -164,14 +185,14 @@ GRIDS = {
     ),
 }
 
-_UNKNOWN = "Which of these a task's number had was never published. Here:"
+_UNKNOWN = "The papers do not say which of these values a task used. This file has"
 _MEZO_RUN = {
     "steps": "20000", "eval_every": "4000", "batch_size": "16", "schedule": "constant",
 }  # fmt: skip
 _KSHOT_RUN = {
     "steps": "100000", "eval_every": "10000", "batch_size": "64", "schedule": "constant",
 }  # fmt: skip
-# 8 is in the grids of k=16 and of k=512, and the published script's.
+# Batch size 8 is in the grids of k=16 and of k=512 and is that of the published script.
 _KSHOT_FT = {"steps": "1000", "eval_every": "100", "batch_size": "8", "schedule": "linear"}
 _LAST = {"task.select": "last"}
 _MIXED = {"model.dtype": "fp32", "model.autocast": "fp16"}
@@ -196,12 +217,12 @@ def _by_split(values: Mapping[str, int]) -> str:
     return f"${{pick:${{task.split}},{{{cases}}}}}"
 
 
-_FIRST = f"{_UNKNOWN} the first."
-_FIRST_LAST = f"{_UNKNOWN} the first; as published (E.4), the last step counts."
+_FIRST = f"{_UNKNOWN} the first value."
+_FIRST_LAST = f"{_UNKNOWN} the first value. The last step is tested, as in Appendix E.4."
 
 
 def _mezo_opt(tuning: str, name: str, eps: str, lr: str, lr_answers: str) -> tuple[Facts, ...]:
-    """MeZO on OPT-13B and the larger ones; SQuAD and DROP have a grid of their own."""
+    """Return the facts of MeZO on OPT-13B and larger; SQuAD and DROP have a separate grid."""
     answers = f"{name}_answers"
     values, others = _zeroth(lr, eps), _zeroth(lr_answers, eps)
     small = (
@@ -226,14 +247,15 @@ def _kshot(
 
 
 _LOZO = {**_zeroth("1.0e-7", "1.0e-3"), "optimizer.nu": "50"}
-_LOZO_HERE = f"{_UNKNOWN} the README's example. Rank is a group, and so not here; its is rank=r2."
+_LOZO_HERE = f"{_UNKNOWN} the example in the README of LOZO's code. Select its rank with rank=r2."
 _LOZO_KSHOT = {**_zeroth("1.0e-7", "1.0e-3", _KSHOT_RUN), "optimizer.nu": "100"}
-_README = "the README of LOZO's code; the paper's Table 4, its grid, could not be had"
-_README_HERE = "Rank is a group, and so not here; its is rank=r4 (experiment=lozo_roberta_k16)."
-_LLAMA_HERE = "No grid for LLaMA could be found. Here: what OPT-13B has."
-_SCRIPT = f"{_UNKNOWN} the published script's"
-_BATCH = "batch 8, in both"
-_HEAD = "the head too: tuning.train_head=true, or method=mezo_lora_head, ft_lora_head."
+_README = "README of LOZO's code; the grid in the LOZO paper's Table 4 was not available"
+_README_HERE = "Select its rank with rank=r4, as experiment=lozo_roberta_k16 does."
+_LLAMA_HERE = "No grid for LLaMA was found. This file has the values of OPT-13B."
+_SCRIPT = f"{_UNKNOWN} the values of the published script"
+_FIRST_LR = f"{_UNKNOWN} the first lr and the batch size of the published script."
+_BATCH = "batch size 8, which is in both grids"
+_HEAD = "the head too: set tuning.train_head=true, or use method=mezo_lora_head or ft_lora_head."
 
 FACTS = (
     *_mezo_opt("full", "mezo_opt", "1.0e-3", "1.0e-6", "1.0e-6"),
@@ -241,38 +263,40 @@ FACTS = (
     *_mezo_opt("lora", "mezo_lora_opt", "1.0e-2", "1.0e-4", "1.0e-4"),
     Facts(
         "full", "adamw", ("opt_13b",), (*CHOICES, *ANSWERS), ("ft_opt",), _TABLE_16,
-        f"{_UNKNOWN} the first. Five epochs; mixed precision, as published.",
+        f"{_UNKNOWN} the first value, and five epochs in mixed precision, as published.",
         {**_MIXED, "optimizer.lr": "1.0e-5", "optimizer.weight_decay": "0.0"}, _five_epochs,
     ),
     Facts(
-        "head", "adamw", ("opt_13b",), ("copa", "record", *ANSWERS), ("head_opt",), "P-MeZO, E.4",
-        f"{_UNKNOWN} the first. Five epochs; mixed precision, as published.",
+        "head", "adamw", ("opt_13b",), ("copa", "record", *ANSWERS), ("head_opt",),
+        "MeZO paper, Appendix E.4",
+        f"{_UNKNOWN} the first value, and five epochs in mixed precision, as published.",
         {**_MIXED, "model.untie_head": "true", "optimizer.lr": "1.0e-4"}, _five_epochs,
     ),
     Facts(
         "full", "lozo", ("opt_13b",), (*CHOICES, *ANSWERS), ("lozo_opt",),
-        "LOZO, Table 5 (OPT), as transcribed by others", _LOZO_HERE, _LOZO,
+        "LOZO paper, Table 5 (OPT), from a transcription", _LOZO_HERE, _LOZO,
     ),
     Facts(
         "full", "lozo", LARGE, (*LARGE_CHOICES, "squad"), ("lozo_opt",),
-        "LOZO, Table 5 (OPT), as transcribed by others",
-        f"{_LOZO_HERE} The last step counts, as in P-MeZO (E.4).", {**_LOZO, **_LAST},
+        "LOZO paper, Table 5 (OPT), from a transcription",
+        f"{_LOZO_HERE} The last step is tested, as in the MeZO paper, Appendix E.4.",
+        {**_LOZO, **_LAST},
     ),
     Facts(
         "full", "lozo", ("opt_1_3b",), ("sst2",), ("lozo_opt",),
-        "LOZO, Appendix C.3, and its author (github.com/optsuite/LOZO/issues/1): lr 1e-7",
-        "Rank and nu are swept by experiment=lozo_ablation.", _LOZO,
+        "LOZO paper, Appendix C.3; lr 1e-7 is from its author (github.com/optsuite/LOZO/issues/1)",
+        "experiment=lozo_ablation sweeps rank and nu.", _LOZO,
     ),
-    Facts("full", "lozo", ("llama2_7b",), LLAMA, (), "none", _LLAMA_HERE, _LOZO),
+    Facts("full", "lozo", ("llama2_7b",), LLAMA, (), "", _LLAMA_HERE, _LOZO),
     Facts(
-        "full", "mezo", ("llama2_7b",), LLAMA, (), "none", _LLAMA_HERE, _zeroth("1.0e-6", "1.0e-3")
+        "full", "mezo", ("llama2_7b",), LLAMA, (), "", _LLAMA_HERE, _zeroth("1.0e-6", "1.0e-3")
     ),
     _kshot(
         "full", "mezo", ("mezo_roberta",), f"{_SCRIPT}.", _zeroth("1.0e-6", "1.0e-3", _KSHOT_RUN)
     ),
     _kshot(
         "lora", "mezo", ("mezo_lora_roberta",),
-        f"{_FIRST} Weight decay 0.1 is published. Published runs trained {_HEAD}",
+        f"{_FIRST} The published weight decay is 0.1. The published runs train {_HEAD}",
         {**_zeroth("1.0e-5", "1.0e-3", _KSHOT_RUN), "optimizer.weight_decay": "0.1"},
     ),
     _kshot(
@@ -281,30 +305,32 @@ FACTS = (
     ),
     Facts(
         "full", "mezo_adam", ("roberta_large",), KSHOT, ("mezo_adam_roberta",),
-        "P-MeZO, Table 7 (RoBERTa-large)", _FIRST, _zeroth("1.0e-6", "1.0e-3", _KSHOT_RUN),
+        "MeZO paper, Table 7 (RoBERTa-large)", _FIRST, _zeroth("1.0e-6", "1.0e-3", _KSHOT_RUN),
     ),
     Facts(
         "full", "lozo", ("roberta_large",), KSHOT, (), _README, _README_HERE, _LOZO_KSHOT,
     ),
     Facts(
         "full", "lozo_m", ("roberta_large",), KSHOT, (), _README,
-        f"{_README_HERE} beta is the script's.", {**_LOZO_KSHOT, "optimizer.beta": "0.9"},
+        f"{_README_HERE} beta is that of the published script.",
+        {**_LOZO_KSHOT, "optimizer.beta": "0.9"},
     ),
     _kshot(
-        "full", "adamw", ("ft_roberta_k16", "ft_roberta_k512"), f"{_SCRIPT}: first lr, {_BATCH}.",
+        "full", "adamw", ("ft_roberta_k16", "ft_roberta_k512"),
+        f"{_SCRIPT}: the first lr and {_BATCH}.",
         {**_KSHOT_FT, "optimizer.lr": "1.0e-5", "optimizer.weight_decay": "0.0"},
     ),
     _kshot(
         "full", "sgd", ("ft_sgd_roberta_k16", "ft_sgd_roberta_k512"),
-        f"{_FIRST[:-1]} lr; {_BATCH}.", {**_KSHOT_FT, "optimizer.lr": "1.0e-4"},
+        f"{_UNKNOWN} the first lr and {_BATCH}.", {**_KSHOT_FT, "optimizer.lr": "1.0e-4"},
     ),
     _kshot(
         "lora", "adamw", ("ft_lora_roberta",),
-        f"{_FIRST[:-1]} lr, and the script's batch. Published runs trained {_HEAD}",
+        f"{_FIRST_LR} The published runs train {_HEAD}",
         {**_KSHOT_FT, "optimizer.lr": "1.0e-4"},
     ),
     _kshot(
-        "prefix", "adamw", ("ft_prefix_roberta",), f"{_FIRST[:-1]} lr, and the script's batch.",
+        "prefix", "adamw", ("ft_prefix_roberta",), _FIRST_LR,
         {**_KSHOT_FT, "optimizer.lr": "1.0e-2"},
     ),
 )  # fmt: skip

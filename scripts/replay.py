@@ -1,9 +1,9 @@
-"""Write the weights that a run had after any of its steps.
+"""Rebuild and save the weights that a run had after any of its steps.
 
 python scripts/replay.py outputs/default/reviews/tiny_opt/lozo-r2-s0-DIGEST --step 200 --out DIR
 
-A zeroth-order run's log of scalars is enough: its steps are made again without a forward pass. DIR
-is then a model that `from_pretrained` loads, or a LoRA adapter where the run moved only that.
+The log of scalars of a zeroth-order run is enough: its steps are repeated without forward passes.
+DIR then holds a model that `from_pretrained` loads, or a LoRA adapter if the run trained only that.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Rebuild and write; the exit code."""
+    """Rebuild the weights, save them and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="a run's folder")
-    parser.add_argument("--step", type=int, help="which step; left out: the one that was tested")
-    parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
-    parser.add_argument("--device", help="cpu, cuda, ...; left out: where the run was")
+    parser.add_argument("run", type=Path, help="the folder of the run")
+    parser.add_argument("--step", type=int, help="the step; default: the one that was tested")
+    parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("--device", help="cpu, cuda, ...; default: the device of the run")
     args = parser.parse_args()
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        print(f"--out: {args.out} is there already, and not an empty folder", file=sys.stderr)
+        print(f"--out: {args.out} exists and is not an empty folder", file=sys.stderr)
         return 2
 
     from lozo_bench.errors import UserError
@@ -53,7 +53,7 @@ def _tested_step(run: Path) -> int:
     try:
         return int(json.loads((run / "result.json").read_text(encoding="utf-8"))["best_step"])
     except FileNotFoundError:
-        raise UserError(f"{run}: not finished: say which --step") from None
+        raise UserError(f"{run}: the run is not finished; give a --step") from None
 
 
 if __name__ == "__main__":

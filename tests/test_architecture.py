@@ -1,4 +1,4 @@
-"""Imports point one way: a room knows only the rooms below it (design: the way of a batch)."""
+"""Imports point one way: a room imports only the rooms below it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lozo_bench"
 
-# room -> the rooms it may import; files directly in the package are rooms of their own.
+# room -> the rooms that it may import. A file directly in the package is a room by itself.
 ALLOWED = {
     "errors": set(),
     "stop": set(),
@@ -72,7 +72,7 @@ ALLOWED = {
     "train": {"config", "digest", "explain", "launch", "run", "runs", "leaks"},
 }  # fmt: skip
 
-# What only some rooms may touch.
+# library -> the only rooms that may import it.
 OUTSIDE = {
     "hydra": {"train", "explain", "launch", "tables"},
     "hydra_plugins": {"launch"},
@@ -88,13 +88,13 @@ OUTSIDE = {
         "objectives",
         "tasks",
         "tuning",
-    },  # types of tokenizers, but in models; Adafactor in optimizers
+    },  # models loads models; optimizers uses its Adafactor; the others use tokenizer types
     "peft": {"models", "tuning"},
 }
 
 
 def imports():
-    """(room, imported module) for every import in the package."""
+    """Yield (room, imported module) for every import in the package."""
     for path in PACKAGE.rglob("*.py"):
         relative = path.relative_to(PACKAGE)
         room = relative.parts[0].removesuffix(".py")
@@ -122,19 +122,19 @@ def test_a_room_imports_only_the_rooms_below_it(room):
 
 
 @pytest.mark.parametrize("library", OUTSIDE)
-def test_a_library_stays_in_its_rooms(library):
+def test_a_library_is_imported_only_by_the_rooms_that_may_use_it(library):
     users = {room for room, name in FOUND if name.split(".")[0] == library}
     assert users <= OUTSIDE[library]
 
 
-def test_the_engine_runs_on_a_bare_gpu_box():
-    """And in other people's code: it needs torch, and what comes with a model."""
+def test_the_engine_needs_only_torch_transformers_numpy_and_triton():
+    """So it runs on a machine without the other dependencies, and in other projects."""
     outside = {name.split(".")[0] for room, name in FOUND if room == "engine"}
     outside -= {"lozo_bench", "__future__", *sys.stdlib_module_names}
     assert outside <= {"torch", "transformers", "numpy", "triton"}
 
 
-def test_the_map_has_no_circles():
+def test_the_allowed_imports_have_no_cycles():
     order: list[str] = []
     left = dict(ALLOWED)
     while left:
@@ -144,8 +144,8 @@ def test_the_map_has_no_circles():
         left = {room: below for room, below in left.items() if room not in free}
 
 
-def test_the_entry_point_imports_nothing_heavy():
-    """`--help`, `--cfg job` and tab completion must answer at once."""
+def test_the_entry_point_imports_no_slow_library():
+    """`--help`, `--cfg job` and tab completion must respond at once."""
     code = (
         "import sys, lozo_bench.train; "
         "print([m for m in ('torch', 'transformers', 'wandb', 'datasets') if m in sys.modules])"

@@ -1,4 +1,4 @@
-"""Building what a config node names, from this package only and with checked arguments."""
+"""`build` instantiates the class that a config node names, after it has checked the arguments."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ LOZO = {
 }
 
 
-def refused(node, match):
+def assert_refused(node, match):
     with pytest.raises(UserError, match=match) as caught:
         build(node, "optimizer", InPlace({}), Draws(0))
     assert "\n" not in str(caught.value)
 
 
-def test_the_named_class_is_made():
+def test_build_returns_an_instance_of_the_named_class():
     assert isinstance(build(LOZO, "optimizer", InPlace({}), Draws(0)), Lozo)
 
 
 @pytest.mark.parametrize("target", ["os.system", "lozo_benchmark.X", None, 3])
-def test_only_this_packages_classes_can_be_named(target):
-    refused(
+def test_a_target_outside_this_package_is_refused(target):
+    assert_refused(
         {"_target_": target}, r"^optimizer\._target_: given .* allowed: a class of this package"
     )
 
@@ -38,12 +38,14 @@ def test_only_this_packages_classes_can_be_named(target):
 @pytest.mark.parametrize(
     "target", ["lozo_bench.optimizers.nope.Nope", "lozo_bench.optimizers.lozo.Nope"]
 )
-def test_a_class_that_does_not_exist_is_told(target):
-    refused({"_target_": target}, f"there is no {target}")
+def test_the_error_names_a_class_that_does_not_exist(target):
+    assert_refused({"_target_": target}, f"there is no {target}")
 
 
-def test_a_function_is_not_a_class():
-    refused({"_target_": "lozo_bench.optimizers.base.check_count"}, "a class of this package")
+def test_a_function_is_refused_as_target():
+    assert_refused(
+        {"_target_": "lozo_bench.optimizers.base.check_count"}, "a class of this package"
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,13 +64,15 @@ def test_a_function_is_not_a_class():
     ],
 )
 def test_bad_arguments_name_the_key_the_value_and_what_is_allowed(change, message):
-    refused(LOZO | change, message)
+    assert_refused(LOZO | change, message)
 
 
 def test_a_missing_argument_is_named():
-    refused({k: v for k, v in LOZO.items() if k != "nu"}, r"^optimizer\.nu: missing")
+    assert_refused({k: v for k, v in LOZO.items() if k != "nu"}, r"^optimizer\.nu: missing")
 
 
-def test_types_are_told_in_words():
-    assert describe(list[str]) == "a list of a text"
-    assert describe(dict[str, int] | None) == "a mapping of names to a whole number or null"
+def test_describe_writes_types_in_words():
+    assert describe(list[str]) == "a list whose items are each a string"
+    assert (
+        describe(dict[str, int] | None) == "a mapping whose values are each a whole number or null"
+    )

@@ -21,7 +21,7 @@ BAD_CONFIGS = {
     ),
     "no value for a choice": (
         ["model=opt_13b", "task=wsc", "optimizer=adamw", "task.split=mine"],
-        "steps: no value for 'mine' here; there are ones for sane, published",
+        "steps: no value is given for 'mine'; there are values for sane, published",
     ),
     "unknown key, appended": (["+optimizer.foo=1"], "optimizer.foo: no such key"),
     "unknown key, appended to a typed group": (["+model.foo=1"], "model.foo: no such key"),
@@ -56,11 +56,11 @@ BAD_CONFIGS = {
     "nu below 1": (["optimizer.nu=0"], "optimizer.nu: given 0; allowed: a whole number >= 1"),
     "a number as a group's option": (
         ["rank=4"],
-        "rank=4: a group's options are names, not numbers; rank.value=4 sets any number",
+        "rank=4: the options of a group are names, not numbers; rank.value=4 sets any number",
     ),
     "seed as a number": (
         ["seed=7"],
-        "seed=7: a group's options are names, not numbers; seed.value=7 sets any number",
+        "seed=7: the options of a group are names, not numbers; seed.value=7 sets any number",
     ),
     "a causal-only task on a masked model": (
         ["model=tiny_roberta", "task=sst2"],
@@ -85,11 +85,14 @@ BAD_CONFIGS = {
     ),
     "an interpolation to nowhere": (["optimizer.rank=${nope}"], "nope"),
     "an override that cannot be read": (["optimizer.lr=[1"], "cannot read the override"),
-    "a number blamed on the right argument": (["steps=100", "rank=3"], "rank=3: a group's options"),
+    "a number blamed on the right argument": (
+        ["steps=100", "rank=3"],
+        "rank=3: the options of a group",
+    ),
     "a group set to nothing": (["steps=2", "model=null"], "model=null: no such option"),
     "more options than labels": (
         ["task=sst2", "task.options=[' a',' b',' c']"],
-        "task.options: given [' a', ' b', ' c']; allowed: as many as task.source.labels",
+        "task.options: given [' a', ' b', ' c']; allowed: one for each of task.source.labels",
     ),
     "a learning rate that is no number": (
         ["optimizer.lr=inf"],
@@ -97,14 +100,14 @@ BAD_CONFIGS = {
     ),
     "a class that cannot be made": (
         ["optimizer._target_=lozo_bench.optimizers.base.Optimizer"],
-        "allowed: a class of this package that can be made",
+        "allowed: a class of this package that can be instantiated",
     ),
     "a folder that cannot be made": (["hydra.run.dir=/proc/none"], "/proc/none: "),
     "an option that the YAML leaves out": (
         ["optimizer.betta=1"],
-        "+ in front sets one that the YAML leaves out",
+        "put + before a key that the YAML file does not list",
     ),
-    "a sweep and its config at once": (["-m", "--cfg", "job"], "leave out -m to see the config"),
+    "a sweep and its config at once": (["-m", "--cfg", "job"], "omit -m to see the config"),
     "a list without -m": (["seed=s0,s1"], "add --multirun to your command line"),
 }
 

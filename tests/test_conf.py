@@ -1,4 +1,4 @@
-"""Every YAML file there is composes; a new one is tested by existing."""
+"""Every YAML file composes. The tests find the files, so a new file is tested automatically."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def composed(*overrides):
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)
-def test_an_option_composes_to_a_config_that_passes_every_check(group, option):
+def test_every_option_composes_to_a_config_that_passes_all_checks(group, option):
     needed = {"local": ["model.path=embedded:tiny_opt"]}.get(option, [])
-    if group == "task":  # one that is read from a folder has no rows without it
+    if group == "task":  # tasks that read a folder need one
         needed = ["task.data_dir=."]
-    if group == "variant":  # values for an optimizer that its first line names
+    if group == "variant":  # its first line names the method and task that it changes
         text = (CONF / group / f"{option}.yaml").read_text()
         first = text.splitlines()[1].split()
         needed = [word for word in first if word.startswith(("method=", "task="))]
@@ -49,7 +49,7 @@ def test_an_option_composes_to_a_config_that_passes_every_check(group, option):
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)
-def test_an_option_begins_with_the_command_that_uses_it(group, option):
+def test_every_option_file_begins_with_the_command_that_uses_it(group, option):
     lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
     first = lines[1] if lines[0] == "# @package _global_" else lines[0]
     assert first.startswith("# lozo-train ")
@@ -57,7 +57,7 @@ def test_an_option_begins_with_the_command_that_uses_it(group, option):
 
 
 @pytest.mark.parametrize("task", [option for group, option in OPTIONS if group == "task"])
-def test_a_task_suits_at_least_one_kind_of_model(task):
+def test_every_task_suits_at_least_one_kind_of_model(task):
     config, _ = typed(composed(f"task={task}"))
     suited = [config.task.template is not None, config.task.prompt is not None]
     for_heads = task.endswith("_head")
@@ -68,16 +68,16 @@ def test_a_task_suits_at_least_one_kind_of_model(task):
             check_prompts(config, kind)
 
 
-# Those that scripts/published.py writes have a test of their own, which is faster.
-FOUND = [
+# tests/scripts/test_published.py has a faster test of the files that scripts/published.py writes.
+HAND_WRITTEN = [
     path
     for path in sorted((CONF / "tuned").rglob("*.yaml"))
     if "scripts/published.py" not in path.read_text()
 ]
 
 
-@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
-def test_tuned_values_are_picked_up_by_their_cell_and_beaten_by_the_command_line(path):
+@pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.stem)
+def test_a_cell_uses_its_tuned_values_and_the_command_line_overrides_them(path):
     optimizer, model, task = path.stem.split("-")
     cell = (
         f"optimizer={optimizer}", f"tuning={path.parent.name}", f"model={model}", f"task={task}",
@@ -91,19 +91,19 @@ def test_tuned_values_are_picked_up_by_their_cell_and_beaten_by_the_command_line
 
 
 @pytest.mark.parametrize(("split", "epoch"), [("sane", 57), ("published", 7)])
-def test_five_epochs_of_wsc_are_those_of_its_split(split, epoch):
+def test_the_steps_of_five_wsc_epochs_depend_on_its_split(split, epoch):
     config = composed("model=opt_13b", "task=wsc", "optimizer=adamw", f"task.split={split}")
-    # 454 and 54 rows in batches of 8
+    # the splits have 454 and 54 training rows; batches have 8
     assert (config.steps, config.eval_every) == (5 * epoch, epoch)
 
 
 @pytest.mark.parametrize(("objective", "select"), [("loss", "dev_loss"), ("metric", "last")])
-def test_what_has_no_gradient_is_chosen_as_published(objective, select):
+def test_non_differentiable_objectives_select_the_step_as_published(objective, select):
     config, _ = typed(composed("experiment=mezo_nondiff_opt", f"objective={objective}"))
     assert config.task.select.value == select
 
 
-def test_published_tables_train_the_head_beside_roberta_lora_and_lora_alone_does_not():
+def test_published_roberta_lora_also_trains_the_head_and_mezo_lora_does_not():
     cell = ("experiment=mezo_roberta_k16", "method=mezo_lora_head")
     assert composed(*cell).tuning.train_head
     alone = composed("model=roberta_large", "task=sst2_kshot", "method=mezo_lora")
@@ -111,6 +111,6 @@ def test_published_tables_train_the_head_beside_roberta_lora_and_lora_alone_does
     assert composed(*cell).optimizer == alone.optimizer
 
 
-def test_ranks_and_seeds_can_be_any_number():
+def test_rank_and_seed_accept_numbers_that_have_no_option():
     config = composed("rank.value=3", "seed.value=7")
     assert (config.rank.value, config.seed.value, config.optimizer.rank) == (3, 7, 3)

@@ -1,4 +1,4 @@
-"""A run's identity: everything that changes its result, and nothing else."""
+"""The digest changes with everything that changes a run's result, and with nothing else."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def changed(node, **values):
     return copy
 
 
-def test_the_digest_is_written_down():
-    """Another value would run every finished cell of every user again."""
+def test_the_digest_of_a_known_config_never_changes():
+    """If it changed, every finished cell of every user would run again."""
     assert digest(BASE) == "d2c43647"
 
 
@@ -43,7 +43,7 @@ def test_the_digest_is_written_down():
         changed("model", path="embedded:other"),
     ],
 )
-def test_what_changes_the_result_changes_the_digest(other):
+def test_a_key_that_changes_the_result_changes_the_digest(other):
     assert digest(other) != digest(BASE)
 
 
@@ -59,16 +59,16 @@ def test_what_changes_the_result_changes_the_digest(other):
         dict(reversed(BASE.items())),
     ],
 )
-def test_what_does_not_change_the_result_does_not(other):
+def test_a_key_that_cannot_change_the_result_leaves_the_digest_unchanged(other):
     assert digest(other) == digest(BASE)
 
 
-def test_one_and_one_point_zero_are_the_same_number():
+def test_one_and_one_point_zero_have_the_same_digest():
     assert digest(changed("optimizer", lr=1)) == digest(changed("optimizer", lr=1.0))
     assert digest(changed("optimizer", lr=True)) != digest(changed("optimizer", lr=1))
 
 
-def test_data_that_changed_is_other_data(tmp_path):
+def test_changed_data_files_change_the_digest(tmp_path):
     (tmp_path / "train.tsv").write_text("fine film\t1\n")
     before = digest(changed("task", data_dir=str(tmp_path)))
     assert digest(changed("task", data_dir=str(tmp_path))) == before
@@ -76,7 +76,7 @@ def test_data_that_changed_is_other_data(tmp_path):
     assert digest(changed("task", data_dir=str(tmp_path))) != before
 
 
-def test_an_embedded_model_counts_by_its_weights(tmp_path, monkeypatch):
+def test_changed_weights_of_an_embedded_model_change_the_digest(tmp_path, monkeypatch):
     monkeypatch.setattr("lozo_bench.digest.EMBEDDED", tmp_path)
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "model.safetensors").write_bytes(b"first")
@@ -85,7 +85,7 @@ def test_an_embedded_model_counts_by_its_weights(tmp_path, monkeypatch):
     assert digest(BASE) != before
 
 
-def test_a_directory_counts_by_where_it_is(tmp_path, monkeypatch):
+def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
     for name in ("a", "b"):
         (tmp_path / name / "data").mkdir(parents=True)
     digests = []

@@ -1,4 +1,4 @@
-"""The wheel carries conf/ and the embedded models, and works far from the repository."""
+"""The wheel contains conf/ and the embedded models and works outside the repository."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-    """The contents of the wheel, in a folder of their own."""
+    """The folder into which a freshly built wheel is unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [
@@ -38,7 +38,7 @@ def test_every_config_and_embedded_model_is_in_the_wheel(unpacked):
         assert wanted == there
 
 
-def test_an_unpacked_wheel_finds_its_own_conf(unpacked, tmp_path):
+def test_an_unpacked_wheel_uses_its_own_conf_folder(unpacked, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "lozo_bench.train", "--info", "searchpath"],
         cwd=tmp_path,
@@ -50,6 +50,6 @@ def test_an_unpacked_wheel_finds_its_own_conf(unpacked, tmp_path):
     assert f"file://{unpacked / 'lozo_bench' / 'conf'}" in done.stdout
 
 
-def test_the_console_script_is_declared(unpacked):
+def test_the_wheel_declares_the_console_script(unpacked):
     (entry,) = unpacked.glob("*.dist-info/entry_points.txt")
     assert "lozo-train = lozo_bench.train:main" in entry.read_text()

@@ -156,7 +156,7 @@ def test_the_script_writes_the_tested_step_and_says_so(lozo, tmp_path):
     assert result["weights"]["tested"] in done.stdout
     again = replay(lozo, "--out", tmp_path / "out")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "is there already" in again.stderr
+    assert "exists and is not an empty folder" in again.stderr
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path):

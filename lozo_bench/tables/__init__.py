@@ -1,1 +1,1 @@
-"""Tables of results: a sweep's cells, what was chosen among them, and how it is printed."""
+"""Tables of results: list the runs of a sweep, select among a grid's points, print the table."""

@@ -1,4 +1,4 @@
-"""The runs that a sweep consists of, each with its folder, composed as the sweep itself does it."""
+"""The runs of a sweep and their folders, composed in the same way as the sweep composes them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ from lozo_bench.config import Config, TableConfig
 from lozo_bench.digest import register_resolver
 from lozo_bench.errors import UserError
 
-Advanced = Callable[[int, int], None]
-# Groups whose options are one value each: no other choice depends on theirs.
+Advanced = Callable[[int, int], None]  # called with the runs composed so far and their total
+# Each option of these groups sets one value, and no other choice depends on it.
 _VALUES = ("seed", "rank")
-_OF_A_SWEEP = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
+_SWEEP_ONLY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a sweep: what was chosen for it, where its result is, and what makes it."""
+    """One run of a sweep.
+
+    Args:
+        choices: the value of each override of the run, by key.
+        folder: the folder that holds the result.
+        command: the command that runs it alone.
+    """
 
     choices: Mapping[str, str]
     folder: Path
@@ -39,7 +45,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """All runs of one command, that command, and the table they are for."""
+    """All runs of one ``lozo-train -m`` command, that command, and the table that they fill."""
 
     table: TableConfig
     runs: Sequence[Run]
@@ -48,7 +54,7 @@ class Sweep:
 
 @contextmanager
 def configs(folder: Path) -> Iterator[None]:
-    """Let configs be composed from ``folder``."""
+    """Within this context, compose configs from the YAML files in ``folder``."""
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
     with initialize_config_dir(str(folder), version_base="1.3", job_name="train"):
@@ -56,9 +62,11 @@ def configs(folder: Path) -> Iterator[None]:
 
 
 def sweep(overrides: Sequence[str], advanced: Advanced = lambda done, of: None) -> Sweep:
-    """What ``lozo-train -m`` with these overrides would run.
+    """Return the runs that ``lozo-train -m`` would start with these overrides.
 
-    ``advanced`` is told how many of the runs are composed.
+    Args:
+        overrides: the overrides of the command line.
+        advanced: called after each run is composed, with the number done and the total.
     """
     table, jobs, composed = planned(overrides)
     runs = []
@@ -69,7 +77,12 @@ def sweep(overrides: Sequence[str], advanced: Advanced = lambda done, of: None) 
 
 
 def planned(overrides: Sequence[str]) -> tuple[TableConfig, int, Iterator[tuple[Run, DictConfig]]]:
-    """The table of a sweep, how many runs it has, and each with its config (until the next)."""
+    """Compose the runs of a sweep one by one.
+
+    Returns:
+        The table, the number of runs, and an iterator of each run with its config. A config is
+        valid only until the iterator advances.
+    """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = parser.parse_overrides(list(overrides))
     fixed = [_line(override) for override in given if not override.is_sweep_override()]
@@ -77,27 +90,27 @@ def planned(overrides: Sequence[str]) -> tuple[TableConfig, int, Iterator[tuple[
     table = OmegaConf.to_object(base.table)
     assert isinstance(table, TableConfig)
     if base.task.invented_rows:
-        table.title += " - on made-up rows: no number here means anything"
+        table.title += " - on made-up rows: the numbers are meaningless"
     params = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
-    of_hydra = [_line(override) for override in given if override.is_hydra_override()]
-    of_runs = [_line(override) for override in given if not override.is_hydra_override()]
-    jobs = BasicSweeper.split_arguments(parser.parse_overrides(params + of_runs), None)[0]
-    alone = [text for text in of_hydra if not text.startswith(_OF_A_SWEEP)]
+    hydra_overrides = [_line(override) for override in given if override.is_hydra_override()]
+    run_overrides = [_line(override) for override in given if not override.is_hydra_override()]
+    jobs = BasicSweeper.split_arguments(parser.parse_overrides(params + run_overrides), None)[0]
+    kept_for_one_run = [text for text in hydra_overrides if not text.startswith(_SWEEP_ONLY)]
     runs = (
-        (Run(_choices(job), _folder(config), command(alone + job)), config)
-        for job, config in _composed(parser, of_hydra, jobs)
+        (Run(_choices(job), _folder(config), command(kept_for_one_run + job)), config)
+        for job, config in _composed(parser, hydra_overrides, jobs)
     )
     return table, len(jobs), runs
 
 
 def _line(override: Override) -> str:
-    """An override as it was typed."""
+    """Return an override as the user typed it."""
     assert override.input_line is not None
     return override.input_line
 
 
 def command(words: Sequence[str]) -> str:
-    """What to type to run these overrides; how a table is printed is no matter of a run's."""
+    """Return the ``lozo-train`` command; omits ``table.`` keys, which do not affect a run."""
     kept = [word for word in words if not word.lstrip("+~").startswith("table.")]
     return shlex.join(["lozo-train", *kept])
 
@@ -107,25 +120,29 @@ def _choices(job: Sequence[str]) -> dict[str, str]:
 
 
 def _composed(
-    parser: OverridesParser, of_hydra: Sequence[str], jobs: Sequence[list[str]]
+    parser: OverridesParser, hydra_overrides: Sequence[str], jobs: Sequence[list[str]]
 ) -> Iterator[tuple[list[str], DictConfig]]:
-    """Each job with its config.
+    """Yield each job with its config.
 
-    To compose one takes a tenth of a second, and jobs that differ only in values share one, which
-    is changed from job to job: values do not decide which files are read.
+    Composing a config takes a tenth of a second. Jobs that differ only in values share one config,
+    which is modified in place from job to job, because values do not decide which files are read.
     """
     nodes: dict[str, Any] = {}
     bases: dict[tuple[str, ...], DictConfig] = {}
     for job in jobs:
-        settled = tuple(text for text in job if not _is_value(text))
-        if settled not in bases:
-            bases[settled] = compose("config", [*of_hydra, *settled], return_hydra_config=True)
-        config = bases[settled]
+        file_choices = tuple(text for text in job if not _is_value(text))
+        if file_choices not in bases:
+            bases[file_choices] = compose(
+                "config", [*hydra_overrides, *file_choices], return_hydra_config=True
+            )
+        config = bases[file_choices]
         OmegaConf.clear_cache(config)
         values = [text for text in job if _is_value(text)]
         for text in (text for text in values if _group(text) in _VALUES):
             if text not in nodes:
-                nodes[text] = compose("config", [*of_hydra, *settled, text])[_group(text)]
+                nodes[text] = compose("config", [*hydra_overrides, *file_choices, text])[
+                    _group(text)
+                ]
             config[_group(text)] = nodes[text].copy()
             with read_write(config.hydra):
                 config.hydra.runtime.choices[_group(text)] = text.split("=", 1)[1]
@@ -147,7 +164,7 @@ def _is_value(text: str) -> bool:
 
 def _folder(config: DictConfig) -> Path:
     before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)  # the folder's name is found with it
+    HydraConfig.instance().set_config(config)  # the interpolations in the folder's name read it
     try:
         return Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
     finally:
@@ -155,13 +172,13 @@ def _folder(config: DictConfig) -> Path:
 
 
 def value(run: Run, key: str) -> str:
-    """What was chosen for ``key``.
+    """Return the value of ``key`` in a run.
 
     Raises:
-        UserError: nothing was, so that no table can be made by it.
+        UserError: the sweep does not set the key, so a table cannot have rows or columns by it.
     """
     if key not in run.choices:
         raise UserError(
-            f"table: {key} is neither swept nor given; there are: {', '.join(run.choices)}"
+            f"table: {key} is neither swept nor set; the sweep sets: {', '.join(run.choices)}"
         )
     return run.choices[key]

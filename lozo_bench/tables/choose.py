@@ -1,4 +1,4 @@
-"""Which point of a grid a table shows, by what was seen on dev rows and by nothing else."""
+"""Select the point of a grid that a table shows, by results on the dev rows only."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ Point = TypeVar("Point", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """What a run saw on its dev rows; it has no test metric, so that none can be chosen by.
+    """A run's results on its dev rows.
 
-    ``metric`` is None where the dev rows were judged by their loss alone.
+    It holds no test metric, so that selection cannot depend on one. ``metric`` is None if the run
+    evaluated only the loss on its dev rows.
     """
 
     metric: float | None
     loss: float
 
     def badness(self, by: By) -> float:
-        """The lower, the better. Raises UserError if there is no dev metric to choose by."""
+        """Return the value to minimise: the dev loss or the negated dev metric.
+
+        Raises:
+            UserError: ``by`` asks for a dev metric and there is none.
+        """
         if by is By.dev_loss:
             return self.loss
         if self.metric is None:
             raise bad_value(
-                "table.by", by.value, "dev_loss: the runs judged their dev rows by the loss alone"
+                "table.by", by.value, "dev_loss, because the runs have no metric on their dev rows"
             )
         return -self.metric
 
@@ -37,31 +42,33 @@ class Dev:
 def chosen(
     seen: Mapping[Point, Mapping[str, Dev]], seeds: Sequence[str], pick: Pick, by: By
 ) -> dict[str, Point]:
-    """For each seed the point that counts; the first of equals.
+    """Return the selected point of the grid for each seed.
+
+    If several points are equally good, the first in the grid's order is selected.
 
     Args:
-        seen: of each point, in the grid's order, what its finished runs saw, by seed.
-        seeds: all that were planned; one is left out of the answer if it has no finished run.
-        pick: ``per_seed`` chooses for each seed by itself. ``overall`` chooses one for all, of
-            those points for which every seed that is finished anywhere is finished.
-        by: dev metric, the higher the better, or dev loss.
+        seen: the dev results of each point's finished runs, by point in the grid's order, by seed.
+        seeds: all planned seeds. The result omits a seed that has no finished run.
+        pick: ``per_seed`` selects a point for each seed separately. ``overall`` selects one point
+            for all seeds, among the points that are finished for every seed that has any run.
+        by: the dev metric (higher is better) or the dev loss (lower is better).
     """
-    there = [seed for seed in seeds if any(seed in runs for runs in seen.values())]
+    finished = [seed for seed in seeds if any(seed in runs for runs in seen.values())]
     if pick is Pick.per_seed:
         return {
             seed: _best(seen, [point for point in seen if seed in seen[point]], [seed], by)
-            for seed in there
+            for seed in finished
         }
-    whole = [point for point, runs in seen.items() if there and set(there) <= set(runs)]
-    if not whole:
+    complete = [point for point, runs in seen.items() if finished and set(finished) <= set(runs)]
+    if not complete:
         return {}
-    return dict.fromkeys(there, _best(seen, whole, there, by))
+    return dict.fromkeys(finished, _best(seen, complete, finished, by))
 
 
 def _best(
     seen: Mapping[Point, Mapping[str, Dev]], points: Sequence[Point], seeds: Sequence[str], by: By
 ) -> Point:
-    """The first of the least bad over these seeds; a single one is not asked how bad it is."""
+    """Return the best of ``points`` by the mean over ``seeds``; a single point needs no metric."""
     if len(points) == 1:
         return points[0]
     return min(points, key=lambda point: fmean(seen[point][seed].badness(by) for seed in seeds))

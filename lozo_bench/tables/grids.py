@@ -1,4 +1,4 @@
-"""Every row of a table over its own published grid: one sweep for each row and grid."""
+"""Sweeps in which every row of a table covers its own published grid."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lozo_bench.tables.cells import Run, Sweep, value
 
 
 def over_grids(overrides: Sequence[str], plain: Sweep) -> list[list[str]]:
-    """The overrides of each sweep.
+    """Return the overrides of one sweep for each pair of row and grid.
 
     Args:
-        overrides: those of the plain one.
-        plain: what they come to, without any grid.
+        overrides: the overrides of the sweep without grids.
+        plain: the runs of that sweep.
 
     Raises:
-        UserError: the table has no grids, or more than one key for its columns.
+        UserError: the table has no grids, or its columns have more than one key.
     """
     table = plain.table
     if not table.grids:
         raise UserError("--grids: no grids are published for this table (table.grids)")
     if len(table.columns) != 1:
-        raise UserError(f"--grids: given columns {table.columns}; allowed: a single key")
+        raise UserError(f"--grids: given columns {table.columns}; allowed: exactly one key")
     column = table.columns[0]
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for run in plain.runs:
@@ -40,11 +40,11 @@ def over_grids(overrides: Sequence[str], plain: Sweep) -> list[list[str]]:
 
 
 def _grid(table: TableConfig, run: Run) -> str:
-    """The last that fits the run; empty if none does."""
+    """Return the name of the last grid whose conditions the run meets; empty if there is none."""
     name = ""
     for rule in table.grids:
         if "grid" not in rule:
-            raise UserError(f"table.grids: given {rule}; allowed: grid: NAME, and what it is for")
+            raise UserError(f"table.grids: given {rule}; allowed: grid: NAME and conditions")
         conditions = {key: allowed for key, allowed in rule.items() if key != "grid"}
         if all(value(run, key) in allowed.split(",") for key, allowed in conditions.items()):
             name = rule["grid"]

@@ -1,4 +1,4 @@
-"""The command: ``lozo-tables NAME``, where NAME is an experiment; without one, which there are."""
+"""The command ``lozo-tables NAME`` prints an experiment's table; without NAME it lists them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LISTED = 10
 
 
 def main() -> None:
-    """Print a table; the exit code is 1 if runs are missing in it, 2 if there can be none."""
+    """Print a table. The exit code is 1 if runs are missing, 2 if the command is wrong."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     arguments = _parser().parse_intermixed_args()
     if arguments.name is None:
@@ -42,7 +42,7 @@ def main() -> None:
         sys.exit(Code.bad_input)
     print(FORMATS[arguments.format](table))
     if table.missing:
-        print(_absent(table, arguments.missing), file=sys.stderr)
+        print(_missing_report(table, arguments.missing), file=sys.stderr)
         sys.exit(1)
 
 
@@ -50,26 +50,32 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lozo-tables",
         usage="lozo-tables [NAME [overrides]] [--format FORMAT] [--grids] [--missing]",
-        description="Print the results of an experiment as the table of its paper, with the "
-        "paper's numbers beside them, and what to type for the runs that are missing.",
+        description="Print the results of an experiment as its paper's table, beside the "
+        "published numbers, and the commands of the runs that are missing.",
         epilog="for example: lozo-tables mezo_opt13b task=sst2,rte --format md",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="an option of experiment")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the name of an experiment")
     parser.add_argument(
-        "overrides", nargs="*", help="the sweep's own, as lozo-train -m has them, or table.KEY=..."
+        "overrides",
+        nargs="*",
+        help="overrides of the sweep, as for lozo-train -m, or table.KEY=...",
     )
     parser.add_argument("--format", choices=list(FORMATS), default="text")
     parser.add_argument(
-        "--grids", action="store_true", help="each row over its published grid, chosen by dev rows"
+        "--grids",
+        action="store_true",
+        help="cover each row's published grid; dev rows select the point",
     )
     parser.add_argument(
-        "--missing", action="store_true", help=f"list all missing runs, not the first {_LISTED}"
+        "--missing",
+        action="store_true",
+        help=f"list all missing runs instead of the first {_LISTED}",
     )
     return parser
 
 
 def _experiments() -> str:
-    """Each experiment that is a table, and what it is."""
+    """Return a line with the name and title of each experiment that has a table."""
     titles = {}
     for path in sorted((CONF / "experiment").glob("*.yaml")):
         title = OmegaConf.select(OmegaConf.load(path), "table.title")
@@ -95,20 +101,20 @@ def _over_grids(overrides: Sequence[str], plain: Sweep, advanced: Advanced) -> l
     return [sweep(each, advanced) for each in over_grids(overrides, plain)]
 
 
-def _absent(table: Table, every: bool) -> str:
+def _missing_report(table: Table, every: bool) -> str:
     """What is missing, and the commands."""
     missing = table.missing
     listed = missing if every else missing[:_LISTED]
     lines = [f"\n{len(missing)} runs are missing:"]
-    lines += [f"  {run.command}{_why(run)}" for run in listed]
+    lines += [f"  {run.command}{_state_note(run)}" for run in listed]
     if len(listed) < len(missing):
         lines.append(f"  and {len(missing) - len(listed)} more (--missing lists them)")
     lines += ["all of them:", *(f"  {command}" for command in table.commands)]
     return "\n".join(lines)
 
 
-def _why(run: Run) -> str:
-    """How the run stands, behind its command, where it has been begun."""
+def _state_note(run: Run) -> str:
+    """Return a run's state as a comment after its command; empty if the run has not started."""
     if not run.folder.is_dir():
         return ""
     cell = look(run.folder)

@@ -1,4 +1,4 @@
-"""The papers' own numbers, to stand beside ours."""
+"""The numbers that the papers published, to print beside our results."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ _Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Numbers as printed, such as ``90.5 (1.2)``, by row and column, and where they are from."""
+    """Numbers as the paper prints them, such as ``90.5 (1.2)``, by row and column; their source."""
 
     source: str = ""
     numbers: Mapping[tuple[_Key, _Key], str] = field(default_factory=dict)
 
     def at(self, row: _Key, column: _Key) -> str:
-        """The number; empty where none is known."""
+        """Return the number; an empty string if none is known."""
         return self.numbers.get((row, column), "")
 
 
 def read_published(name: str | None, row_keys: int) -> Published:
-    """Read ``published/NAME.csv``: comments that name the source, then a column for each row key.
+    """Read ``published/NAME.csv``: comments with the source, then a table with a header.
+
+    The first ``row_keys`` columns identify the row; each further column is a column of the table.
 
     Raises:
         UserError: there is no such file.
@@ -35,10 +37,10 @@ def read_published(name: str | None, row_keys: int) -> Published:
         return Published()
     path = PUBLISHED / f"{name}.csv"
     if not path.is_file():
-        there = sorted(file.stem for file in PUBLISHED.glob("*.csv"))
+        known = sorted(file.stem for file in PUBLISHED.glob("*.csv"))
         raise UserError(
-            f"table.published: there is no {name}{did_you_mean(name, there)}; "
-            f"there are: {', '.join(there)}"
+            f"table.published: there is no {name}{did_you_mean(name, known)}; "
+            f"there are: {', '.join(known)}"
         )
     lines = path.read_text(encoding="utf-8").splitlines()
     source = "; ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))

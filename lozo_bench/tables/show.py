@@ -1,4 +1,4 @@
-"""A table on a terminal, as Markdown, as LaTeX, and as CSV."""
+"""Print a table as text for a terminal, as Markdown, as LaTeX or as CSV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ABSENT = "-"
 
 
 def text(table: Table) -> str:
-    """For a terminal, at full width."""
+    """Return the table as text for a terminal, as wide as needed."""
     grid = Grid()
     header, *rows = _cells(table)
     for number, name in enumerate(header):
@@ -33,17 +33,17 @@ def text(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A pipe table."""
+    """Return the table as a Markdown pipe table."""
     header, *rows = _cells(table)
     keys = len(table.config.rows)
     rule = ["---"] * keys + ["---:"] * (len(header) - keys)
     lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
-    told = [f"{note}  " for note in notes(table)]
-    return "\n".join([f"**{table.config.title}**", "", *lines, "", *told])
+    footnotes = [f"{note}  " for note in notes(table)]
+    return "\n".join([f"**{table.config.title}**", "", *lines, "", *footnotes])
 
 
 def latex(table: Table) -> str:
-    """A tabular for the booktabs package."""
+    """Return the table as a LaTeX tabular for the booktabs package."""
     header, *rows = _cells(table)
     keys = len(table.config.rows)
     columns = "l" * keys + "r" * (len(header) - keys)
@@ -63,7 +63,7 @@ def latex(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """A line for each place of the table, numbers unrounded and as fractions."""
+    """Return a CSV line for each entry of the table; numbers are unrounded fractions."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     config = table.config
@@ -71,10 +71,10 @@ def comma_separated(table: Table) -> str:
         [*config.rows, *config.columns, "mean", "std", "n", "of", "chosen", "published"]
     )
     for (row, column), entry in table.entries.items():
-        found = [entry.mean, entry.std] if entry.tests else ["", ""]
+        metrics = [entry.mean, entry.std] if entry.tests else ["", ""]
         counts = [len(entry.tests), entry.seeds]
-        told = [_points(entry), table.published.at(row, column)]
-        writer.writerow([*row, *column, *found, *counts, *told])
+        texts = [_points(entry), table.published.at(row, column)]
+        writer.writerow([*row, *column, *metrics, *counts, *texts])
     return file.getvalue().rstrip("\n")
 
 
@@ -85,32 +85,32 @@ _PUBLISHED = "published"
 
 
 def notes(table: Table) -> list[str]:
-    """What has to be known to read the numbers."""
-    config, told = table.config, []
+    """Return the notes below a table: units, how points were selected, sources."""
+    config, lines = table.config, []
     seeds = max((entry.seeds for entry in table.entries.values()), default=0)
     if seeds > 1:
-        told.append(
+        lines.append(
             f"In percent: mean (standard deviation of the population, ddof 0) over {seeds} "
-            f"{config.over}s, or as many as n says."
+            f"{config.over}s, or over n of them where n is given."
         )
     else:
-        told.append(f"In percent; one {config.over}.")
+        lines.append(f"In percent, for one {config.over}.")
     if table.grids:
-        which = "for each seed" if config.select is Pick.per_seed else "one for all seeds"
+        which = "for each seed" if config.select is Pick.per_seed else "for all seeds together"
         by = "the highest dev metric" if config.by is By.dev_metric else "the lowest dev loss"
-        told.append(f"Of the grid, {which}, by {by}, the first of equals:")
+        lines.append(f"Selected from the grid {which}, by {by} (the first of equals):")
         for (row, column), entry in table.entries.items():
             if points := _points(entry):
-                told.append(f"  {_named(table, row)}, {_named(table, column)}: {points}")
-    if any(_unsettled(entry) for entry in table.entries.values()):
-        told.append("* part of the grid is missing, and may change the choice.")
+                lines.append(f"  {_named(table, row)}, {_named(table, column)}: {points}")
+    if any(_selection_may_change(entry) for entry in table.entries.values()):
+        lines.append("* part of the grid is missing; its results may change the selection.")
     if table.published.source:
-        told.append(f"published: {table.published.source}")
-    return told
+        lines.append(f"published: {table.published.source}")
+    return lines
 
 
 def _cells(table: Table) -> Iterator[list[str]]:
-    """The header and then every line, as texts."""
+    """Yield the header and then every line, as strings."""
     config = table.config
     yield [
         *config.rows,
@@ -133,16 +133,19 @@ def _number(entry: Entry | None, most: int) -> str:
         number += f" ({100 * entry.std:.1f})"
     if len(entry.tests) < most:
         number += f" n={len(entry.tests)}"
-    return number + ("*" if _unsettled(entry) else "")
+    return number + ("*" if _selection_may_change(entry) else "")
 
 
-def _unsettled(entry: Entry) -> bool:
-    """Whether a run is missing that could be chosen."""
+def _selection_may_change(entry: Entry) -> bool:
+    """Return whether a run is missing that could have been selected."""
     return bool(entry.missing) and any(entry.points.values())
 
 
 def _points(entry: Entry) -> str:
-    """``lr=1e-6``, or ``s13: lr=1e-6; s21: lr=1e-7``; empty where there was nothing to choose."""
+    """Return the selected points: ``lr=1e-6``, or ``s13: lr=1e-6; s21: lr=1e-7`` if they differ.
+
+    The string is empty if there was no grid to select from.
+    """
     if not any(entry.points.values()):
         return ""
     if len(set(entry.points.values())) == 1:
@@ -151,7 +154,7 @@ def _points(entry: Entry) -> str:
 
 
 def title(table: Table, name: str) -> str:
-    """What a choice is called in print."""
+    """Return the printed name of a choice, such as ``SST-2`` for ``sst2``."""
     return table.config.names.get(name, TITLES.get(name, name))
 
 

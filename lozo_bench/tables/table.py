@@ -1,4 +1,4 @@
-"""A table from the results of a sweep's runs."""
+"""Build a table from the results of a sweep's runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a finished run came to: ``dev`` is None if it did not look at its dev rows."""
+    """The metrics of a finished run; ``dev`` is None if it did not evaluate its dev rows."""
 
     dev: Dev | None
     test: float
@@ -28,13 +28,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One place of a table; metrics are fractions.
+    """One entry of a table. Metrics are fractions.
 
     Args:
-        tests: the test metric of the run that was chosen for each seed.
-        points: the point of the grid that was chosen for each seed, in words.
-        seeds: how many were planned.
-        missing: runs without a result, those of the grid's other points among them.
+        tests: the test metric of the run that was selected for each seed.
+        points: the point of the grid that was selected for each seed, as text.
+        seeds: the number of planned seeds.
+        missing: the runs without a result, including those of points that were not selected.
     """
 
     tests: Mapping[str, float]
@@ -44,20 +44,20 @@ class Entry:
 
     @property
     def mean(self) -> float:
-        """Over the seeds that are there."""
+        """The mean over the seeds that have a result."""
         return fmean(self.tests.values())
 
     @property
     def std(self) -> float:
-        """Of the population, ddof 0, as it is published."""
+        """The standard deviation of the population (ddof 0), as the papers print it."""
         return pstdev(self.tests.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Entries by row and column, in the order in which the sweep has them.
+    """Entries by row and column, in the order of the sweep.
 
-    ``commands`` make what is missing, all of it.
+    ``commands`` are the commands that run everything that is missing.
     """
 
     config: TableConfig
@@ -69,39 +69,40 @@ class Table:
 
     @property
     def missing(self) -> list[Run]:
-        """Runs without a result, each once."""
+        """The runs without a result, each listed once."""
         runs = (run for entry in self.entries.values() for run in entry.missing)
         return list({run.folder: run for run in runs}.values())
 
     @property
     def grids(self) -> bool:
-        """Whether anything was chosen by dev metrics."""
+        """Whether any entry was selected from a grid."""
         return any(any(entry.points.values()) for entry in self.entries.values())
 
 
 def made(sweeps: Sequence[Sweep]) -> Table:
-    """The table of one or more sweeps, which have different rows or columns.
+    """Return the table of one or more sweeps, which fill different rows or columns.
 
     Raises:
-        UserError: a row, a column or the seed is not among what is swept.
+        UserError: the experiment has no table, or the sweep does not set the key of a row or of a
+            column.
     """
     config = sweeps[0].table
     if not config.title:
         raise UserError(
-            "the experiment has no table; lozo-tables, without a name, lists those that do"
+            "the experiment has no table; lozo-tables without a name lists those that have one"
         )
     entries: dict[tuple[Key, Key], Entry] = {}
     commands = []
     for sweep in sweeps:
-        places: dict[tuple[Key, Key], list[Run]] = {}
+        cells: dict[tuple[Key, Key], list[Run]] = {}
         for run in sweep.runs:
             row = tuple(value(run, key) for key in config.rows)
             column = tuple(value(run, key) for key in config.columns)
-            places.setdefault((row, column), []).append(run)
-        of_here = {place: _entry(config, runs) for place, runs in places.items()}
-        if any(entry.missing for entry in of_here.values()):
+            cells.setdefault((row, column), []).append(run)
+        filled = {cell: _entry(config, runs) for cell, runs in cells.items()}
+        if any(entry.missing for entry in filled.values()):
             commands.append(sweep.command)
-        entries.update(of_here)
+        entries.update(filled)
     rows = list(dict.fromkeys(row for row, _ in entries))
     columns = list(dict.fromkeys(column for _, column in entries))
     published = read_published(config.published, len(config.rows))
@@ -132,13 +133,13 @@ def _points(
     for point, runs in found.items():
         for seed, run in runs.items():
             if run.dev is None:
-                raise UserError(f"table: {point} has no dev metrics, so there is no choosing by it")
+                raise UserError(f"table: {point} has no dev metrics, so it cannot be compared")
             seen.setdefault(point, {})[seed] = run.dev
     return chosen(seen, seeds, config.select, config.by)
 
 
 def _varied(config: TableConfig, runs: Sequence[Run]) -> list[str]:
-    """The keys of the grid: what differs among an entry's runs, but for the seed."""
+    """Return the keys of the grid: those, except the seed, that differ among an entry's runs."""
     return [
         key
         for key in runs[0].choices
@@ -151,27 +152,27 @@ def _seed(config: TableConfig, run: Run) -> str:
 
 
 def read(folder: Path) -> Found | None:
-    """The result in ``folder``; None if there is none.
+    """Return the result in ``folder``, or None if there is none.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the result file cannot be read.
     """
     path = folder / RESULT
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
         dev = metrics.get("dev")
-        return Found(None if dev is None else _seen(dev), _first(metrics["test"]))
+        return Found(None if dev is None else _dev_of(dev), _first(metrics["test"]))
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise UserError(f"{path}: cannot be read; remove it and run again") from error
 
 
-def _seen(dev: Mapping[str, float]) -> Dev:
-    judged = next(iter(dev)) != "loss"
-    return Dev(_first(dev) if judged else None, float(dev["loss"]))
+def _dev_of(dev: Mapping[str, float]) -> Dev:
+    has_metric = next(iter(dev)) != "loss"
+    return Dev(_first(dev) if has_metric else None, float(dev["loss"]))
 
 
 def _first(metrics: Mapping[str, float]) -> float:
-    """The task's metric is the first."""
+    """Return the first value, which is that of the task's metric."""
     return float(next(iter(metrics.values())))

@@ -1,4 +1,4 @@
-"""What choices are called in print, where a table does not say otherwise."""
+"""The printed names of choices; the ``names`` of a table take precedence over them."""
 
 from __future__ import annotations
 

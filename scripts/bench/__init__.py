@@ -1,1 +1,1 @@
-"""What `bench_step.py` is made of."""
+"""The parts of `scripts/bench_step.py`."""

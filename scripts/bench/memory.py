@@ -1,4 +1,4 @@
-"""The most bytes that tensors hold at a time, weights and whatever a mode keeps included."""
+"""The peak memory of tensors, including the weights and everything that a mode keeps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from bench.modes import Running
 
 
 def peak_bytes(model: nn.Module, start: Callable[[], Running]) -> int:
-    """Peak of a mode from its start over two steps and, where it has one, a fold.
+    """Return the peak memory of a mode from its start through two steps and a fold, if it folds.
 
-    The mode is started anew, so that all it ever holds counts. On CUDA this is the allocator's
-    peak; on a CPU every allocation of torch is followed, which is exact and too slow to be timed.
+    The mode is started anew, so that everything it allocates is counted. On CUDA this is the peak
+    of the allocator. On a CPU every allocation of torch is traced, which is exact but too slow to
+    be timed at the same time.
     """
 
-    def all_of_it() -> None:
+    def run_mode() -> None:
         running = start()
         running.step()
         running.step()
@@ -32,25 +33,25 @@ def peak_bytes(model: nn.Module, start: Callable[[], Running]) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        all_of_it()
+        run_mode()
         return torch.cuda.max_memory_allocated()
 
-    def in_sight() -> None:
-        # A weight that a mode replaces can only be seen to go if it was seen to come.
+    def run_traced() -> None:
+        # The trace sees that a replaced weight is freed only if it saw it being allocated.
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
-        all_of_it()
+        run_mode()
 
-    return _bytes(model.buffers()) + peak_on_cpu(in_sight)
+    return _bytes(model.buffers()) + peak_on_cpu(run_traced)
 
 
 def resident_bytes(model: nn.Module) -> int:
-    """Bytes of the weights and buffers, tied ones once."""
+    """Return the bytes of the weights and buffers; tied weights count once."""
     return _bytes(model.parameters()) + _bytes(model.buffers())
 
 
 def peak_on_cpu(run: Callable[[], object]) -> int:
-    """The most bytes that are held at a time of those that torch allocates while ``run`` runs."""
+    """Return the peak of the bytes that torch allocates on the CPU while ``run`` runs."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +67,7 @@ def peak_on_cpu(run: Callable[[], object]) -> int:
             held[address] = size
             now += size
             peak = max(peak, now)
-        else:  # of what came before, nothing is held here
+        else:  # memory that was allocated before is not in ``held`` and does not count
             now -= held.pop(address, 0)
     return peak
 

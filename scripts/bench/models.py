@@ -1,4 +1,4 @@
-"""Models to time: of published sizes or smaller ones, with random weights, or from a folder."""
+"""The models that are timed: random weights of published or smaller sizes, or a stored model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a random model is made of; ``ffn`` is the width between a block's two products."""
+    """The sizes of a random model; ``ffn`` is the inner width of a block's feed-forward layer."""
 
     family: str
     hidden: int
@@ -37,7 +37,7 @@ class Sizes:
     vocab: int
 
     def overridden(self, layers: int | None, hidden: int | None, vocab: int | None) -> Sizes:
-        """The same with other sizes; a new width brings heads of 64 and an ffn of four widths."""
+        """Return a copy with other sizes. A new width also sets heads of 64 and ffn to 4 widths."""
         sizes = replace(self, layers=layers or self.layers, vocab=vocab or self.vocab)
         if hidden is None:
             return sizes
@@ -62,56 +62,64 @@ KNOWN = {
 
 
 def config_of(name: str, sizes: Sizes | None = None) -> PretrainedConfig:
-    """The config of a known name (with other ``sizes``, if given) or of a model's folder.
+    """Return the config of a known model name or of a model's folder.
+
+    Args:
+        name: a key of `KNOWN` or the path of a folder.
+        sizes: replaces the published sizes of a known name.
 
     Raises:
-        UserError: it is neither, or the folder's model gives no logits over a vocabulary.
+        UserError: the name is neither, or the folder's model has no language-model head.
     """
     if name in KNOWN:
         sizes = sizes or KNOWN[name]
         return _MAKERS[sizes.family](sizes)
     if not (Path(name) / "config.json").is_file():
         raise UserError(
-            f"--model: given {name!r}, which is no folder with a config.json; "
+            f"--model: given {name!r}, which is not a folder with a config.json; "
             f"known names: {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}"
         )
-    config = AutoConfig.from_pretrained(name)
-    if not any("LMHead" in a or "ForCausalLM" in a or "ForMaskedLM" in a for a in _built(config)):
+    config: PretrainedConfig = AutoConfig.from_pretrained(name)
+    architectures = _architectures(config)
+    heads = ("LMHead", "ForCausalLM", "ForMaskedLM")
+    if not any(head in architecture for architecture in architectures for head in heads):
         raise UserError(
-            f"--model: {name} is a {', '.join(_built(config)) or 'model without architectures'}; "
+            f"--model: {name} is a {', '.join(architectures) or 'model without architectures'}; "
             "only models with a causal or masked language-model head can be timed"
         )
     return config
 
 
 def is_masked(config: PretrainedConfig) -> bool:
-    """Whether the model fills in a mask; otherwise it continues a text."""
-    return any("ForMaskedLM" in name for name in _built(config))
+    """Return whether this is a masked language model; otherwise it is a causal one."""
+    return any("ForMaskedLM" in name for name in _architectures(config))
 
 
 def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """A model of random weights (standard deviation 0.02), the same ones on every call.
+    """Return a model with random weights (standard deviation 0.02), equal on every call.
 
-    The weights are made in ``dtype`` on ``device``; no wider copy of them ever exists. The global
-    generator is left as it was.
+    The weights are created in ``dtype`` on ``device``, without a wider copy. The state of the
+    global generator is restored.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.device(device):
         torch.manual_seed(0)
-        return _auto(config).from_config(config, dtype=dtype).eval()  # type: ignore[no-any-return]
+        model: nn.Module = _auto(config).from_config(config, dtype=dtype)
+    return model.eval()
 
 
 def stored_model(folder: str, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """The model in a folder, for inference."""
+    """Load the model in a folder, in evaluation mode."""
     auto = _auto(AutoConfig.from_pretrained(folder))
-    return auto.from_pretrained(folder, dtype=dtype).to(device).eval()  # type: ignore[no-any-return]
+    model: nn.Module = auto.from_pretrained(folder, dtype=dtype)
+    return model.to(device).eval()
 
 
 def _auto(config: PretrainedConfig) -> Any:
     return AutoModelForMaskedLM if is_masked(config) else AutoModelForCausalLM
 
 
-def _built(config: PretrainedConfig) -> list[str]:
+def _architectures(config: PretrainedConfig) -> list[str]:
     return config.architectures or []
 
 

@@ -1,4 +1,4 @@
-"""The ways to make a step that are timed against each other, and the batch they all get."""
+"""The modes that are timed against each other, and the batch that they all use."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from lozo_bench.tasks.base import Encoded
 
 FLOOR = "two_forwards"
 NU = 50
-# So small that the weights are the same to every mode, whoever stepped before.
+# So small that the steps of one mode do not change the weights for the next one.
 LR, EPS = 1e-9, 1e-3
-_FIRST_WORD = 5  # the ids below are special ones in every family
+_FIRST_WORD = 5  # in every family the smaller ids are special tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A model and a batch of it, in two forms.
+    """A model, its weights ``X``, and one batch in two forms.
 
-    ``plain`` gives logits of every position; ``answer_only`` what the loss needs of them.
-    ``tokens`` counts those of the plain batch.
+    ``plain`` computes the logits of every position, ``answer_only`` only those that the loss needs.
+    ``tokens`` is the number of tokens in the plain batch.
     """
 
     model: nn.Module
@@ -51,10 +51,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A mode at work: ``step`` is what is timed.
+    """A mode that is ready to run; ``step`` is the call that is timed.
 
-    Where steps are gathered beside the weights, ``fold`` writes them, which is due now and then,
-    and ``refill`` gathers as many as there may be before that.
+    In modes that accumulate updates beside the weights, ``fold`` adds them to the weights, which is
+    needed once in many steps, and ``refill`` accumulates as many as a fold can have.
     """
 
     step: Callable[[], object]
@@ -63,28 +63,30 @@ class Running:
 
 
 def check(config: Any, length: int, options: int) -> None:
-    """Refuse a batch that a model of this config cannot read.
+    """Refuse a batch that a model of this config cannot process.
 
     Raises:
-        UserError: rows too long, or too few words for the options.
+        UserError: the rows are too long, or the vocabulary has too few words for the options.
     """
     vocab, positions = config.vocab_size, config.max_position_embeddings
     if config.model_type == "roberta":
-        positions -= config.pad_token_id + 1  # where its positions start
+        positions -= config.pad_token_id + 1  # the number of its first position
     if not 2 <= length <= positions:
         raise UserError(f"--length: given {length}; allowed: from 2 to the model's {positions}")
     if vocab - _FIRST_WORD < max(2, options):
         least = _FIRST_WORD + max(2, options)
-        raise UserError(f"--vocab: {vocab} words; allowed: at least {least} for the options")
+        raise UserError(
+            f"--vocab: given {vocab}; allowed: at least {least} for this number of options"
+        )
 
 
 def work(
     model: nn.Module, masked: bool, batch: int, length: int, options: int, seed: int = 0
 ) -> Work:
-    """Random tokens for ``model``: ``batch`` examples of ``length`` tokens.
+    """Return a batch of random tokens for ``model``: ``batch`` examples of ``length`` tokens.
 
-    A causal model gets a row for each option, which differ in their last token only. A masked one
-    gets one row, its last token is the mask, and the options (at least two) are label words.
+    A causal model has one row for each option; the rows differ only in their last token. A masked
+    model has one row, whose last token is the mask; the options (at least two) are label words.
     """
     config: Any = model.config
     words = max(2, options) if masked else options
@@ -124,11 +126,14 @@ def work(
 def modes(
     work: Work, rank: int, max_rank: int, per_forward: int | None
 ) -> dict[str, Callable[[], Running]]:
-    """What makes each mode ready to run, by the mode's name.
+    """Return a function for each mode, by name, that makes the mode ready to run.
 
-    ``max_rank`` columns of closed periods are kept beside the weights in the fused modes, the most
-    there ever are, so that what is timed is the dearest step there is. ``per_forward`` is
-    `Fused`'s.
+    Args:
+        work: the model and its batch.
+        rank: columns of U and V.
+        max_rank: columns of closed periods that the fused modes keep beside the weights. All of
+            them are filled, so that the most expensive step is timed.
+        per_forward: candidates per forward pass, an argument of `Fused`.
     """
 
     def fused(batch: Sequence[Part]) -> Running:
@@ -175,7 +180,10 @@ def _two_forwards(batch: Sequence[Part]) -> None:
 
 
 def _plain(model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] | None) -> Part:
-    """Every row through the model, logits of every position, the loss of the last token."""
+    """Return a micro-batch that computes the logits of every position of every row.
+
+    The loss is that of the last token.
+    """
 
     def losses(copies: int) -> Tensor:
         ids = rows.repeat(copies, 1)
@@ -194,7 +202,7 @@ def _plain(model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] 
 
 
 def _losses(scores: Tensor, labels: Tensor) -> Tensor:
-    """Of each example; a single option has nothing to be told from, its score is the loss."""
+    """Return the loss of each example; with a single option it is the negated score."""
     if scores.shape[1] == 1:
         return -scores[:, 0]
     return functional.cross_entropy(scores, labels, reduction="none")

@@ -1,20 +1,20 @@
-"""The published schemes, as a yardstick: the same operations and temporaries, for timing only.
+"""The published schemes as a baseline for timing: the same operations and the same temporaries.
 
-Written from the description in shared/specs/speed_precision_reliability.md, section 2 ("Element
-moves per weight of the reference code"), of the codes that accompany LOZO (arXiv 2410.07698) and
-MeZO (arXiv 2305.17333). A step is three passes over the weights with a forward pass between them,
+They restate the operations of the code that accompanies LOZO (arXiv 2410.07698) and MeZO (arXiv
+2305.17333), counted there with a TorchDispatchMode. A step is three passes over the weights with a
+forward pass between them,
 
     p <- p + s (U V^T) eps      s = +1, -2, +1        8 moves of each weight: mm, mul, mul, add
 
-and the update, which draws U once more from the same seed,
+and the update, which draws U again from the same seed,
 
-    p <- p - lr (g (U V^T) + wd p)                    13 moves; wd p is computed for wd = 0 as well
+    p <- p - lr (g (U V^T) + wd p)                    13 moves; wd p is computed even if wd = 0
 
-Each product and sum is a new tensor and ``param.data`` a new one after every pass. MeZO has z of
-full size in place of U V^T, drawn anew in each of the four passes. Vectors have such a z in both.
+Each product and sum creates a new tensor, and so does ``param.data`` in every pass. MeZO has a full
+z in place of U V^T, drawn again in each of the four passes. Both schemes use such a z for vectors.
 
-U and z come from torch's global generator, rewound by ``torch.manual_seed`` before each pass;
-whoever calls this keeps and restores its state.
+U and z come from torch's global generator, which ``torch.manual_seed`` rewinds before each pass.
+The caller must save and restore the state of the generator.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from lozo_bench.engine.score import Part
 
 
 class Published:
-    """One step of a published scheme on each call.
+    """A published scheme; each call makes one step.
 
     Args:
         X: the weights, by name.
-        parts: the batch.
-        rank: columns of U and V; None: MeZO.
-        nu: steps for which V is kept.
+        parts: the micro-batches of the batch.
+        rank: columns of U and V; None selects MeZO.
+        nu: number of steps for which V is kept.
         lr: learning rate.
-        eps: how far the losses are taken from the weights.
+        eps: scale of the perturbation.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Published:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Two forwards, four passes over the weights."""
+        """Make a step: two forward passes and four passes over the weights."""
         if self.rank is not None and self.t % self.nu == 0:
             self._redraw(self.rank)
         self._perturb(+1)
@@ -88,7 +88,7 @@ class Published:
     def _direction(self, name: str, param: Tensor) -> Tensor:
         like: dict[str, Any] = {"device": param.device, "dtype": param.dtype}
         if param.ndim < 2 or self.rank is None:
-            # A local variable there: alive until the next parameter's z is drawn.
+            # A local variable in the published code: it lives until the next z is drawn.
             self.z = torch.normal(0.0, 1.0, size=param.shape, **like)
             return self.z
         u = torch.randn(param.shape[0], self.rank, **like)

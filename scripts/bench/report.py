@@ -1,4 +1,4 @@
-"""What the bench found, as rows, as a table and as a picture."""
+"""The results of the bench as rows, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ Row = dict[str, Any]
 
 
 def row(mode: str, times: Times, floor: Times, peak_bytes: int, tokens: int) -> Row:
-    """A mode's row. ``ratio_to_floor`` is the median over repeats of time / the floor's time.
+    """Return the row of a mode.
 
-    ``ratio_low`` and ``ratio_high`` are the quartiles; ``cpu_ratio_to_floor`` is the same ratio of
-    the process's own time, which other programs on the machine disturb less. ``tokens_per_s`` are
-    those of the plain batch, for every mode: how fast it gets through training data.
+    ``ratio_to_floor`` is the median over repeats of the mode's time divided by the floor's time;
+    ``ratio_low`` and ``ratio_high`` are its quartiles. ``cpu_ratio_to_floor`` is the same ratio of
+    the process's CPU time, which other programs on the machine disturb less. ``tokens_per_s``
+    counts the tokens of the plain batch for every mode: it is the speed at which the mode processes
+    training data.
     """
     ratios = _ratios(times.wall, floor.wall)
     low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
@@ -41,11 +43,11 @@ def row(mode: str, times: Times, floor: Times, peak_bytes: int, tokens: int) -> 
 
 
 def table(header: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """For a terminal."""
+    """Return the results as a table for a terminal."""
     floor = next(row for row in rows if row["mode"] == FLOOR)
     cpu = header["device"] == "cpu"
     lines = [
-        f"{_what(header)}; {header['device_name']}, torch {header['torch']},"
+        f"{_batch_description(header)}; {header['device_name']}, torch {header['torch']},"
         f" {header['threads']} threads",
         f"{'mode':15}{'median ms':>11}{'min':>10}{'max':>10}{'/ floor':>10}{'quartiles':>15}"
         + (f"{'/ floor, CPU':>14}" if cpu else "")
@@ -61,12 +63,14 @@ def table(header: Mapping[str, Any], rows: Sequence[Row]) -> str:
             f"{row['tokens_per_s']:11,.0f}"
         )
     lines += [f"{row['mode']}: {_folding(row, floor)}" for row in rows if "fold_ms" in row]
-    return "\n".join([*lines, *(f"{mode}: left out, {why}" for mode, why in _left(header))])
+    return "\n".join(
+        [*lines, *(f"{mode}: left out, {why}" for mode, why in header["left_out"].items())]
+    )
 
 
 def plot(header: Mapping[str, Any], rows: Sequence[Row], out: Path) -> None:
-    """Bars of the ratios to the floor, whiskers from quartile to quartile."""
-    import matplotlib  # only here: the bench runs where there is none
+    """Draw the ratios to the floor as bars, with whiskers from quartile to quartile."""
+    import matplotlib  # imported here, so that the bench also runs without it
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -86,17 +90,17 @@ def plot(header: Mapping[str, Any], rows: Sequence[Row], out: Path) -> None:
         color=[_colour(name) for name in names],
     )
     axes.axhline(1, color="black", linewidth=0.8)
-    for place, ratio in enumerate(ratios):
-        axes.annotate(f"{ratio:.2f}", (place, ratio), (9, 2), textcoords="offset points")
+    for position, ratio in enumerate(ratios):
+        axes.annotate(f"{ratio:.2f}", (position, ratio), (9, 2), textcoords="offset points")
     axes.set_ylabel("time / two bare forwards")
-    axes.set_title(f"{_what(header)}\n{header['device_name']}", fontsize="small")
+    axes.set_title(f"{_batch_description(header)}\n{header['device_name']}", fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=120)
     pyplot.close(figure)
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's or the processor's name."""
+    """Return the name of the GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -105,7 +109,7 @@ def device_name(device: torch.device) -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def _what(header: Mapping[str, Any]) -> str:
+def _batch_description(header: Mapping[str, Any]) -> str:
     return (
         f"{header['model']} ({header['layers']} layers, hidden {header['hidden']}, "
         f"vocabulary {header['vocab']}; {header['parameters'] / 1e6:,.1f}M {header['dtype']}), "
@@ -120,13 +124,9 @@ def _ratios(times: Sequence[float], floor: Sequence[float]) -> list[float]:
 def _folding(row: Row, floor: Row) -> str:
     share = row["fold_ms"] / row["fold_every"]
     return (
-        f"and once in {row['fold_every']} steps a fold of {row['fold_ms']:.1f} ms, "
-        f"+{share / floor['ms_median']:.4f} of the floor a step"
+        f"plus a fold of {row['fold_ms']:.1f} ms once in {row['fold_every']} steps, "
+        f"+{share / floor['ms_median']:.4f} of the floor per step"
     )
-
-
-def _left(header: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return list(header["left_out"].items())
 
 
 def _colour(mode: str) -> str:

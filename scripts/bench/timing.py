@@ -1,4 +1,4 @@
-"""Times of several modes, taken in turns so that whatever else the machine does hits all alike."""
+"""Time several modes in turns, so that other load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOLDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds of each repeat: by the clock, and spent by the process on all its threads."""
+    """Milliseconds of each repeat: wall-clock time, and CPU time of all threads of the process."""
 
     wall: list[float]
     cpu: list[float]
@@ -25,10 +25,9 @@ class Times:
 def interleaved(
     running: Mapping[str, Running], repeats: int, device: torch.device
 ) -> dict[str, Times]:
-    """Each mode once per repeat, in an order that shifts by one every time.
+    """Time each mode once per repeat, in an order that shifts by one in every repeat.
 
-    The first repeats warm up and are thrown away. What a mode does to torch's global generators is
-    undone.
+    The first `WARM_UP` repeats are discarded. The states of torch's global generators are restored.
     """
     times = {name: Times([], []) for name in running}
     names = list(running)
@@ -43,7 +42,10 @@ def interleaved(
 
 
 def folds(running: Running, device: torch.device) -> list[float]:
-    """Milliseconds of a few folds of a full stack, each after a step. Empty without folds."""
+    """Return the milliseconds of a few folds of a full stack, each after a step.
+
+    The list is empty if the mode does not fold.
+    """
     if running.fold is None or running.refill is None:
         return []
     wall = []
@@ -55,7 +57,7 @@ def folds(running: Running, device: torch.device) -> list[float]:
 
 
 def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Milliseconds of one call: by the clock, and of the process."""
+    """Return the milliseconds of one call: wall-clock time and CPU time of the process."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         _finish(device)
         wall, cpu = time.perf_counter(), time.process_time()

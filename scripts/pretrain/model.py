@@ -1,4 +1,4 @@
-"""The two architectures, and the loop that trains them."""
+"""The two architectures and the loop that trains them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from transformers import (
 from pretrain.rows import Encoded
 
 PAD, MASK, FIRST_WORD = 1, 4, 5
-# Weight of the answers' mean loss beside the mean over all predicted tokens. At 0.5, comparing two
-# sentences (entailment) was not learned in 3000 steps.
+# The weight of the answers' mean loss; the mean loss over all predicted tokens has weight 1. With
+# 0.5, the model did not learn to compare two sentences (entailment) in 3000 steps.
 ANSWER_WEIGHT = 3.0
-_BUCKET = 32
+_BUCKET = 32  # batches whose rows are sorted by length together
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of a model and of its training."""
+    """The sizes of a model and the settings of its training.
+
+    ``rate`` is the peak learning rate, ``init`` the standard deviation of the initial weights; see
+    `_corrupt` for ``spare_labelled``.
+    """
 
     hidden: int
     layers: int
@@ -44,9 +48,9 @@ class Plan:
 
 
 def build(kind: str, plan: Plan) -> PreTrainedModel:
-    """A new model, output embeddings tied. Its weights come from torch's global generator.
+    """Return a new model with tied embeddings and weights from torch's global generator.
 
-    Without dropout: a zeroth-order step compares two forward passes.
+    The model has no dropout, because a zeroth-order step compares two forward passes.
     """
     if kind == "causal":
         return OPTForCausalLM(
@@ -88,7 +92,7 @@ def build(kind: str, plan: Plan) -> PreTrainedModel:
 
 
 def train(model: Any, kind: str, rows: list[Encoded], plan: Plan, seed: int, label: str) -> float:
-    """Train in place with AdamW for ``plan.steps``. Returns the mean loss of the last 100 steps."""
+    """Train ``model`` with AdamW in place and return the mean loss of the last 100 steps."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=0.01)
@@ -105,7 +109,7 @@ def train(model: Any, kind: str, rows: list[Encoded], plan: Plan, seed: int, lab
             if kind == "masked":
                 inputs, targets = _corrupt(ids, answers, plan, masks)
             else:
-                # Each position predicts the next token, so an answer is said one place earlier.
+                # Each position predicts the next token: that before the answer predicts the answer.
                 inputs, targets, answers = ids, _shifted(ids), answers - 1
             loss = _loss(model, inputs.to(device), targets.to(device), answers.to(device))
             optimizer.zero_grad()
@@ -120,23 +124,27 @@ def train(model: Any, kind: str, rows: list[Encoded], plan: Plan, seed: int, lab
 
 
 def _loss(
-    model: Any, inputs: torch.Tensor, targets: torch.Tensor, places: torch.Tensor
+    model: Any, inputs: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """Mean over predicted tokens, plus the mean over answers. Targets below 0 do not count."""
-    # The head sees only the places that count: for a masked model a seventh of them.
+    """Return the mean loss of predicted tokens plus the weighted mean loss of answers.
+
+    Positions whose target is negative do not count. ``positions`` [B] are those of the answers; a
+    negative one means that the row has no answer.
+    """
+    # The head is applied only to positions that count: a seventh of them in a masked model.
     states = model.base_model(input_ids=inputs, attention_mask=inputs != PAD).last_hidden_state
     wanted = targets >= 0
     loss = cross_entropy(model.lm_head(states[wanted]), targets[wanted])
-    rows = (places >= 0).nonzero()[:, 0]
+    rows = (positions >= 0).nonzero()[:, 0]
     if len(rows) == 0:
         return loss
-    spots = places[rows]
-    answers = model.lm_head(states[rows, spots])
-    return loss + ANSWER_WEIGHT * cross_entropy(answers, targets[rows, spots])
+    columns = positions[rows]
+    answers = model.lm_head(states[rows, columns])
+    return loss + ANSWER_WEIGHT * cross_entropy(answers, targets[rows, columns])
 
 
 def _shifted(ids: torch.Tensor) -> torch.Tensor:
-    """Each position's next token; -1 where there is none."""
+    """Return the next token of each position; -1 if there is none."""
     targets = torch.full_like(ids, -1)
     targets[:, :-1] = ids[:, 1:]
     targets[targets == PAD] = -1
@@ -146,10 +154,10 @@ def _shifted(ids: torch.Tensor) -> torch.Tensor:
 def _corrupt(
     ids: torch.Tensor, answers: torch.Tensor, plan: Plan, masks: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hide 15% of the words as in BERT (8 of 10 masked, 1 random, 1 kept), and every answer.
+    """Hide 15% of the words as BERT does (8 of 10 masked, 1 random, 1 kept), and every answer.
 
-    ``plan.spare_labelled`` hides nothing else in a row that has an answer: a short sentence with a
-    seventh of its words gone says too little of its label to learn from.
+    With ``plan.spare_labelled`` only the answer of a labelled row is hidden, because a short
+    sentence without a seventh of its words says too little about its label.
     """
     draw = torch.rand(ids.shape, generator=masks)
     words = ids >= FIRST_WORD
@@ -174,7 +182,7 @@ def _pad(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _batches(rows: list[Encoded], size: int, rng: Random) -> Iterator[list[Encoded]]:
-    """Shuffled batches of rows of similar length, epoch after epoch."""
+    """Yield shuffled batches of rows of similar length, epoch after epoch."""
     while True:
         order = rng.sample(rows, len(rows))
         for start in range(0, len(order), size * _BUCKET):

@@ -1,4 +1,4 @@
-"""Real pre-training rows from a folder of data sets, less everything that is kept for testing."""
+"""Real pre-training rows from a folder of data sets, without texts that are held out for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from random import Random
 from lozo_bench.errors import bad_data
 from pretrain.rows import Row
 
-# By class. None is a label word of fine-tuning, of SST-2, SST-5, NLI or TREC.
+# Words by class. None of them is a label word of fine-tuning on SST-2, SST-5, NLI or TREC.
 SENTIMENT = ((" awful", " horrible", " dreadful"), (" wonderful", " excellent", " brilliant"))
 FINE_SENTIMENT = (SENTIMENT[0], (" poor",), (" average",), (" nice",), SENTIMENT[1])
 NLI = {
@@ -31,39 +31,45 @@ NOTE = (
     " 16-shot rows, SuperGLUE) or shares six words in a row with it. Labelled rows carry other"
     " label words than fine-tuning uses."
 )
-# Words of fine-tuning that must be single tokens: repeated in the tokenizer's text only.
+# Label words of fine-tuning, which must be single tokens: only the tokenizer's text repeats them.
 TOKEN_WORDS = (
     "terrible bad okay good great No Yes Maybe Description Entity Expression Human Location Number"
 )
 NLI_TASKS = ("SNLI", "MNLI", "RTE")
-# A text that shares this many words in a row with a held-out one is left out too.
+# A text that shares this many consecutive words with a held-out text is left out too.
 RUN = 6
 
 
 class HeldOut:
-    """Texts that must not be trained on: the same words, or a run of `RUN` of their words."""
+    """Texts that must not be trained on, and every text that shares `RUN` consecutive words."""
 
     def __init__(self) -> None:
         self._texts: set[tuple[str, ...]] = set()
         self._runs: set[tuple[str, ...]] = set()
 
     def add(self, text: str) -> None:
-        """Keep ``text`` out; case, punctuation and spacing do not matter."""
+        """Hold out ``text``; case, punctuation and spacing are ignored."""
         words = _words(text)
         self._texts.add(words)
         self._runs.update(_runs(words))
 
     def touches(self, text: str) -> bool:
-        """Whether ``text`` is, or overlaps, a held-out text."""
+        """Return whether ``text`` equals or overlaps a held-out text."""
         words = _words(text)
         return words in self._texts or any(run in self._runs for run in _runs(words))
 
 
 def rows(folder: Path, kind: str, seed: int) -> list[Row]:
-    """Labelled rows under other label words, and a third of the sentences plain.
+    """Return labelled rows with other label words than fine-tuning, and a third of the texts plain.
 
-    ``folder`` is laid out as shared/data: ``sst2/train_full.tsv``, ``kshot/TASK/512-42/train.*``.
-    Raises UserError naming the file or line that is missing or malformed.
+    Args:
+        folder: holds ``sst2/train_full.tsv``, ``sst2/dev.tsv``, ``kshot/TASK/512-42/train.*`` and
+            ``superglue/TASK/*.jsonl``.
+        kind: "causal" or "masked".
+        seed: of the draws.
+
+    Raises:
+        UserError: names the file or line that is missing or malformed.
     """
     kept = held_out(folder)
     rng = Random(f"real/{kind}/{seed}")
@@ -79,7 +85,11 @@ def rows(folder: Path, kind: str, seed: int) -> list[Row]:
 
 
 def held_out(folder: Path) -> HeldOut:
-    """All dev and test files, every SST-2 few-shot row, every 16-shot row, SuperGLUE whole."""
+    """Return all held-out texts.
+
+    They are all dev and test files, every few-shot row of SST-2, every 16-shot row and all of
+    SuperGLUE.
+    """
     kept = HeldOut()
     for path in _files(folder, "kshot/*/*/*"):
         task, shots = path.parts[-3], path.parts[-2]
@@ -124,9 +134,12 @@ def _nli(texts: tuple[str, ...], word: str, kind: str) -> Row:
 
 
 def _read(path: Path, task: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Texts and label of every row: csv has the label first, tsv a header and the label last."""
+    """Yield the texts and the label of every row.
+
+    A csv file has the label first; a tsv file has a header and the label last.
+    """
     if not path.is_file():
-        raise bad_data(str(path), "no such file; --corpus wants the layout of shared/data")
+        raise bad_data(str(path), "no such file; --corpus must hold sst2/, kshot/ and superglue/")
     with path.open(encoding="utf-8", newline="") as lines:
         if path.suffix == ".csv":
             for number, fields in enumerate(csv.reader(lines), start=1):
@@ -147,7 +160,10 @@ def _read(path: Path, task: str) -> Iterator[tuple[tuple[str, ...], str]]:
 def _files(folder: Path, pattern: str) -> list[Path]:
     found = sorted(path for path in folder.glob(pattern) if path.is_file())
     if not found:
-        raise bad_data(str(folder), f"no file matches {pattern}; see the layout of shared/data")
+        raise bad_data(
+            str(folder),
+            f"no file matches {pattern}; --corpus must hold sst2/, kshot/ and superglue/",
+        )
     return found
 
 

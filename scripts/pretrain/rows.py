@@ -1,4 +1,4 @@
-"""One row of pre-training text, and rows as token ids."""
+"""A row of pre-training text, and its token ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from tokenizers import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A text whose ``answer``, one word with its leading space, a model is to say. May be empty."""
+    """A text with an answer that the model must predict.
+
+    ``answer`` is one word with its leading space, or empty if the row has no answer.
+    """
 
     before: str
     answer: str = ""
@@ -24,16 +27,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids with the special ones, and the position of the answer (-1: none)."""
+    """Token ids including special tokens, and the answer's position (-1 if there is none)."""
 
     ids: tuple[int, ...]
     answer: int
 
 
 def encode(rows: Sequence[Row], tokenizer: Tokenizer, longest: int) -> list[Encoded]:
-    """``<s>`` text ``</s>`` for every row, dropping the rows that are longer than ``longest``.
+    """Encode every row as ``<s>`` text ``</s>``; drop rows of more than ``longest`` tokens.
 
-    The parts are tokenised one by one, as prompts are in fine-tuning.
+    The three parts of a row are tokenised separately, as fine-tuning does with prompts.
     """
     start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     parts = [_ids(tokenizer, [getattr(row, name) for row in rows]) for name in Row.__slots__]

@@ -1,4 +1,4 @@
-"""Synthetic pre-training rows: plain sentences, and labelled ones under words not used later."""
+"""Synthetic pre-training rows: plain sentences, and sentences with label words not used later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lozo_bench.tasks import grammar
 from lozo_bench.tasks.base import Example
 from pretrain.rows import Row
 
-# By class, as in the tasks. None is a label word of fine-tuning.
+# Words by class, as in the tasks. None of them is a label word of fine-tuning.
 REVIEW_WORDS = ((" bad", " awful", " horrible"), (" good", " wonderful", " excellent"))
 ENTAILMENT_WORDS = ((" False", " Never"), (" True", " Right"), (" Perhaps", " Possibly"))
 TOPIC_WORDS = (
@@ -30,7 +30,10 @@ NOTE = (
 
 
 def rows(kind: str, count: int, seed: int) -> list[Row]:
-    """``count`` rows in random order for a "causal" or "masked" model; sentences of `pretrain`."""
+    """Return ``count`` rows in random order for a "causal" or "masked" model.
+
+    Their sentences come from the grammar's split "pretrain".
+    """
     rng = Random(f"rows/{kind}/{seed}")
     key = f"{kind}/{seed}"
     made = [
@@ -40,13 +43,14 @@ def rows(kind: str, count: int, seed: int) -> list[Row]:
     ]
     plain = grammar.plain("pretrain", key)
     made += [Row(text) for text in islice(plain, round(SHARES["plain"] * count))]
-    # A review under a label word drawn without looking at it: likely there, and saying nothing.
+    # Reviews followed by a random label word: the model learns that such a word can follow, but not
+    # which one fits.
     reviews = grammar.stream("reviews", "pretrain", f"remarked/{key}")
     made += [
         Row(f"{example.fields['sentence']} It was {_remark(rng)}.")
         for example in islice(reviews, round(SHARES["remarked"] * count))
     ]
-    # Long rows teach the positions that single sentences never reach.
+    # Long rows train the positions that single sentences never reach.
     made += [
         Row(" ".join(islice(plain, rng.randint(2, _LONG))))
         for _ in range(round(SHARES["long"] * count))
@@ -60,7 +64,7 @@ def _remark(rng: Random) -> str:
 
 
 def prompted(example: Example, task: str, kind: str, rng: Random) -> Row:
-    """The example under one of the prompts of its task, with its class said in another word."""
+    """Return the example in a prompt of its task, with another word for its class."""
     return _PROMPTS[task](example, kind, rng)
 
 

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizers with the special tokens where OPT and RoBERTa expect them."""
+"""Byte-level BPE tokenizers with the special-token ids that OPT and RoBERTa expect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-# Ids 0 to 3 in both families; RoBERTa's mask comes after them.
+# They have ids 0 to 3 in both families; RoBERTa's mask has id 4.
 SPECIAL = {
     "causal": ("<s>", "<pad>", "</s>", "<unk>"),
     "masked": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
@@ -16,7 +16,10 @@ SPECIAL = {
 
 
 def train(texts: Iterable[str], kind: str, size: int) -> Tokenizer:
-    """A byte-level BPE of ``size`` entries. Encoding prepends <s>; masked also appends </s>."""
+    """Return a byte-level BPE of ``size`` entries, trained on ``texts``.
+
+    Encoding prepends <s>; for a masked model it also appends </s>.
+    """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -36,7 +39,7 @@ def train(texts: Iterable[str], kind: str, size: int) -> Tokenizer:
 
 
 def save(tokenizer: Tokenizer, kind: str, folder: Path, longest: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json as AutoTokenizer reads them."""
+    """Write tokenizer.json and tokenizer_config.json, which AutoTokenizer reads."""
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     if kind == "masked":
         names |= {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}

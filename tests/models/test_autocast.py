@@ -51,7 +51,10 @@ def test_the_signature_of_forward_can_still_be_inspected():
 
 @pytest.mark.parametrize(
     ("autocast", "dtype", "allowed"),
-    [("fp8", Dtype.fp32, "null, bf16 or fp16"), ("fp16", Dtype.bf16, "null, as model.dtype=bf16")],
+    [
+        ("fp8", Dtype.fp32, "null, bf16 or fp16"),
+        ("fp16", Dtype.bf16, "null, because model.dtype=bf16"),
+    ],
 )
 def test_an_invalid_autocast_is_refused_in_one_line(autocast, dtype, allowed):
     model = ModelConfig(name="m", path="p", autocast=autocast, dtype=dtype)

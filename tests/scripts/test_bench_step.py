@@ -1,4 +1,4 @@
-"""The step bench: what it prints and writes, what it measures, and what it refuses."""
+"""bench_step.py: its output, its measurements and the arguments that it refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bench.modes import Running, modes, work  # noqa: E402
 from bench.published import Published  # noqa: E402
 
 CPU = torch.device("cpu")
-# What a bare GPU box lacks, of what the package or its scripts import elsewhere.
+# Libraries that other parts of the project import and that the script must not need.
 ABSENT = ("hydra", "omegaconf", "datasets", "wandb", "rich", "matplotlib", "accelerate")
 BARE = """import sys, runpy
 sys.modules.update(dict.fromkeys({absent!r}))
@@ -33,7 +33,7 @@ runpy.run_path({scripts!r} + "/bench_step.py", run_name="__main__")
 
 
 def bench(monkeypatch, *arguments):
-    """The script's exit code."""
+    """Run the script with these arguments and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["bench_step.py", *map(str, arguments)])
     threads = torch.get_num_threads()
     try:
@@ -55,7 +55,7 @@ def weights(of):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """What the script prints and writes in a process that has torch, transformers and numpy."""
+    """The printed text and the JSON of a run without the libraries in ABSENT."""
     out = tmp_path_factory.mktemp("bench") / "step.json"
     argv = ["bench_step.py", "--model", "opt-125m", "--random-init", *SMALL]
     argv += ["--options", "2", "--repeats", "3", "--json", str(out)]
@@ -67,7 +67,7 @@ def measured(tmp_path_factory):
     return done.stdout, json.loads(out.read_text())
 
 
-def test_a_bare_box_gets_a_row_for_every_mode(measured):
+def test_without_the_absent_libraries_every_mode_has_a_row(measured):
     rows = measured[1]["rows"]
     assert [row["mode"] for row in rows] == MODES
     for row in rows:
@@ -77,11 +77,11 @@ def test_a_bare_box_gets_a_row_for_every_mode(measured):
     assert rows[0]["ratio_to_floor"] == 1
 
 
-def test_the_header_says_what_was_run_and_where(measured):
+def test_the_header_describes_the_run_and_the_machine(measured):
     header = measured[1]["header"]
     assert header["command"].startswith("python scripts/bench_step.py --model opt-125m")
-    told = {key: header[key] for key in ("hidden", "layers", "vocab", "rows", "length", "options")}
-    assert told == {
+    shape = {key: header[key] for key in ("hidden", "layers", "vocab", "rows", "length", "options")}
+    assert shape == {
         "hidden": 32, "layers": 1, "vocab": 300, "rows": 4, "length": 8, "options": 2,
     }  # fmt: skip
     assert header["torch"] == torch.__version__
@@ -94,7 +94,7 @@ def test_the_table_has_a_line_for_every_mode(measured):
     assert [line.split()[0] for line in lines[2:8]] == MODES
 
 
-def test_a_masked_model_in_half_precision_and_a_picture(monkeypatch, tmp_path):
+def test_a_masked_model_in_half_precision_is_timed_and_plotted(monkeypatch, tmp_path):
     files = ("--json", tmp_path / "a.json", "--plot", tmp_path / "a.png")
     half = ("--dtype", "bf16", "--repeats", "2", *files)
     assert bench(monkeypatch, "--model", "roberta-base", "--random-init", *SMALL, *half) == 0
@@ -113,7 +113,7 @@ def test_a_model_in_a_folder_is_timed_with_its_own_weights(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--model", "opt-126m", "--random-init"), "did you mean 'opt-125m'?"),
         (("--model", "opt-125m"), "add --random-init"),
@@ -122,10 +122,10 @@ def test_a_model_in_a_folder_is_timed_with_its_own_weights(monkeypatch, capsys):
         (("--model", "gpt2", "--random-init", "--rank", "0"), "--rank: given 0"),
     ],
 )
-def test_a_mistake_is_one_line(monkeypatch, capsys, arguments, told):
+def test_a_mistake_is_reported_in_one_line(monkeypatch, capsys, arguments, message):
     assert bench(monkeypatch, *arguments) == 2
     printed = capsys.readouterr().err
-    assert told in printed
+    assert message in printed
     assert printed.count("\n") == 1
 
 
@@ -138,10 +138,10 @@ def test_a_model_without_a_head_is_refused(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize("options", [1, 2])
 @pytest.mark.parametrize("family", ["opt-125m", "gpt2", "llama-2-7b", "roberta-base"])
-def test_what_is_computed_for_the_answer_only_is_the_same_loss(family, options):
+def test_the_answer_only_batch_has_the_same_loss_as_the_plain_batch(family, options):
     job = small(family, options=options)
     with torch.no_grad():
-        for x in job.X.values():  # at std 0.02 every loss is that of a coin
+        for x in job.X.values():  # with weights of std 0.02 all losses would be equal to chance
             if x.ndim > 1:
                 x.mul_(10)
         plain = torch.cat([part.losses(2) for part in job.plain], dim=1)
@@ -151,8 +151,8 @@ def test_what_is_computed_for_the_answer_only_is_the_same_loss(family, options):
     torch.testing.assert_close(answer_only, plain, rtol=1e-6, atol=1e-6)
 
 
-def test_a_published_step_is_the_step_it_says():
-    """W - lr g U V^T along the measured direction, worked out here from the same generator."""
+def test_a_published_step_equals_its_equation():
+    """The expected W - lr g U V^T is computed here from the same generator."""
     job = small()
     before = weights(job)
     lr, eps = 1e-3, 1e-3
@@ -180,8 +180,8 @@ def test_a_published_step_is_the_step_it_says():
         torch.testing.assert_close(after[name], x - lr * g * moves[name], rtol=0, atol=1e-11)
 
 
-def test_published_temporaries_are_as_large_as_described():
-    """LOZO 3 and MeZO 4 of the largest matrix above the weights, as its update holds them."""
+def test_published_schemes_have_the_peak_memory_of_the_published_code():
+    """In their update, LOZO holds 3 and MeZO 4 copies of the largest matrix beside the weights."""
     sizes = models.KNOWN["opt-125m"].overridden(layers=1, hidden=512, vocab=30_000)
     model = models.random_model(models.config_of("opt-125m", sizes), torch.float32, CPU)
     job = work(model, False, 1, 2, 1)
@@ -198,12 +198,12 @@ def test_published_temporaries_are_as_large_as_described():
     }
 
 
-def test_the_peak_is_what_is_held_at_a_time():
+def test_the_peak_counts_memory_that_is_held_at_the_same_time():
     earlier = []
     assert memory.peak_on_cpu(lambda: earlier.append(torch.empty(100_000))) == 400_000
 
     def run():
-        earlier.clear()  # the profiler remembers it, but it is nothing that was taken here
+        earlier.clear()  # the trace sees this being freed, but it was allocated before the trace
         first, second = torch.empty(2500), torch.empty(2500)
         del first
         third = torch.empty(1250)
@@ -212,7 +212,7 @@ def test_the_peak_is_what_is_held_at_a_time():
     assert memory.peak_on_cpu(run) == 20_000
 
 
-def test_modes_take_turns_and_the_first_rounds_are_not_counted():
+def test_modes_take_turns_and_the_warm_up_rounds_are_discarded():
     calls = []
     names = ("a", "b", "c")
     running = {name: Running(lambda name=name: calls.append(name)) for name in names}
@@ -222,8 +222,8 @@ def test_modes_take_turns_and_the_first_rounds_are_not_counted():
     assert {name: len(of.wall) for name, of in times.items()} == dict.fromkeys(names, 2)
 
 
-def test_ratios_are_taken_repeat_by_repeat():
-    """A machine that is twice as slow in one repeat is so for both."""
+def test_ratios_are_computed_within_each_repeat():
+    """A repeat in which the machine is twice as slow affects both times equally."""
     floor = timing.Times([10, 20, 10], [10, 20, 10])
     ours = timing.Times([11, 24, 13], [12, 22, 13])
     row = report.row("fused", ours, floor, 7, tokens=26)
@@ -233,7 +233,7 @@ def test_ratios_are_taken_repeat_by_repeat():
     assert row["tokens_per_s"] == pytest.approx(2000)
 
 
-def test_no_mode_touches_the_global_generator_and_all_leave_the_weights_where_they_were():
+def test_no_mode_changes_the_global_generator_or_moves_the_weights_noticeably():
     job = small(dtype=torch.float32)
     before, generator = weights(job), torch.get_rng_state()
     for start in modes(job, rank=2, max_rank=0, per_forward=None).values():
@@ -243,7 +243,7 @@ def test_no_mode_touches_the_global_generator_and_all_leave_the_weights_where_th
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_a_random_model_is_the_same_every_time_and_of_the_asked_type():
+def test_a_random_model_is_reproducible_and_has_the_requested_dtype():
     config = models.config_of("llama-2-7b", models.KNOWN["llama-2-7b"].overridden(1, 64, 100))
     first = models.random_model(config, torch.bfloat16, CPU)
     with torch.random.fork_rng():
@@ -261,8 +261,8 @@ def test_a_random_model_is_the_same_every_time_and_of_the_asked_type():
     ("name", "billions"),
     [("opt-1.3b", 1.316), ("opt-13b", 12.85), ("opt-30b", 29.97), ("opt-66b", 65.72)],
 )
-def test_a_published_size_is_that_of_the_published_model(name, billions):
-    """Counts of spec section 2."""
+def test_a_known_name_has_the_parameter_count_of_the_published_model(name, billions):
+    """OPT has 12 L d^2 + 13 L d + (50272 + 2050) d + 2 d parameters; the head is tied."""
     config = models.config_of(name)
     with torch.device("meta"):
         model = models._auto(config).from_config(config)
@@ -272,14 +272,16 @@ def test_a_published_size_is_that_of_the_published_model(name, billions):
 @pytest.mark.parametrize(
     ("option", "value"), [("--json", "/no/such/folder/x.json"), ("--plot", "x.txt")]
 )
-def test_where_nothing_can_be_written_nothing_is_measured(option, value, monkeypatch, capsys):
+def test_an_unusable_output_path_is_refused_before_anything_is_measured(
+    option, value, monkeypatch, capsys
+):
     with pytest.raises(SystemExit) as stop:
         bench(monkeypatch, "--model", "opt-125m", "--random-init", option, value)
     assert stop.value.code == 2
     assert f"argument {option}: given '{value}'; allowed:" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_says_so_in_one_line(monkeypatch, capsys):
+def test_an_interrupted_run_reports_it_in_one_line(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The script that kills runs: every optimizer takes part, and a difference is found."""
+"""chaos.py, which kills runs: it covers every optimizer and detects differences."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import chaos  # noqa: E402
 
 
-def test_every_optimizer_takes_part_by_existing():
+def test_every_optimizer_is_covered_automatically():
     names = {case.name for case in chaos.cases([])}
     assert names == {f"{name} ({kind})" for name in STEPPING for kind in ("auto", "full")}
 
 
 @pytest.mark.parametrize("only", ["lozo_m", "adamw"])
-def test_killed_runs_end_as_if_nothing_had_been(only):
+def test_killed_runs_end_with_the_result_of_an_undisturbed_run(only):
     command = [sys.executable, ROOT / "scripts" / "chaos.py", "--kills", "4", "--only", only]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", ["weights", "a row", "a scalar"])
-def test_a_difference_is_found(finished, tmp_path, what):
+def test_a_difference_is_detected(finished, tmp_path, what):
     other = tmp_path / "other"
     shutil.copytree(finished, other)
     tally = chaos.Tally(0, [], [])
@@ -60,7 +60,7 @@ def test_a_difference_is_found(finished, tmp_path, what):
     assert chaos.report({"lozo": tally}) == 1
 
 
-def test_an_optimizer_that_is_not_there_is_one_line():
+def test_an_unknown_optimizer_is_reported_in_one_line():
     command = [sys.executable, ROOT / "scripts" / "chaos.py", "--only", "nope"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Pictures of runs: what is drawn together, and where."""
+"""plot_runs.py: the labels of runs and the picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config(lr, seed):
     return {"optimizer": {"_target_": "x", "lr": lr}, "seed": {"value": seed}, "sweep": str(lr)}
 
 
-def test_runs_that_differ_in_their_seed_only_share_a_name_and_others_say_how_they_differ(tmp_path):
+def test_runs_that_differ_only_in_seed_share_a_label_and_other_labels_name_the_difference(tmp_path):
     runs = [
         run(tmp_path, "lozo-r2-s0-a", config(0.1, 0)),
         run(tmp_path, "lozo-r2-s1-b", config(0.1, 1)),
@@ -48,7 +48,7 @@ def plot(folder, out):
     )
 
 
-def test_a_picture_is_written_and_unfinished_runs_are_left_out(tmp_path):
+def test_a_picture_is_written_and_unfinished_runs_are_ignored(tmp_path):
     run(tmp_path, "lozo-r2-s0-a", config(0.1, 0))
     broken = run(tmp_path, "lozo-r2-s1-b", config(0.1, 1), finished=False)
     (broken / "metrics.jsonl").write_text('{"step": 1, "lo')
@@ -57,7 +57,7 @@ def test_a_picture_is_written_and_unfinished_runs_are_left_out(tmp_path):
     assert (tmp_path / "runs.png").read_bytes()[1:4] == b"PNG"
 
 
-def test_nothing_to_draw_is_one_line(tmp_path):
+def test_a_folder_without_results_is_reported_in_one_line(tmp_path):
     done = plot(tmp_path, tmp_path / "runs.png")
     assert done.returncode == 2
     assert done.stderr == f"no result.json below {tmp_path}\n"

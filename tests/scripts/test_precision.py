@@ -1,4 +1,4 @@
-"""The precision study: what it compares, that it compares it rightly, what it prints and writes."""
+"""precision.py: its schemes, its measurements and its output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(SCRIPTS))
 import precision  # noqa: E402
 from precision import NU, ROUNDINGS, Scheme, walk, wanted  # noqa: E402
 
-# What a bare machine lacks, of what the package or its scripts import elsewhere.
+# Libraries that other parts of the project import and that the script must not need.
 ABSENT = ("hydra", "omegaconf", "datasets", "wandb", "rich", "matplotlib", "accelerate")
 BARE = """import sys, runpy
 sys.modules.update(dict.fromkeys({absent!r}))
@@ -38,7 +38,7 @@ def row(scheme, of, lr_g=LR_G):
     return precision.measure(scheme, of, lr_g)
 
 
-def test_the_wanted_displacement_is_the_sum_of_all_steps():
+def test_the_exact_displacement_is_the_sum_of_all_steps():
     of = small()
     D = torch.zeros(24, 24, dtype=torch.float64)
     for k in range(230):
@@ -48,7 +48,7 @@ def test_the_wanted_displacement_is_the_sum_of_all_steps():
     assert set(of.g.tolist()) == {-1.0, 1.0}
 
 
-def test_fewer_steps_are_the_first_of_more():
+def test_a_shorter_run_has_the_first_draws_of_a_longer_one():
     many, few = small(230), small(120)
     for one, other in zip(
         (many.first(120).U, many.first(120).V, many.first(120).g, many.W),
@@ -60,7 +60,7 @@ def test_fewer_steps_are_the_first_of_more():
 
 @pytest.mark.parametrize("max_rank", [0, 4])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_what_is_measured_is_what_the_engine_does(rounding, max_rank):
+def test_the_study_rounds_as_the_engine_does(rounding, max_rank):
     of = small()
     W = of.W.clone()
     point = Point({"W": W}, Folder(rounding, Draws(0)), max_rank)
@@ -71,14 +71,14 @@ def test_what_is_measured_is_what_the_engine_does(rounding, max_rank):
             point.move(step, along(step, -LR_G * float(of.g[k])))
     point.settle()
     _, saved = Scheme(rounding, max_rank, bf16_factors=True).run(of, LR_G)
-    # The engine sums a period's steps in float32, the study in float64: all but a few round alike.
+    # The engine sums a period in float32, the study in float64: a few weights round differently.
     assert ((W.double() - of.W.double()) != saved).double().mean() < 0.02
     assert (saved != 0).double().mean() > 0.5
 
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_what_is_not_yet_folded_counts_as_scored(rounding, half):
+def test_the_displacement_includes_what_is_not_yet_folded(rounding, half):
     of = small()
     D, saved = Scheme(rounding, max_rank=10, half=half).run(of, LR_G)  # five periods: no fold yet
     torch.testing.assert_close(D, wanted(of, LR_G), rtol=1e-5, atol=1e-10)
@@ -86,7 +86,7 @@ def test_what_is_not_yet_folded_counts_as_scored(rounding, half):
     assert torch.equal(((of.W.double() + saved).bfloat16()).double() - of.W.double(), saved)
 
 
-def test_only_the_older_half_is_folded_where_that_is_asked():
+def test_the_half_variant_folds_only_the_older_half():
     of = small(steps=3 * NU)
     D, _ = Scheme("nearest", max_rank=4, half=True).run(of, LR_G)  # two of three periods
     newest = wanted(of, LR_G) - wanted(of.first(2 * NU), LR_G)
@@ -95,19 +95,19 @@ def test_only_the_older_half_is_folded_where_that_is_asked():
     assert float((D - wanted(of, LR_G)).norm()) > 1e-5
 
 
-def test_in_place_goes_where_it_is_wanted_when_steps_are_large_against_rounding():
+def test_in_place_is_accurate_when_steps_are_large_compared_with_rounding():
     assert row(Scheme(in_place=True), small(dtype=torch.float16), lr_g=0.01)["error"] < 0.01
 
 
-def test_errors_come_out_as_the_specification_measured_them():
-    """bf16, lr|g| = 1e-5 and 1e-6: 4.7 and 46 in place, 0.30 for a plain fold (finding 3)."""
+def test_errors_agree_with_an_independent_measurement():
+    """It gave, in bf16 for lr|g| = 1e-5 and 1e-6: 4.7 and 46 in place, 0.30 for a plain fold."""
     of = small(steps=1000, size=128)
     assert row(Scheme(in_place=True), of)["error"] == pytest.approx(5, rel=0.2)
     assert row(Scheme(in_place=True), of, 1e-6)["error"] == pytest.approx(50, rel=0.2)
     assert row(Scheme("nearest"), of)["error"] == pytest.approx(0.30, rel=0.05)
 
 
-def test_the_default_meets_what_is_asked_of_it():
+def test_the_default_scheme_keeps_the_displacement_and_has_little_noise():
     of = small(steps=2000, size=128)
     default = Scheme("stochastic", 32, bf16_factors=True)
     assert row(default, of)["projection"] == pytest.approx(1, abs=0.02)
@@ -116,14 +116,14 @@ def test_the_default_meets_what_is_asked_of_it():
     assert row(default, of, 1e-6)["error"] < in_place / 20
 
 
-def test_no_weights_in_half_precision_are_nearer_than_the_ideal():
+def test_no_scheme_saves_weights_with_a_smaller_error_than_the_ideal():
     of = small(dtype=torch.float16)
     ideal = row(Scheme(), of)["error"]
     for scheme in precision.schemes([4]):
         assert row(scheme, of)["saved_error"] >= ideal
 
 
-def test_memory_is_told_for_a_wide_matrix():
+def test_memory_is_reported_for_a_matrix_of_width_5120():
     stack = Scheme("residual", 32)
     factors = 32 * (5120 + 5120) + 2 * 5120  # the stack, and A of the open period
     assert stack.bytes_per_weight() == pytest.approx(4 * factors / 5120**2)
@@ -133,7 +133,7 @@ def test_memory_is_told_for_a_wide_matrix():
     assert Scheme(in_place=True).bytes_per_weight() == 0
 
 
-def test_a_bare_machine_gets_a_table_and_rows(tmp_path):
+def test_without_the_absent_libraries_a_table_and_rows_are_written(tmp_path):
     out = tmp_path / "rows.json"
     argv = ["precision.py", "--steps", "60", "120", "--sizes", "16", "--max-ranks", "2"]
     argv += ["--json", str(out)]
@@ -150,7 +150,7 @@ def test_a_bare_machine_gets_a_table_and_rows(tmp_path):
     assert done.stderr.splitlines()[0] == "16 x 16, 60 steps, lr|g| = 1e-05 ..."
 
 
-def test_seeds_are_averaged_and_the_farthest_is_told():
+def test_seeds_are_averaged_and_the_farthest_projection_is_reported():
     common = {
         "size": 8,
         "steps": 1,
@@ -182,7 +182,9 @@ def test_a_picture_is_written(tmp_path, monkeypatch):
         *(("--json", "/no/such/folder/x.json"), ("--plot", "x.txt")),
     ],
 )
-def test_what_is_refused_is_told(option, value, monkeypatch, capsys):
+def test_a_refused_argument_names_the_given_and_the_allowed_values(
+    option, value, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["precision.py", option, value])
     with pytest.raises(SystemExit) as stop:
         precision.main()
@@ -190,7 +192,7 @@ def test_what_is_refused_is_told(option, value, monkeypatch, capsys):
     assert f"given '{value}'; allowed:" in capsys.readouterr().err
 
 
-def test_an_interrupted_study_says_so_and_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_an_interrupted_study_reports_it_and_writes_nothing(tmp_path, monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 

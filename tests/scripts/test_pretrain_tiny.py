@@ -1,4 +1,4 @@
-"""The pre-training script, and the two models of it that the package ships."""
+"""The pre-training script and the two models from it that the package contains."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", AUTO)
-def test_a_short_run_makes_a_model_that_loads_whole_with_its_head_tied(
-    made: Path, name: str
-) -> None:
+def test_a_short_run_writes_a_complete_model_with_a_tied_head(made: Path, name: str) -> None:
     model, info = _load(made / name)
     assert not info["missing_keys"]
     assert not info["mismatched_keys"]
@@ -60,12 +58,12 @@ def test_a_short_run_makes_a_model_that_loads_whole_with_its_head_tied(
 
 
 @pytest.mark.parametrize("name", AUTO)
-def test_a_short_run_leaves_nothing_but_its_two_models(made: Path, name: str) -> None:
+def test_a_short_run_writes_only_its_two_models(made: Path, name: str) -> None:
     assert sorted(path.name for path in made.iterdir()) == ["tiny_opt", "tiny_roberta"]
     assert "python scripts/pretrain_tiny.py --steps 3" in (made / name / "README.md").read_text()
 
 
-def test_the_same_command_makes_the_same_weights(made: Path, tmp_path: Path) -> None:
+def test_the_same_command_writes_the_same_weights(made: Path, tmp_path: Path) -> None:
     arguments = ("--kind", "masked", "--steps", "3", "--rows", "2000", "--out", str(tmp_path))
     assert _run(*arguments).returncode == 0
     again = (tmp_path / "tiny_roberta" / "model.safetensors").read_bytes()
@@ -75,7 +73,7 @@ def test_the_same_command_makes_the_same_weights(made: Path, tmp_path: Path) -> 
 def test_real_text_without_an_output_folder_is_refused_in_one_line() -> None:
     done = _run("--corpus", "nowhere")
     assert done.returncode == 2
-    assert done.stderr == "--corpus needs --out: that model stays out of the repository\n"
+    assert done.stderr == "--corpus requires --out: that model does not belong in the repository\n"
 
 
 def test_a_corpus_folder_without_the_data_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -86,7 +84,7 @@ def test_a_corpus_folder_without_the_data_is_refused_in_one_line(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", AUTO)
-def test_an_embedded_model_loads_whole_is_tied_and_at_most_four_megabytes(name: str) -> None:
+def test_an_embedded_model_is_complete_tied_and_at_most_four_megabytes(name: str) -> None:
     model, info = _load(EMBEDDED / name)
     assert not info["missing_keys"]
     assert not info["mismatched_keys"]
@@ -95,20 +93,20 @@ def test_an_embedded_model_loads_whole_is_tied_and_at_most_four_megabytes(name: 
 
 
 @pytest.mark.parametrize("name", AUTO)
-def test_every_label_word_is_one_token_of_an_embedded_tokenizer(name: str) -> None:
+def test_every_label_word_is_one_token_of_the_embedded_tokenizers(name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / name)
     for word in LABEL_WORDS:
         assert len(tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1, word
 
 
-def test_the_embedded_opt_begins_every_text_with_id_zero() -> None:
+def test_the_embedded_opt_tokenizer_begins_every_text_with_id_zero() -> None:
     for extra in ({}, {"bos_token": "<s>"}):
         tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "tiny_opt", **extra)
         assert tokenizer("The plot").input_ids[0] == tokenizer.bos_token_id == 0
         assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (1, 2, 3)
 
 
-def test_the_embedded_roberta_encloses_every_text_and_knows_its_mask() -> None:
+def test_the_embedded_roberta_tokenizer_adds_both_special_tokens_and_knows_its_mask() -> None:
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "tiny_roberta")
     ids = tokenizer("It was<mask>.").input_ids
     assert (ids[0], ids[-1]) == (0, 2)
@@ -116,7 +114,7 @@ def test_the_embedded_roberta_encloses_every_text_and_knows_its_mask() -> None:
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
-def test_pretraining_says_no_label_word_of_fine_tuning_and_no_sentence_of_a_split(
+def test_pretraining_answers_are_no_label_words_and_its_sentences_are_in_no_split(
     kind: str,
 ) -> None:
     rows = synthetic.rows(kind, 20_000, seed=0)
@@ -128,7 +126,7 @@ def test_pretraining_says_no_label_word_of_fine_tuning_and_no_sentence_of_a_spli
     assert not seen & held
 
 
-def test_a_label_word_beside_a_review_in_pretraining_says_nothing_of_its_class() -> None:
+def test_label_words_after_reviews_in_pretraining_do_not_depend_on_the_class() -> None:
     texts = [row.text for row in synthetic.rows("causal", 60_000, seed=0) if not row.answer]
     shares = []
     for verbs in (("loved", "enjoyed", "admired", "liked"), ("hated", "disliked", "resented")):
@@ -139,7 +137,7 @@ def test_a_label_word_beside_a_review_in_pretraining_says_nothing_of_its_class()
     assert abs(shares[0] - shares[1]) < 0.25
 
 
-def test_a_held_out_text_bars_its_copies_and_a_run_of_six_words_but_not_of_five() -> None:
+def test_a_held_out_text_excludes_copies_and_six_common_words_but_not_five() -> None:
     kept = real.HeldOut()
     kept.add("The quick brown fox jumps over a dog.")
     kept.add("hip")
@@ -150,7 +148,7 @@ def test_a_held_out_text_bars_its_copies_and_a_run_of_six_words_but_not_of_five(
     assert not kept.touches("hip and funny")
 
 
-def test_no_row_kept_for_testing_is_in_the_real_pretraining_text() -> None:
+def test_no_held_out_row_is_in_the_real_pretraining_text() -> None:
     if not CORPUS.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     rows = real.rows(CORPUS, "masked", seed=0)

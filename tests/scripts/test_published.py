@@ -1,4 +1,4 @@
-"""The published hyper-parameters: the files are what the facts say, and configs take them."""
+"""The published hyperparameters: the config files match the facts, and cells use them."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
 
 
 def cell(path):
-    """The command line of the cell that a file is for."""
+    """Return the overrides of the cell that a file belongs to."""
     _, tuning, name = path.removesuffix(".yaml").split("/")
     optimizer, model, task = name.split("-")
     return [f"optimizer={optimizer}", f"tuning={tuning}", f"model={model}", f"task={task}"]
 
 
-def test_the_committed_files_are_what_the_script_writes():
+def test_the_committed_files_equal_what_the_script_writes():
     done = subprocess.run(
         [sys.executable, SCRIPTS / "published.py", "--check"], capture_output=True, text=True
     )
-    assert (done.stdout, done.returncode) == ("", 0), "python scripts/published.py writes them anew"
+    assert (done.stdout, done.returncode) == ("", 0), "python scripts/published.py updates them"
 
 
 @pytest.mark.parametrize("path", TUNED)
-def test_a_file_names_an_optimizer_a_tuning_a_model_and_a_task_that_there_are(path):
+def test_a_file_is_named_after_an_existing_optimizer_tuning_model_and_task(path):
     for text in cell(path):
         group, option = text.split("=")
         assert (CONF / group / f"{option}.yaml").is_file(), text
     values = OmegaConf.create(yaml.safe_load(FILES[path]))
-    OmegaConf.merge(SCHEMA, values)  # keys and types
+    OmegaConf.merge(SCHEMA, values)  # checks keys and types
 
 
 @pytest.mark.parametrize(
     "facts", FACTS, ids=lambda facts: f"{facts.tuning}-{facts.optimizer}-{facts.tasks[-1]}"
 )
-def test_a_cell_takes_its_values_and_the_command_line_wins(facts):
-    """One of each fact's cells; the others differ in their names."""
+def test_a_cell_uses_its_values_and_the_command_line_overrides_them(facts):
+    """Only one cell of each fact is tested; the others differ only in their names."""
     path = f"tuned/{facts.tuning}/{facts.optimizer}-{facts.models[-1]}-{facts.tasks[-1]}.yaml"
     with configs(CONF):
         config = compose("config", [*cell(path), "eval_every=7"])
@@ -75,7 +75,7 @@ def test_a_grid_begins_with_the_command_that_sweeps_it(name):
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_an_experiment_names_grids_and_published_numbers_that_there_are(path):
+def test_an_experiment_names_existing_grids_and_published_numbers(path):
     node = OmegaConf.select(OmegaConf.load(path), "table")
     table = OmegaConf.merge(OmegaConf.structured(TableConfig), node or {})
     for rule in table.grids:

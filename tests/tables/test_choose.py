@@ -1,4 +1,4 @@
-"""Which point of a grid counts: by dev rows, in two ways."""
+"""`chosen` selects a point of a grid by dev results, per seed or for all seeds."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ def dev(metric, loss=0.0):
     return Dev(metric, loss)
 
 
-# The first is the best of s1 alone, the second of s2 alone and of the mean.
+# "a" is the best for s1 alone; "b" is the best for s2 alone and by the mean.
 SEEN = {
     "a": {"s1": dev(0.9, 0.5), "s2": dev(0.2, 0.6)},
     "b": {"s1": dev(0.8, 0.4), "s2": dev(0.8, 0.9)},
 }
 
 
-def test_each_seed_has_its_own_best_or_all_have_one():
+def test_each_seed_selects_its_own_best_point_or_all_share_one():
     assert chosen(SEEN, SEEDS, Pick.per_seed, By.dev_metric) == {"s1": "a", "s2": "b"}
     assert chosen(SEEN, SEEDS, Pick.overall, By.dev_metric) == {"s1": "b", "s2": "b"}
 
 
-def test_by_loss_the_lowest_is_best():
+def test_by_loss_the_lowest_is_selected():
     assert chosen(SEEN, SEEDS, Pick.per_seed, By.dev_loss) == {"s1": "b", "s2": "a"}
     assert chosen(SEEN, SEEDS, Pick.overall, By.dev_loss) == {"s1": "a", "s2": "a"}
 
 
-def test_the_first_of_equals_counts():
+def test_the_first_of_equal_points_is_selected():
     tied = {point: {seed: dev(0.5, 1.0) for seed in SEEDS} for point in ("x", "a", "m")}
     for pick in Pick:
         for by in By:
             assert chosen(tied, SEEDS, pick, by) == {"s1": "x", "s2": "x"}
 
 
-def test_a_point_that_lacks_a_seed_is_no_choice_for_all_of_them():
+def test_a_point_without_all_seeds_is_not_selected_for_all_of_them():
     seen = {"a": {"s1": dev(1.0)}, "b": {"s1": dev(0.1), "s2": dev(0.1)}}
     assert chosen(seen, SEEDS, Pick.overall, By.dev_metric) == {"s1": "b", "s2": "b"}
     assert chosen(seen, SEEDS, Pick.per_seed, By.dev_metric) == {"s1": "a", "s2": "b"}
 
 
-def test_a_seed_without_any_run_is_left_out():
+def test_a_seed_without_any_run_is_omitted():
     seen = {"a": {"s1": dev(0.3)}, "b": {"s1": dev(0.4)}}
     for pick in Pick:
         assert chosen(seen, SEEDS, pick, By.dev_metric) == {"s1": "b"}
     assert chosen({}, SEEDS, Pick.overall, By.dev_metric) == {}
 
 
-def test_points_that_share_no_seed_leave_nothing_to_choose_for_all():
+def test_nothing_is_selected_for_all_seeds_if_no_point_has_them_all():
     seen = {"a": {"s1": dev(0.3)}, "b": {"s2": dev(0.4)}}
     assert chosen(seen, SEEDS, Pick.overall, By.dev_metric) == {}
 
 
-def test_a_loss_is_never_taken_for_a_metric():
-    """Dev rows that were judged by the loss alone have no metric to choose by."""
+def test_a_loss_is_never_used_as_a_metric():
+    """Runs that evaluate only the loss on their dev rows cannot be selected by a metric."""
     seen = {"a": {"s0": Dev(None, 1.0)}, "b": {"s0": Dev(None, 9.0)}}
     for pick in Pick:
         assert chosen(seen, ["s0"], pick, By.dev_loss) == {"s0": "a"}

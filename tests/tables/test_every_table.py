@@ -1,6 +1,6 @@
-"""Every experiment runs from one end to the other at a tiny scale, and fills its table.
+"""Every experiment runs completely at a tiny scale and fills its table.
 
-Experiments of the same models and data are one test, so that the cells they share run once.
+Experiments with the same models and data share a test, so that their common cells run only once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from lozo_bench.tables.cells import Sweep, configs, planned
 from lozo_bench.tables.table import made
 from lozo_bench.train import CONF
 
-# These differ from others that run in full by a number, a model's name or the rows' origin.
+# These are narrowed, because they differ from an experiment that runs in full only by a number, a
+# model's name or the source of the rows.
 NARROWED = {
     "roberta_k512": ["task=sst2_kshot"],
     "opt30b_66b": ["model=opt_66b", "task=wsc,squad"],
@@ -26,7 +27,7 @@ NARROWED = {
 
 
 def groups():
-    """Names of experiments that have a table, without the paper in front -> the experiments."""
+    """Group the experiments that have a table by their name without the paper's prefix."""
     found = defaultdict(list)
     for path in sorted((CONF / "experiment").glob("*.yaml")):
         if OmegaConf.select(OmegaConf.load(path), "table.title"):
@@ -35,7 +36,7 @@ def groups():
 
 
 def run_all(overrides):
-    """Run every cell that has no result yet, in this process; the sweep."""
+    """Run every cell that has no result yet, in this process, and return the sweep."""
     runs = []
     table, _, composed = planned(overrides)
     for cell, config in composed:

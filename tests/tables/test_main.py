@@ -1,4 +1,4 @@
-"""The command: what it prints where, and its exit codes."""
+"""The command lozo-tables: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NARROW = ["mezo_opt13b", "method=mezo", "task=sst2,rte"]
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch, capsys):
-    """tables("NAME", ...) -> (exit code, out, err)."""
+    """A function: tables("NAME", ...) returns (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -33,7 +33,7 @@ def tables(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_missing_runs_are_commands_on_standard_error_and_the_exit_code_is_1(tables):
+def test_missing_runs_are_listed_on_standard_error_and_the_exit_code_is_1(tables):
     code, out, err = tables(*NARROW)
     assert code == 1
     assert "│ published │  91.4 │ 66.1 │" in out
@@ -45,7 +45,7 @@ def test_missing_runs_are_commands_on_standard_error_and_the_exit_code_is_1(tabl
     assert run.command in err
 
 
-def test_what_the_commands_leave_fills_the_table(tables, tmp_path):
+def test_the_results_of_the_listed_commands_fill_the_table(tables, tmp_path):
     _, _, err = tables(*NARROW)
     commands = [line.strip() for line in err.splitlines() if line.startswith("  lozo-train meth")]
     for number, command in enumerate(commands):
@@ -59,8 +59,8 @@ def test_what_the_commands_leave_fills_the_table(tables, tmp_path):
     assert "│ MeZO      │   0.0 │ 25.0 │" in out
 
 
-def test_a_mistake_is_one_line_and_exit_code_2(tables):
-    for arguments, said in {
+def test_a_mistake_prints_one_line_and_exits_with_code_2(tables):
+    for arguments, message in {
         ("mezo_opt13",): "experiment=mezo_opt13: no such option (did you mean 'mezo_opt13b'?)",
         ("mezo_opt13b", "method=mezzo"): "method=mezzo: no such option (did you mean 'mezo'?)",
         ("mezo_opt13b", "stepps=3"): "stepps: no such key (did you mean 'steps'?)",
@@ -69,18 +69,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(tables):
     }.items():
         code, out, err = tables(*arguments)
         assert (code, out) == (2, "")
-        assert err.startswith(said)
+        assert err.startswith(message)
         assert err.count("\n") == 1
 
 
-def test_without_a_name_it_lists_the_tables(tables):
+def test_without_a_name_the_command_lists_the_tables(tables):
     code, out, _ = tables()
     assert code == 0
     assert "lozo_opt13b        OPT-13B, 1000 examples (LOZO, Table 2)" in out
     assert "smoke" not in out
 
 
-def test_nothing_heavy_is_imported():
+def test_no_slow_library_is_imported():
     import subprocess
 
     code = (

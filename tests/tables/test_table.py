@@ -1,4 +1,4 @@
-"""Tables from result files that are written by hand."""
+"""Tables built from hand-written result files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ CONFIG = TableConfig(title="A table", rows=["method"], columns=["task"])
 
 @pytest.fixture
 def runs(tmp_path):
-    """runs({("mezo", "sst2", "s1", "1e-3"): (dev metric, dev loss, test)}) -> a sweep's runs."""
+    """A function that returns a sweep's runs and writes their results.
+
+    It is called as runs({("mezo", "sst2", "s1", "1e-3"): (dev metric, dev loss, test)}).
+    """
 
     def make(results):
         return [
@@ -58,14 +61,14 @@ GRID = {
 }
 
 
-def test_mean_and_population_deviation_are_of_what_was_chosen(runs):
+def test_mean_and_population_deviation_are_over_the_selected_runs(runs):
     per_seed = entry(table(runs(GRID)))
     assert dict(per_seed.tests) == {"s1": 0.10, "s2": 0.40}
     assert per_seed.mean == pytest.approx(0.25)
     assert per_seed.std == pytest.approx(0.15)  # ddof 0; with ddof 1 it would be 0.212
 
 
-def test_one_choice_for_all_seeds_is_another(runs):
+def test_one_point_for_all_seeds_can_differ_from_a_point_per_seed(runs):
     overall = entry(table(runs(GRID), select=Pick.overall))
     assert dict(overall.tests) == {"s1": 0.20, "s2": 0.40}
     assert set(overall.points.values()) == {"optimizer.lr=1e-4"}
@@ -75,7 +78,7 @@ def test_one_choice_for_all_seeds_is_another(runs):
 
 @pytest.mark.parametrize("pick", Pick)
 @pytest.mark.parametrize("by", By)
-def test_test_metrics_change_nothing_about_the_choice(runs, tmp_path, pick, by):
+def test_test_metrics_do_not_influence_the_selection(runs, tmp_path, pick, by):
     before = entry(table(runs(GRID), select=pick, by=by)).points
     for path in tmp_path.glob("*/result.json"):
         result = json.loads(path.read_text())
@@ -87,7 +90,7 @@ def test_test_metrics_change_nothing_about_the_choice(runs, tmp_path, pick, by):
     assert set(after.tests.values()) <= {0.9, 0.8, 0.7, 0.6}
 
 
-def test_missing_runs_are_told_and_the_rest_still_counts(runs):
+def test_missing_runs_are_listed_and_the_other_runs_are_shown(runs):
     third = {("mezo", "sst2", "s3", lr): None for lr in ("1e-3", "1e-4")}
     found = table(runs({**GRID, **third}))
     assert len(entry(found).tests) == 2
@@ -99,7 +102,7 @@ def test_missing_runs_are_told_and_the_rest_still_counts(runs):
     assert "* part of the grid is missing" in text
 
 
-def test_an_empty_table_has_a_dash_and_a_full_one_no_command(runs):
+def test_an_empty_entry_is_a_dash_and_a_full_table_has_no_commands(runs):
     empty = table(runs({("mezo", "sst2", "s1", "1e-3"): None}))
     assert "│ MeZO   │     - │" in FORMATS["text"](empty)
     full = table(runs({("lozo", "sst2", "s1", "1e-3"): (None, None, 0.5)}))
@@ -107,21 +110,21 @@ def test_an_empty_table_has_a_dash_and_a_full_one_no_command(runs):
     assert "│ LOZO   │  50.0 │" in FORMATS["text"](full)
 
 
-def test_a_run_without_dev_metrics_is_shown_alone_and_not_chosen_among_others(runs):
+def test_a_run_without_dev_metrics_is_shown_but_cannot_be_compared_with_others(runs):
     alone = {("icl", "sst2", "s1", "1e-3"): (None, None, 0.5)}
     assert entry(table(runs(alone)), "icl").mean == 0.5
     with pytest.raises(UserError, match="has no dev metrics"):
         table(runs({**alone, ("icl", "sst2", "s1", "1e-4"): (0.5, 0.5, 0.5)}))
 
 
-def test_a_result_that_cannot_be_read_is_one_line(runs, tmp_path):
+def test_an_unreadable_result_is_a_user_error(runs, tmp_path):
     made_runs = runs(GRID)
     (tmp_path / "cell0" / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"cell0/result.json: cannot be read; remove it"):
         table(made_runs)
 
 
-def test_every_format_has_the_numbers_and_the_published_ones(runs):
+def test_every_format_shows_our_numbers_and_the_published_ones(runs):
     found = table(runs(GRID), published="mezo_opt13b")
     assert "| MeZO | 25.0 (15.0) |\n| published | 91.4 |" in FORMATS["md"](found)
     assert "MeZO & 25.0 (15.0) \\\\\npublished & 91.4 \\\\" in FORMATS["latex"](found)
@@ -136,8 +139,8 @@ def test_every_format_has_the_numbers_and_the_published_ones(runs):
         assert "ddof 0" in FORMATS[name](found)
 
 
-def test_rules_that_cannot_be_met_are_one_line(runs):
-    with pytest.raises(UserError, match="table: model is neither swept nor given"):
+def test_an_impossible_table_config_is_a_user_error(runs):
+    with pytest.raises(UserError, match="table: model is neither swept nor set"):
         table(runs(GRID), rows=["model"])
     with pytest.raises(UserError, match=r"no mezo_opt13 \(did you mean 'mezo_opt13b'\?\)"):
         table(runs(GRID), published="mezo_opt13")
