@@ -31,9 +31,9 @@ def test_a_token_on_the_command_line_is_refused_before_anything_is_written(comma
     [
         (
             [],
-            "values not given on the command line are from conf/tuned/full/lozo-tiny_opt-reviews.yaml",
+            "command line are from conf/tuned/full/lozo-tiny_opt-reviews.yaml",
         ),
-        (["optimizer=sgd"], "there is no conf/tuned/full/sgd-tiny_opt-reviews.yaml: what was not"),
+        (["optimizer=sgd"], "there is no conf/tuned/full/sgd-tiny_opt-reviews.yaml: values not"),
     ],
 )
 def test_a_run_says_where_its_values_are_from(command, choices, line):
