@@ -50,7 +50,7 @@ def ended_as(cell: Cell, state: State, note: str, code: Code) -> Ended:
     return Ended(dataclasses.replace(cell, state=state, note=note), code)
 
 
-def left_alone(cell: Cell, code: Code) -> Ended:
+def skipped(cell: Cell, code: Code) -> Ended:
     """Return a cell that the launcher did not run: it is finished, busy or skipped."""
     if code is Code.busy:
         owner = holder(cell.folder) or "another process, which has ended since"

@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from lozo_bench.launch import cell as child
-from lozo_bench.launch.cells import Ended, Planned, ended_as, failed, left_alone
+from lozo_bench.launch.cells import Ended, Planned, ended_as, failed, skipped
 from lozo_bench.launch.gpus import GpuPool
 from lozo_bench.launch.screen import Screen
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, written_at
@@ -68,7 +68,7 @@ class Pool:
         """
         try:
             self._run_all(enumerate(cells))
-        except KeyboardInterrupt:  # the second one
+        except KeyboardInterrupt:  # a second Ctrl-C
             for running in self._running.values():
                 _kill(running.process)
             self._forwarded = True
@@ -110,7 +110,7 @@ class Pool:
         self._screen.started(planned.folder, gpu)
 
     def _wait(self, at_most_s: float | None) -> None:
-        """Wait for a cell to end, for at most so long, and record all cells that have ended."""
+        """Wait for a cell to end, at most ``at_most_s``, and record all that have ended."""
         for sentinel in wait(list(self._running), at_most_s):
             assert isinstance(sentinel, int)
             running = self._running.pop(sentinel)
@@ -131,11 +131,11 @@ class Pool:
         cell = running.planned.look()
         match _received_code(running.answer):
             case Code.finished if written_at(folder / RESULT) == running.result_before:
-                return left_alone(cell, Code.finished)
+                return skipped(cell, Code.finished)
             case Code.finished:
                 return Ended(cell, Code.finished)
             case (Code.busy | Code.skipped) as code:
-                return left_alone(cell, code)
+                return skipped(cell, code)
             case Code.stopped:
                 return ended_as(cell, State.stopped, cell.note, Code.stopped)
             case Code() as code if written_at(folder / FAILED) != running.failure_before:

@@ -27,7 +27,14 @@ from lozo_bench.errors import UserError
 from lozo_bench.launch.cells import Ended, Planned
 from lozo_bench.launch.planning import plan
 from lozo_bench.launch.slurm_job import SlurmCell
-from lozo_bench.launch.slurm_outcome import Job, answered, classified, refresh, sort_out, submitted
+from lozo_bench.launch.slurm_outcome import (
+    Job,
+    stored_outcome,
+    classified,
+    refresh,
+    split_by_status,
+    submitted,
+)
 from lozo_bench.launch.slurm_queue import Watch, can_submit, why_dead
 from lozo_bench.launch.slurm_screen import SlurmScreen
 from lozo_bench.status import print_table
@@ -57,7 +64,7 @@ class SlurmLauncher(Submitit):
         setup_globals()
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         cells = list(plan(context, config, job_overrides, initial_job_idx))
-        done, jobs, missing = sort_out([cell for cell in cells if isinstance(cell, Planned)])
+        done, jobs, missing = split_by_status([cell for cell in cells if isinstance(cell, Planned)])
         done += [cell for cell in cells if isinstance(cell, Ended)]
         with Stop() as stop, SlurmScreen(len(jobs) + len(missing)) as screen:
             for job in jobs:
@@ -163,7 +170,7 @@ def _wait(jobs: Sequence[Job], stop: Stop, screen: SlurmScreen) -> list[Ended]:
 def _ended(job: Job, watch: Watch) -> Ended | None:
     if not watch.state_of(job.id).alive:
         refresh(job)
-    ended = answered(job)
+    ended = stored_outcome(job)
     if ended is None and watch.is_dead(job.id):
         return classified(job, None, why_dead(job.id, watch.state_of(job.id)))
     return ended

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lozo_bench.config import Rerun
 from lozo_bench.errors import UserError
-from lozo_bench.launch.cells import Ended, Planned, ended_as, failed, left_alone
+from lozo_bench.launch.cells import Ended, Planned, ended_as, failed, skipped
 from lozo_bench.launch.slurm_queue import job_states
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.lock import holder
@@ -61,7 +61,7 @@ def submitted(planned: Planned, job: str, logs: Path) -> Job:
     )
 
 
-def sort_out(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Planned]]:
+def split_by_status(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Planned]]:
     """Split the cells by what must be done for them.
 
     Returns:
@@ -78,18 +78,18 @@ def sort_out(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Pla
         else:
             done.append(nothing_to_do)
     jobs = _in_slurm([job for cell in unfinished if (job := _last_job(cell))])
-    taken = {id(job.planned) for job in jobs}
+    in_slurm = {id(job.planned) for job in jobs}
     missing = []
     for planned in unfinished:
-        owner = None if id(planned) in taken else holder(planned.folder)
+        owner = None if id(planned) in in_slurm else holder(planned.folder)
         if owner is not None:
             done.append(ended_as(planned.look(), State.skipped, f"run by {owner}", Code.busy))
-        elif id(planned) not in taken:
+        elif id(planned) not in in_slurm:
             missing.append(planned)
     return done, jobs, missing
 
 
-def answered(job: Job) -> Ended | None:
+def stored_outcome(job: Job) -> Ended | None:
     """Return how a job ended from the result that submitit stored; None if it has not ended.
 
     A job that is requeued stores nothing.
@@ -124,9 +124,9 @@ def classified(job: Job, code: Code | None, reason: str) -> Ended:
     if written_at(cell.folder / FAILED) not in (0, job.failure_before):
         return ended_as(cell, State.failed, cell.note, code or Code.defect)
     if code is Code.finished and cell.state is State.finished:
-        return left_alone(cell, code)
+        return skipped(cell, code)
     if code in (Code.busy, Code.skipped):
-        return left_alone(cell, code)
+        return skipped(cell, code)
     return failed(cell, f"{reason}; see {job.log}")
 
 
@@ -139,9 +139,9 @@ def refresh(job: Job) -> None:
 def _if_nothing_to_do(planned: Planned) -> Ended | None:
     rerun = planned.config.rerun
     if rerun is not Rerun.all and (cell := planned.look()).state is State.finished:
-        return left_alone(cell, Code.finished)
+        return skipped(cell, Code.finished)
     if rerun is Rerun.failed and not (planned.folder / FAILED).exists():
-        return left_alone(planned.look(), Code.skipped)
+        return skipped(planned.look(), Code.skipped)
     return None
 
 

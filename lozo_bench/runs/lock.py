@@ -165,7 +165,7 @@ def _acquire(draft: Path, path: Path, me: LockOwner) -> None:
                 takeover.replace(path)
         else:
             takeover.unlink(missing_ok=True)
-        # Once more, to see who is there.
+        # The next attempt takes the lock or finds its new owner.
 
 
 def _link(draft: Path, path: Path) -> bool:

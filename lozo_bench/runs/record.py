@@ -82,7 +82,7 @@ class Past:
     def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """Do nothing: another process records this."""
 
-    def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+    def made(self, step: int, answers: Sequence[Tensor], spent: Mapping[str, float]) -> None:
         """Do nothing: another process records this."""
 
     def wants_state(self, step: int) -> bool:
@@ -133,9 +133,9 @@ class Record(Past):
         """Record the metrics of an evaluation."""
         self._journal.evaluation(step, name, values)
 
-    def made(self, step: int, told: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+    def made(self, step: int, answers: Sequence[Tensor], spent: Mapping[str, float]) -> None:
         """Record a step: its answers, and the costs of all steps so far."""
-        self._journal.step(told, spent)
+        self._journal.step(answers, spent)
         if step % self._every == 0 or time.monotonic() - self._flushed > _FLUSH_EVERY_S:
             self.flush()
 

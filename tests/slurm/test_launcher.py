@@ -10,7 +10,7 @@ import pytest
 
 from lozo_bench.launch import slurm_queue
 from lozo_bench.launch.cells import Planned
-from lozo_bench.launch.slurm_outcome import Job, answered, classified
+from lozo_bench.launch.slurm_outcome import Job, stored_outcome, classified
 from lozo_bench.launch.slurm_queue import GRACE_S, JobState, Watch, job_states, why_dead
 from lozo_bench.launch.slurm_screen import summary
 from lozo_bench.runs.outcome import Code, Failure, read_failure, write_failure
@@ -228,9 +228,9 @@ def test_a_cell_that_another_process_runs_is_skipped(tmp_path):
 def test_the_error_that_a_job_raised_is_the_reason(tmp_path, error, reason):
     job = job_of(tmp_path / "cell")
     job.logs.mkdir()
-    assert answered(job) is None
+    assert stored_outcome(job) is None
     (job.logs / "7_0_result.pkl").write_bytes(pickle.dumps(("error", error)))
-    ended = answered(job)
+    ended = stored_outcome(job)
     assert (ended.cell.state, ended.code) == (State.failed, Code.defect)
     assert reason in read_failure(job.planned.folder).reason
 
