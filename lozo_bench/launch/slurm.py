@@ -29,10 +29,10 @@ from lozo_bench.launch.planning import plan
 from lozo_bench.launch.slurm_job import SlurmCell
 from lozo_bench.launch.slurm_outcome import (
     Job,
-    stored_outcome,
     classified,
     refresh,
     split_by_status,
+    stored_outcome,
     submitted,
 )
 from lozo_bench.launch.slurm_queue import Watch, can_submit, why_dead

@@ -10,7 +10,7 @@ import pytest
 
 from lozo_bench.launch import slurm_queue
 from lozo_bench.launch.cells import Planned
-from lozo_bench.launch.slurm_outcome import Job, stored_outcome, classified
+from lozo_bench.launch.slurm_outcome import Job, classified, stored_outcome
 from lozo_bench.launch.slurm_queue import GRACE_S, JobState, Watch, job_states, why_dead
 from lozo_bench.launch.slurm_screen import summary
 from lozo_bench.runs.outcome import Code, Failure, read_failure, write_failure
