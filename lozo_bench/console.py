@@ -1,4 +1,4 @@
-"""What a person sees: a plan, a progress bar or plain lines, and a table at the end."""
+"""The terminal output of a run: a progress bar or plain lines, and a table at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressBar:
-    """A live bar on a terminal; elsewhere one log line for each row and evaluation."""
+    """A progress bar on a terminal; otherwise one log line for each row and evaluation."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -32,13 +32,13 @@ class ProgressBar:
             TextColumn("{task.fields[what]}"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.fields[told]}  ETA"),
+            TextColumn("{task.fields[message]}  ETA"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.live,
         )
-        self.task = self.bar.add_task("", total=steps, what="step", told="")
-        self.evaluation = self.bar.add_task("", total=1, what="", told="", visible=False)
+        self.task = self.bar.add_task("", total=steps, what="step", message="")
+        self.evaluation = self.bar.add_task("", total=1, what="", message="", visible=False)
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -48,11 +48,13 @@ class ProgressBar:
         self.bar.stop()
 
     def advanced(self, step: int, loss: float) -> None:
-        """Move the bar."""
-        self.bar.update(self.task, completed=step, told=f"loss {loss:.4f}  best dev {self._best()}")
+        """Move the bar to a step and show its loss."""
+        self.bar.update(
+            self.task, completed=step, message=f"loss {loss:.4f}  best dev {self._best()}"
+        )
 
     def skipped(self, step: int, why: str) -> None:
-        """Say that a step was not made."""
+        """Log a warning that a step was skipped."""
         log.warning("step %d was skipped: %s", step, why)
 
     def happened(self, step: int, event: Event) -> None:
@@ -61,7 +63,7 @@ class ProgressBar:
         log.info("step %d  %s  %s", step, event.name, values)
 
     def row(self, row: Mapping[str, float]) -> None:
-        """A training row, as a line when there is no bar."""
+        """Log a row of training numbers if there is no bar."""
         if not self.live:
             step = int(row["step"])
             eta = (time.perf_counter() - self.began) / step * (self.steps - step)
@@ -78,21 +80,21 @@ class ProgressBar:
         return "-" if self.best_dev is None else f"{self.best_dev:.4f}"
 
     def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
-        """An evaluation: the best dev metric goes into the bar, all go into the lines."""
+        """Show an evaluation: the best dev metric in the bar, or all metrics as a log line."""
         self.bar.update(self.evaluation, visible=False)
         if name == "dev" and metrics.name != "loss":
             self.best_dev = max(metrics.score, self.best_dev or metrics.score)
         if not self.live:
-            told = "  ".join(f"{key} {value:.4f}" for key, value in metrics.values.items())
-            log.info("step %d  %s %s", step, name, told)
+            message = "  ".join(f"{key} {value:.4f}" for key, value in metrics.values.items())
+            log.info("step %d  %s %s", step, name, message)
 
     def evaluating(self, name: str, done: int, of: int) -> None:
-        """An evaluation came so far."""
+        """Show how many examples of an evaluation are done."""
         self.bar.update(self.evaluation, completed=done, total=of, what=name, visible=True)
 
 
 class FilesAndScreen:
-    """Passes what the trainer tells on to the files and to the terminal."""
+    """An observer of the trainer that passes everything to the files and to the terminal."""
 
     def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
         self.tracker, self.bar = tracker, bar
@@ -104,40 +106,40 @@ class FilesAndScreen:
         self.bar.happened(step, event)
 
     def stepped(self, row: Mapping[str, float]) -> None:
-        """A row of training numbers."""
+        """Record and show a row of training numbers."""
         self.tracker.row(row)
         self.bar.row(row)
 
     def evaluating(self, name: str, done: int, of: int) -> None:
-        """An evaluation came so far."""
+        """Show how many examples of an evaluation are done."""
         self.bar.evaluating(name, done, of)
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """An evaluation."""
+        """Record and show the metrics of an evaluation."""
         self.tracker.evaluated(step, name, metrics, forward_passes)
         self.bar.evaluated(step, name, metrics)
 
 
 class Silent:
-    """Tells nobody: a process of a run that another one speaks for."""
+    """An observer that does nothing, for all processes of a run except the first."""
 
     def stepped(self, row: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advanced(self, step: int, loss: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def skipped(self, step: int, why: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def happened(self, step: int, event: Event) -> None:
         """Ignore it."""
 
     def evaluating(self, name: str, done: int, of: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _clock(seconds: float) -> str:
@@ -147,7 +149,7 @@ def _clock(seconds: float) -> str:
 
 
 def summary_table(result: Mapping[str, Any], folder: Path) -> Table:
-    """The last thing a run prints."""
+    """Return the table that a run prints at its end."""
     metrics = result["metrics"]
     table = Table(title=folder.name, title_justify="left")
     for column in ("zero-shot", "final dev", "test", "best step", "ms/step", "peak memory"):
@@ -162,7 +164,7 @@ def summary_table(result: Mapping[str, Any], folder: Path) -> Table:
 
 
 def _first(values: Mapping[str, float] | None) -> str:
-    """The number that judges, with its name where it is not an accuracy."""
+    """Return the first metric, with its name unless it is the accuracy."""
     if values is None:
         return "-"
     name, value = next(iter(values.items()))

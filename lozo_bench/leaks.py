@@ -1,4 +1,4 @@
-"""Access tokens: neither on a command line, which Hydra writes down, nor in a log."""
+"""Keeps access tokens out of command lines, which Hydra writes to files, and out of logs."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ import os
 import re
 from collections.abc import Sequence
 
-_NAMES = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
-_HUGGING_FACE = "hf_[A-Za-z0-9]{20,}"
-_SHORTEST = 8
+_SECRET_NAMES = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+_HUGGING_FACE_TOKEN = "hf_[A-Za-z0-9]{20,}"
+_MIN_LENGTH = 8
 
 
 def found_in(arguments: Sequence[str]) -> str | None:
-    """One line if an argument holds an access token, without the token; else None."""
-    secret = _pattern()
+    """Return an error line, without the token, if an argument contains an access token."""
+    pattern = _pattern()
     for number, argument in enumerate(arguments, 1):
-        if secret.search(argument):
+        if pattern.search(argument):
             key, equals, _ = argument.partition("=")
-            where = key.lstrip("+~") if equals and not secret.search(key) else f"argument {number}"
+            where = key.lstrip("+~") if equals and not pattern.search(key) else f"argument {number}"
             return (
-                f"{where}: holds an access token, which would be written to the run's files; "
+                f"{where}: contains an access token, which would be written to the run's files; "
                 "set HF_TOKEN instead"
             )
     return None
 
 
 class Masked(logging.Filter):
-    """Puts ``***`` where a log message or its traceback holds an access token."""
+    """Replaces access tokens in log messages and tracebacks with ``***``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._secret = _pattern()
+        self._pattern = _pattern()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record; every record passes."""
-        record.msg, record.args = self._secret.sub("***", record.getMessage()), None
+        """Mask the record's message and traceback; return True, so that every record is logged."""
+        record.msg, record.args = self._pattern.sub("***", record.getMessage()), None
         if record.exc_info:
             trace = record.exc_text or logging.Formatter().formatException(record.exc_info)
-            record.exc_text = self._secret.sub("***", trace)
+            record.exc_text = self._pattern.sub("***", trace)
         return True
 
 
 def _pattern() -> re.Pattern[str]:
-    """Finds what this process's environment keeps secret, and what looks like a hub's token."""
+    """Return a pattern that matches the environment's secret values and Hugging Face tokens."""
     values = {
         value
         for name, value in os.environ.items()
-        # A path to a key is no secret, and may well be in a command or a message.
-        if _NAMES.search(name) and len(value) >= _SHORTEST and not os.path.exists(value)  # noqa: PTH110
+        # The path of a key file is no secret, and may well be in a command or a message.
+        if _SECRET_NAMES.search(name) and len(value) >= _MIN_LENGTH and not os.path.exists(value)  # noqa: PTH110
     }
     longest_first = sorted(values, key=len, reverse=True)
-    return re.compile("|".join([*map(re.escape, longest_first), _HUGGING_FACE]))
+    return re.compile("|".join([*map(re.escape, longest_first), _HUGGING_FACE_TOKEN]))

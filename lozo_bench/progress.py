@@ -1,4 +1,4 @@
-"""A bar beside work that has nobody to tell: it is there on a terminal and gone when it is done."""
+"""A progress bar for work outside the trainer; it disappears when the work is done."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 def progress(examples: Sequence[T], what: str) -> Iterable[T]:
-    """The same examples, one after another, while a bar says how far they are."""
+    """Yield the examples one by one, with a progress bar on a terminal."""
     console = Console(stderr=True)
-    # Of several processes only one may tell how it goes.
+    # Only the first process of a run shows a bar; the others log only warnings.
     silent = not (console.is_terminal and log.isEnabledFor(logging.INFO))
     return track(examples, what, console=console, transient=True, disable=silent)

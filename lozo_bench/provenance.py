@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, commit, machine, memory."""
+"""The provenance of a result: versions, commit, machine and memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PACKAGES = ("lozo-bench", "torch", "transformers", "datasets", "hydra-core", "w
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def git_state() -> dict[str, str | bool] | None:
-    """Commit of the checkout that this package runs from, or None when installed from a wheel."""
+    """Return the commit of the checkout that contains this package; None without a checkout."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -28,7 +28,7 @@ def git_state() -> dict[str, str | bool] | None:
         commit = _git(root, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain"))}
     except (subprocess.CalledProcessError, FileNotFoundError):
-        # No git program, or a repository without commits: there is no commit to name.
+        # The git program is missing, or the repository has no commits.
         return None
 
 
@@ -40,19 +40,20 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """``cuda:0 (NVIDIA H200)``, ``cpu (x86_64, 2 threads)``."""
+    """Return a device's name: ``cuda:0 (NVIDIA H200)`` or ``cpu (x86_64, 2 threads)``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def flops(model: nn.Module, tokens: int, backward_tokens: int) -> int:
-    """Floating-point operations of so many tokens forward and so many back, estimated.
+    """Estimate the floating-point operations for tokens that go forward and backward.
 
-    2 a token and weight forward, 4 back (Kaplan et al., arXiv 2001.08361, section 2.1), over the
-    matrices that every token meets: not the embedding tables, which are looked up, nor the output
-    layer, which only the tokens that are read meet. Attention's own products are left out: for rows
-    of T tokens and a model of width d they add T / (6 d) of the rest.
+    2 per token and weight forward, 4 backward (Kaplan et al., arXiv 2001.08361, section 2.1). The
+    weights counted are the matrices that every token passes: not the embedding tables, in which
+    tokens are only looked up, and not the output layer, which only the tokens that are read pass.
+    The products within attention are left out: for rows of T tokens and a model of width d, they
+    would add T / (6 d) of the rest.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -67,9 +68,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start measuring anew, so that a cell of a sweep does not report an earlier cell's peak.
+    """Start a new measurement, so that a cell of a sweep does not report an earlier cell's peak.
 
-    On a CPU this is possible on Linux only; elsewhere the peak is that of the whole process.
+    On a CPU, this works on Linux only; elsewhere the peak is that of the whole process.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -78,7 +79,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most bytes held: allocated on the GPU, or resident in the whole process on a CPU."""
+    """Return the peak memory: allocated on the GPU, or resident in the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if _STATUS.exists():

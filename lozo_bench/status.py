@@ -1,6 +1,6 @@
-"""How the cells below a folder stand: ``lozo-status outputs/``.
+"""The status of the cells below a folder: ``lozo-status outputs/``.
 
-It reads files only, so it may be asked at any time and from any machine that sees them.
+It only reads files, so it can be called at any time and from any machine that sees them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,24 @@ from lozo_bench.runs.lock import holder
 from lozo_bench.runs.outcome import METRICS, RESULT, read_failure
 
 _HYDRA = ".hydra"
-# A row is a few hundred bytes; the last one is within these.
+# A row has a few hundred bytes, so the last one is within this many bytes of the end.
 _TAIL_BYTES = 8192
-# What belongs to a sweep, or would undo what a cell has done.
-_NOT_ALONE = ("hydra.mode=", "hydra/launcher=", "hydra.launcher", "hydra/sweeper=", "hydra.sweeper")
-_ANEW = ("rerun=", "+rerun=", "++rerun=")
+# Overrides that belong to the sweep, and those that would delete what a cell has done.
+_SWEEP_OVERRIDES = (
+    "hydra.mode=",
+    "hydra/launcher=",
+    "hydra.launcher",
+    "hydra/sweeper=",
+    "hydra.sweeper",
+)
+_RERUN_OVERRIDES = ("rerun=", "+rerun=", "++rerun=")
 
 
 class State(Enum):
-    """How a cell stands.
+    """The status of a cell.
 
-    ``stopped`` is not finished, and nobody works on it; ``skipped`` is only what a launcher says of
-    a cell that it had nothing to do for.
+    ``stopped``: it is not finished, and no process runs it. ``skipped``: a launcher, and nothing
+    else, reports this for a cell that it did not need to run.
     """
 
     finished = "finished"
@@ -51,11 +57,11 @@ class Cell:
     """A row of the table.
 
     Args:
-        folder: the cell's.
-        state: how it stands.
-        score: the task's metric on the test rows, if it is finished.
-        note: why it failed, who runs it, how far it came.
-        command: runs it alone, or goes on with it.
+        folder: the cell's folder.
+        state: its status.
+        score: the task's metric on the test rows, if the cell is finished.
+        note: why it failed, which process runs it, or how far it got.
+        command: the command that runs it alone or resumes it.
     """
 
     folder: Path
@@ -66,7 +72,7 @@ class Cell:
 
 
 def cells(root: Path) -> list[Cell]:
-    """Every cell at ``root`` or below it, by name."""
+    """Return every cell at ``root`` or below it, sorted by path."""
     found = []
     for folder, below, _ in os.walk(root):
         if _is_cell(Path(folder)):
@@ -77,11 +83,11 @@ def cells(root: Path) -> list[Cell]:
 
 
 def look(folder: Path) -> Cell:
-    """How the cell in ``folder`` stands."""
+    """Return the status of the cell in ``folder``."""
     command = command_of(folder)
-    who = holder(folder)
-    if who is not None:
-        return Cell(folder, State.running, None, f"{_progress(folder)}, {who}", command)
+    owner = holder(folder)
+    if owner is not None:
+        return Cell(folder, State.running, None, f"{_progress(folder)}, {owner}", command)
     failure = read_failure(folder)
     if failure is not None:
         return Cell(folder, State.failed, None, failure.reason, command)
@@ -97,62 +103,67 @@ def look(folder: Path) -> Cell:
 
 
 def command_of(folder: Path) -> str:
-    """The command that runs the cell in ``folder`` alone, ready to paste; empty if unknown."""
+    """Return the command that runs the cell in ``folder`` alone, or "" if it is unknown."""
     hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
     if hydra is None:
         return ""
     overrides = hydra["overrides"]
-    alone = [text for text in overrides["hydra"] if not text.lstrip("+~").startswith(_NOT_ALONE)]
-    if hydra["mode"] == "MULTIRUN":  # which has no use for it
+    alone = [
+        text for text in overrides["hydra"] if not text.lstrip("+~").startswith(_SWEEP_OVERRIDES)
+    ]
+    if hydra["mode"] == "MULTIRUN":  # a sweep does not use hydra.run.dir
         alone = [text for text in alone if not text.startswith("hydra.run.dir=")]
     words = ["lozo-train", *_flags(hydra)]
-    words += [text for text in overrides["task"] if not text.startswith(_ANEW)] + alone
+    words += [text for text in overrides["task"] if not text.startswith(_RERUN_OVERRIDES)] + alone
     cwd = hydra["runtime"]["cwd"]
-    there = "" if Path(cwd) == Path.cwd() else f"cd {shlex.quote(cwd)} && "
-    return there + shlex.join(words)
+    prefix = "" if Path(cwd) == Path.cwd() else f"cd {shlex.quote(cwd)} && "
+    return prefix + shlex.join(words)
 
 
 def values_of(folder: Path) -> str:
-    """Which file a cell's values are from that were not typed, in a line; empty if unknown."""
+    """Return a line that names the file with a cell's default values; empty if it is unknown."""
     hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
     if hydra is None:
         return ""
     runtime = hydra["runtime"]
     name, optimizer = f"tuned/{runtime['choices']['tuned']}.yaml", runtime["choices"]["optimizer"]
     folders = [source["path"] for source in runtime["config_sources"] if source["schema"] == "file"]
-    if any((Path(place) / name).is_file() for place in folders):
-        return f"what was not typed is from conf/{name}"
-    return f"there is no conf/{name}: what was not typed is from conf/optimizer/{optimizer}.yaml"
+    if any((Path(directory) / name).is_file() for directory in folders):
+        return f"values not given on the command line are from conf/{name}"
+    return (
+        f"there is no conf/{name}: values not given on the command line are from "
+        f"conf/optimizer/{optimizer}.yaml"
+    )
 
 
 def table(found: Sequence[Cell]) -> Table:
-    """One row a cell, named from the folder that they share."""
+    """Return the table, with one row per cell, named relative to the folder that all share."""
     root = shared_root(found)
-    made = Table(title=str(root), title_justify="left")
-    made.add_column("cell", overflow="fold")
-    made.add_column("status")
-    made.add_column("test", justify="right")
-    made.add_column("note", overflow="fold")
+    view = Table(title=str(root), title_justify="left")
+    view.add_column("cell", overflow="fold")
+    view.add_column("status")
+    view.add_column("test", justify="right")
+    view.add_column("note", overflow="fold")
     for cell in found:
         score = "" if cell.score is None else f"{cell.score:.4f}"
         note = "see below" if cell.state is State.failed else cell.note
-        made.add_row(str(cell.folder.relative_to(root)), cell.state.value, score, note)
-    return made
+        view.add_row(str(cell.folder.relative_to(root)), cell.state.value, score, note)
+    return view
 
 
 def print_table(found: Sequence[Cell]) -> None:
-    """The table, the counts, and why each cell failed with what to type, to standard output."""
+    """Print the table, the counts, and the reason and command of each failed or stopped cell."""
     if not found:
         return
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    if not console.is_terminal:  # nothing is cut short in a file
+    if not console.is_terminal:  # in a file, no line is wrapped or cut
         console = Console(markup=False, highlight=False, soft_wrap=True, width=1000)
     console.print(table(found))
     console.print(counts(found))
     root = shared_root(found)
     for state, title in {
-        State.failed: "failed; each alone:",
-        State.stopped: "stopped; what goes on with it:",
+        State.failed: "failed; the command that runs each again:",
+        State.stopped: "stopped; the command that resumes each:",
     }.items():
         chosen = [cell for cell in found if cell.state is state]
         if chosen:
@@ -162,14 +173,14 @@ def print_table(found: Sequence[Cell]) -> None:
 
 
 def counts(found: Sequence[Cell]) -> str:
-    """``12 cells: 10 finished, 2 failed``."""
+    """Return ``12 cells: 10 finished, 2 failed``."""
     by_state = Counter(cell.state for cell in found)
-    told = ", ".join(f"{by_state[state]} {state.value}" for state in State if by_state[state])
-    return f"{len(found)} cell{'s' if len(found) != 1 else ''}: {told}"
+    parts = ", ".join(f"{by_state[state]} {state.value}" for state in State if by_state[state])
+    return f"{len(found)} cell{'s' if len(found) != 1 else ''}: {parts}"
 
 
 def shared_root(found: Sequence[Cell]) -> Path:
-    """The deepest folder that all cells are in."""
+    """Return the deepest folder that contains all cells."""
     return Path(os.path.commonpath([cell.folder.parent for cell in found]))
 
 
@@ -178,7 +189,7 @@ def _is_cell(folder: Path) -> bool:
 
 
 def _flags(hydra: Mapping[str, Any]) -> list[str]:
-    """The options of the command line that a config was found with."""
+    """Return the command-line options with which Hydra found the config."""
     flags = [
         f"--config-dir={source['path']}"
         for source in hydra["runtime"]["config_sources"]
@@ -194,18 +205,18 @@ def _progress(folder: Path) -> str:
 
 
 def _last_step(path: Path) -> int:
-    """The step of the last whole row; 0 before the first."""
+    """Return the step of the last complete row, or 0 if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]  # what follows the last newline is half a row
+            lines = file.read().split(b"\n")[:-1]  # the text after the last newline is incomplete
     except FileNotFoundError:
         return 0
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    """A YAML file of Hydra's; empty if it is not there, or only half written as yet."""
+    """Read a YAML file of Hydra's; return {} if it is missing or only partly written."""
     try:
         text = path.read_text(encoding="utf-8")
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -216,17 +227,17 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def main() -> None:
-    """``lozo-status [DIR]``. Exit code 1 if a cell failed, 2 if there is none."""
+    """Run ``lozo-status [DIR]``. Exit code 1 if a cell failed, 2 if there are no cells."""
     parser = argparse.ArgumentParser(
-        prog="lozo-status", description="Print how the runs below a folder stand."
+        prog="lozo-status", description="Print the status of the runs below a folder."
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"))
     folder = parser.parse_args().folder
     if not folder.is_dir():
-        parser.exit(2, f"{folder}: no such folder; give the one that holds the runs\n")
+        parser.exit(2, f"{folder}: no such folder; give the folder that contains the runs\n")
     found = cells(folder.resolve())
     if not found:
-        parser.exit(2, f"{folder}: no runs in it, nor below it\n")
+        parser.exit(2, f"{folder}: no runs in it or below it\n")
     print_table(found)
     sys.exit(1 if any(cell.state is State.failed for cell in found) else 0)
 

@@ -1,9 +1,9 @@
-"""Signals that ask a run to stop: they set a flag, and the run stops where it can be gone on with.
+"""Signals ask a run to stop: they set a flag, and the run stops where it can be resumed.
 
-A signal can come in the middle of anything, a write to a file included. So nothing is done when it
-comes: training, evaluation and scoring ask `Stop.check` again and again, the run saves its state
-and unwinds, and only then `Stop.hand_over` does what the handler that was there before would have
-done at once (submitit's puts the job back into SLURM's queue).
+A signal can arrive at any moment, even during a write to a file, so its handler only sets a flag.
+Training, evaluation and scoring call `Stop.check` regularly. The run then saves its state and
+unwinds, and finally `Stop.hand_over` calls the handler that was installed before (submitit's
+handler requeues the SLURM job).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ ASKS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
-class Stopped(Exception):  # noqa: N818  # not an error: a request that was met
-    """The run was asked to stop, and has."""
+class Stopped(Exception):  # noqa: N818  # not an error: the run did as it was asked
+    """The run was asked to stop and has stopped."""
 
 
 class Stop:
-    """A flag that signals set. A context manager: handlers are installed while it is open.
+    """A flag that signals set. A context manager: its handlers are installed while it is open.
 
-    A second SIGINT is not waited for: it interrupts at once, as it does in any program.
+    A second SIGINT raises KeyboardInterrupt at once, as in any program.
     """
 
     def __init__(self) -> None:
@@ -34,9 +34,9 @@ class Stop:
     def __enter__(self) -> Self:
         for name in ASKS:
             number = signal.Signals[name]
-            if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and background jobs have it
+            if signal.getsignal(number) is signal.SIG_IGN:  # set by nohup and for background jobs
                 continue
-            self._before[number] = signal.signal(number, self._ask)
+            self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,22 +44,22 @@ class Stop:
             signal.signal(number, handler)
 
     def told(self) -> str:
-        """`` by SIGTERM``; empty if it was another process of the run that was told."""
+        """Return `` by SIGTERM``, or "" if the signal went to another process of the run."""
         return "" if self.signal is None else f" by {self.signal.name}"
 
     def check(self) -> None:
-        """Go on, unless a signal came.
+        """Return, unless a signal came.
 
         Raises:
-            Stopped: one came.
+            Stopped: a signal came.
         """
         if self.signal is not None:
             raise Stopped(self.signal.name)
 
     def hand_over(self) -> None:
-        """Do what the handler before this one does for the signal that came, if it was a function.
+        """Call the handler that was installed before this one, if there was one, for the signal.
 
-        To be called when everything is saved; the handler may end the process.
+        Call this only when everything is saved: the handler may end the process.
         """
         if self.signal in (None, signal.SIGINT):
             return
@@ -67,10 +67,10 @@ class Stop:
         if callable(handler):
             handler(self.signal, None)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is signal.SIGINT and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        # SLURM's last word, SIGTERM, can follow before the run has stopped for the signal that asks
-        # for a place in the queue again: that one decides what happens then.
+        # SLURM's final SIGTERM can arrive before the run has stopped for SIGUSR2, which asks for a
+        # requeue. SIGUSR2 then decides what happens.
         if self.signal is None or number != signal.SIGTERM:
             self.signal = signal.Signals(number)

@@ -1,6 +1,6 @@
-"""Where numbers go: ``metrics.jsonl``, ``result.json`` and, if wanted, wandb.
+"""Writes a run's numbers to ``metrics.jsonl``, ``result.json`` and, if wanted, wandb.
 
-The only place that imports wandb.
+Only this module imports wandb.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ EVENTS = "events.jsonl"
 
 
 class Tracker:
-    """One run's records. A context manager: leaving it closes the file and ends the wandb run.
+    """The records of one run. A context manager: its end closes the file and the wandb run.
 
     Args:
-        folder: the run's.
-        config: as wandb shows it.
-        tracking: where numbers go.
-        name: what wandb calls the run.
-        run_id: what wandb knows it by; the same when the run is gone on with.
-        remembers: of a row that was tracked before, whether it will not come again.
+        folder: the run's folder.
+        config: the config that wandb shows.
+        tracking: which records are kept.
+        name: the run's name in wandb.
+        run_id: the run's id in wandb, which stays the same when the run is resumed.
+        remembers: returns whether a row in the file is final, so that it is kept; the run writes
+            all other rows again.
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class Tracker:
         remembers: Callable[[Mapping[str, float]], bool] = lambda row: False,
     ) -> None:
         self._folder = folder
-        _cut(folder / METRICS, remembers)
-        _cut(folder / EVENTS, remembers)
+        _keep_final_rows(folder / METRICS, remembers)
+        _keep_final_rows(folder / EVENTS, remembers)
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
         self._wandb = _start_wandb(folder, config, tracking, name, run_id)
 
@@ -61,13 +62,13 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         self._lines.close()
-        self._tell_wandb(lambda run: run.finish(exit_code=1 if error else 0))
+        self._with_wandb(lambda run: run.finish(exit_code=1 if error else 0))
 
     def row(self, row: Mapping[str, float]) -> None:
-        """A line of ``metrics.jsonl`` and a point in wandb; ``row`` has a ``step``."""
+        """Write a row, which has a ``step``, to ``metrics.jsonl`` and to wandb."""
         self._lines.write(json.dumps(dict(row), allow_nan=False) + "\n")
         self._lines.flush()
-        self._tell_wandb(lambda run: run.log(dict(row)))
+        self._with_wandb(lambda run: run.log(dict(row)))
 
     def event(self, step: int, event: Event) -> None:
         """Append a line to ``events.jsonl``, and log the event's numbers to wandb."""
@@ -75,14 +76,14 @@ class Tracker:
         with (self._folder / EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         numbers = {f"{event.name}/{key}": x for key, x in event.values.items()}
-        self._tell_wandb(lambda run: run.log({"step": step, **numbers}))
+        self._with_wandb(lambda run: run.log({"step": step, **numbers}))
 
     def settle(self) -> None:
-        """Make the lines so far last."""
+        """Sync the rows written so far to disk."""
         os.fsync(self._lines.fileno())
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """A line for an evaluation: step, forward_passes, NAME_accuracy, NAME_loss and so on."""
+        """Write an evaluation's row: step, forward_passes, NAME_accuracy, NAME_loss and so on."""
         self.row(
             {
                 "step": step,
@@ -92,28 +93,31 @@ class Tracker:
         )
 
     def summarize(self, summary: Mapping[str, float]) -> None:
-        """The run's final numbers, shown by wandb in its table of runs."""
-        self._tell_wandb(lambda run: run.summary.update(dict(summary)))
+        """Write the run's final numbers, which wandb shows in its table of runs."""
+        self._with_wandb(lambda run: run.summary.update(dict(summary)))
 
-    def _tell_wandb(self, tell: Callable[[Any], object]) -> None:
-        """Tell wandb, if it is there. A run does not end because its picture cannot be drawn."""
+    def _with_wandb(self, action: Callable[[Any], object]) -> None:
+        """Call ``action`` with the wandb run, if there is one.
+
+        An error in wandb does not end the run: the rest is recorded in files only.
+        """
         if self._wandb is None:
             return
         import wandb
 
         try:
-            tell(self._wandb)
+            action(self._wandb)
         except (wandb.Error, OSError) as error:
             log.warning(
-                "wandb takes no more numbers (%s); the run goes on, and all of them are in %s",
+                "wandb accepts no more numbers (%s); the run continues, and all numbers are in %s",
                 error,
                 METRICS,
             )
             self._wandb = None
 
 
-def _cut(path: Path, remembers: Callable[[Mapping[str, float]], bool]) -> None:
-    """Keep the rows that will not come again; half a row always does."""
+def _keep_final_rows(path: Path, remembers: Callable[[Mapping[str, float]], bool]) -> None:
+    """Remove the rows that the run will write again, an incomplete one included."""
     if not path.exists():
         return
     kept = []
@@ -146,7 +150,7 @@ def _start_wandb(
             dir=folder,
             config=dict(config),
             mode=mode,
-            # A sweep runs many cells in one process: each must be a run of its own.
+            # A sweep may run several cells in one process: each must be a wandb run of its own.
             reinit="finish_previous",
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -170,12 +174,12 @@ def _start_wandb(
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write ``result.json`` whole or not at all: its presence means that the run is finished."""
+    """Write ``result.json`` atomically: its presence means that the run is finished."""
     write_text(folder / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def read_result(folder: Path, digest: str) -> dict[str, Any] | None:
-    """The finished result in ``folder``, or None.
+    """Return the finished result in ``folder``, or None.
 
     Raises:
         UserError: the file is damaged or belongs to another config.
@@ -186,12 +190,14 @@ def read_result(folder: Path, digest: str) -> dict[str, Any] | None:
     try:
         result: Any = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error}); run again with rerun=all") from error
+        raise UserError(
+            f"{path}: the file is not valid JSON ({error}); run again with rerun=all"
+        ) from error
     if not isinstance(result, dict) or not {"status", "digest", "metrics"} <= set(result):
-        raise UserError(f"{path}: not a run's result; run again with rerun=all")
+        raise UserError(f"{path}: the file is not the result of a run; run again with rerun=all")
     if result["digest"] != digest:
         raise UserError(
-            f"{path}: its digest is {result['digest']}, this run's is {digest}; "
+            f"{path}: its digest is {result['digest']}, but this run's is {digest}; "
             "move the folder away or run again with rerun=all"
         )
     finished: dict[str, Any] = result

@@ -1,10 +1,11 @@
-"""What a process of its own costs a cell under hydra/launcher=local.
+"""Measures what hydra/launcher=local adds to the time of a cell by running it in a new process.
 
     python scripts/bench_launcher.py --cells 200
 
-A sweep of short cells runs once through the launcher and once as a loop in one process, where the
-first cell, which waits for torch to be imported, is left out. Overhead is the sweep's whole time,
-its start included, divided by its cells, less what a cell takes in the loop.
+A sweep of short cells runs once through the launcher and once as a loop in one process. The first
+cell of the loop, which waits for the import of torch, is left out. The overhead per cell is the
+time of the whole sweep, including its start, divided by the number of cells, minus a cell's time in
+the loop.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TARGET_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds: all of it, until the first cell was finished, and for each cell after it."""
+    """Seconds for the whole sweep, until the first cell was finished, and for each later cell."""
 
     whole: float
     first: float
@@ -44,7 +45,7 @@ class Times:
 
 
 def sweep(folder: Path, cells: int, overrides: list[str]) -> Times:
-    """A sweep through the launcher, one cell at a time."""
+    """Run the sweep through the launcher, one cell at a time."""
     command = [
         sys.executable, "-m", "lozo_bench.train", "-m", "hydra/launcher=local",
         f"seed.value=range(0,{cells})", *overrides,
@@ -59,7 +60,7 @@ def sweep(folder: Path, cells: int, overrides: list[str]) -> Times:
 
 
 def loop(folder: Path, cells: int, overrides: list[str]) -> Times:
-    """The same cells in this process, without Hydra's files and logs."""
+    """Run the same cells in this process, without Hydra's files and logs."""
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -78,13 +79,15 @@ def loop(folder: Path, cells: int, overrides: list[str]) -> Times:
 
 
 def main() -> None:
-    """Run both and print what is left. Exit code 1 if it is more than a second."""
+    """Run both and print the overhead. Exit code 1 if it is more than `TARGET_S` per cell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cells", type=int, default=200)
-    parser.add_argument("overrides", nargs="*", help="for every cell, e.g. tracking=wandb")
+    parser.add_argument(
+        "overrides", nargs="*", help="overrides for every cell, e.g. tracking=wandb"
+    )
     given = parser.parse_args()
     if given.cells < 2:
-        parser.error("--cells: at least 2, as the first is left out")
+        parser.error("--cells: must be at least 2, because the first cell is left out")
     overrides = [*SHORT, *given.overrides]
     folder = Path(tempfile.mkdtemp(prefix="bench_launcher-"))
     try:

@@ -1,11 +1,11 @@
-"""Kill runs at random moments, let them go on, and compare them with runs that nothing disturbed.
+"""Kill runs at random moments, resume them, and compare them with undisturbed runs.
 
 python scripts/chaos.py --kills 100
 
-Every optimizer in conf/optimizer takes part, with each kind of checkpoint it can have. A run is
-killed with SIGKILL, which nothing can catch, and started again until it is finished, over and over
-until the kills are used up. Then its weights, metrics, rows and logged scalars must be those of the
-undisturbed run, bit for bit. Exit code 1 if anything differs.
+The test covers every optimizer in conf/optimizer with each kind of checkpoint that it can have. A
+run is killed with SIGKILL, which no process can catch, and started again until it is finished. This
+repeats until the kills are used up. The run's weights, metrics, rows and recorded scalars must then
+equal those of the undisturbed run, bit for bit. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-STEPLESS = ("icl", "linear_probe", "zero_shot")  # nothing in them to interrupt
-# Many periods, evaluations and blocks in few steps; an evaluation falls on a kept state, or between
-# two; the last batch of an epoch is short.
+STEPLESS = ("icl", "linear_probe", "zero_shot")  # they make no steps that could be interrupted
+# Many optimizer periods, evaluations and journal blocks in few steps. Evaluations fall on
+# checkpoints as well as between them, and the last batch of an epoch is smaller.
 SHORT = [
     "steps=60", "eval_every=9", "log_every=3", "batch_size=6", "checkpoint.every=6",
     "task.source.train=40", "task.source.dev=24", "task.source.test=24", "tracking=files",
@@ -43,22 +43,22 @@ SHORT = [
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
 context = multiprocessing.get_context("forkserver")
-# A start asks after all processes that there are, and an exit code can be fetched only once: of two
-# threads that do so together, one would be told 255.
-asking = threading.Lock()
+# Starting a process polls all child processes, and an exit code can be fetched only once: if two
+# threads did this at the same time, one of them would get 255.
+poll_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An optimizer and a kind of checkpoint."""
+    """An optimizer with a kind of checkpoint."""
 
     name: str
     overrides: tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Tally:
-    """What a case went through. ``sittings`` are those of each disturbed run that was compared."""
+class Report:
+    """The results of a case. ``sittings``: the number of attempts of each killed run compared."""
 
     kills: int
     sittings: list[int]
@@ -66,32 +66,38 @@ class Tally:
 
 
 def main() -> int:
-    """Disturb every case; the exit code."""
+    """Test every case and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=100, help="in all; shared out evenly")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--at-once", type=int, default=2, help="cases that run side by side")
-    parser.add_argument("--only", help="optimizers whose name has this in it")
-    parser.add_argument("overrides", nargs="*", help="for every run, such as engine.mode=in_place")
+    parser.add_argument(
+        "--kills", type=int, default=100, help="kills in total, divided evenly among the cases"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills")
+    parser.add_argument(
+        "--at-once", type=int, default=2, help="number of cases that run at the same time"
+    )
+    parser.add_argument("--only", help="test only optimizers whose name contains this text")
+    parser.add_argument(
+        "overrides", nargs="*", help="overrides for every run, such as engine.mode=in_place"
+    )
     args = parser.parse_args()
     chosen = [case for case in cases(args.overrides) if (args.only or "") in case.name]
     if not chosen:
-        print(f"--only: no optimizer has {args.only!r} in its name", file=sys.stderr)
+        print(f"--only: no optimizer's name contains {args.only!r}", file=sys.stderr)
         return 2
     context.set_forkserver_preload(["lozo_bench.run"])
     os.environ["OMP_NUM_THREADS"] = "1"
-    first = context.Process(target=int)  # the imports, which no run is to be timed with
+    first = context.Process(target=int)  # import everything now, so that no run's time includes it
     first.start()
     first.join()
     with tempfile.TemporaryDirectory() as folder:
-        tallies = disturb_all(chosen, args.kills, args.seed, args.at_once, Path(folder))
-    return report(tallies)
+        results = disturb_all(chosen, args.kills, args.seed, args.at_once, Path(folder))
+    return report(results)
 
 
 def cases(overrides: Sequence[str]) -> list[Case]:
-    """Every optimizer that makes steps, with its own kind of checkpoint and with full states."""
+    """Return every optimizer that makes steps, with checkpoint.kind=auto and with full."""
     found = []
     for path in sorted((CONF / "optimizer").glob("*.yaml")):
         if path.stem in STEPLESS:
@@ -106,8 +112,8 @@ def cases(overrides: Sequence[str]) -> list[Case]:
 
 def disturb_all(
     chosen: Sequence[Case], kills: int, seed: int, at_once: int, folder: Path
-) -> dict[str, Tally]:
-    """Share the kills out and disturb every case."""
+) -> dict[str, Report]:
+    """Divide the kills among the cases and test all of them."""
     shares = [kills // len(chosen) + (i < kills % len(chosen)) for i in range(len(chosen))]
     columns = TextColumn("kills"), MofNCompleteColumn(), TimeElapsedColumn()
     with (
@@ -129,31 +135,31 @@ def disturb_all(
         return {name: job.result() for name, job in jobs.items()}
 
 
-def disturb(case: Case, kills: int, chance: random.Random, folder: Path, advance: Any) -> Tally:
-    """Kill runs of a case so many times, and compare each that got finished in spite of it."""
-    quiet, disturbed = folder / "quiet", folder / "disturbed"
-    begins, ends = timed(case, quiet)
-    tally = Tally(0, [], [])
-    while tally.kills < kills:
+def disturb(case: Case, kills: int, chance: random.Random, folder: Path, advance: Any) -> Report:
+    """Kill runs of a case ``kills`` times and compare each run that still finished."""
+    undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
+    begins, ends = timed(case, undisturbed)
+    result = Report(0, [], [])
+    while result.kills < kills:
         shutil.rmtree(disturbed, ignore_errors=True)
-        while not (disturbed / "result.json").exists() and tally.kills < kills:
+        while not (disturbed / "result.json").exists() and result.kills < kills:
             process = started(case, disturbed)
-            # Mostly between first step and end, sometimes on the way there, sometimes too late.
+            # Mostly between the first step and the end, sometimes before, sometimes too late.
             moment = chance.uniform(begins if chance.random() < 0.8 else 0, ends)
             if code_of(process, moment) is None:
                 process.kill()
-                tally.kills += 1
+                result.kills += 1
                 advance()
-            else:  # faster than the first: the machine is less busy than it was
+            else:  # the run was faster than the undisturbed one: adjust the times
                 begins, ends = min(begins, 0.8 * moment), min(ends, moment)
             code_of(process)
         run_to_the_end(case, disturbed)
-        compare(quiet, disturbed, tally)
-    return tally
+        compare(undisturbed, disturbed, result)
+    return result
 
 
 def timed(case: Case, folder: Path) -> tuple[float, float]:
-    """Run without disturbance; seconds until the run begins to write, and until it ends."""
+    """Run without kills; return the seconds until the run writes rows, and until it ends."""
     began = time.monotonic()
     process = started(case, folder)
     while code_of(process, 0.005) is None and not (folder / "metrics.jsonl").exists():
@@ -164,31 +170,31 @@ def timed(case: Case, folder: Path) -> tuple[float, float]:
 
 
 def run_to_the_end(case: Case, folder: Path) -> None:
-    """Run, or go on, without disturbance."""
+    """Start or resume a run and let it finish."""
     finish(case, folder, started(case, folder))
 
 
 def finish(case: Case, folder: Path, process: Any) -> None:
-    """Wait for a run that should end well."""
+    """Wait for a run that must finish without an error."""
     if (code := code_of(process)) != 0:
         tail = (folder / "log.txt").read_text(encoding="utf-8")[-2000:]
         raise RuntimeError(f"{case.name}: exit code {code}: {tail}")
 
 
 def started(case: Case, folder: Path) -> Any:
-    """A process of its own that runs the case in a folder."""
+    """Start a process that runs the case in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     process = context.Process(target=cell, args=(case.overrides, folder))
-    with asking:
+    with poll_lock:
         process.start()
     return process
 
 
 def code_of(process: Any, at_most_s: float = math.inf) -> int | None:
-    """The exit code of a process as soon as it ends; None if it goes on for longer than that."""
+    """Return the exit code of a process, or None if it is still running after ``at_most_s``."""
     end = time.monotonic() + at_most_s
     while True:
-        with asking:
+        with poll_lock:
             code: int | None = process.exitcode
         if code is not None or time.monotonic() >= end:
             return code
@@ -196,7 +202,7 @@ def code_of(process: Any, at_most_s: float = math.inf) -> int | None:
 
 
 def cell(overrides: Sequence[str], folder: Path) -> None:
-    """What the process does: `lozo-train` without Hydra's folders."""
+    """Run a cell in this process, as `lozo-train` does but without Hydra's folders."""
     import logging
 
     import hydra
@@ -217,42 +223,42 @@ def cell(overrides: Sequence[str], folder: Path) -> None:
     sys.exit(run_cell(config, folder))
 
 
-def compare(quiet: Path, disturbed: Path, tally: Tally) -> None:
-    """Take down what differs between two finished runs, and how often the second was begun."""
+def compare(undisturbed: Path, disturbed: Path, result: Report) -> None:
+    """Record the differences between two finished runs, and the second one's attempts."""
     from lozo_bench.runs.journal import read
 
-    results = [json.loads((path / "result.json").read_text()) for path in (quiet, disturbed)]
-    tally.sittings.append(results[1]["sittings"])
+    results = [json.loads((path / "result.json").read_text()) for path in (undisturbed, disturbed)]
+    result.sittings.append(results[1]["sittings"])
     for key in COMPARED:
         if results[0][key] != results[1][key]:
-            tally.differences.append(f"{key}: {results[0][key]} and {results[1][key]}")
-    if rows(quiet) != rows(disturbed):
-        tally.differences.append("rows of metrics.jsonl")
-    logs = [read((path / "journal.bin").read_bytes()) for path in (quiet, disturbed)]
-    told = [[[a.numpy().tobytes() for a in step] for step in log.steps] for log in logs]
-    if told[0] != told[1]:
-        tally.differences.append("scalars of journal.bin")
+            result.differences.append(f"{key}: {results[0][key]} and {results[1][key]}")
+    if rows(undisturbed) != rows(disturbed):
+        result.differences.append("rows of metrics.jsonl")
+    logs = [read((path / "journal.bin").read_bytes()) for path in (undisturbed, disturbed)]
+    scalars = [[[a.numpy().tobytes() for a in step] for step in log.steps] for log in logs]
+    if scalars[0] != scalars[1]:
+        result.differences.append("scalars of journal.bin")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, without the time."""
+    """Return the rows of metrics.jsonl without the time."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "elapsed_s"} for line in lines]
 
 
-def report(tallies: dict[str, Tally]) -> int:
-    """Print the table; the exit code."""
-    table = Table(title="killed and compared", title_justify="left")
-    for column in ("optimizer (checkpoint)", "kills", "runs", "most sittings", "differences"):
+def report(results: dict[str, Report]) -> int:
+    """Print the table and return the exit code."""
+    table = Table(title="killed runs compared with undisturbed runs", title_justify="left")
+    for column in ("optimizer (checkpoint)", "kills", "runs", "most attempts", "differences"):
         table.add_column(column)
-    for name, tally in tallies.items():
-        told = "; ".join(sorted(set(tally.differences))) or "none"
-        most = str(max(tally.sittings, default=0))
-        table.add_row(name, str(tally.kills), str(len(tally.sittings)), most, told)
+    for name, result in results.items():
+        differences = "; ".join(sorted(set(result.differences))) or "none"
+        most = str(max(result.sittings, default=0))
+        table.add_row(name, str(result.kills), str(len(result.sittings)), most, differences)
     Console(width=120).print(table)
-    kills = sum(tally.kills for tally in tallies.values())
-    runs = sum(len(tally.sittings) for tally in tallies.values())
-    bad = sum(bool(tally.differences) for tally in tallies.values())
+    kills = sum(result.kills for result in results.values())
+    runs = sum(len(result.sittings) for result in results.values())
+    bad = sum(bool(result.differences) for result in results.values())
     print(f"{kills} kills, {runs} runs compared, {bad} optimizers differ")
     return 1 if bad else 0
 

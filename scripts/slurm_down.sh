@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Stop the SLURM that slurm_up.sh started with this DIR, its jobs, and nothing else; remove DIR's
-# state. Logs stay in DIR/log.
+# Stop the SLURM that slurm_up.sh started for DIR, with its jobs and nothing else, and remove its
+# state from DIR. The logs stay in DIR/log.
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: slurm_down.sh DIR" >&2; exit 2; }
 dir=$(realpath --canonicalize-missing "$1")
 export SLURM_CONF=$dir/slurm.conf PATH=$PATH:/usr/sbin:/sbin
 
-# By what they were started with: a pid in a file may be another process's by now.
+# Find processes by the environment they were started with: a pid from a file may be reused.
 pids() {
     local found
     for found in $(grep -lszxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ || true); do
@@ -21,7 +21,7 @@ stop() {
     local pid=$1
     kill "$pid" 2> /dev/null || true
     for _ in $(seq 50); do
-        # One that nobody has waited for still has an id, and no environment any more.
+        # A zombie process still has a pid, but no longer an environment.
         grep -qsz . "/proc/$pid/environ" || return 0
         sleep 0.1
     done
@@ -29,7 +29,7 @@ stop() {
 }
 
 if [ -n "$(pids slurmctld)" ] && [ -n "$(pids slurmd)" ] && [ -n "$(jobs)" ]; then
-    # shellcheck disable=SC2046  # one argument each
+    # shellcheck disable=SC2046  # each id is an argument
     timeout 5 scancel --quiet --full --signal=KILL $(jobs) 2> /dev/null || true
     # shellcheck disable=SC2046
     timeout 5 scancel --quiet $(jobs) 2> /dev/null || true

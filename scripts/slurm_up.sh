@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# Start a SLURM of one node on this machine, for tests: no systemd, no cgroups, no database.
+# Start a SLURM with one node on this machine, for tests: no systemd, no cgroups, no database.
 #
-#   eval "$(scripts/slurm_up.sh DIR)"     DIR holds all its state; prints what to export
-#   scripts/slurm_down.sh DIR             stops it again
+#   eval "$(scripts/slurm_up.sh DIR)"     keeps all state in DIR and prints the variables to export
+#   scripts/slurm_down.sh DIR             stops it
 #
-# It needs root and, on Debian and Ubuntu, installs what is missing. Exit code 77: it cannot be had
-# on this machine, and the last line says why. Started twice, it is the one that runs already.
+# It needs root, and installs missing packages on Debian and Ubuntu. Exit code 77: SLURM cannot be
+# started on this machine, and the last line says why. A second start finds the running SLURM.
 set -euo pipefail
 
 say() { echo "slurm_up: $*" >&2; }
 cannot() { say "$*"; exit 77; }
 
 [ $# -eq 1 ] || { say "usage: slurm_up.sh DIR"; exit 2; }
-[ "$(id -u)" -eq 0 ] || cannot "needs root: slurmd starts jobs as the users they belong to"
+[ "$(id -u)" -eq 0 ] || cannot "root is needed, because slurmd starts jobs as their users"
 export PATH=$PATH:/usr/sbin:/sbin
 programs="munged munge slurmctld slurmd sbatch srun scontrol"
 missing() { for program in $programs; do command -v "$program" > /dev/null || return 0; done; return 1; }
 if missing; then
-    command -v apt-get > /dev/null || cannot "no slurmctld, slurmd and munged, and no apt-get"
+    command -v apt-get > /dev/null || cannot "slurmctld, slurmd or munged is missing, and there is no apt-get"
     export DEBIAN_FRONTEND=noninteractive
     install="apt-get install --yes --no-install-recommends slurm-wlm slurm-client slurmctld slurmd munge"
-    # Its lists may be older than what the archive has by now.
+    # The local package lists may be older than the archive, so try again after an update.
     $install > /dev/null 2>&1 || { apt-get update > /dev/null 2>&1 && $install > /dev/null 2>&1; } ||
         cannot "apt-get cannot install slurm-wlm and munge (no network?)"
-    missing && cannot "slurm-wlm and munge are installed, and one of these is missing: $programs"
+    missing && cannot "slurm-wlm and munge are installed, but one of these programs is missing: $programs"
 fi
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -32,20 +32,20 @@ dir=$(cd "$1" && pwd)
 host=$(uname -n | cut -d. -f1)
 export SLURM_CONF=$dir/slurm.conf
 exports="export SLURM_CONF='$SLURM_CONF' PATH=\"\$PATH:/usr/sbin:/sbin\""
-# Not those of a job that this may be started from.
+# Remove the variables of a SLURM job in which this script may itself run.
 for name in $(compgen -e | grep -E '^(SLURM|SLURMD|SRUN|SBATCH)_' | grep -v '^SLURM_CONF$'); do
     unset "$name"
 done
 
-# Asked first, as without a controller sinfo would try for ten seconds.
+# Check this first: without a controller, sinfo would try to connect for ten seconds.
 controller=/proc/$(cat "$dir/slurmctld.pid" 2> /dev/null || true)/environ
 if grep -qzxF "SLURM_CONF=$SLURM_CONF" "$controller" 2> /dev/null && grep -q "^NodeName=$host " "$SLURM_CONF" &&
     sinfo --noheader --format=%T 2> /dev/null | grep -qE '^(idle|mixed|allocated)$'; then
-    say "it runs already"
+    say "it is already running"
     echo "$exports"
     exit 0
 fi
-"$here/slurm_down.sh" "$dir" # what a start that failed has left, another machine's included
+"$here/slurm_down.sh" "$dir" # clean up after a failed start, also one on another machine
 
 free_port() {
     local port
@@ -55,12 +55,12 @@ free_port() {
 }
 
 mkdir -p "$dir"/{state,spool,log}
-chmod 755 "$dir" # munged wants that nobody else can write to it
+chmod 755 "$dir" # munged requires that nobody else can write to it
 dd if=/dev/urandom of="$dir/munge.key" bs=128 count=1 status=none
 chmod 600 "$dir/munge.key"
-touch "$dir/gpu0" "$dir/gpu1" # two GPUs that plain files pretend to be
+touch "$dir/gpu0" "$dir/gpu1" # plain files stand in for two GPUs
 echo "NodeName=$host Name=gpu File=$dir/gpu[0-1]" > "$dir/gres.conf"
-# More CPUs than there are, so that jobs of one CPU run side by side: config_overrides.
+# config_overrides: the node claims more CPUs than it has, so that jobs run side by side.
 cat > "$SLURM_CONF" << END
 ClusterName=testbox
 SlurmctldHost=$host(127.0.0.1)
@@ -99,13 +99,13 @@ PartitionName=spot Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMod
 END
 
 failed() {
-    say "$1; the end of its log:"
+    say "$1; its log ends with:"
     tail -n 5 "$dir/log/$2" >&2 || true
     "$here/slurm_down.sh" "$dir"
     exit 1
 }
 
-# Each in a session of its own: a Ctrl-C is not for them.
+# Each daemon gets its own session, so that Ctrl-C does not reach it.
 setsid munged --force --foreground --key-file="$dir/munge.key" --socket="$dir/munge.socket" \
     --seed-file="$dir/munge.seed" --pid-file="$dir/munged.pid" --log-file="$dir/log/munged.log" \
     < /dev/null > "$dir/log/munged.out" 2>&1 &
@@ -120,6 +120,6 @@ for _ in $(seq 120); do
     [ "$(sinfo --noheader --format=%T 2> /dev/null | sort -u)" = idle ] && break
     sleep 0.1
 done
-[ "$(sinfo --noheader --format=%T 2> /dev/null | sort -u)" = idle ] || failed "the node does not come up" slurmd.out
+[ "$(sinfo --noheader --format=%T 2> /dev/null | sort -u)" = idle ] || failed "the node does not become idle" slurmd.out
 sinfo --noheader --format="%P %T, %c CPUs, %G" >&2
 echo "$exports"

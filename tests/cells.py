@@ -1,4 +1,4 @@
-"""Cells in processes of their own, forked from one that has imported everything once."""
+"""Helpers that run cells in processes forked from one that has imported everything once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ context.set_forkserver_preload(["lozo_bench.run"])
 
 
 def start(folder, overrides, environment=None):
-    """Start a cell in a folder; its process."""
+    """Start a cell in a folder and return its process."""
     folder.mkdir(parents=True, exist_ok=True)
     process = context.Process(target=_cell, args=(overrides, folder, environment or {}))
     process.start()
@@ -30,26 +30,26 @@ def start(folder, overrides, environment=None):
 
 
 def start_waiting(folder, overrides, environment=None):
-    """Start one that trains a while and then waits: for a signal, or to be let `go_on`."""
-    return start(folder, overrides, {"WAITS_AT_LOOK": "120", **(environment or {})})
+    """Start a cell that pauses after a while of training until it gets a signal or `go_on`."""
+    return start(folder, overrides, {"PAUSE_AT_CHECK": "120", **(environment or {})})
 
 
 def wait_until_it_waits(folder, *processes):
-    """Return when the process that was started to wait does."""
+    """Wait until the process that was started to pause does so."""
     deadline = time.monotonic() + 120
-    while not (folder / "waits").exists():
+    while not (folder / "paused").exists():
         assert all(process.is_alive() for process in processes), log(folder)
         assert time.monotonic() < deadline, log(folder)
         time.sleep(0.01)
 
 
 def go_on(folder):
-    """Let a process that waits go on."""
-    (folder / "waits").unlink()
+    """Let a paused process continue."""
+    (folder / "paused").unlink()
 
 
 def run(folder, *overrides, processes=1):
-    """Run a cell to its end by so many processes; their exit codes."""
+    """Run a cell to its end with ``processes`` processes and return their exit codes."""
     port = free_port()
     started = [start(folder, overrides, place(rank, processes, port)) for rank in range(processes)]
     for process in started:
@@ -58,7 +58,7 @@ def run(folder, *overrides, processes=1):
 
 
 def place(rank, processes, port):
-    """What torchrun tells a process."""
+    """Return the environment variables that torchrun would set for a process."""
     if processes == 1:
         return {}
     return {
@@ -87,12 +87,12 @@ def rows(folder):
 
 
 def config(*overrides):
-    """The config of a short run with these overrides."""
+    """Return the config of a short run with these overrides."""
     return composed(*SHORT, *overrides)
 
 
 def composed(*overrides):
-    """The config that a command with these overrides would have."""
+    """Return the config of a command with these overrides."""
     import hydra
     from hydra.core.config_store import ConfigStore
 
@@ -112,33 +112,33 @@ def _cell(overrides, folder, environment):
     from lozo_bench.launch.signals import heed
     from lozo_bench.run import run_cell
 
-    heed()  # the fork server is a launcher's too, in the same process
+    heed()  # this fork server may ignore signals, as a launcher's does
     os.environ.update(environment)
     with (folder / "log.txt").open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     logging.basicConfig(level=environment.get("LEVEL", "INFO"))
     torch.set_num_threads(1)
-    if look := int(environment.get("WAITS_AT_LOOK", 0)):
-        _wait_at(look, folder / "waits")
-    if limit := int(environment.get("LARGEST_FILE", 0)):
+    if pause_at := int(environment.get("PAUSE_AT_CHECK", 0)):
+        _pause_at_check(pause_at, folder / "paused")
+    if limit := int(environment.get("MAX_FILE_BYTES", 0)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.exit(run_cell(config(*overrides), folder))
 
 
-def _wait_at(look, flag):
-    """Wait there, so that no signal comes too early or too late however busy the machine is."""
+def _pause_at_check(pause_at, flag):
+    """Pause at that call of `Stop.check`, so that a signal always comes at the same point."""
     from lozo_bench.stop import Stop
 
-    check, looks = Stop.check, 0
+    check, checks = Stop.check, 0
 
-    def check_and_wait(self):
-        nonlocal looks
-        looks += 1
-        if looks == look:
+    def check_and_pause(self):
+        nonlocal checks
+        checks += 1
+        if checks == pause_at:
             flag.touch()
             while self.signal is None and flag.exists():
                 time.sleep(0.005)
         check(self)
 
-    Stop.check = check_and_wait
+    Stop.check = check_and_pause

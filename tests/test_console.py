@@ -1,4 +1,4 @@
-"""What a person sees, on a terminal and without one."""
+"""The output of a run on a terminal and without one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESULT = {
 }
 
 
-def test_without_a_terminal_there_are_plain_lines_with_loss_best_dev_and_eta(caplog):
+def test_without_a_terminal_lines_show_loss_best_dev_and_eta(caplog):
     with caplog.at_level(logging.INFO), ProgressBar(steps=20) as bar:
         bar.advanced(10, 0.5)
         bar.evaluated(10, "dev", Metrics({"accuracy": 0.75, "loss": 0.4}))
@@ -32,7 +32,7 @@ def test_without_a_terminal_there_are_plain_lines_with_loss_best_dev_and_eta(cap
     assert caplog.messages[2].startswith("step 10/20  loss 0.5000  best dev 0.7500  ETA 0:00:")
 
 
-def test_on_a_terminal_there_is_a_bar_and_no_lines(caplog, monkeypatch):
+def test_on_a_terminal_a_bar_replaces_the_lines(caplog, monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(
         "lozo_bench.console.Console",
@@ -48,7 +48,7 @@ def test_on_a_terminal_there_is_a_bar_and_no_lines(caplog, monkeypatch):
     assert "best dev 0.7500" in screen.getvalue()
 
 
-def test_the_table_has_the_six_numbers_a_run_ends_with(tmp_path):
+def test_the_final_table_has_the_six_numbers_of_a_run(tmp_path):
     screen = io.StringIO()
     Console(file=screen, width=100).print(summary_table(RESULT, tmp_path))
     for text in ("0.5000", "0.9100", "0.8765", "300", "12.3", "450 MiB", tmp_path.name[:10]):

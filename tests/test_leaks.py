@@ -1,4 +1,4 @@
-"""Access tokens are neither taken from a command line nor written to a log, and never printed."""
+"""Access tokens are refused on the command line and masked in logs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TOKEN = "hf_" + "aB3" * 9
 
 
 @pytest.fixture(autouse=True)
-def bare(monkeypatch):
-    """No secrets but the test's own."""
+def without_secrets(monkeypatch):
+    """Remove secrets from the environment except those of the test."""
     for name in ("HF_TOKEN", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -29,40 +29,40 @@ def bare(monkeypatch):
         (f"{TOKEN}=1", "argument 2"),
     ],
 )
-def test_what_looks_like_a_token_is_refused_by_the_name_of_its_key(argument, where):
-    told = found_in(["-m", argument, "seed=s0"])
-    assert told == (
-        f"{where}: holds an access token, which would be written to the run's files; "
+def test_a_hugging_face_token_is_refused_and_its_key_is_named(argument, where):
+    message = found_in(["-m", argument, "seed=s0"])
+    assert message == (
+        f"{where}: contains an access token, which would be written to the run's files; "
         "set HF_TOKEN instead"
     )
 
 
 @pytest.mark.parametrize("name", ["WANDB_API_KEY", "MY_TOKEN", "DB_PASSWORD", "client_secret"])
-def test_a_value_that_the_environment_keeps_secret_is_refused(monkeypatch, name):
+def test_a_secret_value_of_the_environment_is_refused(monkeypatch, name):
     assert found_in(["tracking.entity=s3cret+v.lue"]) is None
     monkeypatch.setenv(name, "s3cret+v.lue")
-    told = found_in(["tracking.entity=me-s3cret+v.lue"])
-    assert told is not None
-    assert "s3cret" not in told
+    message = found_in(["tracking.entity=me-s3cret+v.lue"])
+    assert message is not None
+    assert "s3cret" not in message
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("TOKENIZERS_PARALLELISM", "false"),  # too short to be one
+        ("TOKENIZERS_PARALLELISM", "false"),  # too short to be a secret
         ("EDITOR", "reviews-long-name"),
-        ("SSH_KEY_FILE", "/usr/bin"),  # a path that is there
+        ("SSH_KEY_FILE", "/usr/bin"),  # a path that exists
         ("EMPTY_TOKEN", ""),
     ],
 )
-def test_ordinary_values_are_no_secrets(monkeypatch, name, value):
+def test_ordinary_values_are_accepted(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert found_in([f"task.name={value}", "model.path=hf_short"]) is None
 
 
 @pytest.fixture
 def logged(monkeypatch):
-    """A logger whose handler masks, and what it wrote."""
+    """A logger whose handler masks tokens, and the stream that it writes to."""
     monkeypatch.setenv("MY_PASSWORD", "open sesame!")
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -88,7 +88,7 @@ def test_a_traceback_is_masked(logged):
     assert TOKEN not in stream.getvalue()
 
 
-def test_other_messages_pass_unchanged(logged):
+def test_other_messages_are_not_changed(logged):
     logger, stream = logged
     logger.info("step %d", 3)
     assert stream.getvalue() == "step 3\n"

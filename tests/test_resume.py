@@ -1,4 +1,4 @@
-"""A run is the same run whatever interrupts it, and nothing that was finished is lost."""
+"""A resumed run equals the uninterrupted one, whatever interrupted it; nothing is lost."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_step
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
-    """The folder of a run that nothing disturbed, by its overrides; each made once."""
-    made = {}
+def undisturbed(tmp_path_factory):
+    """Return the folder of an undisturbed run; each set of overrides is run once."""
+    folders = {}
 
     def folder(*overrides):
-        if overrides not in made:
-            made[overrides] = tmp_path_factory.mktemp("quiet")
-            assert cells.run(made[overrides], *overrides) == [Code.finished]
-        return made[overrides]
+        if overrides not in folders:
+            folders[overrides] = tmp_path_factory.mktemp("undisturbed")
+            assert cells.run(folders[overrides], *overrides) == [Code.finished]
+        return folders[overrides]
 
     return folder
 
@@ -52,8 +52,8 @@ def assert_same_run(one, other):
     ]
 
 
-class StopAt:
-    """Asks to stop at the n-th time that it is looked at."""
+class StopAtCheck:
+    """A check that asks the run to stop after ``count`` calls."""
 
     def __init__(self, count):
         self.left = count
@@ -65,95 +65,101 @@ class StopAt:
 
 
 @pytest.mark.parametrize("optimizer", ["lozo", "mezo", "adamw"])
-@pytest.mark.parametrize("looks", [0, 1, 7, 25, 39])
-def test_stopped_at_any_look_it_goes_on_to_the_same_end(tmp_path, quiet, optimizer, looks):
-    """The looks are in the zero-shot evaluation, in steps, and in evaluations between them."""
+@pytest.mark.parametrize("checks", [0, 1, 7, 25, 39])
+def test_a_run_stopped_at_any_check_resumes_to_the_same_result(
+    tmp_path, undisturbed, optimizer, checks
+):
+    """The checks are in the zero-shot evaluation, in steps, and in evaluations between steps."""
     overrides = [f"optimizer={optimizer}", "eval_batch_size=5"]
     with pytest.raises(Stopped):
-        run(cells.config(*overrides), tmp_path, StopAt(looks))
+        run(cells.config(*overrides), tmp_path, StopAtCheck(checks))
     assert not (tmp_path / "result.json").exists()
     run(cells.config(*overrides), tmp_path)
-    assert_same_run(quiet(*overrides), tmp_path)
+    assert_same_run(undisturbed(*overrides), tmp_path)
     assert cells.result(tmp_path)["sittings"] <= 2
 
 
 @pytest.fixture(scope="module")
-def dropping(tmp_path_factory):
-    """The embedded model, but a third of it drops out where that is wanted."""
-    folder = tmp_path_factory.mktemp("models") / "dropping"
+def model_with_dropout(tmp_path_factory):
+    """The embedded model with a dropout of 0.3, used where an optimizer asks for dropout."""
+    folder = tmp_path_factory.mktemp("models") / "with_dropout"
     shutil.copytree(EMBEDDED / "tiny_opt", folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dropout": 0.3}))
     return folder
 
 
-def test_what_drops_out_is_the_same_when_a_run_is_gone_on_with(tmp_path, quiet, dropping):
-    overrides = ["optimizer=adamw", "model=local", f"model.path={dropping}"]
+def test_a_resumed_run_has_the_same_dropout(tmp_path, undisturbed, model_with_dropout):
+    overrides = ["optimizer=adamw", "model=local", f"model.path={model_with_dropout}"]
     with pytest.raises(Stopped):
-        run(cells.config(*overrides), tmp_path, StopAt(20))
+        run(cells.config(*overrides), tmp_path, StopAtCheck(20))
     run(cells.config(*overrides), tmp_path)
-    assert_same_run(quiet(*overrides), tmp_path)
-    without = quiet(*overrides, "optimizer.dropout=false")
+    assert_same_run(undisturbed(*overrides), tmp_path)
+    without = undisturbed(*overrides, "optimizer.dropout=false")
     assert cells.result(without)["weights"] != cells.result(tmp_path)["weights"]
 
 
-@pytest.mark.parametrize("looks", [18, 26])
+@pytest.mark.parametrize("checks", [18, 26])
 @pytest.mark.parametrize("optimizer", ["lozo", "lozo_m", "mezo", "adamw"])
-def test_a_state_that_is_also_the_best_step_serves_as_both(tmp_path, quiet, optimizer, looks):
-    """What goes on moving afterwards must not move the weights that will be tested."""
+def test_a_checkpoint_of_the_best_step_also_serves_as_the_tested_weights(
+    tmp_path, undisturbed, optimizer, checks
+):
+    """Later steps must not change the weights that will be tested."""
     overrides = [f"optimizer={optimizer}", "eval_every=5", "checkpoint.kind=full"]
     overrides += ["optimizer.lr=1e-2"]
-    interrupted(tmp_path, *overrides, looks=looks)
+    interrupted(tmp_path, *overrides, checks=checks)
     assert list((tmp_path / "checkpoints").glob("*.safetensors"))
     run(cells.config(*overrides), tmp_path)
-    assert_same_run(quiet(*overrides), tmp_path)
+    assert_same_run(undisturbed(*overrides), tmp_path)
 
 
-def test_a_first_order_run_that_is_stopped_again_and_again_comes_to_its_end(tmp_path, quiet):
-    """Each sitting ends before the next periodic state, or in the midst of an evaluation."""
+def test_a_first_order_run_that_is_stopped_repeatedly_finishes(tmp_path, undisturbed):
+    """Each attempt ends before the next periodic checkpoint, or during an evaluation."""
     overrides = ["optimizer=adamw", "checkpoint.every=100", "eval_batch_size=5"]
-    sittings = 0
+    attempts = 0
     while not (tmp_path / "result.json").exists():
         try:
-            run(cells.config(*overrides), tmp_path, StopAt(9))
+            run(cells.config(*overrides), tmp_path, StopAtCheck(9))
         except Stopped:
-            sittings += 1
-        assert sittings < 20
-    assert sittings > 3
-    assert_same_run(quiet(*overrides), tmp_path)
+            attempts += 1
+        assert attempts < 20
+    assert attempts > 3
+    assert_same_run(undisturbed(*overrides), tmp_path)
 
 
-def test_mixed_precision_goes_on_with_the_scale_it_had(tmp_path, quiet):
+def test_mixed_precision_resumes_with_the_same_loss_scale(tmp_path, undisturbed):
     overrides = ["optimizer=sgd", "optimizer.momentum=0.9", "model.autocast=fp16"]
     overrides += ["model.gradient_checkpointing=true", "micro_batch_size=4"]
     overrides += ["steps=6", "eval_every=6", "task.source.dev=6", "task.source.test=6"]
-    interrupted(tmp_path, *overrides, looks=10)
+    interrupted(tmp_path, *overrides, checks=10)
     run(cells.config(*overrides), tmp_path)
-    assert_same_run(quiet(*overrides), tmp_path)
+    assert_same_run(undisturbed(*overrides), tmp_path)
     scales = [row["loss_scale"] for row in cells.rows(tmp_path) if "loss_scale" in row]
     assert scales[0] == 2.0**16
     assert scales[-1] < 2.0**16
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR2"])
-def test_a_signal_stops_a_run_that_then_goes_on(tmp_path, quiet, name):
+def test_a_run_stopped_by_a_signal_can_be_resumed(tmp_path, undisturbed, name):
     process = cells.start_waiting(tmp_path, LONG)
     cells.wait_until_it_waits(tmp_path, process)
     os.kill(process.pid, signal.Signals[name])
     process.join(60)
-    assert process.exitcode in (Code.stopped, -signal.SIGUSR2)  # whose default ends a process
+    assert process.exitcode in (Code.stopped, -signal.SIGUSR2)  # SIGUSR2 ends a process by default
     assert f"stopped by {name}" in cells.log(tmp_path)
     assert cells.run(tmp_path, *LONG) == [Code.finished]
-    assert_same_run(quiet(*LONG), tmp_path)
+    assert_same_run(undisturbed(*LONG), tmp_path)
 
 
-def interrupted(folder, *overrides, looks=60):
+def interrupted(folder, *overrides, checks=60):
     with pytest.raises(Stopped):
-        run(cells.config(*overrides), folder, StopAt(looks))
+        run(cells.config(*overrides), folder, StopAtCheck(checks))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "zeros behind", "empty", "gone"])
-def test_a_damaged_log_is_gone_on_with_from_where_it_is_whole(tmp_path, quiet, caplog, damage):
+def test_a_run_with_a_damaged_journal_resumes_before_the_damage(
+    tmp_path, undisturbed, caplog, damage
+):
     interrupted(tmp_path)
     path = tmp_path / "journal.bin"
     data = bytearray(path.read_bytes())
@@ -166,51 +172,55 @@ def test_a_damaged_log_is_gone_on_with_from_where_it_is_whole(tmp_path, quiet, c
         changed = {"cut": data[:-7], "zeros behind": data + bytes(64), "empty": b""}
         path.write_bytes(changed[damage])
     run(cells.config(), tmp_path)
-    assert_same_run(quiet(), tmp_path)
+    assert_same_run(undisturbed(), tmp_path)
     assert ("is damaged after byte" in caplog.text) == (damage not in ("gone", "empty"))
 
 
-@pytest.mark.parametrize(("optimizer", "looks"), [("adamw", 20), ("lozo_m", 40)])
+@pytest.mark.parametrize(("optimizer", "checks"), [("adamw", 20), ("lozo_m", 40)])
 @pytest.mark.parametrize("damaged", ["newest", "all"])
-def test_a_damaged_state_is_passed_over_for_the_one_before(
-    tmp_path, quiet, caplog, optimizer, looks, damaged
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+    tmp_path, undisturbed, caplog, optimizer, checks, damaged
 ):
     overrides = [f"optimizer={optimizer}", "checkpoint.kind=full"]
-    interrupted(tmp_path, *overrides, looks=looks)
+    interrupted(tmp_path, *overrides, checks=checks)
     states = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
     assert len(states) == 2
     for path in states[-1:] if damaged == "newest" else states:
         path.write_bytes(path.read_bytes()[:-100])
     run(cells.config(*overrides), tmp_path)
-    assert_same_run(quiet(*overrides), tmp_path)
-    assert f"{states[-1].name} is damaged and is passed over" in caplog.text
+    assert_same_run(undisturbed(*overrides), tmp_path)
+    assert f"{states[-1].name} is damaged and is skipped" in caplog.text
 
 
-def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, quiet):
+def test_a_full_disk_is_a_one_line_error_and_the_run_can_be_resumed(tmp_path, undisturbed):
     overrides = [*LONG, "log_every=1"]
-    process = cells.start(tmp_path, overrides, {"LARGEST_FILE": "9000", "LEVEL": "WARNING"})
+    process = cells.start(tmp_path, overrides, {"MAX_FILE_BYTES": "9000", "LEVEL": "WARNING"})
     process.join(60)
     assert process.exitcode == Code.bad_input
     (line,) = cells.log(tmp_path).splitlines()
     assert "File too large; make room for it" in line
     assert "File too large" in read_failure(tmp_path).reason
     assert cells.run(tmp_path, *overrides) == [Code.finished]
-    assert_same_run(quiet(*overrides), tmp_path)
+    assert_same_run(undisturbed(*overrides), tmp_path)
     assert read_failure(tmp_path) is None
 
 
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, caplog):
+def test_an_output_that_cannot_be_written_is_a_one_line_error(tmp_path, monkeypatch, caplog):
     def refused(self):
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "journal.bin"))
 
     monkeypatch.setattr(Journal, "flush", refused)
     assert run_and_tell(cells.config(), tmp_path) == Code.bad_input
-    said = caplog.records[-1].getMessage()
-    assert said.startswith(f"{tmp_path / 'journal.bin'}: Read-only file system; make room for it")
+    message = caplog.records[-1].getMessage()
+    assert message.startswith(
+        f"{tmp_path / 'journal.bin'}: Read-only file system; make room for it"
+    )
     assert not (tmp_path / "result.json").exists()
 
 
-def test_a_gpu_out_of_memory_is_one_line_and_the_steps_are_kept(tmp_path, quiet, monkeypatch):
+def test_a_gpu_out_of_memory_is_a_one_line_error_and_the_steps_are_kept(
+    tmp_path, undisturbed, monkeypatch
+):
     original = assemble.option_scorer
     calls = []
 
@@ -231,10 +241,10 @@ def test_a_gpu_out_of_memory_is_one_line_and_the_steps_are_kept(tmp_path, quiet,
             run(cells.config(), tmp_path)
     assert len(read((tmp_path / "journal.bin").read_bytes()).steps) > 5
     run(cells.config(), tmp_path)
-    assert_same_run(quiet(), tmp_path)
+    assert_same_run(undisturbed(), tmp_path)
 
 
-def test_two_processes_never_run_the_same_cell(tmp_path):
+def test_a_second_process_does_not_run_the_same_cell(tmp_path):
     first = cells.start_waiting(tmp_path, LONG)
     cells.wait_until_it_waits(tmp_path, first)
     assert cells.run(tmp_path, *LONG) == [Code.busy]
@@ -244,7 +254,7 @@ def test_two_processes_never_run_the_same_cell(tmp_path):
     assert cells.result(tmp_path)["sittings"] == 1
 
 
-def test_wandb_out_of_reach_means_offline_and_says_so(tmp_path, monkeypatch, caplog):
+def test_without_a_connection_wandb_records_offline_with_a_warning(tmp_path, monkeypatch, caplog):
     original, modes = wandb.init, []
 
     def init(**options):
@@ -261,17 +271,17 @@ def test_wandb_out_of_reach_means_offline_and_says_so(tmp_path, monkeypatch, cap
     assert list(tmp_path.glob("wandb/offline-run-*"))
 
 
-def test_wandb_that_gives_up_on_the_way_does_not_end_the_run(tmp_path, monkeypatch, caplog):
+def test_an_error_in_wandb_does_not_end_the_run(tmp_path, monkeypatch, caplog):
     def limited(self, row):
         raise wandb.errors.CommError("rate limited")
 
     monkeypatch.setattr("wandb.Run.log", limited)
     run(cells.config("tracking=wandb", "steps=2", "eval_every=2"), tmp_path)
-    assert caplog.text.count("wandb takes no more numbers (rate limited)") == 1
+    assert caplog.text.count("wandb accepts no more numbers (rate limited)") == 1
     assert [row["step"] for row in cells.rows(tmp_path)] == [0, 1, 2, 2, 2]
 
 
-def test_a_run_is_one_wandb_run_however_often_it_was_interrupted(tmp_path):
+def test_an_interrupted_run_keeps_its_wandb_id(tmp_path):
     wandb_options = ["tracking=wandb"]
     interrupted(tmp_path, *wandb_options)
     time.sleep(1.1)  # wandb names its folders by the second
@@ -281,7 +291,7 @@ def test_a_run_is_one_wandb_run_however_often_it_was_interrupted(tmp_path):
     assert len({tuple(name[1:]) for name in names}) == 1
 
 
-def test_rerun_missing_retries_what_failed_and_all_begins_anew(tmp_path, caplog):
+def test_each_value_of_rerun_selects_the_right_cells(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     bad = cells.config("optimizer.lr=1e30", "engine.max_bad_steps=0")
     assert run_and_tell(bad, tmp_path) == Code.bad_input
@@ -302,8 +312,8 @@ def test_rerun_missing_retries_what_failed_and_all_begins_anew(tmp_path, caplog)
     assert cells.result(tmp_path)["sittings"] == 1
 
 
-def test_an_engine_that_was_measured_is_kept_when_the_run_goes_on(tmp_path, monkeypatch):
-    """Another day's measurement might choose another one, which rounds in another way."""
+def test_a_resumed_run_keeps_the_measured_engine(tmp_path, monkeypatch):
+    """A new measurement might choose another engine, which rounds differently."""
     auto = ["engine.mode=auto", "optimizer.nu=7"]
     interrupted(tmp_path, *auto)
     monkeypatch.setattr("lozo_bench.engines.choose", lambda *given: pytest.fail("measured again"))
@@ -311,16 +321,16 @@ def test_an_engine_that_was_measured_is_kept_when_the_run_goes_on(tmp_path, monk
     assert cells.result(tmp_path)["sittings"] == 2
 
 
-def test_a_log_of_another_run_is_not_gone_on_with(tmp_path):
+def test_a_journal_of_another_run_is_refused(tmp_path):
     interrupted(tmp_path)
-    with pytest.raises(UserError, match=r"journal\.bin: it is of the run .* and this one is"):
+    with pytest.raises(UserError, match=r"journal\.bin: it belongs to the run .* and this run is"):
         run(cells.config("optimizer.lr=2e-4"), tmp_path)
 
 
-def test_a_token_in_a_yaml_file_is_refused_and_never_logged(tmp_path, monkeypatch, caplog):
+def test_a_token_in_a_config_is_refused_and_never_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "a-very-secret-token")
     secret = cells.config("tracking.project=x-a-very-secret-token")
     assert run_and_tell(secret, tmp_path) == Code.bad_input
-    assert "tracking.project: holds an access token" in caplog.text
+    assert "tracking.project: contains an access token" in caplog.text
     assert "a-very-secret" not in caplog.text
     assert "a-very-secret" not in "".join(p.read_text() for p in tmp_path.glob("*.json*"))

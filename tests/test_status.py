@@ -1,4 +1,4 @@
-"""The table of cells: what each state looks like, what to type, and the exit code."""
+"""The status command: the state of each cell, the command to run it, and the exit code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lozo_bench.status import Cell, State, cells, command_of, counts, print_tabl
 
 
 def make(folder, *overrides, hydra=(), mode="RUN", cwd=None, result=None, steps=0, **sources):
-    """A cell's folder as Hydra and a run leave it."""
+    """Write a cell's folder as Hydra and a run would leave it."""
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save({"steps": 40, "sweep": "x", "name": "${sweep}"}, folder / ".hydra/config.yaml")
     OmegaConf.save(list(overrides), folder / ".hydra" / "overrides.yaml")
-    told = {
+    settings = {
         "overrides": {"task": list(overrides), "hydra": [f"hydra.mode={mode}", *hydra]},
         "runtime": {
             "cwd": str(cwd or Path.cwd()),
@@ -37,7 +37,7 @@ def make(folder, *overrides, hydra=(), mode="RUN", cwd=None, result=None, steps=
         "job": {"config_name": "config"},
         "mode": mode,
     }
-    OmegaConf.save({"hydra": told}, folder / ".hydra" / "hydra.yaml")
+    OmegaConf.save({"hydra": settings}, folder / ".hydra" / "hydra.yaml")
     rows = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in range(1, steps + 1)]
     if rows:
         (folder / "metrics.jsonl").write_text("".join(rows))
@@ -64,7 +64,7 @@ def states(root):
     return {cell.folder.name: cell.state for cell in cells(root)}
 
 
-def test_every_state_is_told_apart(tmp_path):
+def test_each_state_is_recognized(tmp_path):
     make(tmp_path / "t/m/finished", result=0.75)
     write_failure(make(tmp_path / "t/m/failed"), Failure("out of luck", 2, ""))
     make(tmp_path / "t/m/stopped", steps=7)
@@ -80,7 +80,7 @@ def test_every_state_is_told_apart(tmp_path):
     assert f"{os.getpid()} on {myself().host}" in found["running"].note
 
 
-def test_a_failed_cell_that_is_tried_again_is_running(tmp_path):
+def test_a_failed_cell_that_runs_again_is_running(tmp_path):
     folder = make(tmp_path / "cell")
     write_failure(folder, Failure("out of luck", 1, ""))
     with Lock(folder):
@@ -88,28 +88,28 @@ def test_a_failed_cell_that_is_tried_again_is_running(tmp_path):
     assert states(tmp_path) == {"cell": State.failed}
 
 
-def test_a_lock_that_a_dead_process_left_is_nobody_at_work(tmp_path):
+def test_a_cell_with_the_lock_of_a_dead_process_is_stopped(tmp_path):
     folder = make(tmp_path / "cell")
-    who = dataclasses.replace(myself(), started="1")
-    (folder / LOCK).write_text(json.dumps(dataclasses.asdict(who)))
+    owner = dataclasses.replace(myself(), started="1")
+    (folder / LOCK).write_text(json.dumps(dataclasses.asdict(owner)))
     assert states(tmp_path) == {"cell": State.stopped}
 
 
 @pytest.mark.parametrize("written", ["", '{"step": 3}\n{"st', "{"])
-def test_half_a_row_is_no_step(tmp_path, written):
+def test_an_incomplete_row_does_not_count_as_a_step(tmp_path, written):
     folder = make(tmp_path / "cell")
     (folder / "metrics.jsonl").write_text(written)
     assert cells(tmp_path)[0].note == f"step {3 if 'step' in written else 0} of 40"
 
 
-def test_a_damaged_result_is_a_failure_with_what_to_do(tmp_path):
+def test_a_damaged_result_is_a_failure_that_says_what_to_do(tmp_path):
     (make(tmp_path / "cell") / "result.json").write_text("{")
     (cell,) = cells(tmp_path)
     assert cell.state is State.failed
     assert "rerun=all" in cell.note
 
 
-def test_a_cell_that_was_only_just_begun_is_there(tmp_path):
+def test_a_cell_that_has_just_begun_is_listed(tmp_path):
     """Hydra writes its three files one after the other."""
     folder = make(tmp_path / "cell")
     (folder / ".hydra" / "hydra.yaml").unlink()
@@ -118,7 +118,7 @@ def test_a_cell_that_was_only_just_begun_is_there(tmp_path):
     assert cells(tmp_path)[0].note == "step 0 of ?"
 
 
-def test_cells_are_found_at_any_depth_and_nothing_else_is(tmp_path):
+def test_cells_are_found_at_any_depth_except_within_cells(tmp_path):
     make(tmp_path / "a/b/c/d")
     make(tmp_path / "e")
     make(tmp_path / "e/wandb/inner")  # within a cell
@@ -127,7 +127,7 @@ def test_cells_are_found_at_any_depth_and_nothing_else_is(tmp_path):
     assert [cell.folder for cell in cells(tmp_path / "e")] == [tmp_path / "e"]
 
 
-def test_the_command_is_what_was_typed_for_this_cell_alone(tmp_path):
+def test_the_command_has_the_overrides_of_this_cell_only(tmp_path):
     folder = make(
         tmp_path / "cell",
         "optimizer=lozo", "task.prompt=It is {a}; 'so'", "seed=s0", "rerun=all",
@@ -145,17 +145,17 @@ def test_the_command_is_what_was_typed_for_this_cell_alone(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_folder_of_a_single_run_is_named_again(tmp_path):
+def test_the_command_of_a_single_run_keeps_its_folder(tmp_path):
     folder = make(tmp_path / "cell", "seed=s0", hydra=["hydra.run.dir=mine"])
     assert command_of(folder) == "lozo-train seed=s0 hydra.run.dir=mine"
 
 
-def test_from_another_folder_the_command_goes_to_its_own_first(tmp_path):
+def test_from_another_folder_the_command_begins_with_cd(tmp_path):
     folder = make(tmp_path / "cell", "seed=s0", cwd="/some where")
     assert command_of(folder) == "cd '/some where' && lozo-train seed=s0"
 
 
-def test_the_table_is_whole_lines_for_a_pipe_with_what_to_type_below(tmp_path, capfd):
+def test_in_a_pipe_the_table_is_not_wrapped_and_commands_follow(tmp_path, capfd):
     long = "model_" + "x" * 150
     write_failure(make(tmp_path / long / "bad", "rank=r0"), Failure("[bold]rank[/bold]", 2, ""))
     make(tmp_path / long / "half", "rank=r1", steps=3)
@@ -169,7 +169,7 @@ def test_the_table_is_whole_lines_for_a_pipe_with_what_to_type_below(tmp_path, c
     assert "\n3 cells: 1 finished, 1 stopped, 1 failed\n" in out
 
 
-def test_counts_leave_out_what_there_is_none_of():
+def test_counts_leave_out_states_without_cells():
     cell = Cell(Path("a"), State.finished, 0.5, "", "")
     assert counts([cell]) == "1 cell: 1 finished"
 
@@ -185,7 +185,7 @@ def test_the_exit_code_is_1_if_any_cell_failed(tmp_path, lozo_status):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_where_there_are_no_runs_is_one_line(tmp_path, lozo_status, name):
+def test_a_folder_without_runs_is_a_one_line_error(tmp_path, lozo_status, name):
     (tmp_path / "empty").mkdir()
     code, out, err = lozo_status(tmp_path / name)
     assert (code, out) == (2, "")
@@ -193,13 +193,13 @@ def test_where_there_are_no_runs_is_one_line(tmp_path, lozo_status, name):
     assert len(err.splitlines()) == 1
 
 
-def test_it_looks_into_outputs_unless_told_otherwise(tmp_path, lozo_status, monkeypatch):
+def test_the_default_folder_is_outputs(tmp_path, lozo_status, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "outputs" / "cell", result=0.5)
     assert "1 cell: 1 finished" in lozo_status()[1]
 
 
-def test_it_answers_at_once_without_torch():
+def test_torch_is_not_imported():
     code = "import sys, lozo_bench.status; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

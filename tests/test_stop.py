@@ -1,4 +1,4 @@
-"""A signal sets a flag, and nothing else."""
+"""A signal only sets a flag; handlers that were installed before run later."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def test_a_signal_is_noticed_at_the_next_check(name):
         assert stop.told() == f" by {name}"
 
 
-def test_handlers_are_as_before_afterwards():
+def test_the_previous_handlers_are_restored():
     before = [signal.getsignal(signal.Signals[name]) for name in ASKS]
     with Stop():
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(signal.Signals[name]) for name in ASKS] == before
 
 
-def test_a_second_ctrl_c_is_not_waited_for():
+def test_a_second_ctrl_c_interrupts_at_once():
     with Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -35,7 +35,7 @@ def test_a_second_ctrl_c_is_not_waited_for():
         assert stop.signal is signal.SIGINT
 
 
-def test_what_another_handler_would_have_done_is_done_when_it_is_safe():
+def test_the_previous_handler_is_called_by_hand_over():
     calls = []
     before = signal.signal(signal.SIGUSR2, lambda number, frame: calls.append(number))
     try:
@@ -49,8 +49,8 @@ def test_what_another_handler_would_have_done_is_done_when_it_is_safe():
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_signal_that_is_ignored_stays_so():
-    """A job in the background, or under nohup, is not to be stopped by what others are told."""
+def test_an_ignored_signal_stays_ignored():
+    """Signals to a process group must not stop a background job or one under nohup."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Stop() as stop:
@@ -61,8 +61,8 @@ def test_a_signal_that_is_ignored_stays_so():
 
 
 @pytest.mark.parametrize("names", [("SIGUSR2", "SIGTERM"), ("SIGTERM", "SIGUSR2")])
-def test_a_request_to_come_again_is_not_lost_to_a_request_to_end(names):
-    """SLURM sends both, and a run may notice neither before the second has come."""
+def test_sigusr2_takes_precedence_over_sigterm(names):
+    """SLURM sends both, and the second may arrive before the run has noticed the first."""
     with Stop() as stop:
         for name in names:
             os.kill(os.getpid(), signal.Signals[name])

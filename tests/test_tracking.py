@@ -1,4 +1,4 @@
-"""Files and wandb."""
+"""Records in files and in wandb."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.tracking import Tracker, read_result, write_result
 
 
-def test_rows_and_evaluations_are_lines_of_json_as_soon_as_they_are_told(tmp_path):
+def test_rows_and_evaluations_are_written_as_json_lines_at_once(tmp_path):
     with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker:
         tracker.row({"step": 1, "loss": 0.5})
         tracker.evaluated(1, "dev", Metrics({"accuracy": 0.75, "loss": 0.4}), forward_passes=2)
@@ -26,7 +26,7 @@ def test_rows_and_evaluations_are_lines_of_json_as_soon_as_they_are_told(tmp_pat
     ]
 
 
-def test_a_nan_is_never_written_as_a_number(tmp_path):
+def test_a_nan_is_refused(tmp_path):
     with (
         Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker,
         pytest.raises(ValueError, match="Out of range float"),
@@ -34,7 +34,7 @@ def test_a_nan_is_never_written_as_a_number(tmp_path):
         tracker.row({"step": 1, "loss": float("nan")})
 
 
-def test_a_result_is_there_whole_or_not_at_all(tmp_path):
+def test_a_result_is_written_atomically(tmp_path):
     with pytest.raises(TypeError):
         write_result(tmp_path, {"digest": "d", "bad": object()})
     assert read_result(tmp_path, "d") is None
@@ -49,14 +49,14 @@ def test_a_result_is_there_whole_or_not_at_all(tmp_path):
     [
         (
             '{"digest": "other", "status": "finished", "metrics": {}}',
-            "its digest is other, this run's is d",
+            "its digest is other, but this run's is d",
         ),
-        ("{", "not JSON"),
-        ("null", "not a run's result"),
-        ('{"digest": "d", "status": "finished"}', "not a run's result"),
+        ("{", "not valid JSON"),
+        ("null", "not the result of a run"),
+        ('{"digest": "d", "status": "finished"}', "not the result of a run"),
     ],
 )
-def test_a_result_that_is_not_this_runs_is_refused(tmp_path, text, message):
+def test_a_damaged_result_or_one_of_another_run_is_refused(tmp_path, text, message):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(UserError, match=message):
         read_result(tmp_path, "d")
@@ -67,7 +67,7 @@ def offline_runs(folder):
 
 
 def recorded(run):
-    """What wandb itself reads back from an offline run's folder."""
+    """Return what wandb itself reads from an offline run's folder."""
     wandb = str(Path(sys.executable).parent / "wandb")
     done = subprocess.run(
         [wandb, "leet", "inspect", "--summary", "--json", str(run)],
@@ -78,7 +78,7 @@ def recorded(run):
     return json.loads(done.stdout)
 
 
-def test_each_cell_is_a_wandb_run_of_its_own_even_in_one_process(tmp_path):
+def test_each_cell_in_a_process_is_a_separate_wandb_run(tmp_path):
     tracking = TrackingConfig(wandb=True, group="g", tags=["a", "b"])
     for name, loss in (("first", 0.25), ("second", 0.75)):
         cell = tmp_path / name
@@ -97,7 +97,7 @@ def test_each_cell_is_a_wandb_run_of_its_own_even_in_one_process(tmp_path):
         assert (record["state"], record["exit_code"]) == ("finished", 0)
 
 
-def test_a_failed_run_is_a_failed_wandb_run(tmp_path):
+def test_a_failed_run_is_marked_as_failed_in_wandb(tmp_path):
     tracker = Tracker(tmp_path, {}, TrackingConfig(wandb=True), "bad", "id-bad")
     with pytest.raises(RuntimeError, match="boom"), tracker:
         raise RuntimeError("boom")
@@ -108,7 +108,7 @@ def test_a_failed_run_is_a_failed_wandb_run(tmp_path):
 @pytest.mark.parametrize(
     "tracking", [TrackingConfig(), TrackingConfig(wandb=True, mode=WandbMode.disabled)]
 )
-def test_wandb_is_left_out_when_not_wanted(tmp_path, tracking):
+def test_wandb_is_not_used_unless_it_is_enabled(tmp_path, tracking):
     with Tracker(tmp_path, {}, tracking, "run", "id") as tracker:
         tracker.row({"step": 1, "loss": 0.5})
     assert not (tmp_path / "wandb").exists()

@@ -20,7 +20,7 @@ def test_a_token_on_the_command_line_is_refused_before_anything_is_written(comma
     token = "hf_" + "x1" * 12
     code, out, err = command(f"+model.token={token}", *SHORT)
     assert code == 2
-    assert err.startswith("model.token: holds an access token")
+    assert err.startswith("model.token: contains an access token")
     assert len(err.splitlines()) == 1
     assert token not in out + err
     assert not list(tmp_path.iterdir())
@@ -29,8 +29,11 @@ def test_a_token_on_the_command_line_is_refused_before_anything_is_written(comma
 @pytest.mark.parametrize(
     ("choices", "line"),
     [
-        ([], "what was not typed is from conf/tuned/full/lozo-tiny_opt-reviews.yaml"),
-        (["optimizer=sgd"], "there is no conf/tuned/full/sgd-tiny_opt-reviews.yaml: what was not"),
+        (
+            [],
+            "command line are from conf/tuned/full/lozo-tiny_opt-reviews.yaml",
+        ),
+        (["optimizer=sgd"], "there is no conf/tuned/full/sgd-tiny_opt-reviews.yaml: values not"),
     ],
 )
 def test_a_run_says_where_its_values_are_from(command, choices, line):
@@ -64,7 +67,7 @@ def test_a_cell_that_another_process_runs_fails_no_sweep(command, tmp_path, mode
     with Lock(result.parent):
         code, _, err = command(*mode, *SHORT, "rerun=all")
     assert code == expected
-    assert "works on it" in err
+    assert "is running this cell" in err
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]], ids=["a run", "a sweep"])

@@ -1,4 +1,4 @@
-"""How the cells of a sweep get to their processes, and how that ended."""
+"""Hydra launchers that run the cells of a sweep, and the exit code of the whole command."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from hydra.plugins.launcher import Launcher
 
 from lozo_bench.runs.outcome import Code
 
-# What a shell reports of a program that Ctrl-C ended.
+# The exit code that a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
 
 _codes: list[Code] = []
 
 
 def begin() -> None:
-    """Forget the cells of a command before, in the same process."""
+    """Forget the codes of an earlier command in the same process."""
     _codes.clear()
 
 
-def ended(codes: Iterable[Code]) -> None:
-    """Take down how cells ended. Hydra passes nothing on from a launcher to who called it."""
+def add_codes(codes: Iterable[Code]) -> None:
+    """Record how cells ended. Hydra does not pass a launcher's return value on to its caller."""
     _codes.extend(codes)
 
 
 def exit_code() -> int:
-    """1 if any cell failed, 130 if one was stopped, else 0."""
+    """Return 1 if any cell failed, 130 if one was stopped, else 0."""
     if Code.stopped in _codes:
         return INTERRUPTED
     return int(any(code in (Code.defect, Code.bad_input) for code in _codes))
 
 
 def register(name: str, module: ModuleType, launcher: type[Launcher]) -> None:
-    """Let ``hydra_plugins.NAME`` stand for ``module``: Hydra 1.3 takes launchers from there only.
+    """Make ``hydra_plugins.NAME`` refer to ``module``.
+
+    Hydra 1.3 accepts launchers only from the package ``hydra_plugins``.
 
     Args:
-        name: as in a launcher's ``_target_``.
-        module: where the launcher is.
-        launcher: its class.
+        name: NAME, as it is written in a launcher's ``_target_``.
+        module: the module that defines the launcher.
+        launcher: the launcher's class.
     """
     launcher.__module__ = f"hydra_plugins.{name}"
     sys.modules[launcher.__module__] = module

@@ -1,8 +1,9 @@
-"""What a process does that the fork server made for one cell.
+"""The main function of a process that the fork server made for one cell.
 
-The fork server has imported `PRELOAD`, and with it torch, transformers and everything else a run
-needs: a cell begins with all of that in memory. The launcher, which imports this module too, does
-without. Nothing touches CUDA before `main` has said which GPU the cell may see.
+The fork server has imported `PRELOAD`, and with it torch, transformers and everything else that a
+run needs, so a cell starts with all of this in memory. The launcher also imports this module, but
+does not need those libraries. Nothing touches CUDA before `main` has set which GPU the cell may
+use.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ CONSOLE = "console.log"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a cell's process is told.
+    """The input of a cell's process.
 
     Args:
-        config: composed, with its ``hydra`` node.
-        folder: the cell's.
-        cwd: where the command was given.
-        gpu: as CUDA_VISIBLE_DEVICES names it; empty for none, None to leave things as they are.
+        config: the composed config, with its ``hydra`` node.
+        folder: the cell's folder.
+        cwd: the working directory of the command.
+        gpu: the value for CUDA_VISIBLE_DEVICES: empty hides all GPUs, None keeps the variable.
     """
 
     config: DictConfig
@@ -46,25 +47,35 @@ class Job:
     gpu: str | None
 
 
-def main(job: Job, answer: Connection) -> None:
-    """Run one cell, and answer with its code.
+def main(job: Job, to_launcher: Connection) -> None:
+    """Run one cell and send its `Code` to the launcher.
 
-    The exit code would not do: any library may end the process with the number of one of ours.
+    The exit code of the process is not used: any library may end the process with the same number
+    as one of our codes.
+
+    Args:
+        job: the cell to run.
+        to_launcher: the sending end of the pipe to the launcher.
     """
-    # A process group of its own: Ctrl-C reaches a cell through the launcher only, and once.
+    # In its own process group, the cell gets Ctrl-C from the launcher only, and therefore once.
     os.setpgid(0, 0)
     heed()
     os.chdir(job.cwd)
-    _write_to(job.folder / CONSOLE)
+    _redirect_output_to(job.folder / CONSOLE)
     if job.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
-    threading.Thread(target=_stop_with_the_launcher, name="launcher", daemon=True).start()
-    answer.send(run_as_hydra_job(job.config))
+    threading.Thread(target=_stop_when_the_launcher_ends, name="launcher", daemon=True).start()
+    to_launcher.send(run_as_hydra_job(job.config))
 
 
 def run_as_hydra_job(config: DictConfig) -> int:
-    """The cell as a Hydra job: its log, its environment and its ``.hydra`` folder. Its `Code`."""
-    version.setbase("1.3")  # as for a command; Hydra would go into the cell's folder otherwise
+    """Run the cell as a Hydra job, with its log, environment and ``.hydra`` folder.
+
+    Returns:
+        The cell's `Code`.
+    """
+    # As `lozo-train` does; otherwise Hydra would change to the cell's folder.
+    version.setbase("1.3")
     setup_globals()
     register_resolver()
     JobRuntime.instance().set("name", config.hydra.job.name)
@@ -86,8 +97,8 @@ def _task(config: DictConfig) -> int:
     return run_cell(config, Path(HydraConfig.get().runtime.output_dir))
 
 
-def _write_to(path: Path) -> None:
-    """Let all that this process and its children print go to the end of a file."""
+def _redirect_output_to(path: Path) -> None:
+    """Append everything that this process and its children print to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(handle, 1)
@@ -95,8 +106,11 @@ def _write_to(path: Path) -> None:
     os.close(handle)
 
 
-def _stop_with_the_launcher() -> None:
-    """A launcher that is gone can tell nobody to stop: the cell saves its state and ends."""
+def _stop_when_the_launcher_ends() -> None:
+    """Stop the cell when the launcher has ended: it then saves its state.
+
+    A launcher that no longer exists cannot forward a signal.
+    """
     launcher = parent_process()
     assert launcher is not None
     wait([launcher.sentinel])

@@ -1,4 +1,4 @@
-"""The cells of a sweep: what is to run, and how it ended, whoever ran it."""
+"""The cells of a sweep, before and after they ran, for all launchers."""
 
 from __future__ import annotations
 
@@ -17,46 +17,49 @@ from lozo_bench.status import Cell, State, look
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A cell to run: its config with Hydra's, its folder, and what was asked for."""
+    """A cell to run: its config with the ``hydra`` node, its folder and its overrides."""
 
     config: DictConfig
     folder: Path
     overrides: Sequence[str]
 
     def look(self) -> Cell:
-        """How it stands; its command is from here if it has not come as far as Hydra's files."""
+        """Return the cell's status.
+
+        Its command is composed from the overrides if Hydra has not yet written the cell's files.
+        """
         cell = look(self.folder)
         return cell if cell.command else dataclasses.replace(cell, command=command(self.overrides))
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A cell that ran, and how it ended."""
+    """A cell that needs no further work: it ran, or there was nothing to run."""
 
     cell: Cell
     code: Code
 
 
 def command(overrides: Sequence[str]) -> str:
-    """The command that runs a cell alone, by what its sweep said of it."""
+    """Return the command that runs a cell alone, from the cell's overrides in its sweep."""
     return shlex.join(["lozo-train", *overrides])
 
 
-def ended(cell: Cell, state: State, note: str, code: Code) -> Ended:
-    """A cell as it stands, with what the launcher knows better."""
+def ended_as(cell: Cell, state: State, note: str, code: Code) -> Ended:
+    """Return a cell with the state and note that the launcher knows better than its files do."""
     return Ended(dataclasses.replace(cell, state=state, note=note), code)
 
 
-def left_alone(cell: Cell, code: Code) -> Ended:
-    """A cell with nothing to do, by its code: finished before, busy or skipped."""
+def skipped(cell: Cell, code: Code) -> Ended:
+    """Return a cell that the launcher did not run: it is finished, busy or skipped."""
     if code is Code.busy:
-        who = holder(cell.folder) or "another process, which has ended since"
-        return ended(cell, State.skipped, f"run by {who}", code)
+        owner = holder(cell.folder) or "another process, which has ended since"
+        return ended_as(cell, State.skipped, f"run by {owner}", code)
     note = "finished before" if code is Code.finished else "did not fail before"
-    return ended(cell, State.skipped, note, code)
+    return ended_as(cell, State.skipped, note, code)
 
 
 def failed(cell: Cell, reason: str) -> Ended:
-    """A cell that could not say itself why it has no result: it is written down for it."""
+    """Return a failed cell, and write the failure that the cell could not write itself."""
     write_failure(cell.folder, Failure(reason, Code.defect, cell.command))
-    return ended(cell, State.failed, reason, Code.defect)
+    return ended_as(cell, State.failed, reason, Code.defect)

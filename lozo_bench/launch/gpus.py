@@ -1,4 +1,4 @@
-"""Which GPUs there are, asked without touching CUDA, and whose turn it is."""
+"""Lists the visible GPUs without initializing CUDA, and assigns them to cells."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _KEY = "hydra.launcher.gpus"
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        names = [name.strip() for name in told.split(",")]
-        # CUDA ignores what follows the first name that is none.
+    """Return the GPUs that this process may use, in the form that CUDA_VISIBLE_DEVICES takes."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        names = [name.strip() for name in allowed.split(",")]
+        # CUDA ignores everything after the first entry that names no device.
         return names[: next((i for i, name in enumerate(names) if name in ("", "-1")), None)]
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -29,7 +29,10 @@ def visible() -> list[str]:
 
 
 def listed_gpus(text: str) -> list[str]:
-    """The ids in what ``nvidia-smi -L`` prints; the parts of a GPU that is divided, for itself."""
+    """Return the ids in the output of ``nvidia-smi -L``.
+
+    A GPU that is divided into MIG instances is replaced by the ids of its instances.
+    """
     names: list[str] = []
     for line in text.splitlines():
         found = re.search(r"UUID: ((GPU|MIG)-[^)]+)\)", line)
@@ -42,29 +45,29 @@ def listed_gpus(text: str) -> list[str]:
 
 
 def chosen(count: int | None) -> list[str]:
-    """The first ``count`` visible GPUs, all for None.
+    """Return the first ``count`` visible GPUs, or all of them if ``count`` is None.
 
     Raises:
-        UserError: there are not so many.
+        UserError: fewer than ``count`` GPUs are visible.
     """
     if count == 0:
         return []
-    there = visible()
+    gpus = visible()
     if count is None:
-        return there
-    if not 0 <= count <= len(there):
-        raise bad_value(_KEY, count, f"null (all) or 0 to {len(there)}, which are visible")
-    return there[:count]
+        return gpus
+    if not 0 <= count <= len(gpus):
+        raise bad_value(_KEY, count, f"null (all) or 0 to {len(gpus)}, the number of visible GPUs")
+    return gpus[:count]
 
 
-class Deck:
-    """Deals GPUs: each time the one with the fewest cells on it."""
+class GpuPool:
+    """Assigns GPUs to cells: each new cell gets the GPU that has the fewest cells on it."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._load = Counter(dict.fromkeys(names, 0))
 
     def take(self) -> str | None:
-        """A GPU, until it is given back; None if there are none."""
+        """Return a GPU for a new cell, or None if there are no GPUs."""
         if not self._load:
             return None
         name = min(self._load, key=self._load.__getitem__)
@@ -72,6 +75,6 @@ class Deck:
         return name
 
     def give_back(self, name: str | None) -> None:
-        """Its cell has ended."""
+        """Release a GPU after its cell has ended."""
         if name is not None:
             self._load[name] -= 1

@@ -1,7 +1,7 @@
-"""``hydra/launcher=local``: each cell in its own process on this machine, so many at once.
+"""``hydra/launcher=local``: runs each cell in its own process on this machine.
 
 A cell that raises, exits or is killed never stops the others. A fork server imports torch and
-transformers once, and each cell is a fresh fork of it, made before anything touches CUDA.
+transformers once; each cell is a new fork of it, made before anything touches CUDA.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from lozo_bench.stop import Stop
 
 
 class LocalLauncher(Launcher):
-    """Hydra's way to the pool.
+    """The Hydra launcher that runs the cells in a `Pool`.
 
     Args:
-        at_once: so many cells run at a time.
-        gpus: so many of the visible GPUs are used; None: all.
+        at_once: the number of cells that run at the same time.
+        gpus: the number of visible GPUs to use; None means all of them.
     """
 
     def __init__(self, at_once: int = 1, gpus: int | None = None) -> None:
@@ -45,7 +45,7 @@ class LocalLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """What Hydra has for its launchers. The task is always `lozo_bench.run.run_cell`.
+        """Keep what Hydra passes to a launcher. The task is always `lozo_bench.run.run_cell`.
 
         Raises:
             UserError: a setting is out of range.
@@ -57,7 +57,7 @@ class LocalLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the cells and print how they ended."""
+        """Run the cells and print a table of how they ended."""
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         gpus = chosen(self.gpus)
@@ -65,17 +65,21 @@ class LocalLauncher(Launcher):
             processes = self._fork_server()
             pool = Pool(processes, self.at_once, gpus, self.gpus == 0, stop, screen)
             done = pool.run(plan(self._context, self._config, job_overrides, initial_job_idx))
-        print_table([ended.cell for ended in done])
+        print_table([finished.cell for finished in done])
         left = len(job_overrides) - len(done)
         if left:
-            print(f"{left} more did not begin; the same command goes on with all of them")
-        codes = [ended.code for ended in done]
-        launch.ended([*codes, Code.stopped] if stop.signal else codes)
-        # All are returned as completed: Hydra would raise the first failure, and leave out batches.
+            print(f"{left} more did not begin; run the same command again to continue the sweep")
+        codes = [finished.code for finished in done]
+        launch.add_codes([*codes, Code.stopped] if stop.signal else codes)
+        # Every job is returned as completed. For a failed one, Hydra would raise an error and skip
+        # the remaining batches.
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=int(code)) for code in codes]
 
     def _fork_server(self) -> ForkServerContext:
-        """A fork server with everything imported. OpenMP reads its settings as it is loaded."""
+        """Start a fork server that has imported everything a cell needs.
+
+        The environment is set before the start because OpenMP reads its settings when it is loaded.
+        """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
             [*PRELOAD, "wandb"] if self._config.tracking.wandb else PRELOAD

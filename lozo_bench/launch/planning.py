@@ -1,4 +1,4 @@
-"""The cells of a sweep, composed in the launcher, so that it knows each one's folder."""
+"""Composes the configs of a sweep's cells in the launcher, so that each folder is known."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from lozo_bench.status import Cell, State
 def plan(
     context: HydraContext, base: DictConfig, job_overrides: Sequence[Sequence[str]], first: int
 ) -> Iterator[Planned | Ended]:
-    """Compose cells, one by one as they are asked for.
+    """Compose the cells one by one, each when the caller asks for it.
 
     Args:
-        context: Hydra's.
+        context: Hydra's context.
         base: the sweep's config.
-        job_overrides: of each cell.
-        first: the first one's number.
+        job_overrides: the overrides of each cell.
+        first: the number of the first cell.
+
+    Yields:
+        The cell to run, or an ended one if its config cannot be composed.
     """
     for number, overrides in enumerate(job_overrides, first):
         try:
@@ -45,7 +48,7 @@ def _planned(context: HydraContext, base: DictConfig, overrides: list[str], numb
         config.hydra.job.id = str(number)
         config.hydra.job.num = number
     before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)  # the folder's name is found with it
+    HydraConfig.instance().set_config(config)  # the folder's name is resolved from it
     try:
         folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
     finally:

@@ -1,4 +1,4 @@
-"""How a sweep goes on: a bar on a terminal, elsewhere lines."""
+"""Shows the progress of a sweep: a bar on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lozo_bench.status import Cell, State
 
 
 class Board:
-    """Writes to standard error. A context manager: the bar is there while it is open.
+    """Shows progress on standard error. A context manager, because the bar must be closed.
 
     Args:
-        cells: so many there are.
-        columns: of the bar, behind how many are done; ``told`` is what `update` was given.
+        cells: the number of cells.
+        columns: further columns of the bar, after its message.
     """
 
     def __init__(self, cells: int, *columns: ProgressColumn) -> None:
@@ -34,12 +34,12 @@ class Board:
             TextColumn("cells"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[message]}"),
             *columns,
             console=self._console,
             disable=not self.live,
         )
-        self._task = self._bar.add_task("sweep", total=cells, told="")
+        self._task = self._bar.add_task("sweep", total=cells, message="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -49,27 +49,27 @@ class Board:
         self._bar.stop()
 
     def line(self, text: str) -> None:
-        """Say something."""
+        """Print a line above the bar."""
         self._console.print(text)
 
     def cell_ended(self, name: str, cell: Cell) -> None:
-        """A cell ended; on a terminal only failures get a line."""
+        """Count a cell that ended and print a line for it; on a terminal only if it failed."""
         self.done += 1
         self.failed += cell.state is State.failed
         if not self.live or cell.state is State.failed:
-            told = cell.note if cell.score is None else f"test {cell.score:.4f}"
-            self.line(f"{name} {cell.state.value}{': ' if told else ''}{told}")
+            message = cell.note if cell.score is None else f"test {cell.score:.4f}"
+            self.line(f"{name} {cell.state.value}{': ' if message else ''}{message}")
 
-    def update(self, told: str) -> None:
-        """Draw the bar."""
-        self._bar.update(self._task, completed=self.done, told=told)
+    def update(self, message: str) -> None:
+        """Redraw the bar with a message."""
+        self._bar.update(self._task, completed=self.done, message=message)
 
 
 class Screen(Board):
-    """Of cells that run here: a line as each begins.
+    """Shows cells that run on this machine, with a line when each begins.
 
     Args:
-        cells: so many there are.
+        cells: the number of cells.
     """
 
     def __init__(self, cells: int) -> None:
@@ -78,7 +78,7 @@ class Screen(Board):
         self._update()
 
     def started(self, folder: Path, gpu: str | None) -> None:
-        """A cell began."""
+        """Show that a cell began."""
         self._begun += 1
         if not self.live:
             on = f" on GPU {gpu}" if gpu else ""
@@ -86,13 +86,13 @@ class Screen(Board):
         self._update()
 
     def ended(self, cell: Cell) -> None:
-        """A cell ended."""
+        """Show that a cell ended."""
         self.cell_ended(cell.folder.name, cell)
         self._update()
 
     def stopping(self) -> None:
-        """A signal came."""
-        self.line("stopping: the running cells save their state; Ctrl-C again kills them")
+        """Show that a signal asked the sweep to stop."""
+        self.line("stopping: the running cells save their state; press Ctrl-C again to kill them")
 
     def _update(self) -> None:
         running = max(0, self._begun - self.done)

@@ -1,4 +1,4 @@
-"""The signals that ask a sweep, and a cell, to stop."""
+"""Sets how a process handles the signals that ask a sweep or a cell to stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ SIGNALS = tuple(signal.Signals[name] for name in ASKS)
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """While a helper is started that must outlive them: it begins with these signals ignored."""
+    """Ignore these signals while a helper process is started.
+
+    The helper inherits this and therefore survives the signals.
+    """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
@@ -23,7 +26,7 @@ def ignored() -> Iterator[None]:
 
 
 def heed() -> None:
-    """Hear them again, in a process that was forked from a helper which ignores them."""
+    """Restore the default handlers in a process forked from a helper that ignores the signals."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

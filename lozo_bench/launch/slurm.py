@@ -1,8 +1,8 @@
 """``hydra/launcher=slurm``: each cell is a job of a SLURM array, submitted through submitit.
 
-The launcher waits for all jobs, whatever becomes of single ones, and notices those that died
-without a word even where SLURM keeps no accounts. It may be interrupted: the jobs go on, and the
-same command waits for them again.
+The launcher waits for all jobs, whatever happens to single ones. It notices jobs that died without
+writing anything, even where SLURM keeps no accounting. It may be interrupted: the jobs continue,
+and the same command waits for them again.
 """
 
 from __future__ import annotations
@@ -27,28 +27,36 @@ from lozo_bench.errors import UserError
 from lozo_bench.launch.cells import Ended, Planned
 from lozo_bench.launch.planning import plan
 from lozo_bench.launch.slurm_job import SlurmCell
-from lozo_bench.launch.slurm_outcome import Job, answered, judged, refresh, sort_out, submitted
-from lozo_bench.launch.slurm_queue import Watch, is_here, why_dead
+from lozo_bench.launch.slurm_outcome import (
+    Job,
+    classified,
+    refresh,
+    split_by_status,
+    stored_outcome,
+    submitted,
+)
+from lozo_bench.launch.slurm_queue import Watch, can_submit, why_dead
 from lozo_bench.launch.slurm_screen import SlurmScreen
 from lozo_bench.status import print_table
 from lozo_bench.stop import Stop
 
-_LOOK_UP_S = 0.5
-# Python with the signal ignored until submitit handles it: it would end a job that just begins.
-_DEAF = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
+_POLL_S = 0.5
+# Start Python with SIGUSR2 ignored until submitit installs its handler: the default action of the
+# signal would end a job that has only just begun.
+_IGNORE_USR2 = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
 
 
 class SlurmLauncher(Submitit):
-    """Hydra's way to SLURM; its settings are those of hydra-submitit-launcher."""
+    """The Hydra launcher for SLURM; its settings are those of hydra-submitit-launcher."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Submit the cells that have something to do, wait, and print how all ended.
+        """Submit the cells that still need to run, wait, and print how all of them ended.
 
         Raises:
-            UserError: there is no SLURM here, or it does not accept the jobs.
-            KeyboardInterrupt: a signal came; the jobs go on.
+            UserError: this machine has no SLURM, or SLURM does not accept the jobs.
+            KeyboardInterrupt: a signal came; the jobs continue.
         """
         config, context = self.config, self.hydra_context
         assert config is not None
@@ -56,50 +64,55 @@ class SlurmLauncher(Submitit):
         setup_globals()
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         cells = list(plan(context, config, job_overrides, initial_job_idx))
-        done, jobs, missing = sort_out([cell for cell in cells if isinstance(cell, Planned)])
+        done, jobs, missing = split_by_status([cell for cell in cells if isinstance(cell, Planned)])
         done += [cell for cell in cells if isinstance(cell, Ended)]
         with Stop() as stop, SlurmScreen(len(jobs) + len(missing)) as screen:
             for job in jobs:
-                screen.line(f"{job.planned.folder.name}: waiting for job {job.id}, sent before")
+                screen.line(
+                    f"{job.planned.folder.name}: waiting for job {job.id}, submitted earlier"
+                )
             if missing:
                 jobs += self._submit(missing, screen)
             done += _wait(jobs, stop, screen)
         print_table(sorted((ended.cell for ended in done), key=lambda cell: cell.folder))
         codes = [ended.code for ended in done]
-        launch.ended(codes)
-        # All are returned as completed: Hydra would raise the first failure, and leave out batches.
+        launch.add_codes(codes)
+        # Every job is returned as completed. For a failed one, Hydra would raise an error and skip
+        # the remaining batches.
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=int(code)) for code in codes]
 
     def _submit(self, cells: Sequence[Planned], screen: SlurmScreen) -> list[Job]:
-        """An array job, or a plain one for a single cell."""
-        if not is_here():
+        """Submit the cells as an array job, or as a plain job if there is only one."""
+        if not can_submit():
             raise UserError(
-                "hydra/launcher: there is no sbatch on this machine; give the command where SLURM "
-                "is, or use hydra/launcher=local"
+                "hydra/launcher: there is no sbatch on this machine; run the command where SLURM "
+                "is installed, or use hydra/launcher=local"
             )
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
-            # Submitit prints what sbatch says, and raises it too.
-            with _outside_of_jobs(), redirect_stderr(io.StringIO()):
+            # Submitit prints the error of sbatch and raises it too.
+            with _without_job_environment(), redirect_stderr(io.StringIO()):
                 executor = self._executor()
                 with executor.batch():
-                    sent = [executor.submit(SlurmCell(cell.config, Path.cwd())) for cell in cells]
+                    from_submitit = [
+                        executor.submit(SlurmCell(cell.config, Path.cwd())) for cell in cells
+                    ]
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"SLURM does not accept the jobs: {error}") from error
         jobs = [
-            submitted(cell, told.job_id, told.paths.folder)
-            for cell, told in zip(cells, sent, strict=True)
+            submitted(cell, submitit_job.job_id, submitit_job.paths.folder)
+            for cell, submitit_job in zip(cells, from_submitit, strict=True)
         ]
         for job in jobs:
             job.remember()
             screen.line(f"job {job.id}: {job.planned.folder.name}")
         count = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"
-        screen.line(f"{count} submitted; what they print is in {jobs[0].logs.parent}/JOB")
+        screen.line(f"{count} submitted; their output is in {jobs[0].logs.parent}/JOB")
         return jobs
 
     def _executor(self) -> Any:
-        """Submitit's, with the settings of ``hydra.launcher``."""
+        """Return submitit's executor with the settings of ``hydra.launcher``."""
         import submitit
 
         params = dict(self.params)
@@ -107,10 +120,10 @@ class SlurmLauncher(Submitit):
             folder=params.pop("submitit_folder"),
             cluster="slurm",
             slurm_max_num_timeout=params.pop("max_num_timeout"),
-            slurm_python=f"{_DEAF} {shlex.quote(sys.executable)}",
+            slurm_python=f"{_IGNORE_USR2} {shlex.quote(sys.executable)}",
         )
         if params["cpus_per_task"]:
-            # Since SLURM 22.05 srun does not know what sbatch was asked for.
+            # Since SLURM 22.05, srun no longer takes this option over from sbatch.
             params["srun_args"] = [f"--cpus-per-task={params['cpus_per_task']}"]
         common = {field.name for field in dataclasses.fields(BaseQueueConf)}
         executor.update_parameters(
@@ -120,8 +133,8 @@ class SlurmLauncher(Submitit):
 
 
 @contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Hide from a new job what SLURM says of the one that this may itself be in."""
+def _without_job_environment() -> Iterator[None]:
+    """Hide the variables of the SLURM job that the launcher may itself run in from new jobs."""
     from submitit.helpers import clean_env
 
     settings = {
@@ -135,7 +148,7 @@ def _outside_of_jobs() -> Iterator[None]:
 
 
 def _wait(jobs: Sequence[Job], stop: Stop, screen: SlurmScreen) -> list[Ended]:
-    """Wait until all jobs have ended, well or not."""
+    """Wait until all jobs have ended, whether they succeeded or failed."""
     watch, waiting, done = Watch(), list(jobs), []
     while waiting:
         watch.look([job.id for job in waiting])
@@ -145,30 +158,30 @@ def _wait(jobs: Sequence[Job], stop: Stop, screen: SlurmScreen) -> list[Ended]:
                 waiting.remove(job)
                 done.append(ended)
                 screen.ended(job.id, ended.cell)
-        screen.standings([watch.standing(job.id) for job in waiting])
+        screen.states([watch.state_of(job.id) for job in waiting])
         if waiting and stop.signal is not None:
-            screen.line(_left(waiting))
+            screen.line(_how_to_continue(waiting))
             raise KeyboardInterrupt
         if waiting:
-            time.sleep(_LOOK_UP_S)
+            time.sleep(_POLL_S)
     return done
 
 
 def _ended(job: Job, watch: Watch) -> Ended | None:
-    if not watch.standing(job.id).lives:
+    if not watch.state_of(job.id).alive:
         refresh(job)
-    ended = answered(job)
+    ended = stored_outcome(job)
     if ended is None and watch.is_dead(job.id):
-        return judged(job, None, why_dead(job.id, watch.standing(job.id)))
+        return classified(job, None, why_dead(job.id, watch.state_of(job.id)))
     return ended
 
 
-def _left(jobs: Sequence[Job]) -> str:
-    """What to know and to type about jobs that nobody waits for any more."""
+def _how_to_continue(jobs: Sequence[Job]) -> str:
+    """Return the lines for the user when the launcher ends before its jobs do."""
     ids = " ".join(job.id for job in jobs)
-    count = f"{len(jobs)} jobs go" if len(jobs) > 1 else "1 job goes"
+    count = f"{len(jobs)} jobs continue" if len(jobs) > 1 else "1 job continues"
     return (
-        f"{count} on in SLURM: {ids}\n"
-        f"  to cancel: scancel {ids}\n"
-        "  the same command waits for what is there, and runs only what is missing"
+        f"{count} in SLURM: {ids}\n"
+        f"  to cancel them: scancel {ids}\n"
+        "  the same command waits for these jobs and submits only what is missing"
     )

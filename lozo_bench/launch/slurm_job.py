@@ -1,4 +1,4 @@
-"""What a SLURM job does: one cell, through submitit, which puts it back into the queue."""
+"""The function that a SLURM job runs through submitit: one cell, requeued when it is stopped."""
 
 from __future__ import annotations
 
@@ -18,45 +18,47 @@ from lozo_bench.launch.slurm_queue import STOPPED
 from lozo_bench.runs.outcome import Code
 
 log = logging.getLogger(__name__)
-# Every process of a job gets the signal, but not at the same moment.
+# All processes of a job get the signal, within this time of each other.
 _SIGNAL_COMES_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmCell:
-    """A cell, as submitit pickles it for the job and again when the job goes back into the queue.
+    """A cell to run. Submitit pickles it for the job, and again when it requeues the job.
 
     Args:
-        config: composed, with its ``hydra`` node.
-        cwd: where the command was given.
+        config: the composed config, with its ``hydra`` node.
+        cwd: the working directory of the command.
     """
 
     config: DictConfig
     cwd: Path
 
     def __call__(self) -> int:
-        """Run the cell and return its `Code`; submitit keeps it for the launcher.
+        """Run the cell and return its `Code`, which submitit stores for the launcher.
 
-        One that was stopped has none as yet: the job ends without an answer, so that whoever asked
-        it to stop decides whether it comes again. Of several processes the first answers for all;
-        the others must end well, or SLURM may end the first before it is back in the queue.
+        A stopped cell has no code yet. Its job ends without a stored result, so that SLURM or the
+        user who stopped it decides whether it runs again. If several processes share the cell, the
+        first one reports for all. The others must exit with code 0, because SLURM may otherwise
+        kill the first one before it has requeued the job.
         """
         os.chdir(self.cwd)
         try:
             code = run_as_hydra_job(self.config)
         except SubprocessError as error:
-            # SLURM that preempts a job may have put it back into the queue already.
-            log.warning("not put back into the queue from here: %s", error)
+            # SLURM may already have requeued a job that it preempts.
+            log.warning("this process could not requeue the job: %s", error)
             code = Code.stopped
         if code == Code.stopped and not int(os.environ.get("SLURM_PROCID", 0)):
             if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-                # Another process told this one to stop: the signal, which submitit awaits, follows.
+                # Another process of the cell told this one to stop. Wait until the signal reaches
+                # this process too: submitit's handler then requeues the job.
                 time.sleep(_SIGNAL_COMES_WITHIN_S)
             sys.exit(STOPPED)
         return code
 
     def checkpoint(self) -> Any:
-        """The same again: the cell goes on from what is in its folder."""
+        """Return the same cell for submitit to requeue: it resumes from the files in its folder."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

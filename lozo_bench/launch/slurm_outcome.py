@@ -1,4 +1,4 @@
-"""Which cells need a job, which have one in SLURM already, and what became of a job."""
+"""Finds out which cells need a job, which have one in SLURM already, and how a job ended."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from pathlib import Path
 
 from lozo_bench.config import Rerun
 from lozo_bench.errors import UserError
-from lozo_bench.launch.cells import Ended, Planned, ended, failed, left_alone
-from lozo_bench.launch.slurm_queue import standings
+from lozo_bench.launch.cells import Ended, Planned, ended_as, failed, skipped
+from lozo_bench.launch.slurm_queue import job_states
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.lock import holder
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, written_at
 from lozo_bench.status import State
 
-# In a cell's folder: its job, so that the same command finds it again.
+# The file in a cell's folder that names its job, so that the same command finds the job again.
 JOB = "slurm.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A cell in SLURM.
+    """The SLURM job of a cell.
 
     Args:
         planned: the cell.
         id: ``12``, or ``12_3`` for a task of an array.
-        logs: submitit's folder for it.
-        result_before: when the ``result.json`` was written that was there before; 0 without one.
-        failure_before: the same of ``failed.json``.
+        logs: submitit's folder for the job.
+        result_before: modification time in ns of the ``result.json`` that existed before the job; 0
+            without one.
+        failure_before: the same for ``failed.json``.
     """
 
     planned: Planned
@@ -42,119 +43,124 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the first process of the job printed."""
+        """The file with the output of the job's first process."""
         return self.logs / f"{self.id}_0_log.out"
 
     def remember(self) -> None:
-        """Write down in the cell's folder that it is in SLURM."""
+        """Write the job's id into the cell's folder."""
         before = [self.result_before, self.failure_before]
-        told = {"job": self.id, "logs": str(self.logs), "before": before}
-        write_text(self.planned.folder / JOB, json.dumps(told) + "\n")
+        record = {"job": self.id, "logs": str(self.logs), "before": before}
+        write_text(self.planned.folder / JOB, json.dumps(record) + "\n")
 
 
 def submitted(planned: Planned, job: str, logs: Path) -> Job:
-    """The job of a cell, just after it was submitted."""
+    """Return the `Job` of a cell that was just submitted."""
     planned.folder.mkdir(parents=True, exist_ok=True)
     return Job(
         planned, job, logs, written_at(planned.folder / RESULT), written_at(planned.folder / FAILED)
     )
 
 
-def sort_out(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Planned]]:
-    """What there is nothing to do for, what is in SLURM already, and what is to be submitted.
+def split_by_status(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Planned]]:
+    """Split the cells by what must be done for them.
+
+    Returns:
+        The cells that need nothing, the jobs that are already in SLURM, and the cells to submit.
 
     Raises:
         UserError: SLURM does not answer.
     """
-    done, open_cells = [], []
+    done, unfinished = [], []
     for planned in cells:
-        settled = _nothing_to_do(planned)
-        if settled is None:
-            open_cells.append(planned)
+        nothing_to_do = _if_nothing_to_do(planned)
+        if nothing_to_do is None:
+            unfinished.append(planned)
         else:
-            done.append(settled)
-    jobs = _in_slurm([job for cell in open_cells if (job := _remembered(cell))])
-    taken = {id(job.planned) for job in jobs}
+            done.append(nothing_to_do)
+    jobs = _in_slurm([job for cell in unfinished if (job := _last_job(cell))])
+    in_slurm = {id(job.planned) for job in jobs}
     missing = []
-    for planned in open_cells:
-        who = None if id(planned) in taken else holder(planned.folder)
-        if who is not None:
-            done.append(ended(planned.look(), State.skipped, f"run by {who}", Code.busy))
-        elif id(planned) not in taken:
+    for planned in unfinished:
+        owner = None if id(planned) in in_slurm else holder(planned.folder)
+        if owner is not None:
+            done.append(ended_as(planned.look(), State.skipped, f"run by {owner}", Code.busy))
+        elif id(planned) not in in_slurm:
             missing.append(planned)
     return done, jobs, missing
 
 
-def answered(job: Job) -> Ended | None:
-    """How a job ended, by what it left for the launcher; None if it has not ended.
+def stored_outcome(job: Job) -> Ended | None:
+    """Return how a job ended from the result that submitit stored; None if it has not ended.
 
-    One that goes back into the queue leaves nothing.
+    A job that is requeued stores nothing.
     """
     from submitit.core.utils import pickle_load
 
     path = job.logs / f"{job.id}_0_result.pkl"
     if not path.exists():
         return None
-    outcome, told = pickle_load(path)
+    outcome, value = pickle_load(path)
     if outcome == "success":
-        return judged(job, Code(told), f"it ended with code {told}, and left no result")
-    if "timed-out too many times" in str(told):
-        reason = "TIMEOUT, more often than hydra.launcher.max_num_timeout; what it did is kept"
-        return judged(job, None, reason)
-    # The end of a traceback; what follows the error's first line is indented.
-    lines = [line for line in str(told).splitlines() if line and not line.startswith(" ")]
-    return judged(job, None, lines[-1])
+        return classified(job, Code(value), f"it ended with code {value}, and wrote no result.json")
+    if "timed-out too many times" in str(value):
+        reason = "TIMEOUT, more often than hydra.launcher.max_num_timeout; its progress is saved"
+        return classified(job, None, reason)
+    # The last line of the traceback that is not indented is the first line of the error.
+    lines = [line for line in str(value).splitlines() if line and not line.startswith(" ")]
+    return classified(job, None, lines[-1])
 
 
-def judged(job: Job, code: Code | None, reason: str) -> Ended:
-    """How a job ended.
+def classified(job: Job, code: Code | None, reason: str) -> Ended:
+    """Return how a job ended.
 
     Args:
-        job: one that has ended.
-        code: what it returned; None if it did not come that far.
-        reason: why it failed, if it has not said that itself.
+        job: a job that has ended.
+        code: the code that it returned; None if it died before that.
+        reason: why it failed, used only if the cell did not write a reason itself.
     """
     cell = job.planned.look()
     if written_at(cell.folder / RESULT) not in (0, job.result_before):
         return Ended(cell, Code.finished)
     if written_at(cell.folder / FAILED) not in (0, job.failure_before):
-        return ended(cell, State.failed, cell.note, code or Code.defect)
+        return ended_as(cell, State.failed, cell.note, code or Code.defect)
     if code is Code.finished and cell.state is State.finished:
-        return left_alone(cell, code)
+        return skipped(cell, code)
     if code in (Code.busy, Code.skipped):
-        return left_alone(cell, code)
+        return skipped(cell, code)
     return failed(cell, f"{reason}; see {job.log}")
 
 
 def refresh(job: Job) -> None:
-    """Make an NFS client look at the server again for what a job has left."""
-    with suppress(OSError):  # the folder is another user's, or not there
+    """Make an NFS client ask the server again for the files of a job."""
+    with suppress(OSError):  # another user owns the folder, or it does not exist
         os.chmod(job.logs, job.logs.stat().st_mode)  # noqa: PTH101
 
 
-def _nothing_to_do(planned: Planned) -> Ended | None:
+def _if_nothing_to_do(planned: Planned) -> Ended | None:
     rerun = planned.config.rerun
     if rerun is not Rerun.all and (cell := planned.look()).state is State.finished:
-        return left_alone(cell, Code.finished)
+        return skipped(cell, Code.finished)
     if rerun is Rerun.failed and not (planned.folder / FAILED).exists():
-        return left_alone(planned.look(), Code.skipped)
+        return skipped(planned.look(), Code.skipped)
     return None
 
 
-def _remembered(planned: Planned) -> Job | None:
-    """The job that a cell was last submitted as; it may be long gone."""
+def _last_job(planned: Planned) -> Job | None:
+    """Return the job as which a cell was last submitted; SLURM may no longer know it."""
     try:
-        told = json.loads((planned.folder / JOB).read_text(encoding="utf-8"))
-        return Job(planned, told["job"], Path(told["logs"]), *told["before"])
+        record = json.loads((planned.folder / JOB).read_text(encoding="utf-8"))
+        return Job(planned, record["job"], Path(record["logs"]), *record["before"])
     except FileNotFoundError:
         return None
 
 
 def _in_slurm(jobs: Sequence[Job]) -> list[Job]:
-    """Those of the jobs that run or will."""
+    """Return the jobs that are running or queued."""
     if not jobs:
         return []
-    found = standings(job.id for job in jobs)
+    found = job_states(job.id for job in jobs)
     if found is None:
-        raise UserError("SLURM does not answer squeue; the same command later goes on")
-    return [job for job in jobs if job.id in found and found[job.id].lives]
+        raise UserError(
+            "squeue gets no answer from SLURM; run the same command again later to continue"
+        )
+    return [job for job in jobs if job.id in found and found[job.id].alive]

@@ -1,4 +1,4 @@
-"""How a sweep goes on in SLURM: a bar on a terminal, elsewhere a line when something changes."""
+"""Shows the progress of a sweep in SLURM: a bar on a terminal, otherwise lines on changes."""
 
 from __future__ import annotations
 
@@ -7,43 +7,47 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lozo_bench.launch.screen import Board
-from lozo_bench.launch.slurm_queue import Standing
+from lozo_bench.launch.slurm_queue import JobState
 from lozo_bench.status import Cell
 
-# Without a terminal, so often at most it is said how many run and wait.
+# Without a terminal, a line with the number of running and waiting jobs comes at most this often.
 _LINE_EVERY_S = 30.0
 
 
 class SlurmScreen(Board):
-    """Of cells that are SLURM's: what is queued, and why.
+    """Shows how many cells run or wait in SLURM, and why they wait.
 
     Args:
-        jobs: so many there are.
+        jobs: the number of jobs.
     """
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
-        self._told, self._told_at = "", 0.0
+        self._last_line, self._last_line_at = "", 0.0
 
     def ended(self, job: str, cell: Cell) -> None:
-        """A cell ended."""
+        """Show that a cell ended."""
         self.cell_ended(f"{cell.folder.name} (job {job})", cell)
 
-    def standings(self, jobs: Sequence[Standing]) -> None:
-        """How the jobs stand that have not ended."""
-        told = summary(jobs)
+    def states(self, jobs: Sequence[JobState]) -> None:
+        """Show the states of the jobs that have not ended."""
+        message = summary(jobs)
         if self.failed:
-            told += f", {self.failed} failed"
-        self.update(told)
+            message += f", {self.failed} failed"
+        self.update(message)
         now = time.monotonic()
-        if not self.live and told != self._told and now - self._told_at > _LINE_EVERY_S:
-            self.line(f"[{self.done}/{self.cells}] {told}")
-            self._told, self._told_at = told, now
+        if (
+            not self.live
+            and message != self._last_line
+            and now - self._last_line_at > _LINE_EVERY_S
+        ):
+            self.line(f"[{self.done}/{self.cells}] {message}")
+            self._last_line, self._last_line_at = message, now
 
 
-def summary(jobs: Sequence[Standing]) -> str:
-    """``2 running, 9 queued (Resources)``: with the most frequent reason to wait."""
+def summary(jobs: Sequence[JobState]) -> str:
+    """Return ``2 running, 9 queued (Resources)``, with the most frequent reason for waiting."""
     queued = [job for job in jobs if job.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD")]
-    told = f"{len(jobs) - len(queued)} running, {len(queued)} queued"
+    message = f"{len(jobs) - len(queued)} running, {len(queued)} queued"
     reasons = Counter(job.reason for job in queued if job.reason not in ("", "None"))
-    return f"{told} ({reasons.most_common(1)[0][0]})" if reasons else told
+    return f"{message} ({reasons.most_common(1)[0][0]})" if reasons else message

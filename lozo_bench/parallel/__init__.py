@@ -1,5 +1,5 @@
-"""Several processes on one run: each scores its share, all apply the same update.
+"""Several processes share one run: each scores its share, and all apply the same update.
 
-What goes between them in a step is a loss for each candidate, a few bytes whatever the model's
-size, because all of them draw the same directions from the same keys.
+In each step they exchange one loss per candidate, a few bytes whatever the size of the model,
+because all of them draw the same directions from the same keys.
 """

@@ -1,4 +1,4 @@
-"""The two ways to deal a step's work: by examples, or by candidates."""
+"""The two ways to split a step's work among processes: by examples or by candidates."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from lozo_bench.parallel.wire import Wire
 
 
 class SplitBatch:
-    """Every process scores all candidates on its share of the batch; the K sums are added up."""
+    """Every process scores all candidates on its share of the batch; the K loss sums are added."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self._shared: DistributedDataParallel | None = None
 
     def candidates(self, K: int) -> None:
-        """All."""
+        """Return None: every process scores all candidates."""
 
     def examples(self, B: int) -> range:
-        """Every size-th."""
-        return _mine(self.wire, B)
+        """Return this process's examples: every size-th, starting at its rank."""
+        return _own_share(self.wire, B)
 
     def rows(self, count: int) -> range:
-        """Every size-th."""
-        return _mine(self.wire, count)
+        """Return this process's rows: every size-th, starting at its rank."""
+        return _own_share(self.wire, count)
 
     def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
-        """Add up K float32: the first candidate's losses, and the others' differences from it.
+        """Return the mean loss of each candidate over the whole batch, with one all-reduce.
 
-        Slopes are computed from the differences, which keep all their digits in this way. If
-        losses may be infinite, K float64 sums are added up instead: a difference from an infinite
-        loss would lose the other one.
+        K float32 are sent: the first candidate's loss sum, and the others' differences from it. The
+        projected gradient is computed from these differences, which keep all their digits this way.
+        If losses may be infinite, K float64 sums are sent instead, because a difference from an
+        infinite loss would lose the other one.
         """
         sums = losses.sum(1)
         if not finite:
@@ -47,26 +48,26 @@ class SplitBatch:
         return total / B
 
     def each(self, losses: Tensor, B: int) -> Tensor:
-        """Everyone's columns, in the batch's order."""
+        """Return all examples' losses in the order of the batch, with one all-gather."""
         return _interleaved(self.wire, losses.T, B).T
 
     def totals(self, totals: Tensor) -> Tensor:
-        """One sum."""
+        """Return the sum over the processes, with one all-reduce."""
         return self.wire.sum(totals)
 
     def differentiable(self, model: nn.Module) -> nn.Module:
-        """In torch's DDP."""
+        """Return the model wrapped in torch's DistributedDataParallel (DDP)."""
         self._shared = DistributedDataParallel(
             model, find_unused_parameters=True, broadcast_buffers=False
         )
         return self._shared
 
     def apart(self) -> AbstractContextManager[None]:
-        """DDP adds them to those of the next backward pass."""
+        """Return DDP's no_sync context; the next backward pass outside adds these gradients up."""
         return nullcontext() if self._shared is None else self._shared.no_sync()
 
     def gradient_share(self, B: int) -> float:
-        """``size / B``: DDP takes the mean of the processes' gradients."""
+        """Return ``size / B``, because DDP takes the mean of the processes' gradients."""
         return self.wire.size / B
 
 
@@ -77,67 +78,67 @@ class SplitCandidates:
         self.wire = wire
 
     def candidates(self, K: int) -> range:
-        """Every size-th."""
-        return _mine(self.wire, K)
+        """Return this process's candidates: every size-th, starting at its rank."""
+        return _own_share(self.wire, K)
 
     def examples(self, B: int) -> range:
-        """All."""
+        """Return all examples."""
         return range(B)
 
     def rows(self, count: int) -> range:
-        """Every size-th."""
-        return _mine(self.wire, count)
+        """Return this process's rows: every size-th, starting at its rank."""
+        return _own_share(self.wire, count)
 
     def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
-        """Everyone's candidates' means, in order."""
-        return self._together(losses.sum(1) / B)
+        """Return the mean loss of each candidate, with one all-gather."""
+        return self._gathered(losses.sum(1) / B)
 
     def each(self, losses: Tensor, B: int) -> Tensor:
-        """Everyone's candidates' losses, in order."""
-        return self._together(losses)
+        """Return all candidates' losses on each example, with one all-gather."""
+        return self._gathered(losses)
 
     def totals(self, totals: Tensor) -> Tensor:
-        """One sum."""
+        """Return the sum over the processes, with one all-reduce."""
         return self.wire.sum(totals)
 
     def differentiable(self, model: nn.Module) -> nn.Module:
-        """There are no candidates to split: refused before a run begins."""
+        """Not used: a gradient has no candidates to split, so it is refused before a run begins."""
         raise NotImplementedError
 
     def apart(self) -> AbstractContextManager[None]:
-        """Neither here."""
+        """Not used: see `differentiable`."""
         raise NotImplementedError
 
     def gradient_share(self, B: int) -> float:
-        """Refused: some optimizers differentiate only where an option of theirs says so.
+        """Refuse to differentiate. Some optimizers do so only if one of their options is set.
 
         Raises:
             UserError: always.
         """
         raise bad_value("parallel.split", "candidates", "batch: a gradient has no candidates")
 
-    def _together(self, losses: Tensor) -> Tensor:
+    def _gathered(self, losses: Tensor) -> Tensor:
         K = len(losses)
-        mine = losses[list(self.candidates(K))]
-        if is_stopped(losses):  # also from a process without a candidate of its own
-            mine = torch.full((max(1, len(mine)), *losses.shape[1:]), STOPPED).to(losses)
-        return _interleaved(self.wire, mine, K)
+        own = losses[list(self.candidates(K))]
+        if is_stopped(losses):  # a process without any candidate must send this too
+            own = torch.full((max(1, len(own)), *losses.shape[1:]), STOPPED).to(losses)
+        return _interleaved(self.wire, own, K)
 
 
-def _mine(wire: Wire, count: int) -> range:
-    """This process's of so many things: every size-th, so that shares are alike."""
+def _own_share(wire: Wire, count: int) -> range:
+    """Return this process's share of ``count`` indices: every size-th, so that shares are alike."""
     return range(wire.rank, count, wire.size)
 
 
-def _interleaved(wire: Wire, mine: Tensor, count: int) -> Tensor:
-    """Rows rank, rank + size, ... of each process put together: [count, ...]."""
+def _interleaved(wire: Wire, own: Tensor, count: int) -> Tensor:
+    """Gather the rows rank, rank + size, ... of each process and return all rows: [count, ...]."""
     longest = -(-count // wire.size)
-    padded = torch.zeros(longest, *mine.shape[1:], dtype=mine.dtype)
-    padded[: len(mine)] = mine
+    padded = torch.zeros(longest, *own.shape[1:], dtype=own.dtype)
+    padded[: len(own)] = own
     pieces = wire.gather(padded)
     if is_stopped(torch.stack(pieces)):
-        return torch.full((count, *mine.shape[1:]), STOPPED, dtype=mine.dtype)
-    whole = torch.empty(count, *mine.shape[1:], dtype=mine.dtype)
+        return torch.full((count, *own.shape[1:]), STOPPED, dtype=own.dtype)
+    whole = torch.empty(count, *own.shape[1:], dtype=own.dtype)
     for rank, piece in enumerate(pieces):
         rows = range(rank, count, wire.size)
         whole[list(rows)] = piece[: len(rows)]

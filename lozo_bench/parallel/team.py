@@ -1,7 +1,7 @@
-"""The processes of a run: who this one is, and how they find each other.
+"""The processes of a run: the rank of this one, and how they connect to each other.
 
-`torchrun` says it in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Under SLURM the
-same is read off the job step, whether `srun` started it or submitit did.
+`torchrun` sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Under SLURM, the same
+values are read from the job step, whether `srun` or submitit started it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPLITS: Mapping[str, Callable[[Wire], Sharing]] = {
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """This process among those of the run. ``wire`` is None for one that is alone."""
+    """This process among those of the run. ``wire`` is None if it is the only one."""
 
     rank: int = 0
     size: int = 1
@@ -37,29 +37,29 @@ class Team:
     sharing: Sharing = ALONE
 
     def from_first(self, data: bytes) -> bytes:
-        """What the first process has."""
+        """Return the first process's ``data``."""
         return data if self.wire is None else self.wire.from_first(data)
 
     @property
     def sent_bytes(self) -> int:
-        """What this process gave to collective calls so far."""
+        """The number of bytes that this process has sent in collective calls."""
         return 0 if self.wire is None else self.wire.sent
 
 
 def join(split: str, timeout_s: float) -> Team:
-    """Meet the other processes, if the environment says that there are any.
+    """Connect to the other processes of the run, if the environment names any.
 
     Raises:
-        UserError: they do not come, or the environment says something impossible.
+        UserError: they do not connect in time, or the environment is inconsistent.
     """
-    place = _place(os.environ)
-    if place is None:
+    position = _position(os.environ)
+    if position is None:
         return Team()
-    rank, size, local = place
+    rank, size, local = position
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         if local >= count > 1:
-            raise bad_value("LOCAL_RANK", local, f"this machine has {count} GPUs: one a process")
+            raise bad_value("LOCAL_RANK", local, f"less than {count}, as each needs a GPU")
         torch.cuda.set_device(local % count)
     if not distributed.is_initialized():
         try:
@@ -71,9 +71,10 @@ def join(split: str, timeout_s: float) -> Team:
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"process {rank} of {size} did not meet the others at "
+                f"process {rank} of {size} could not connect to the others at "
                 f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} "
-                f"({str(error).splitlines()[0]}); is every one started, and the port free?"
+                f"({str(error).splitlines()[0]}); check that all processes started and that the "
+                "port is free"
             ) from error
         atexit.register(_leave)
     wire = Wire(rank, size)
@@ -85,27 +86,27 @@ def _leave() -> None:
         distributed.destroy_process_group()
 
 
-def _place(environment: Mapping[str, str]) -> tuple[int, int, int] | None:
-    """(rank, size, local rank); None for a process by itself."""
+def _position(environment: Mapping[str, str]) -> tuple[int, int, int] | None:
+    """Return (rank, size, local rank), or None if this is the run's only process."""
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in environment:
-        _say_it_as_torchrun(environment)
+        _set_torchrun_variables(environment)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size < 2:
         return None
     return int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", 0))
 
 
-def _say_it_as_torchrun(environment: Mapping[str, str]) -> None:
+def _set_torchrun_variables(environment: Mapping[str, str]) -> None:
     nodes = environment["SLURM_STEP_NODELIST"]
-    told = subprocess.run(
+    listed = subprocess.run(
         ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
     )
-    # The same for all of a job step's processes, and another for jobs beside it on a node.
+    # All processes of a job step compute the same port; other jobs on a node get another one.
     port = 20_000 + int(environment["SLURM_JOB_ID"]) % 20_000
     os.environ.update(
         RANK=environment["SLURM_PROCID"],
         WORLD_SIZE=environment["SLURM_STEP_NUM_TASKS"],
         LOCAL_RANK=environment["SLURM_LOCALID"],
-        MASTER_ADDR=told.stdout.split()[0],
+        MASTER_ADDR=listed.stdout.split()[0],
         MASTER_PORT=str(port),
     )

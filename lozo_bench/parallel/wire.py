@@ -1,4 +1,4 @@
-"""Small vectors between the processes of a run, and how many bytes of them were sent."""
+"""Exchanges small vectors between the processes of a run, and counts the bytes sent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lozo_bench.errors import UserError
 
 
 class LostProcessError(UserError):
-    """Another process of this run is gone."""
+    """Another process of this run has ended or does not answer."""
 
 
 class Wire:
-    """Collective calls of all processes of a run, on CPU tensors.
+    """Collective calls between all processes of a run, on CPU tensors.
 
-    ``sent`` counts the bytes this process gave to sums and gathers.
+    ``sent`` counts the bytes that this process passed to sums and gathers.
     """
 
     def __init__(self, rank: int, size: int) -> None:
@@ -26,38 +26,38 @@ class Wire:
         self.sent = 0
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of everyone's x.
+        """Return the sum of x over all processes.
 
         Raises:
-            LostProcessError: another process is gone.
+            LostProcessError: another process has ended.
         """
         total = x.detach().to("cpu", copy=True)
         self._count(total)
-        with _noticing_losses():
+        with _report_lost_process():
             distributed.all_reduce(total)
         return total
 
     def gather(self, x: Tensor) -> list[Tensor]:
-        """Everyone's x, which have one shape, by rank.
+        """Return x of every process by rank; all have the same shape.
 
         Raises:
-            LostProcessError: another process is gone.
+            LostProcessError: another process has ended.
         """
         x = x.contiguous()
-        everyones = [torch.empty_like(x) for _ in range(self.size)]
+        gathered = [torch.empty_like(x) for _ in range(self.size)]
         self._count(x)
-        with _noticing_losses():
-            distributed.all_gather(everyones, x)
-        return everyones
+        with _report_lost_process():
+            distributed.all_gather(gathered, x)
+        return gathered
 
     def from_first(self, data: bytes) -> bytes:
-        """What the first process has, everywhere; the others' ``data`` does not matter.
+        """Return the first process's ``data`` in every process; the others' is ignored.
 
         Raises:
-            LostProcessError: another process is gone.
+            LostProcessError: another process has ended.
         """
         length = torch.tensor([len(data)])
-        with _noticing_losses():
+        with _report_lost_process():
             distributed.broadcast(length, 0)
             content = torch.zeros(int(length), dtype=torch.uint8)
             if self.rank == 0 and data:
@@ -71,11 +71,11 @@ class Wire:
 
 
 @contextmanager
-def _noticing_losses() -> Iterator[None]:
+def _report_lost_process() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # what gloo and nccl raise when a peer is gone or silent
+    except RuntimeError as error:  # gloo and nccl raise it when a peer has ended or is silent
         raise LostProcessError(
             f"another process of this run is gone ({str(error).splitlines()[0]}); the steps so far "
-            "are kept: the same command goes on, with as many processes as there are"
+            "are saved: the same command continues the run, also with fewer processes"
         ) from error

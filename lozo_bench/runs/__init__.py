@@ -1,1 +1,1 @@
-"""A run's folder: what is finished, what failed, who works in it, and from where to go on."""
+"""The files of a run: its result or failure, its lock, its journal and its checkpoints."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, synced, and renamed into place."""
+"""Writes files atomically: under another name, synced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file, and put it at ``path`` in one step.
+    """Write the file ``path`` with the function ``write`` in one atomic step.
 
-    A crash at any moment leaves the file that was there before, or the new one; what was left
-    half-written, ``path`` with ``.partial`` at its end, is overwritten next time.
+    After a crash at any moment, ``path`` is either the old file or the complete new one. A
+    half-written file may remain as ``path`` with the suffix ``.partial``; the next call overwrites
+    it.
 
     Raises:
-        OSError: no room, or no permission; the file that was there is untouched.
+        OSError: the disk is full or the permission is missing; the old file is unchanged.
     """
     draft = path.with_name(f"{path.name}.partial")
     try:
@@ -29,12 +30,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_whole` for a text."""
+    """Write a text file atomically, see `write_whole`."""
     write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut."""
+    """Sync a folder to disk, so that renames in it survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

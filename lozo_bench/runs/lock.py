@@ -1,15 +1,15 @@
-"""One process at a time in a run's folder, on NFS too and whatever the clocks say.
+"""A lock file that lets only one process work in a run's folder, on NFS too.
 
-The lock is a file that says who holds it. It is written whole under another name and linked into
-place, which only one process can do, and its time of modification is renewed while the run goes on.
-It counts as left behind
+It does not rely on the machines' clocks. The file ``lock`` names its owner. A process writes it
+completely under another name and then hard-links it to ``lock``, in which only one process can
+succeed. The owner renews the file's modification time while the run is going on. A lock is stale
 
-- at once, if its process was on this machine and is gone;
-- at once, if it is of this SLURM job before it was put back into the queue;
-- else after three minutes in which it was not renewed, by the clock of the file server alone.
+- at once, if its process ran on this machine and has ended;
+- at once, if it belongs to an earlier start of this SLURM job, before the job was requeued;
+- otherwise, if it was not renewed for three minutes, measured by the file server's clock only.
 
-A lock left behind, with token T, is taken over by linking ``lock.T``, which again only one process
-can do, and renaming it over ``lock`` while that still has token T.
+A stale lock with token T is taken over in two steps: link ``lock.T``, in which again only one
+process can succeed, and rename it to ``lock`` while that still has token T.
 """
 
 from __future__ import annotations
@@ -26,149 +26,152 @@ from pathlib import Path
 from typing import Self
 
 from lozo_bench.errors import UserError
-from lozo_bench.runs.who import Holder, myself
+from lozo_bench.runs.who import LockOwner, myself
 
 LOCK = "lock"
-BEAT_S = 20.0
+RENEW_EVERY_S = 20.0
 STALE_S = 180.0
-_CANDIDATE = ".lock-"
-_FORGOTTEN_S = 3600.0
-# What file systems without hard links answer: some FUSE and SMB mounts.
+_DRAFT = ".lock-"
+_DRAFT_STALE_S = 3600.0
+# Error numbers of file systems without hard links, such as some FUSE and SMB mounts.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
-class Busy(UserError):  # noqa: N818  # not an error: somebody else is at it
-    """Another process runs the cell, or is about to."""
+class Busy(UserError):  # noqa: N818  # not an error: another process runs the cell
+    """Another process runs the cell or is about to."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A lock file as it was read: its holder, if the file can be made sense of, and its time."""
+class _LockFile:
+    """A lock file that was read: its owner (None if it is damaged) and its modification time."""
 
-    holder: Holder | None
+    owner: LockOwner | None
     token: str
     modified: float
 
 
 class Lock:
-    """The right to work in ``folder``. A context manager: the lock is held while it is open.
+    """The exclusive right to work in ``folder``. A context manager that holds the lock.
 
     Raises:
-        Busy: on entering: a living process holds it.
-        OSError: no room, or no permission.
+        Busy: on entering, if a running process owns the lock.
+        OSError: the disk is full or the permission is missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
         self.lost = ""
-        self._me: Holder | None = None
+        self._me: LockOwner | None = None
         self._renewed = 0.0
         self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         me = myself()
-        with _candidate(self.path.parent, me) as candidate:
-            _acquire(candidate, self.path, me)
+        with _draft(self.path.parent, me) as draft:
+            _acquire(draft, self.path, me)
         self._me, self.lost, self._renewed = me, "", time.monotonic()
         self._closed.clear()
         _clear(self.path, me)
-        threading.Thread(target=self._beat, name="lock", daemon=True).start()
+        threading.Thread(target=self._keep_renewing, name="lock", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._is_here():
+        if not self._is_own_process():
             return
         self._closed.set()
-        seen = _read(self.path)
-        if seen and self._me and seen.token == self._me.token:
+        found = _read(self.path)
+        if found and self._me and found.token == self._me.token:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Go on, if the lock is still held; cheap enough for every step.
+        """Return if this process still owns the lock. Fast enough to be called in every step.
 
         Raises:
-            UserError: another process has taken it over, or it could not be renewed for too long.
+            UserError: another process took the lock over, or it could not be renewed in time.
         """
-        if not self._is_here():
+        if not self._is_own_process():
             return
-        # A process that was suspended asks before it goes on, and does not wait for its thread.
-        if time.monotonic() - self._renewed > 3 * BEAT_S:
+        # A process that was suspended renews the lock itself before it continues, without waiting
+        # for the renewing thread.
+        if time.monotonic() - self._renewed > 3 * RENEW_EVERY_S:
             self._renew()
         if self.lost:
-            raise UserError(f"{self.path}: {self.lost}; the run stops here, what it did is kept")
+            raise UserError(
+                f"{self.path}: {self.lost}; the run stops here, and its progress is saved"
+            )
 
-    def _is_here(self) -> bool:
-        """Whether this is the process that took the lock, not one forked from it."""
+    def _is_own_process(self) -> bool:
+        """Return whether this process took the lock itself and was not forked from the owner."""
         return self._me is not None and self._me.pid == os.getpid()
 
-    def _beat(self) -> None:
-        while not self._closed.wait(BEAT_S) and not self.lost:
+    def _keep_renewing(self) -> None:
+        while not self._closed.wait(RENEW_EVERY_S) and not self.lost:
             self._renew()
 
     def _renew(self) -> None:
         assert self._me is not None
         try:
             with self.path.open("rb") as file:
-                seen = _parse(file.read(), os.fstat(file.fileno()))
-                if seen.token == self._me.token:
-                    os.utime(file.fileno())  # the server's clock, not ours
+                found = _parse(file.read(), os.fstat(file.fileno()))
+                if found.token == self._me.token:
+                    os.utime(file.fileno())  # sets the time by the file server's clock
                     self._renewed = time.monotonic()
                     return
         except FileNotFoundError:
-            lost = "it was removed while the run went on"
+            lost = "it was removed during the run"
         except OSError as error:
-            # The file server may be back in time; after that, others take the lock for left behind.
+            # The file server may come back in time. After STALE_S, other processes may take over.
             if time.monotonic() - self._renewed < STALE_S:
                 return
             lost = f"it could not be renewed for {STALE_S:.0f} s ({error.strerror})"
         else:
-            lost = f"it was taken over by {seen.holder or 'another process'}"
+            lost = f"it was taken over by {found.owner or 'another process'}"
         if not self._closed.is_set():
             self.lost = lost
 
 
-def holder(folder: Path) -> Holder | None:
-    """The living process that holds the lock of ``folder``, if there is one."""
+def holder(folder: Path) -> LockOwner | None:
+    """Return the running process that owns the lock of ``folder``, or None."""
     path = folder / LOCK
-    seen = _read(path)
-    if seen is None:
+    found = _read(path)
+    if found is None:
         return None
     me = myself()
-    if _lives(seen, me, lambda: _server_time(folder, me)):
-        return seen.holder or Holder("an unknown host", 0, "", seen.token, "", "", "", 0)
+    if _is_alive(found, me, lambda: _server_time(folder, me)):
+        return found.owner or LockOwner("an unknown host", 0, "", found.token, "", "", "", 0)
     return None
 
 
-def _acquire(candidate: Path, path: Path, me: Holder) -> None:
-    """Put the candidate at ``path``, over a lock left behind if need be.
+def _acquire(draft: Path, path: Path, me: LockOwner) -> None:
+    """Link the draft to ``path``; if a stale lock is there, take it over.
 
     Raises:
-        Busy: a living process is there.
+        Busy: a running process owns the lock.
     """
-    while not _put(candidate, path):
-        seen = _read(path)
-        if seen is None:
-            continue  # released just now
-        if seen.token == me.token:
-            return  # the answer to our first try was lost on its way from the file server
-        if _lives(seen, me, lambda: _touched(candidate)):
-            who = seen.holder or "a process that left no name"
-            raise Busy(f"{path.parent}: {who}, works on it; it is left alone")
-        right = path.with_name(f"{path.name}.{seen.token}")
-        _acquire(candidate, right, me)
+    while not _link(draft, path):
+        found = _read(path)
+        if found is None:
+            continue  # it was released just now
+        if found.token == me.token:
+            return  # our first link succeeded, but the file server's reply was lost
+        if _is_alive(found, me, lambda: _touched(draft)):
+            owner = found.owner or "an unknown process"
+            raise Busy(f"{path.parent}: {owner} is running this cell, so it is skipped")
+        takeover = path.with_name(f"{path.name}.{found.token}")
+        _acquire(draft, takeover, me)
         now = _read(path)
-        if now and now.token == seen.token:
-            with suppress(FileNotFoundError):  # cleared away, as the lock changed hands just now
-                right.replace(path)
+        if now and now.token == found.token:
+            with suppress(FileNotFoundError):  # another process has just taken the lock over
+                takeover.replace(path)
         else:
-            right.unlink(missing_ok=True)
-        # Once more, to see who is there.
+            takeover.unlink(missing_ok=True)
+        # The next attempt takes the lock or finds its new owner.
 
 
-def _put(candidate: Path, path: Path) -> bool:
-    """Make ``path`` the candidate; False if something is there."""
+def _link(draft: Path, path: Path) -> bool:
+    """Link the draft to ``path``; return False if ``path`` exists."""
     try:
-        path.hardlink_to(candidate)
+        path.hardlink_to(draft)
         return True
     except FileExistsError:
         return False
@@ -177,44 +180,44 @@ def _put(candidate: Path, path: Path) -> bool:
             raise
     try:
         with path.open("xb") as file:
-            file.write(candidate.read_bytes())
+            file.write(draft.read_bytes())
         return True
     except FileExistsError:
         return False
 
 
-def _lives(seen: _Seen, me: Holder, now: Callable[[], float]) -> bool:
-    """Whether the process behind a lock still works; ``now`` tells the file server's time."""
-    who = seen.holder
-    if who and who.is_near(me):
-        return not who.is_gone()
-    if who and who.is_former(me):
+def _is_alive(found: _LockFile, me: LockOwner, now: Callable[[], float]) -> bool:
+    """Return whether a lock's owner is still running; ``now`` returns the file server's time."""
+    owner = found.owner
+    if owner and owner.shares_pids_with(me):
+        return not owner.has_ended()
+    if owner and owner.is_earlier_start_of(me):
         return False
-    return (now() - seen.modified) <= STALE_S
+    return (now() - found.modified) <= STALE_S
 
 
-def _read(path: Path) -> _Seen | None:
+def _read(path: Path) -> _LockFile | None:
     try:
-        # Opening, unlike asking for its status, makes an NFS client look again at the server.
+        # Unlike stat, opening the file makes an NFS client ask the server again.
         with path.open("rb") as file:
             return _parse(file.read(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return None
 
 
-def _parse(data: bytes, status: os.stat_result) -> _Seen:
+def _parse(data: bytes, status: os.stat_result) -> _LockFile:
     try:
-        who = Holder(**json.loads(data))
-        return _Seen(who, who.token, status.st_mtime)
+        owner = LockOwner(**json.loads(data))
+        return _LockFile(owner, owner.token, status.st_mtime)
     except (ValueError, TypeError):
-        # Empty or damaged: it has no token, and yet needs a name to be taken over by.
-        return _Seen(None, f"{status.st_ino:x}", status.st_mtime)
+        # The file is empty or damaged and names no token, but a takeover needs one: use the inode.
+        return _LockFile(None, f"{status.st_ino:x}", status.st_mtime)
 
 
 @contextmanager
-def _candidate(folder: Path, me: Holder) -> Iterator[Path]:
-    """A file that says who we are, under a name that nobody else uses."""
-    path = folder / f"{_CANDIDATE}{me.token}"
+def _draft(folder: Path, me: LockOwner) -> Iterator[Path]:
+    """Write a file that names this process as the owner, under a unique name."""
+    path = folder / f"{_DRAFT}{me.token}"
     try:
         path.write_text(json.dumps(asdict(me)), encoding="utf-8")
         yield path
@@ -223,34 +226,34 @@ def _candidate(folder: Path, me: Holder) -> Iterator[Path]:
 
 
 def _touched(path: Path) -> float:
-    """The file server's time: that of a file of ours, just touched."""
+    """Return the file server's time: the modification time of our file, just touched."""
     os.utime(path)
     return path.stat().st_mtime
 
 
-def _server_time(folder: Path, me: Holder) -> float:
+def _server_time(folder: Path, me: LockOwner) -> float:
     try:
-        with _candidate(folder, me) as probe:
+        with _draft(folder, me) as probe:
             return _touched(probe)
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}:
             raise
-        return time.time()  # one who may only look has no better clock than this one
+        return time.time()  # without write permission, the local clock is the best one available
 
 
-def _clear(path: Path, me: Holder) -> None:
-    """Remove what killed processes left. The lock is held: no other token counts any more."""
-    for right in path.parent.glob(f"{LOCK}.*"):
-        if not right.name.startswith(f"{LOCK}.{me.token}"):
-            right.unlink(missing_ok=True)
+def _clear(path: Path, me: LockOwner) -> None:
+    """Remove files that killed processes left; call this only while owning the lock."""
+    for takeover in path.parent.glob(f"{LOCK}.*"):
+        if not takeover.name.startswith(f"{LOCK}.{me.token}"):
+            takeover.unlink(missing_ok=True)
     now = _touched(path)
-    for old in path.parent.glob(f"{_CANDIDATE}*"):
-        seen = _read(old)
-        if seen is None:
+    for old in path.parent.glob(f"{_DRAFT}*"):
+        found = _read(old)
+        if found is None:
             continue
-        if seen.holder and seen.holder.is_near(me):
-            forgotten = seen.holder.is_gone()
+        if found.owner and found.owner.shares_pids_with(me):
+            abandoned = found.owner.has_ended()
         else:
-            forgotten = now - seen.modified > _FORGOTTEN_S
-        if forgotten:
+            abandoned = now - found.modified > _DRAFT_STALE_S
+        if abandoned:
             old.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How a cell can end, the names of its files, and the one that says why it failed."""
+"""The exit codes of a cell, the names of its files, and ``failed.json``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ FAILED = "failed.json"
 class Code(IntEnum):
     """Exit codes of a cell.
 
-    One that is ``busy`` is run by another process. One that is ``stopped`` has saved its state and
-    can go on. One that is ``skipped`` is not among those that ``rerun`` asks for.
+    Attributes:
+        finished: the result is written.
+        defect: an unexpected exception.
+        bad_input: an error that the user can correct.
+        busy: another process runs the cell.
+        stopped: the cell was asked to stop, has saved its state and can be resumed.
+        skipped: ``rerun`` does not select the cell.
     """
 
     finished = 0
@@ -36,7 +41,7 @@ class Code(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell has no result: a line for people, and the command that runs it alone."""
+    """Why a cell has no result: one line for the user, and the command that runs it alone."""
 
     reason: str
     code: int
@@ -45,17 +50,17 @@ class Failure:
 
 
 def write_failure(folder: Path, failure: Failure) -> None:
-    """Leave ``failed.json`` with the time; a line in the log where that cannot be done."""
-    told = asdict(failure) | {"when": time.strftime("%Y-%m-%d %H:%M:%S")}
+    """Write ``failed.json`` with the current time; if that fails, log an error instead."""
+    record = asdict(failure) | {"when": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / FAILED, json.dumps(told, indent=2) + "\n")
+        write_text(folder / FAILED, json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        log.error("%s: the failure could not be written down: %s", folder, error.strerror)
+        log.error("%s: failed.json could not be written: %s", folder, error.strerror)
 
 
 def written_at(path: Path) -> int:
-    """When a file was written last, in nanoseconds; 0 if there is none."""
+    """Return a file's modification time in nanoseconds, or 0 if there is no file."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -63,10 +68,10 @@ def written_at(path: Path) -> int:
 
 
 def read_failure(folder: Path) -> Failure | None:
-    """What ``failed.json`` says; None where there is none."""
+    """Read ``failed.json``; return None if there is none."""
     try:
-        told: Any = json.loads((folder / FAILED).read_text(encoding="utf-8"))
-        return Failure(**told)
+        record: Any = json.loads((folder / FAILED).read_text(encoding="utf-8"))
+        return Failure(**record)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):

@@ -1,9 +1,9 @@
-"""Full checkpoints: every tensor that makes up a run's state, in safetensors files.
+"""Checkpoints: all tensors of a run's state, in safetensors files.
 
-`checkpoints/step-00000300.safetensors` holds the tensors and `step-00000300.json` what else there
-is to know, with the checksum of the former. Both are written beside and renamed, the JSON last: a
-crash at any byte leaves the checkpoints before it as they were. One that is damaged is passed over
-for the one before it.
+`checkpoints/step-00000300.safetensors` holds the tensors; `step-00000300.json` holds the metadata
+and the checksum of the tensors' file. Both are written under another name and renamed, the JSON
+file last, so that a crash at any byte leaves earlier checkpoints unchanged. A damaged checkpoint is
+skipped with a warning, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The tensors of a run after ``step``, by name, and numbers to go with them."""
+    """The state of a run after ``step``: its tensors by name, and metadata in ``told``."""
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -38,18 +38,18 @@ class States:
     """The checkpoints in a folder.
 
     Args:
-        folder: made when something is saved.
-        keep: so many are kept, the newest ones.
+        folder: created on the first save.
+        keep: the number of newest checkpoints that are kept.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
 
     def save(self, state: State) -> None:
-        """Write a checkpoint, and remove those that are too old.
+        """Write a checkpoint and remove the oldest ones.
 
         Raises:
-            OSError: no room or no permission; the checkpoints there were are as they were.
+            OSError: the disk is full or the permission is missing; older checkpoints are unchanged.
         """
         self.folder.mkdir(exist_ok=True)
         path = self._path(state.step)
@@ -60,14 +60,14 @@ class States:
             self._remove(old)
 
     def newest(self, at_most: int) -> State | None:
-        """The newest checkpoint that is whole and not of a later step than ``at_most``."""
+        """Return the newest undamaged checkpoint of a step up to ``at_most``, or None."""
         for step in reversed(self.steps()):
             if step > at_most:
                 continue
             state = self._load(step)
             if state is not None:
                 return state
-            log.warning("%s is damaged and is passed over", self._path(step))
+            log.warning("%s is damaged and is skipped", self._path(step))
         return None
 
     def remove_after(self, step: int) -> None:
@@ -92,7 +92,7 @@ class States:
             return None
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints that were committed, oldest first."""
+        """Return the steps of all complete checkpoints, oldest first."""
         files = self.folder.glob("step-*.json")
         return sorted(int(file.stem.removeprefix("step-")) for file in files)
 

@@ -1,10 +1,10 @@
-"""Which GPUs there are, without asking CUDA, and whose turn it is."""
+"""Listing GPUs without CUDA, and assigning them to cells."""
 
 from __future__ import annotations
 
 import pytest
 
-from lozo_bench.launch.gpus import Deck, listed_gpus, visible
+from lozo_bench.launch.gpus import GpuPool, listed_gpus, visible
 
 LISTED = """\
 GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-11)
@@ -15,7 +15,7 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-22)
 
 
 @pytest.mark.parametrize(
-    ("told", "names"),
+    ("variable", "names"),
     [
         ("0,2", ["0", "2"]),
         (" 1 , GPU-8f", ["1", "GPU-8f"]),
@@ -24,12 +24,12 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-22)
         ("0,-1,2", ["0"]),
     ],
 )
-def test_what_cuda_may_see_is_what_the_environment_says(monkeypatch, told, names):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+def test_visible_gpus_are_read_from_cuda_visible_devices(monkeypatch, variable, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     assert visible() == names
 
 
-def test_without_a_word_from_the_environment_nvidia_smi_is_asked(monkeypatch, tmp_path):
+def test_without_cuda_visible_devices_nvidia_smi_lists_the_gpus(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible() == []
@@ -41,21 +41,21 @@ def test_without_a_word_from_the_environment_nvidia_smi_is_asked(monkeypatch, tm
     assert visible() == []
 
 
-def test_a_gpu_that_is_divided_counts_by_its_parts():
+def test_a_gpu_with_mig_is_replaced_by_its_instances():
     assert listed_gpus(LISTED) == ["GPU-11", "MIG-a", "MIG-b"]
 
 
-def test_the_gpu_with_the_fewest_cells_comes_next():
-    deck = Deck(["a", "b", "c"])
-    assert [deck.take() for _ in range(4)] == ["a", "b", "c", "a"]
-    deck.give_back("b")
-    assert deck.take() == "b"
-    deck.give_back("a")
-    deck.give_back("a")
-    assert [deck.take(), deck.take()] == ["a", "a"]
+def test_the_gpu_with_the_fewest_cells_is_assigned_next():
+    pool = GpuPool(["a", "b", "c"])
+    assert [pool.take() for _ in range(4)] == ["a", "b", "c", "a"]
+    pool.give_back("b")
+    assert pool.take() == "b"
+    pool.give_back("a")
+    pool.give_back("a")
+    assert [pool.take(), pool.take()] == ["a", "a"]
 
 
-def test_without_gpus_nothing_is_dealt():
-    deck = Deck([])
-    deck.give_back(deck.take())
-    assert deck.take() is None
+def test_without_gpus_none_is_assigned():
+    pool = GpuPool([])
+    pool.give_back(pool.take())
+    assert pool.take() is None

@@ -1,4 +1,4 @@
-"""Sweeps with hydra/launcher=local: what a cell does to the others, the terminal and the end."""
+"""Sweeps with hydra/launcher=local: separate processes, failures, signals and exit codes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SHORT = [
     "task.source.dev=8", "task.source.test=8",
 ]  # fmt: skip
 LONG = ["experiment=smoke", "model.device=cpu", "steps=20000", "eval_every=20000"]
-SPY = "+hydra.callbacks.spy._target_=cell_callbacks.Spy"
+PROCESS_INFO = "+hydra.callbacks.info._target_=cell_callbacks.WriteProcessInfo"
 
 
 def start(folder, *arguments):
-    """The command in a process group of its own, as a shell starts it."""
+    """Start the command in its own process group, as a shell does."""
     return subprocess.Popen(
         [sys.executable, "-m", "lozo_bench.train", *arguments],
         cwd=folder,
@@ -56,24 +56,24 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.fixture(scope="module")
-def fates(tmp_path_factory):
-    """Six cells, of which four end their process."""
-    folder = tmp_path_factory.mktemp("fates")
-    fate = "+hydra.callbacks.fate._target_=cell_callbacks.Fate"
+def ended_cells(tmp_path_factory):
+    """Run six cells, four of which end their own process; return the folder and the output."""
+    folder = tmp_path_factory.mktemp("ended_cells")
+    end_process = "+hydra.callbacks.end._target_=cell_callbacks.EndProcess"
     at_once = "hydra.launcher.at_once=2"
-    return folder, lozo_train(folder, *LOCAL, at_once, "seed.value=range(0,6)", fate, *SHORT)
+    return folder, lozo_train(folder, *LOCAL, at_once, "seed.value=range(0,6)", end_process, *SHORT)
 
 
-def test_cells_that_die_stop_no_other(fates):
-    folder, (code, _, _) = fates
+def test_a_cell_that_dies_does_not_stop_other_cells(ended_cells):
+    folder, (code, _, _) = ended_cells
     assert code == 1
     assert [(cell(folder, seed) / "result.json").exists() for seed in range(6)] == [
         True, False, False, False, False, True,
     ]  # fmt: skip
 
 
-def test_a_cell_that_died_silently_is_told_of_in_its_folder_and_in_the_table(fates):
-    folder, (_, out, _) = fates
+def test_why_a_cell_died_is_in_its_folder_and_in_the_table(ended_cells):
+    folder, (_, out, _) = ended_cells
     reasons = {
         1: "killed by SIGKILL; out of memory is the usual reason",
         2: "exited with code 3",
@@ -81,31 +81,31 @@ def test_a_cell_that_died_silently_is_told_of_in_its_folder_and_in_the_table(fat
         4: "killed by SIGSEGV",
     }
     for seed, reason in reasons.items():
-        told = json.loads((cell(folder, seed) / "failed.json").read_text())
-        assert told["reason"].startswith(reason)
-        assert told["code"] == 1
+        failure = json.loads((cell(folder, seed) / "failed.json").read_text())
+        assert failure["reason"].startswith(reason)
+        assert failure["code"] == 1
         assert f"{cell(folder, seed).name}: {reason}" in out
     assert "6 cells: 2 finished, 4 failed" in out
 
 
-def test_the_rows_of_the_table_are_in_the_order_of_the_sweep(fates):
-    folder, (_, out, _) = fates
+def test_the_table_lists_cells_in_the_order_of_the_sweep(ended_cells):
+    folder, (_, out, _) = ended_cells
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
     assert rows == [cell(folder, seed).name for seed in range(6)]
 
 
-def test_each_failure_comes_with_a_command_that_runs_it_alone(fates):
-    folder, (_, out, _) = fates
+def test_each_failure_is_printed_with_a_command_that_runs_its_cell(ended_cells):
+    folder, (_, out, _) = ended_cells
     (command,) = [line.strip() for line in out.splitlines() if "seed.value=1 " in line]
     program, *arguments = shlex.split(command)
     assert program == "lozo-train"
-    code, _, err = lozo_train(folder, *arguments, "~hydra.callbacks.fate")
+    code, _, err = lozo_train(folder, *arguments, "~hydra.callbacks.end")
     assert code == 0, err
     assert (cell(folder, 1) / "result.json").exists()
 
 
-def test_a_line_tells_of_each_start_and_end_and_no_traceback_of_any(fates):
-    folder, (_, _, err) = fates
+def test_stderr_has_one_line_per_start_and_end_and_no_traceback(ended_cells):
+    folder, (_, _, err) = ended_cells
     lines = err.splitlines()
     for number in range(6):
         name = cell(folder, number).name
@@ -114,8 +114,8 @@ def test_a_line_tells_of_each_start_and_end_and_no_traceback_of_any(fates):
     assert len(lines) == 12
 
 
-def test_what_a_cell_prints_is_in_its_folder_and_not_on_the_terminal(command, tmp_path):
-    code, out, err = command(*LOCAL, "seed.value=7", SPY, *SHORT)
+def test_a_cells_output_goes_to_its_folder_and_not_to_the_terminal(command, tmp_path):
+    code, out, err = command(*LOCAL, "seed.value=7", PROCESS_INFO, *SHORT)
     assert code == 0, err
     console = (cell(tmp_path, 7) / "console.log").read_text()
     assert "printed by the cell" in console
@@ -125,7 +125,7 @@ def test_what_a_cell_prints_is_in_its_folder_and_not_on_the_terminal(command, tm
     assert "zero-shot" not in out + err
 
 
-def test_a_sweep_again_skips_what_is_finished_and_retries_what_failed(command, tmp_path):
+def test_a_repeated_sweep_skips_finished_cells_and_retries_failed_ones(command, tmp_path):
     code, out, _ = command(*LOCAL, "rank.value=1,0", *SHORT)
     assert code == 1
     assert "rank.value: given 0" in out
@@ -135,7 +135,7 @@ def test_a_sweep_again_skips_what_is_finished_and_retries_what_failed(command, t
     assert "3 cells: 1 finished, 1 skipped, 1 failed" in out
 
 
-def test_a_cell_that_another_process_runs_is_skipped_and_is_no_failure(command, tmp_path):
+def test_a_cell_that_another_process_runs_is_skipped(command, tmp_path):
     from lozo_bench.runs.lock import Lock
 
     assert command(*LOCAL, "seed.value=0", *SHORT)[0] == 0
@@ -145,12 +145,12 @@ def test_a_cell_that_another_process_runs_is_skipped_and_is_no_failure(command, 
     assert f"run by process {os.getpid()} on" in out
 
 
-def test_gpus_are_dealt_and_each_cell_is_a_process_and_a_group_of_its_own(
-    command, tmp_path, monkeypatch
-):
-    """A group: or Ctrl-C would reach a cell twice, from the terminal and from the launcher."""
+def test_each_cell_has_its_own_gpu_process_and_process_group(command, tmp_path, monkeypatch):
+    """In the launcher's group, a cell would get Ctrl-C twice: from the terminal and launcher."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    code, _, err = command(*LOCAL, "hydra.launcher.at_once=2", "seed.value=range(0,4)", SPY, *SHORT)
+    code, _, err = command(
+        *LOCAL, "hydra.launcher.at_once=2", "seed.value=range(0,4)", PROCESS_INFO, *SHORT
+    )
     assert code == 0, err
     first, second = ((cell(tmp_path, seed) / "gpu").read_text() for seed in (0, 1))
     assert {first, second} == {"3", "5"}
@@ -159,9 +159,9 @@ def test_gpus_are_dealt_and_each_cell_is_a_process_and_a_group_of_its_own(
     assert [(cell(tmp_path, seed) / "group").read_text() for seed in range(4)] == pids
 
 
-def test_a_cell_whose_fork_server_dies_is_stopped_and_not_called_failed(tmp_path):
+def test_a_cell_whose_fork_server_dies_is_stopped_and_not_failed(tmp_path):
     short = [*LONG, "steps=100", "eval_every=100"]
-    with start(tmp_path, *LOCAL, "seed.value=0,1", SPY, *short) as process:
+    with start(tmp_path, *LOCAL, "seed.value=0,1", PROCESS_INFO, *short) as process:
         wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")))
         pid = int((cell(tmp_path, 0) / "pid").read_text())
         server = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -175,30 +175,32 @@ def test_a_cell_whose_fork_server_dies_is_stopped_and_not_called_failed(tmp_path
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [("0", ""), ("1", "3"), ("null", "3")])
-def test_as_many_gpus_are_used_as_were_asked_for(command, tmp_path, monkeypatch, gpus, seen):
+def test_the_gpus_setting_limits_the_number_of_gpus(command, tmp_path, monkeypatch, gpus, seen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    code, _, err = command(*LOCAL, f"hydra.launcher.gpus={gpus}", "seed.value=0", SPY, *SHORT)
+    code, _, err = command(
+        *LOCAL, f"hydra.launcher.gpus={gpus}", "seed.value=0", PROCESS_INFO, *SHORT
+    )
     assert code == 0, err
     assert (cell(tmp_path, 0) / "gpu").read_text() == seen
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("at_once=0", "hydra.launcher.at_once: given 0; allowed: a whole number >= 1"),
         ("gpus=3", "hydra.launcher.gpus: given 3; allowed: null (all) or 0 to 2"),
     ],
 )
-def test_a_setting_out_of_range_is_one_line(command, monkeypatch, setting, told):
+def test_a_setting_out_of_range_is_a_one_line_error(command, monkeypatch, setting, message):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     code, _, err = command(*LOCAL, f"hydra.launcher.{setting}", "seed.value=0", *SHORT)
     assert code == 2
-    assert err.startswith(told)
+    assert err.startswith(message)
     assert len(err.splitlines()) == 1
 
 
-def test_a_cell_whose_folder_has_no_name_fails_alone(command, tmp_path):
-    """Composing it is fine; naming it needs a value that is not there."""
+def test_a_cell_whose_folder_name_cannot_be_resolved_fails_alone(command, tmp_path):
+    """Its config composes, but the name of its folder needs a value that is missing."""
     code, out, _ = command(*LOCAL, "seed.value=0,???", *SHORT)
     assert code == 1
     assert "2 cells: 1 finished, 1 failed" in out
@@ -207,12 +209,12 @@ def test_a_cell_whose_folder_has_no_name_fails_alone(command, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_running_cells_save_and_no_other_begin(tmp_path, number):
-    arguments = [*LOCAL, "hydra.launcher.at_once=2", "seed.value=0,1,2", *LONG, SPY]
+def test_after_a_signal_running_cells_save_and_no_other_cell_begins(tmp_path, number):
+    arguments = [*LOCAL, "hydra.launcher.at_once=2", "seed.value=0,1,2", *LONG, PROCESS_INFO]
     with start(tmp_path, *arguments) as process:
         wait_for(lambda: len(list(tmp_path.rglob("metrics.jsonl"))) == 2)
         time.sleep(0.5)
-        os.killpg(process.pid, number)  # as a terminal does: to all that the shell started
+        os.killpg(process.pid, number)  # as a terminal does: to the whole process group
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "2 cells: 2 stopped" in out
@@ -226,12 +228,12 @@ def test_a_signal_lets_the_running_cells_save_and_no_other_begin(tmp_path, numbe
         assert not (cell(tmp_path, seed) / "lock").exists()
 
 
-def test_a_second_ctrl_c_kills(tmp_path):
-    arguments = [*LOCAL, "seed.value=0", *LONG, SPY]
+def test_a_second_ctrl_c_kills_the_cells(tmp_path):
+    arguments = [*LOCAL, "seed.value=0", *LONG, PROCESS_INFO]
     with start(tmp_path, *arguments) as process:
         wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")))
         pid = int((cell(tmp_path, 0) / "pid").read_text())
-        os.kill(pid, signal.SIGSTOP)  # a cell that will not hear
+        os.kill(pid, signal.SIGSTOP)  # a cell that does not react to signals
         os.killpg(process.pid, signal.SIGINT)
         assert "stopping" in "".join(process.stderr.readline() for _ in range(2))
         os.killpg(process.pid, signal.SIGINT)
@@ -249,8 +251,8 @@ def running(pid):
         return False
 
 
-def test_cells_whose_launcher_is_killed_save_and_end(tmp_path):
-    with start(tmp_path, *LOCAL, "seed.value=0", *LONG, SPY) as process:
+def test_cells_save_and_end_when_their_launcher_is_killed(tmp_path):
+    with start(tmp_path, *LOCAL, "seed.value=0", *LONG, PROCESS_INFO) as process:
         wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")))
         process.kill()
     pid = int((cell(tmp_path, 0) / "pid").read_text())
@@ -259,7 +261,7 @@ def test_cells_whose_launcher_is_killed_save_and_end(tmp_path):
     assert "the same command goes on" in (cell(tmp_path, 0) / "console.log").read_text()
 
 
-def test_a_path_in_a_cells_config_is_seen_from_where_the_command_was_given(tmp_path):
+def test_a_relative_path_in_a_cells_config_refers_to_the_working_directory(tmp_path):
     from lozo_bench.models.locate import EMBEDDED
 
     shutil.copytree(EMBEDDED / "tiny_opt", tmp_path / "my_model")

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep that goes on."""
+"""The progress of a running sweep on the screen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shown(monkeypatch, capfd):
     return show
 
 
-def test_without_a_terminal_there_is_a_line_for_each_start_and_end(shown):
+def test_without_a_terminal_each_start_and_end_is_a_line(shown):
     assert shown(terminal=False).err.splitlines() == [
         "[1/3] good started on GPU 5",
         "good finished: test 0.5000",
@@ -37,7 +37,7 @@ def test_without_a_terminal_there_is_a_line_for_each_start_and_end(shown):
     ]
 
 
-def test_on_a_terminal_there_is_a_bar_and_a_line_for_failures_only(shown):
+def test_a_terminal_shows_a_bar_and_lines_for_failures_only(shown):
     err = shown(terminal=True).err
     assert "0 running, 1 failed" in err
     assert "bad failed: killed by [SIGKILL]" in err
@@ -45,5 +45,5 @@ def test_on_a_terminal_there_is_a_bar_and_a_line_for_failures_only(shown):
     assert "good" not in err
 
 
-def test_standard_output_is_left_to_the_table(shown):
+def test_nothing_is_printed_to_standard_output(shown):
     assert shown(terminal=False).out == ""

@@ -1,4 +1,4 @@
-"""The gradient that real processes put together under torch's DDP."""
+"""The gradient that several processes compute together with torch's DDP."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ INPUTS = torch.arange(1.0, 11.0, dtype=torch.float64).view(5, 2)
 
 
 def score(sharing, model, call, factor=1.0):
-    """Of a square loss on five examples, one example a part: three parts here, and two there."""
+    """Score a square loss on five examples, one per micro-batch: 3 in one process, 2 in another."""
 
-    def part(x):
+    def micro_batch(x):
         return Part(1, 1, lambda copies: factor * (call(x[None]) ** 2).view(1, 1))
 
     mine = INPUTS[list(sharing.examples(5))]
     engine = InPlace(dict(model.named_parameters()))
-    return Score(engine, [part(x) for x in mine], sharing=sharing, examples=5)
+    return Score(engine, [micro_batch(x) for x in mine], sharing=sharing, examples=5)
 
 
 def work(environment, path):
-    """A step whose loss is not finite, and three that are good."""
+    """Run one step whose loss is not finite, and three good ones."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     sharing = join("batch", 60).sharing
@@ -40,7 +40,7 @@ def work(environment, path):
     torch.save((losses, model.weight.grad), path)
 
 
-def test_processes_with_different_numbers_of_parts_have_the_gradient_of_the_batch(tmp_path):
+def test_processes_with_unequal_micro_batches_get_the_batch_gradient(tmp_path):
     port = cells.free_port()
     paths = [tmp_path / str(rank) for rank in range(2)]
     started = [

@@ -1,4 +1,4 @@
-"""How work is dealt: everything once, and put together in the batch's own order."""
+"""Splitting the work among processes: every item once, put together in the batch's order."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ from lozo_bench.stop import Stopped
 SPLITS = [SplitBatch, SplitCandidates]
 
 
-class Threads:
-    """A wire between threads of one process."""
+class ThreadWires:
+    """Wires that connect threads of one process in place of processes."""
 
     def __init__(self, size):
         self.size, self.given = size, [None] * size
         self.barrier = threading.Barrier(size, timeout=20)
 
     def of(self, rank):
-        wire = End()
+        wire = ThreadWire()
         wire.rank, wire.size, wire.all = rank, self.size, self
         return wire
 
 
-class End:
+class ThreadWire:
     def gather(self, x):
         self.all.given[self.rank] = x.clone()
         self.all.barrier.wait()
-        everyones = list(self.all.given)
+        gathered = list(self.all.given)
         self.all.barrier.wait()
-        return everyones
+        return gathered
 
     def sum(self, x):
         return torch.stack(self.gather(x)).sum(0)
 
 
-def together(size, split, work):
-    """work(sharing) in so many threads; what each came to."""
-    threads, ends = Threads(size), [None] * size
+def run_in_threads(size, split, work):
+    """Call work(sharing) in ``size`` threads; return the result or exception of each."""
+    threads, results = ThreadWires(size), [None] * size
 
-    def run(rank):
+    def run_one(rank):
         try:
-            ends[rank] = work(split(threads.of(rank)))
+            results[rank] = work(split(threads.of(rank)))
         except Exception as error:
-            ends[rank] = error
+            results[rank] = error
 
-    started = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    started = [threading.Thread(target=run_one, args=(rank,)) for rank in range(size)]
     for thread in started:
         thread.start()
     for thread in started:
         thread.join()
-    return ends
+    return results
 
 
 def losses_of(batch, order, sharing, each):
-    """Losses of a model whose loss is known: example b at candidate k has batch[b] + k (b + 1)."""
+    """Return the losses of a model where example b has loss batch[b] + k (b + 1) at candidate k."""
     x = torch.zeros(1, dtype=torch.float32)
     engine = InPlace({"w": x})
     P = Subspace({}, {}, {"w": torch.ones(1, len(batch) if each else 1)})
@@ -89,30 +89,32 @@ def losses_of(batch, order, sharing, each):
     split=st.sampled_from(SPLITS),
     reverse=st.booleans(),
 )
-def test_every_process_has_what_one_alone_would_have(size, batch, split, reverse):
+def test_every_process_gets_the_losses_of_a_single_process(size, batch, split, reverse):
     def order(count):
         return list(range(count))[::-1] if reverse else list(range(count))
 
     B = len(batch)
     wanted = torch.tensor([[batch[b] + k * (b + 1) for b in range(B)] for k in range(3)])
-    for means in together(size, split, lambda sharing: losses_of(batch, order, sharing, False)):
+    for means in run_in_threads(
+        size, split, lambda sharing: losses_of(batch, order, sharing, False)
+    ):
         assert means == pytest.approx(wanted.mean(1).tolist(), abs=1e-5)
-    for each in together(size, split, lambda sharing: losses_of(batch, order, sharing, True)):
+    for each in run_in_threads(size, split, lambda sharing: losses_of(batch, order, sharing, True)):
         torch.testing.assert_close(each, wanted.double(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_rows_of_an_evaluation_are_each_taken_once(split, count):
-    rows = together(3, split, lambda sharing: list(sharing.rows(count)))
+def test_each_row_of_an_evaluation_is_scored_once(split, count):
+    rows = run_in_threads(3, split, lambda sharing: list(sharing.rows(count)))
     assert sorted(row for mine in rows for row in mine) == list(range(count))
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("stopped", [0, 3])
 @pytest.mark.parametrize("each", [False, True])
-def test_one_process_that_shall_stop_stops_all(split, stopped, each):
-    """Also one that has no candidate of its own: there are three for four processes."""
+def test_when_one_process_is_asked_to_stop_all_stop(split, stopped, each):
+    """Also if it has no candidate of its own: there are 3 candidates for 4 processes."""
 
     def work(sharing):
         x = torch.zeros(1)
@@ -131,16 +133,16 @@ def test_one_process_that_shall_stop_stops_all(split, stopped, each):
         places = among(P, torch.eye(B, dtype=torch.float64).repeat(3, 1, 1))
         return score.of_each_example(P, places)
 
-    assert [type(end) for end in together(4, split, work)] == [Stopped] * 4
+    assert [type(result) for result in run_in_threads(4, split, work)] == [Stopped] * 4
 
 
-def test_a_loss_that_is_infinite_is_not_taken_for_a_request_to_stop():
+def test_an_infinite_loss_is_no_request_to_stop():
     assert not is_stopped(torch.tensor([float("inf"), float("nan"), 1e29]))
     assert is_stopped(torch.tensor([0.5, STOPPED / 4]))
 
 
-def test_the_gradient_is_that_of_the_whole_batch():
-    """As DDP takes the mean of what the processes have, of shares and parts of any size."""
+def test_the_mean_of_the_gradients_is_that_of_the_whole_batch():
+    """DDP takes the mean over the processes, whatever the sizes of shares and micro-batches."""
     w = [torch.tensor(2.0, requires_grad=True) for _ in range(3)]
     examples = torch.arange(1.0, 8.0)
 
@@ -153,31 +155,31 @@ def test_the_gradient_is_that_of_the_whole_batch():
         engine = InPlace({"w": weight})
         return Score(engine, parts, sharing=sharing, examples=7).differentiate()
 
-    assert together(3, SplitBatch, work) == pytest.approx([4 * 28 / 7] * 3)
+    assert run_in_threads(3, SplitBatch, work) == pytest.approx([4 * 28 / 7] * 3)
     assert sum(float(weight.grad) for weight in w) / 3 == pytest.approx(2 * 2 * 28 / 7)
 
 
-@pytest.mark.parametrize("look", [1, 2])
-def test_one_process_that_stops_stops_all_before_they_put_a_gradient_together(look):
-    looks = []
+@pytest.mark.parametrize("call", [1, 2])
+def test_one_stopping_process_stops_all_before_the_gradient_exchange(call):
+    calls = []
 
     def check():
-        looks.append(None)
-        if len(looks) == look:
+        calls.append(None)
+        if len(calls) == call:
             raise Stopped("SIGTERM")
 
     def work(sharing):
         weight = torch.tensor(2.0, requires_grad=True)
         parts = [Part(1, 1, lambda copies: weight.view(1, 1)) for _ in range(2)]
         engine, first = InPlace({"w": weight}), sharing.wire.rank == 0
-        heeds = {"check": check} if first else {}
-        return Score(engine, parts, sharing=sharing, examples=6, **heeds).differentiate()
+        options = {"check": check} if first else {}
+        return Score(engine, parts, sharing=sharing, examples=6, **options).differentiate()
 
-    assert [type(end) for end in together(3, SplitBatch, work)] == [Stopped] * 3
+    assert [type(result) for result in run_in_threads(3, SplitBatch, work)] == [Stopped] * 3
 
 
-def test_lengths_of_the_gradient_are_those_of_the_whole_batch():
-    """Without DDP: each process adds its own gradient to the others'."""
+def test_gradient_norms_are_those_of_the_whole_batch():
+    """Without DDP, each process adds its own gradient to those of the others."""
     examples = torch.arange(1.0, 8.0, dtype=torch.float64)
 
     def work(sharing):
@@ -189,7 +191,7 @@ def test_lengths_of_the_gradient_are_those_of_the_whole_batch():
         return score.noted(lambda: gradient_norms(score, [["w"]]))
 
     # d/dw of the mean is 28 / 7 for both elements.
-    for end in together(3, SplitBatch, work):
-        assert end == pytest.approx([4 * 2**0.5])
-    (error, _) = together(2, SplitCandidates, work)
+    for result in run_in_threads(3, SplitBatch, work):
+        assert result == pytest.approx([4 * 2**0.5])
+    (error, _) = run_in_threads(2, SplitCandidates, work)
     assert str(error).startswith("parallel.split: given 'candidates'; allowed: batch")

@@ -1,4 +1,4 @@
-"""Processes that are told to stop, are lost, come late, or cannot work together."""
+"""Runs of several processes that are stopped, killed, joined late or refused."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ LONG = ["steps=240", "eval_every=60", "log_every=20"]
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
-    """What one process that nothing disturbed came to, by its overrides; each made once."""
-    made = {}
+def undisturbed(tmp_path_factory):
+    """Return the result of an undisturbed run by one process; each set of overrides runs once."""
+    results = {}
 
     def result(*more):
-        if more not in made:
-            folder = tmp_path_factory.mktemp("quiet")
+        if more not in results:
+            folder = tmp_path_factory.mktemp("undisturbed")
             assert cells.run(folder, *LONG, *more) == [Code.finished]
-            made[more] = cells.result(folder)
-        return made[more]
+            results[more] = cells.result(folder)
+        return results[more]
 
     return result
 
 
 def started(folder, waiting, more=()):
-    """Two processes in the midst of training, where one of them waits."""
+    """Start two processes and wait until one of them pauses in the middle of training."""
     port = cells.free_port()
     start = [cells.start, cells.start]
     start[waiting] = cells.start_waiting
@@ -46,43 +46,43 @@ def ended(processes):
     return [process.exitcode for process in processes]
 
 
-def assert_like(result, quiet):
-    assert result["best_step"] == quiet["best_step"]
-    assert result["forwards"] == quiet["forwards"]
-    for name, metrics in quiet["metrics"].items():
+def assert_similar(result, undisturbed):
+    assert result["best_step"] == undisturbed["best_step"]
+    assert result["forwards"] == undisturbed["forwards"]
+    for name, metrics in undisturbed["metrics"].items():
         assert result["metrics"][name]["loss"] == pytest.approx(metrics["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("told", "more"),
+    ("signalled", "more"),
     [(0, ()), (1, ()), (1, ("checkpoint.kind=full",)), (1, ("optimizer=adamw",))],
 )
-def test_when_one_process_is_told_to_stop_all_stop_in_the_same_step(tmp_path, quiet, told, more):
-    processes = started(tmp_path, told, more)
-    os.kill(processes[told].pid, signal.SIGTERM)
+def test_when_one_process_gets_a_signal_all_stop_in_the_same_step(
+    tmp_path, undisturbed, signalled, more
+):
+    processes = started(tmp_path, signalled, more)
+    os.kill(processes[signalled].pid, signal.SIGTERM)
     assert ended(processes) == [Code.stopped, Code.stopped]
     assert cells.log(tmp_path).count("stopped") == 2
     assert not (tmp_path / "result.json").exists()
 
     assert cells.run(tmp_path, *LONG, *more, processes=3) == [Code.finished] * 3
     assert "going on after step" in cells.log(tmp_path)
-    assert_like(cells.result(tmp_path), quiet(*more))
+    assert_similar(cells.result(tmp_path), undisturbed(*more))
 
 
-def test_a_process_that_is_killed_is_noticed_and_the_run_goes_on_with_those_there_are(
-    tmp_path, quiet
-):
+def test_after_a_process_is_killed_fewer_processes_resume_the_run(tmp_path, undisturbed):
     processes = started(tmp_path, 1)
     processes[1].kill()
     assert ended(processes) == [Code.stopped, -signal.SIGKILL]
     assert "another process of this run is gone" in cells.log(tmp_path)
 
     assert cells.run(tmp_path, *LONG) == [Code.finished]
-    assert_like(cells.result(tmp_path), quiet())
+    assert_similar(cells.result(tmp_path), undisturbed())
     assert cells.result(tmp_path)["sittings"] == 2
 
 
-def test_a_process_that_sees_no_files_joins_late_by_the_log_it_is_sent(tmp_path, quiet):
+def test_a_process_without_the_files_resumes_from_the_journal_it_receives(tmp_path, undisturbed):
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     process = cells.start_waiting(here, LONG)
     cells.wait_until_it_waits(here, process)
@@ -95,7 +95,7 @@ def test_a_process_that_sees_no_files_joins_late_by_the_log_it_is_sent(tmp_path,
         for rank, folder in enumerate([here, elsewhere])
     ]
     assert ended(processes) == [Code.finished, Code.finished]
-    assert_like(cells.result(here), quiet())
+    assert_similar(cells.result(here), undisturbed())
     assert {path.name for path in elsewhere.iterdir()} == {"log.txt"}
 
 
@@ -112,7 +112,7 @@ def test_a_finished_run_is_finished_for_all_processes(tmp_path):
         (["batch_size=2", "task.source.train=41"], "leaves a batch of 1; allowed: batches of at"),
     ],
 )
-def test_what_cannot_be_split_is_refused_in_one_line(tmp_path, overrides, line):
+def test_a_run_that_cannot_be_split_is_a_one_line_error(tmp_path, overrides, line):
     codes = cells.run(tmp_path, "optimizer=adamw", *overrides, processes=2)
     assert codes == [Code.bad_input] * 2
     assert line in cells.log(tmp_path)

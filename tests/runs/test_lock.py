@@ -1,4 +1,4 @@
-"""One process at a time, whoever died, wherever, and whatever its clock said."""
+"""The lock: one process at a time, and takeover of stale locks, whatever the clocks say."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from lozo_bench.runs import lock as module
 from lozo_bench.runs.lock import LOCK, Busy, Lock, holder
 from lozo_bench.runs.who import myself
 
-# Enters, leaves and enters again; with the folder of the lock, the rounds, and how often a holder
-# ends without releasing. Two at once would find each other's mark.
+# A process that takes and releases the lock again and again. Arguments: the lock's folder and the
+# number of rounds. Half of the time it exits without releasing. Two processes that held the lock at
+# once would see each other's mark file.
 RACER = """
 import os, random, sys, time
 from pathlib import Path
@@ -56,13 +57,13 @@ def files(folder):
 
 
 def leave_behind(folder, age_s=0.0, **changes):
-    """A lock as a process that differs from this one by ``changes`` left it ``age_s`` ago."""
-    who = dataclasses.replace(myself(), **changes)
+    """Write the lock of a process that differs from this one by ``changes``, ``age_s`` ago."""
+    owner = dataclasses.replace(myself(), **changes)
     path = folder / LOCK
-    path.write_text(json.dumps(dataclasses.asdict(who)))
+    path.write_text(json.dumps(dataclasses.asdict(owner)))
     then = time.time() - age_s
     os.utime(path, (then, then))
-    return who
+    return owner
 
 
 def dead_pid():
@@ -71,7 +72,7 @@ def dead_pid():
     return process.pid
 
 
-def test_of_processes_that_race_one_at_a_time_is_in_and_dead_ones_are_taken_over(tmp_path):
+def test_racing_processes_hold_the_lock_one_at_a_time(tmp_path):
     racers = [
         subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), "25"]) for _ in range(8)
     ]
@@ -83,30 +84,30 @@ def test_of_processes_that_race_one_at_a_time_is_in_and_dead_ones_are_taken_over
     assert files(tmp_path) == ["count"]
 
 
-def test_release_leaves_nothing(tmp_path):
+def test_release_leaves_no_files(tmp_path):
     with Lock(tmp_path) as lock:
         assert files(tmp_path) == [LOCK]
         lock.check()
     assert files(tmp_path) == []
 
 
-def test_busy_names_the_holder_in_one_line(tmp_path):
+def test_busy_names_the_lock_owner_in_one_line(tmp_path):
     with Lock(tmp_path), pytest.raises(Busy) as refused, Lock(tmp_path):
         pass
-    told = str(refused.value)
-    assert f"process {os.getpid()} on {myself().host}, since 20" in told
-    assert str(tmp_path) in told
-    assert "\n" not in told
+    message = str(refused.value)
+    assert f"process {os.getpid()} on {myself().host}, since 20" in message
+    assert str(tmp_path) in message
+    assert "\n" not in message
 
 
-def test_who_is_refused_leaves_no_file_behind(tmp_path):
+def test_a_refused_process_leaves_no_file(tmp_path):
     with Lock(tmp_path):
         with pytest.raises(Busy), Lock(tmp_path):
             pass
         assert files(tmp_path) == [LOCK]
 
 
-def test_a_killed_process_holds_nothing_though_nobody_has_waited_for_it(tmp_path):
+def test_a_zombie_process_does_not_hold_the_lock(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from lozo_bench.runs.lock import Lock\n"
         "with Lock(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
@@ -124,13 +125,13 @@ def test_a_killed_process_holds_nothing_though_nobody_has_waited_for_it(tmp_path
     assert files(tmp_path) == []
 
 
-def test_a_pid_that_came_again_is_another_process(tmp_path):
+def test_a_reused_pid_is_recognized_as_another_process(tmp_path):
     leave_behind(tmp_path, started="1")
     with Lock(tmp_path):
         assert holder(tmp_path).started == myself().started
 
 
-def test_a_living_process_keeps_its_lock_however_long_it_was_suspended(tmp_path):
+def test_a_suspended_process_keeps_its_lock(tmp_path):
     leave_behind(tmp_path, age_s=9999, pid=os.getppid(), started=started(os.getppid()))
     with pytest.raises(Busy), Lock(tmp_path):
         pass
@@ -141,8 +142,8 @@ def started(pid):
 
 
 @pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"space": "another boot or container"}])
-def test_a_process_elsewhere_lives_for_three_minutes_after_its_last_sign(tmp_path, other):
-    """Its pid says nothing here, whether there is such a process or not."""
+def test_a_lock_from_another_machine_is_stale_after_three_minutes(tmp_path, other):
+    """Its pid has no meaning on this machine, whether or not a process here has the same one."""
     leave_behind(tmp_path, age_s=170, pid=dead_pid(), **other)
     assert holder(tmp_path) is not None
     with pytest.raises(Busy), Lock(tmp_path):
@@ -155,7 +156,9 @@ def test_a_process_elsewhere_lives_for_three_minutes_after_its_last_sign(tmp_pat
 
 
 @pytest.mark.parametrize("wrong_by_s", [-86400, 86400])
-def test_only_the_file_servers_clock_counts(tmp_path, monkeypatch, wrong_by_s):
+def test_only_the_file_servers_clock_decides_whether_a_lock_is_stale(
+    tmp_path, monkeypatch, wrong_by_s
+):
     now = time.time
     leave_behind(tmp_path, age_s=100, host="elsewhere", since="1999-01-01 00:00:00")
     monkeypatch.setattr(time, "time", lambda: now() + wrong_by_s)
@@ -179,9 +182,7 @@ def slurm(monkeypatch, restarts=None, **names):
 @pytest.mark.parametrize(
     "names", [{"JOB_ID": "7"}, {"JOB_ID": "9", "ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "2"}]
 )
-def test_a_job_that_was_requeued_takes_its_own_lock_at_once_on_another_host(
-    tmp_path, monkeypatch, names
-):
+def test_a_requeued_job_takes_over_its_own_lock_at_once(tmp_path, monkeypatch, names):
     slurm(monkeypatch, **names)
     leave_behind(tmp_path, host="elsewhere")
     slurm(monkeypatch, 1, **names)
@@ -193,11 +194,11 @@ def test_a_job_that_was_requeued_takes_its_own_lock_at_once_on_another_host(
     "names",
     [
         {"JOB_ID": "8"},
-        {"JOB_ID": "7"},  # another process of the same life of the job, on another node
+        {"JOB_ID": "7"},  # another process of the same start of the job, on another node
         {"JOB_ID": "10", "ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "3"},
     ],
 )
-def test_another_job_or_task_is_somebody_else(tmp_path, monkeypatch, names):
+def test_another_job_or_task_does_not_take_over_the_lock(tmp_path, monkeypatch, names):
     slurm(monkeypatch, JOB_ID="7")
     leave_behind(tmp_path, host="elsewhere")
     slurm(monkeypatch, **names)
@@ -206,7 +207,7 @@ def test_another_job_or_task_is_somebody_else(tmp_path, monkeypatch, names):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"host": 1}', b"\xff"])
-def test_a_damaged_lock_counts_by_its_age(tmp_path, content):
+def test_a_damaged_lock_is_stale_by_its_age(tmp_path, content):
     path = tmp_path / LOCK
     path.write_bytes(content)
     with pytest.raises(Busy), Lock(tmp_path):
@@ -217,7 +218,7 @@ def test_a_damaged_lock_counts_by_its_age(tmp_path, content):
     assert files(tmp_path) == []
 
 
-def test_a_takeover_that_was_cut_short_is_taken_over_too(tmp_path):
+def test_an_interrupted_takeover_is_taken_over_too(tmp_path):
     dead = {"pid": dead_pid(), "started": "1"}
     first = leave_behind(tmp_path, **dead)
     (tmp_path / LOCK).rename(tmp_path / "kept")
@@ -229,7 +230,7 @@ def test_a_takeover_that_was_cut_short_is_taken_over_too(tmp_path):
         assert files(tmp_path) == [LOCK]
 
 
-def test_while_a_living_process_takes_over_others_stay_away(tmp_path):
+def test_while_a_running_process_takes_over_others_are_refused(tmp_path):
     dead = leave_behind(tmp_path, pid=dead_pid())
     (tmp_path / LOCK).rename(tmp_path / "kept")
     leave_behind(tmp_path)
@@ -239,7 +240,7 @@ def test_while_a_living_process_takes_over_others_stay_away(tmp_path):
         pass
 
 
-def test_what_killed_processes_left_is_cleared_and_what_living_ones_need_is_not(tmp_path):
+def test_only_the_drafts_of_dead_processes_are_removed(tmp_path):
     for name, changes in {"dead": {"pid": dead_pid()}, "living": {}}.items():
         leave_behind(tmp_path, **changes)
         (tmp_path / LOCK).rename(tmp_path / f".lock-{name}")
@@ -248,7 +249,7 @@ def test_what_killed_processes_left_is_cleared_and_what_living_ones_need_is_not(
 
 
 def test_the_lock_is_renewed_while_it_is_held(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BEAT_S", 0.02)
+    monkeypatch.setattr(module, "RENEW_EVERY_S", 0.02)
     with Lock(tmp_path):
         os.utime(tmp_path / LOCK, (1, 1))
         deadline = time.monotonic() + 10
@@ -258,28 +259,28 @@ def test_the_lock_is_renewed_while_it_is_held(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["removed", "taken over"])
-def test_who_lost_the_lock_stops_and_leaves_the_others_alone(tmp_path, monkeypatch, how):
+def test_a_process_that_lost_the_lock_stops_and_leaves_the_new_lock(tmp_path, monkeypatch, how):
     with Lock(tmp_path) as lock:
         lock.check()
         if how == "removed":
             (tmp_path / LOCK).unlink()
         else:
             leave_behind(tmp_path, host="elsewhere", pid=77)
-        monkeypatch.setattr(module, "BEAT_S", 0.0)  # as if it had been suspended until now
+        monkeypatch.setattr(
+            module, "RENEW_EVERY_S", 0.0
+        )  # as if the process had been suspended until now
         with pytest.raises(UserError, match=how):
             lock.check()
     assert files(tmp_path) == ([] if how == "removed" else [LOCK])
 
 
-def test_a_file_server_that_is_away_is_waited_for_until_others_would_take_over(
-    tmp_path, monkeypatch
-):
-    def away(*_):
+def test_an_unreachable_file_server_is_tolerated_until_the_lock_is_stale(tmp_path, monkeypatch):
+    def unreachable(*_):
         raise OSError(errno.EIO, "Input/output error")
 
     with Lock(tmp_path) as lock:
-        monkeypatch.setattr(module, "BEAT_S", 0.0)
-        monkeypatch.setattr(os, "utime", away)
+        monkeypatch.setattr(module, "RENEW_EVERY_S", 0.0)
+        monkeypatch.setattr(os, "utime", unreachable)
         lock.check()
         monkeypatch.setattr(module, "STALE_S", 0.0)
         with pytest.raises(UserError, match="could not be renewed"):
@@ -298,7 +299,7 @@ def test_a_forked_child_neither_renews_nor_releases(tmp_path):
         assert files(tmp_path) == [LOCK]
 
 
-def test_where_there_are_no_hard_links_the_lock_holds_too(tmp_path, monkeypatch):
+def test_the_lock_works_without_hard_links(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -311,7 +312,7 @@ def test_where_there_are_no_hard_links_the_lock_holds_too(tmp_path, monkeypatch)
     assert files(tmp_path) == []
 
 
-def test_a_folder_that_may_only_be_read_is_judged_by_the_local_clock(tmp_path, monkeypatch):
+def test_in_a_read_only_folder_the_local_clock_is_used(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
@@ -320,5 +321,5 @@ def test_a_folder_that_may_only_be_read_is_judged_by_the_local_clock(tmp_path, m
     assert holder(tmp_path) is None
 
 
-def test_nobody_holds_a_folder_without_a_lock(tmp_path):
+def test_a_folder_without_a_lock_has_no_owner(tmp_path):
     assert holder(tmp_path) is None

@@ -1,4 +1,4 @@
-"""Full checkpoints: whole or not there, and the one before is never touched."""
+"""Checkpoints are written atomically, and a failed save leaves the one before unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def names(folder):
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-def test_what_was_saved_comes_back(tmp_path):
+def test_a_checkpoint_is_read_back_as_it_was_saved(tmp_path):
     tensors = {
         "half": torch.tensor([1.5, -0.0], dtype=torch.bfloat16),
         "count": torch.tensor(7),
@@ -43,7 +43,7 @@ def test_what_was_saved_comes_back(tmp_path):
         assert torch.equal(found.tensors[name], x)
 
 
-def test_only_the_newest_are_kept(tmp_path):
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
     saved(tmp_path, 10, 20, 30, keep=2)
     assert names(tmp_path) == [
         "step-00000020.json", "step-00000020.safetensors",
@@ -51,7 +51,7 @@ def test_only_the_newest_are_kept(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_newest_is_not_later_than_asked_for(tmp_path):
+def test_newest_returns_no_step_after_the_limit(tmp_path):
     states = saved(tmp_path, 10, 20, 30)
     assert states.newest(25).step == 20
     assert states.newest(5) is None
@@ -61,7 +61,7 @@ def test_the_newest_is_not_later_than_asked_for(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone"])
-def test_a_damaged_one_is_passed_over_and_said(tmp_path, caplog, suffix, damage):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, caplog, suffix, damage):
     states = saved(tmp_path, 10, 20)
     path = tmp_path / "checkpoints" / f"step-00000020{suffix}"
     data = bytearray(path.read_bytes())
@@ -72,12 +72,12 @@ def test_a_damaged_one_is_passed_over_and_said(tmp_path, caplog, suffix, damage)
         data[middle] ^= 255
         path.write_bytes({"cut": data[:middle], "flipped": data, "empty": b""}[damage])
     assert states.newest(99).step == 10
-    if (damage, suffix) != ("gone", ".json"):  # never committed: nothing to say
-        assert "step-00000020.safetensors is damaged and is passed over" in caplog.text
+    if (damage, suffix) != ("gone", ".json"):  # it was never complete, so there is no warning
+        assert "step-00000020.safetensors is damaged and is skipped" in caplog.text
 
 
-def test_a_crash_anywhere_leaves_the_one_before(tmp_path, monkeypatch):
-    """Every sync and every rename of a save fails once."""
+def test_after_a_crash_anywhere_a_whole_checkpoint_remains(tmp_path, monkeypatch):
+    """Each sync and each rename of a save fails once."""
     states = saved(tmp_path, 10)
     calls = {"count": 0, "fail_at": 0}
 
@@ -107,8 +107,8 @@ def test_a_crash_anywhere_leaves_the_one_before(tmp_path, monkeypatch):
     assert states.newest(99).step == 20
 
 
-def test_nothing_is_unpickled(tmp_path):
-    """A checkpoint from elsewhere cannot run code: only safetensors and JSON are read."""
+def test_no_pickle_is_loaded(tmp_path):
+    """A checkpoint from an untrusted source cannot run code: only safetensors and JSON are read."""
     states = saved(tmp_path, 10)
     path = tmp_path / "checkpoints" / "step-00000010.safetensors"
     torch.save({"evil": 1}, path)

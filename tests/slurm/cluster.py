@@ -1,4 +1,4 @@
-"""What tests ask of a SLURM, and of the cells that run in it."""
+"""Helpers for tests on a real SLURM: its jobs, and the cells that run in it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SHORT = [
     "steps=200", "eval_every=100", "log_every=5", "batch_size=8", "checkpoint.every=25",
     "task.source.train=44", "task.source.dev=20", "task.source.test=20", "tracking=files",
 ]  # fmt: skip
-# The node says it has eight CPUs, and GPUs that are none.
+# The test node reports eight CPUs and two GPUs that do not exist.
 SMALL = ["hydra.launcher.cpus_per_task=1", "hydra.launcher.gpus_per_node=null"]
 
 
-def wait_for(what, at_most_s=60):
-    """What a function returns, as soon as that is something."""
+def wait_for(function, at_most_s=60):
+    """Call a function until its result is true, and return the result."""
     end = time.monotonic() + at_most_s
     while time.monotonic() < end:
-        found = what()
+        found = function()
         if found:
             return found
         time.sleep(0.1)
-    pytest.fail(f"waited {at_most_s} s for {what.__name__}")
+    pytest.fail(f"waited {at_most_s} s for {function.__name__}")
 
 
 class Slurm:
@@ -42,7 +42,7 @@ class Slurm:
         return done.stdout
 
     def job(self, job):
-        """SLURM's fields of a job."""
+        """Return SLURM's fields of a job."""
         words = self.ask("scontrol", "-o", "show", "job", job).split()
         return dict(word.partition("=")[::2] for word in words)
 
@@ -50,19 +50,19 @@ class Slurm:
         return int(self.job(job)["Restarts"]) > 0
 
     def start_now(self, job):
-        """A job that was put back into the queue waits for two minutes."""
+        """Start a requeued job now; SLURM would wait for two minutes."""
         wait_for(lambda: self.job(job)["JobState"] == "PENDING")
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=10")
 
     def preempt(self, cpus):
-        """A job that takes so many CPUs from those with less priority."""
+        """Submit a job that takes ``cpus`` CPUs from jobs with a lower priority."""
         self.ask(
             "sbatch", "--partition=debug", f"--cpus-per-task={cpus}", "--output=/dev/null",
             "--wrap=sleep 1",
         )  # fmt: skip
 
     def train(self, folder, *arguments, environment=None):
-        """The command, as a user gives it, in the background."""
+        """Start the command in the background, as a user would."""
         process = subprocess.Popen(
             [sys.executable, "-m", "lozo_bench.train", *arguments, *SHORT],
             cwd=folder,
@@ -75,14 +75,14 @@ class Slurm:
         return process
 
     def kill_all(self):
-        """What a test that failed has left."""
+        """Kill the processes that a failed test has left."""
         for process in self._started:
             process.kill()
             process.communicate()
 
 
 class Cell:
-    """A cell's folder, and what runs in it."""
+    """A cell's folder and the process that runs the cell."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -121,12 +121,12 @@ def cells(folder):
     return [Cell(path.parent) for path in sorted(folder.glob("outputs/*/*/*/*/slurm.json"))]
 
 
-def first_mid_run(folder, *not_these):
-    """A cell that is in the middle of its steps, and stands still there."""
-    others = {cell.folder for cell in not_these}
+def first_mid_run(folder, *excluded):
+    """Wait for a cell that is in the middle of its steps, suspend its process and return it."""
+    folders = {cell.folder for cell in excluded}
 
     def a_cell_in_the_middle_of_its_steps():
-        return [cell for cell in cells(folder) if cell.folder not in others and cell.is_mid_run()]
+        return [cell for cell in cells(folder) if cell.folder not in folders and cell.is_mid_run()]
 
     cell = wait_for(a_cell_in_the_middle_of_its_steps)[0]
     cell.send(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""A real SLURM on this machine, started once. Where it cannot be had, the tests are skipped."""
+"""A real SLURM on this machine, started once; tests are skipped where it is not available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the launcher asks of SLURM, and makes of the answers; programs of ours stand in for it."""
+"""The SLURM launcher's requests and how it reads the answers, with stand-ins for SLURM."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from lozo_bench.launch import slurm_queue
 from lozo_bench.launch.cells import Planned
-from lozo_bench.launch.slurm_outcome import Job, answered, judged
-from lozo_bench.launch.slurm_queue import GRACE_S, Standing, Watch, standings, why_dead
+from lozo_bench.launch.slurm_outcome import Job, classified, stored_outcome
+from lozo_bench.launch.slurm_queue import GRACE_S, JobState, Watch, job_states, why_dead
 from lozo_bench.launch.slurm_screen import summary
 from lozo_bench.runs.outcome import Code, Failure, read_failure, write_failure
 from lozo_bench.status import State
@@ -19,16 +19,17 @@ from lozo_bench.status import State
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """A folder with programs that print what is in a file of their name."""
+    """A folder with stand-ins for SLURM's programs: each prints the file NAME.txt."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     for name in ("sbatch", "srun", "squeue", "scontrol", "sacct"):
-        told = folder / f"{name}.txt"
-        told.write_text("")
+        printed = folder / f"{name}.txt"
+        printed.write_text("")
         program = folder / name
         program.write_text(
-            f'#!/bin/sh\necho "$0" "$@" >> {folder}/asked\n[ -f "$1" ] && cp "$1" {folder}/script\n'
-            f"cat {told}\n[ ! -f {told}.error ] || {{ cat {told}.error >&2; exit 1; }}\n"
+            f'#!/bin/sh\necho "$0" "$@" >> {folder}/requests\n'
+            f'[ -f "$1" ] && cp "$1" {folder}/script\n'
+            f"cat {printed}\n[ ! -f {printed}.error ] || {{ cat {printed}.error >&2; exit 1; }}\n"
         )
         program.chmod(0o755)
     (folder / "sbatch.txt").write_text("Submitted batch job 7\n")
@@ -63,14 +64,14 @@ def sbatch_options(cluster):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )  # fmt: skip
-def test_a_preset_asks_sbatch_for(cluster, command, launcher, options):
+def test_a_preset_passes_its_options_to_sbatch(cluster, command, launcher, options):
     name, *settings = launcher
     code, _, _ = command("-m", f"hydra/launcher={name}", *settings, "seed=s0,s1")
     assert options <= sbatch_options(cluster)
     assert code == 1  # this SLURM forgets its jobs at once
 
 
-def test_the_setup_lines_and_the_cpus_reach_the_process(cluster, command):
+def test_setup_lines_and_cpus_are_in_the_job_script(cluster, command):
     command(
         "-m", "hydra/launcher=slurm", "hydra.launcher.setup=[module load cuda]",
         "hydra.launcher.cpus_per_task=2",
@@ -80,9 +81,7 @@ def test_the_setup_lines_and_the_cpus_reach_the_process(cluster, command):
     assert " --cpus-per-task=2 sh -c " in script
 
 
-def test_a_job_that_slurm_forgets_is_a_failure_with_its_reason_and_command(
-    cluster, command, tmp_path
-):
+def test_a_job_that_slurm_forgets_is_recorded_as_a_failure(cluster, command, tmp_path):
     code, out, err = command("-m", "hydra/launcher=slurm", "seed=s0", "optimizer=mezo")
     (folder,) = tmp_path.glob("outputs/*/reviews/*/mezo-*")
     failure = read_failure(folder)
@@ -93,19 +92,19 @@ def test_a_job_that_slurm_forgets_is_a_failure_with_its_reason_and_command(
     assert code == 1
 
 
-def test_nothing_is_submitted_if_everything_is_finished(cluster, command, tmp_path):
+def test_finished_cells_are_not_submitted(cluster, command, tmp_path):
     command("-m", "hydra/launcher=slurm", "seed=s0,s1")
     for folder in tmp_path.glob("outputs/*/reviews/*/*"):
         (folder / "failed.json").unlink()
         (folder / "result.json").write_text('{"metrics": {"test": {"accuracy": 0.5}}}')
-    (cluster / "asked").unlink()
+    (cluster / "requests").unlink()
     code, out, _ = command("-m", "hydra/launcher=slurm", "seed=s0,s1")
-    assert not (cluster / "asked").exists()
+    assert not (cluster / "requests").exists()
     assert "2 cells: 2 skipped" in out
     assert code == 0
 
 
-def test_rerun_failed_submits_what_failed_and_nothing_else(cluster, command, tmp_path):
+def test_rerun_failed_submits_only_failed_cells(cluster, command, tmp_path):
     command("-m", "hydra/launcher=slurm", "seed=s0,s1")
     sorted(tmp_path.glob("outputs/*/reviews/*/*/failed.json"))[0].unlink()
     _, out, err = command("-m", "hydra/launcher=slurm", "seed=s0,s1", "rerun=failed")
@@ -113,7 +112,7 @@ def test_rerun_failed_submits_what_failed_and_nothing_else(cluster, command, tmp
     assert "1 job submitted" in err
 
 
-def test_a_machine_without_slurm_is_one_line(command, monkeypatch):
+def test_a_machine_without_slurm_is_a_one_line_error(command, monkeypatch):
     monkeypatch.setenv("PATH", "/bin-that-is-not-there")
     code, _, err = command("-m", "hydra/launcher=slurm", "seed=s0")
     assert code == 2
@@ -121,34 +120,34 @@ def test_a_machine_without_slurm_is_one_line(command, monkeypatch):
     assert "there is no sbatch on this machine" in err
 
 
-def test_what_sbatch_refuses_is_one_line(cluster, command):
+def test_a_refusal_by_sbatch_is_a_one_line_error(cluster, command):
     (cluster / "sbatch.txt.error").write_text("sbatch: error: invalid partition\n")
     code, _, err = command("-m", "hydra/launcher=slurm", "seed=s0")
     assert code == 2
     assert err.splitlines() == ["SLURM does not accept the jobs: sbatch: error: invalid partition"]
 
 
-def test_only_what_slurm_knows_stands_somewhere(cluster):
+def test_only_jobs_that_slurm_knows_have_a_state(cluster):
     (cluster / "squeue.txt").write_text("7_0|RUNNING|None\n7_1|PENDING|Resources\n")
-    assert standings(["7_0", "7_1", "7_2"]) == {
-        "7_0": Standing("RUNNING", "None"),
-        "7_1": Standing("PENDING", "Resources"),
+    assert job_states(["7_0", "7_1", "7_2"]) == {
+        "7_0": JobState("RUNNING", "None"),
+        "7_1": JobState("PENDING", "Resources"),
     }
-    assert "--jobs=7\n" in (cluster / "asked").read_text()
+    assert "--jobs=7\n" in (cluster / "requests").read_text()
 
 
-def test_a_slurm_that_does_not_answer_kills_no_job(cluster):
+def test_without_an_answer_from_slurm_jobs_count_as_alive(cluster):
     (cluster / "squeue.txt.error").write_text("slurm_load_jobs error: Unable to contact\n")
     watch = Watch()
     watch.look(["7"])
-    assert standings(["7"]) is None
-    assert watch.standing("7").lives
+    assert job_states(["7"]) is None
+    assert watch.state_of("7").alive
     assert not watch.is_dead("7")
 
 
-def test_a_job_is_dead_when_it_has_been_gone_for_a_while_and_not_before(cluster, monkeypatch):
+def test_a_job_is_dead_only_after_it_has_been_gone_for_a_while(cluster, monkeypatch):
     monkeypatch.setattr(slurm_queue, "GRACE_S", GRACE_S)
-    monkeypatch.setattr(slurm_queue, "_SOONEST_S", 0.0)
+    monkeypatch.setattr(slurm_queue, "_SHORTEST_PAUSE_S", 0.0)
     now = 1000.0
     monkeypatch.setattr(slurm_queue.time, "monotonic", lambda: now)
     (cluster / "squeue.txt.error").write_text("slurm_load_jobs error: Invalid job id specified\n")
@@ -158,13 +157,13 @@ def test_a_job_is_dead_when_it_has_been_gone_for_a_while_and_not_before(cluster,
     now += GRACE_S + 1
     assert watch.is_dead("7")
     (cluster / "squeue.txt.error").unlink()
-    (cluster / "squeue.txt").write_text("7|PENDING|BeginTime\n")  # put back into the queue
+    (cluster / "squeue.txt").write_text("7|PENDING|BeginTime\n")  # requeued
     watch.look(["7"])
     assert not watch.is_dead("7")
 
 
 @pytest.mark.parametrize(
-    ("state", "told", "reason"),
+    ("state", "fields", "reason"),
     [
         ("TIMEOUT", "ExitCode=0:0", "signal_delay_s"),
         ("OUT_OF_MEMORY", "ExitCode=0:125", "hydra.launcher.mem_gb"),
@@ -173,17 +172,17 @@ def test_a_job_is_dead_when_it_has_been_gone_for_a_while_and_not_before(cluster,
         ("FAILED", "ExitCode=0:9", "killed by signal 9; out of memory"),
         ("FAILED", "ExitCode=139:0", "killed by signal 11"),
         ("FAILED", "ExitCode=3:0", "exited with code 3"),
-        ("FAILED", "ExitCode=143:0", "was told to end"),
+        ("FAILED", "ExitCode=143:0", "one of its processes was told to end"),
         ("DEADLINE", "", "state DEADLINE"),
     ],
 )
-def test_why_a_job_died(cluster, state, told, reason):
-    (cluster / "scontrol.txt").write_text(f"JobId=7 JobState={state} {told}\n")
-    assert reason in why_dead("7", Standing(state))
+def test_the_reason_why_a_job_died(cluster, state, fields, reason):
+    (cluster / "scontrol.txt").write_text(f"JobId=7 JobState={state} {fields}\n")
+    assert reason in why_dead("7", JobState(state))
 
 
-def test_a_job_that_the_queue_has_forgotten_may_be_in_the_accounts(cluster):
-    forgotten = Standing("FORGOTTEN")
+def test_the_accounting_database_is_asked_about_forgotten_jobs(cluster):
+    forgotten = JobState("FORGOTTEN")
     (cluster / "sacct.txt.error").write_text("Slurm accounting storage is disabled\n")
     assert "SLURM has forgotten it" in why_dead("7", forgotten)
     (cluster / "sacct.txt.error").unlink()
@@ -196,47 +195,47 @@ def job_of(folder):
     return Job(Planned(None, folder, ["seed=s1"]), "7", folder / "logs", 0, 0)
 
 
-def test_a_job_that_died_after_its_cell_had_finished_is_a_cell_that_finished(tmp_path):
+def test_a_cell_that_finished_before_its_job_died_is_finished(tmp_path):
     job = job_of(tmp_path / "cell")
     result = {"metrics": {"test": {"accuracy": 0.5}}}
     (job.planned.folder / "result.json").write_text(json.dumps(result))
-    ended = judged(job, None, "its node went down")
+    ended = classified(job, None, "its node went down")
     assert (ended.cell.state, ended.code) == (State.finished, Code.finished)
 
 
-def test_what_a_cell_said_itself_is_not_overwritten(tmp_path):
+def test_a_failure_that_the_cell_wrote_is_kept(tmp_path):
     job = job_of(tmp_path / "cell")
     write_failure(job.planned.folder, Failure("the loss is not finite", 2, "lozo-train"))
-    ended = judged(job, Code.bad_input, "it ended with code 2")
+    ended = classified(job, Code.bad_input, "it ended with code 2")
     assert (ended.cell.state, ended.cell.note) == (State.failed, "the loss is not finite")
     assert ended.code is Code.bad_input
 
 
-def test_a_cell_that_another_process_works_on_is_left_to_it(tmp_path):
-    ended = judged(job_of(tmp_path / "cell"), Code.busy, "")
+def test_a_cell_that_another_process_runs_is_skipped(tmp_path):
+    ended = classified(job_of(tmp_path / "cell"), Code.busy, "")
     assert (ended.cell.state, ended.code) == (State.skipped, Code.busy)
     assert not (tmp_path / "cell" / "failed.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("error", "reason"),
     [
         ("...\nUncompletedJobError: Job not requeued because: timed-out too many times.",
          "TIMEOUT, more often than hydra.launcher.max_num_timeout"),
         ("Traceback\n  File x\nOSError: no room\n    full_key: a", "OSError: no room; see "),
     ],
 )  # fmt: skip
-def test_what_a_job_raised_is_the_reason(tmp_path, told, reason):
+def test_the_error_that_a_job_raised_is_the_reason(tmp_path, error, reason):
     job = job_of(tmp_path / "cell")
     job.logs.mkdir()
-    assert answered(job) is None
-    (job.logs / "7_0_result.pkl").write_bytes(pickle.dumps(("error", told)))
-    ended = answered(job)
+    assert stored_outcome(job) is None
+    (job.logs / "7_0_result.pkl").write_bytes(pickle.dumps(("error", error)))
+    ended = stored_outcome(job)
     assert (ended.cell.state, ended.code) == (State.failed, Code.defect)
     assert reason in read_failure(job.planned.folder).reason
 
 
-def test_a_summary_counts_jobs_and_says_what_most_of_them_wait_for():
-    waiting = [Standing("PENDING", reason) for reason in ("Resources", "Resources", "Priority")]
-    assert summary([Standing("RUNNING", "None"), *waiting]) == "1 running, 3 queued (Resources)"
-    assert summary([Standing("RUNNING", "None")]) == "1 running, 0 queued"
+def test_the_summary_counts_jobs_and_names_the_most_frequent_reason():
+    waiting = [JobState("PENDING", reason) for reason in ("Resources", "Resources", "Priority")]
+    assert summary([JobState("RUNNING", "None"), *waiting]) == "1 running, 3 queued (Resources)"
+    assert summary([JobState("RUNNING", "None")]) == "1 running, 0 queued"

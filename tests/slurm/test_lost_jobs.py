@@ -1,4 +1,4 @@
-"""Jobs that end without a word, where SLURM keeps no accounts; a launcher that is ended."""
+"""Jobs that end without a result, where SLURM keeps no accounting; an interrupted launcher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SWEEP = ["-m", "hydra/launcher=slurm", "hydra.launcher.partition=spot", *SMALL, 
 
 @pytest.fixture(scope="module")
 def sweep(slurm, tmp_path_factory):
-    """One cell is killed, one cancelled, one preempted without a warning; then Ctrl-C."""
+    """Kill one cell, cancel one, preempt one without a warning, and press Ctrl-C."""
     folder = tmp_path_factory.mktemp("lost")
     command = slurm.train(folder, *SWEEP)
     killed = first_mid_run(folder)
@@ -34,7 +34,7 @@ def sweep(slurm, tmp_path_factory):
     )  # fmt: skip
 
 
-def test_a_job_that_died_is_noticed_and_its_folder_says_why(sweep):
+def test_the_folder_of_a_dead_job_says_why_it_died(sweep):
     killed, cancelled = sweep.failures
     assert "FAILED: killed by signal 9" in killed["reason"]
     assert "CANCELLED" in cancelled["reason"]
@@ -42,20 +42,20 @@ def test_a_job_that_died_is_noticed_and_its_folder_says_why(sweep):
     assert killed["command"].startswith("lozo-train seed=s")
 
 
-def test_a_launcher_that_is_ended_says_what_goes_on_and_how_to_end_that_too(sweep):
+def test_an_interrupted_launcher_names_the_remaining_jobs(sweep):
     assert sweep.code == 130
-    assert f"1 job goes on in SLURM: {sweep.preempted.job}" in sweep.err
+    assert f"1 job continues in SLURM: {sweep.preempted.job}" in sweep.err
     assert f"scancel {sweep.preempted.job}" in sweep.err
     assert "Traceback" not in sweep.err
 
 
-def test_a_cell_saves_itself_when_slurm_gives_it_no_time(sweep):
+def test_a_cell_saves_its_state_even_without_a_grace_time(sweep):
     assert "stopped by SIGTERM" in (sweep.cancelled.folder / "train.log").read_text()
-    # SLURM sends both signals at once, and puts the job back into the queue itself.
+    # SLURM sends both signals at once and requeues the job itself.
     assert "stopped by SIG" in (sweep.preempted.folder / "train.log").read_text()
 
 
-def test_the_same_command_waits_for_what_is_in_slurm_and_submits_what_died(sweep, slurm):
+def test_the_same_command_waits_for_queued_jobs_and_submits_dead_ones(sweep, slurm):
     command = slurm.train(sweep.folder, *SWEEP)
     slurm.start_now(sweep.preempted.job)
     out, err = command.communicate(timeout=100)

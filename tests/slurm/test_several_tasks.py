@@ -1,4 +1,4 @@
-"""A cell that several processes of one SLURM job share."""
+"""A cell that is run by several processes of one SLURM job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cluster import SMALL, cells, wait_for
 pytestmark = pytest.mark.slurm
 
 
-def test_a_cell_of_two_tasks_goes_back_into_the_queue_and_on_from_there(slurm, tmp_path):
+def test_a_cell_of_two_tasks_is_requeued_and_resumed(slurm, tmp_path):
     command = slurm.train(
         tmp_path, "-m", "hydra/launcher=slurm_node", *SMALL, "hydra.launcher.tasks_per_node=2"
     )

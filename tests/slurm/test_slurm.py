@@ -1,4 +1,4 @@
-"""A sweep on a real SLURM: one cell fails, one is preempted, one hits its time limit."""
+"""A sweep on a real SLURM: one cell fails, one is preempted, one reaches its time limit."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ SWEEP = [
 ]  # fmt: skip
 
 
-def standing_still(folder, count, *not_these):
-    """So many cells, each stopped in the middle of its steps."""
+def suspended_cells(folder, count, *excluded):
+    """Wait for ``count`` cells in the middle of their steps and suspend them."""
     found = []
     while len(found) < count:
-        found.append(first_mid_run(folder, *not_these, *found))
+        found.append(first_mid_run(folder, *excluded, *found))
     return found
 
 
-def let_it_hit_its_time_limit(slurm, cell):
+def let_it_reach_its_time_limit(slurm, cell):
     slurm.ask("scontrol", "update", f"JobId={cell.job}", "TimeLimit=1")
-    # SLURM looks at the limits twice a minute, and with its signal wakes what stands still.
+    # SLURM checks the limits twice a minute, and its signal wakes a suspended process.
     wait_for(lambda: slurm.was_requeued(cell.job))
 
 
 def preempt_one(slurm, running):
-    """The cells that run, three of eight CPUs, stand still while SLURM chooses one of them."""
+    """Preempt one of the three suspended cells, which SLURM chooses; continue the others."""
     slurm.preempt(cpus=6)
     wait_for(lambda: any(slurm.was_requeued(cell.job) for cell in running))
     running.sort(key=lambda cell: not slurm.was_requeued(cell.job))
@@ -43,13 +43,13 @@ def preempt_one(slurm, running):
 
 @pytest.fixture(scope="module")
 def sweep(slurm, tmp_path_factory):
-    """Twelve cells, three at once, and what is done to them."""
+    """Run twelve cells, three at once; preempt one and let one reach its time limit."""
     folder = tmp_path_factory.mktemp("sweep")
     command = slurm.train(folder, *SWEEP)
-    # All three stand still while SLURM takes its time: else the others would come to their ends.
-    limited, *running = standing_still(folder, 3)
-    let_it_hit_its_time_limit(slurm, limited)
-    running += standing_still(folder, 1, limited, *running)
+    # All three are suspended until SLURM acts; otherwise the others would finish meanwhile.
+    limited, *running = suspended_cells(folder, 3)
+    let_it_reach_its_time_limit(slurm, limited)
+    running += suspended_cells(folder, 1, limited, *running)
     preempted = preempt_one(slurm, running)
     for cell in (limited, preempted):
         slurm.start_now(cell.job)
@@ -60,7 +60,7 @@ def sweep(slurm, tmp_path_factory):
     )  # fmt: skip
 
 
-def test_all_cells_end_as_they_should_and_the_exit_code_tells_of_the_failure(sweep):
+def test_all_cells_but_one_finish_and_the_exit_code_reports_the_failure(sweep):
     failed = [cell for cell in sweep.cells if not cell.has("result.json")]
     assert len(sweep.cells) == 12, sweep.err
     assert [cell.overrides[0] for cell in failed] == ["optimizer.lr=1e+30"]
@@ -69,7 +69,7 @@ def test_all_cells_end_as_they_should_and_the_exit_code_tells_of_the_failure(swe
     assert "12 cells: 11 finished, 1 failed" in sweep.out
 
 
-def test_the_preempted_and_the_limited_cell_went_back_into_the_queue_and_on_from_there(sweep):
+def test_the_preempted_and_the_limited_cell_were_requeued_and_resumed(sweep):
     for cell in (sweep.preempted, sweep.limited):
         log = (cell.folder / "train.log").read_text()
         assert "stopped by SIGUSR2" in log
@@ -77,7 +77,7 @@ def test_the_preempted_and_the_limited_cell_went_back_into_the_queue_and_on_from
     assert sweep.limited.folder != sweep.preempted.folder
 
 
-def test_a_cell_that_was_interrupted_ends_like_one_that_was_not(sweep, slurm, tmp_path):
+def test_an_interrupted_cell_has_the_result_of_an_uninterrupted_one(sweep, slurm, tmp_path):
     cut = [sweep.preempted, sweep.limited]
     rates = [cell.overrides[0].removeprefix("optimizer.lr=") for cell in cut]
     command = slurm.train(tmp_path, "-m", f"optimizer.lr={','.join(rates)}")
@@ -91,7 +91,7 @@ def test_a_cell_that_was_interrupted_ends_like_one_that_was_not(sweep, slurm, tm
         assert cell.result["weights"] == whole.result["weights"]
 
 
-def test_submitting_again_runs_only_what_is_missing(sweep, slurm):
+def test_a_second_submission_runs_only_missing_cells(sweep, slurm):
     jobs = {cell.folder: cell.job for cell in sweep.cells}
     command = slurm.train(sweep.folder, *SWEEP)
     out, err = command.communicate(timeout=100)

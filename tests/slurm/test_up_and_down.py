@@ -24,7 +24,7 @@ def down(folder):
 
 
 def daemons(folder):
-    """The processes that were started for a folder."""
+    """Return the names of the daemons that were started for a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -36,16 +36,16 @@ def daemons(folder):
     return sorted(found)
 
 
-def test_a_second_start_finds_the_first(slurm):
+def test_a_second_start_finds_the_running_slurm(slurm):
     before = daemons(slurm.folder)
     again = up(slurm.folder)
     assert again.returncode == 0
     assert again.stdout.startswith(f"export SLURM_CONF='{slurm.folder}/slurm.conf' PATH=")
-    assert "it runs already" in again.stderr
+    assert "it is already running" in again.stderr
     assert daemons(slurm.folder) == before
 
 
-def test_a_start_clears_away_what_a_crash_left_and_a_stop_leaves_nothing_running(slurm, tmp_path):
+def test_start_cleans_up_after_a_crash_and_stop_ends_all_daemons(slurm, tmp_path):
     try:
         assert up(tmp_path).returncode == 0
         os.kill(int((tmp_path / "slurmctld.pid").read_text()), signal.SIGKILL)
@@ -54,13 +54,13 @@ def test_a_start_clears_away_what_a_crash_left_and_a_stop_leaves_nothing_running
     finally:
         down(tmp_path)
     assert daemons(tmp_path) == []
-    assert {"munged", "slurmctld", "slurmd"} <= set(daemons(slurm.folder))  # not ours to stop
+    assert {"munged", "slurmctld", "slurmd"} <= set(daemons(slurm.folder))  # it must keep running
 
 
-def test_who_cannot_have_one_is_told_why(slurm, tmp_path):
+def test_the_reason_is_printed_when_slurm_cannot_be_started(slurm, tmp_path):
     nobody = up(tmp_path / "a", user="nobody", cwd="/")
     assert nobody.returncode == 77
-    assert nobody.stderr == "slurm_up: needs root: slurmd starts jobs as the users they belong to\n"
+    assert nobody.stderr == "slurm_up: root is needed, because slurmd starts jobs as their users\n"
 
     for name in ("bash", "id"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
