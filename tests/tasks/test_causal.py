@@ -137,7 +137,9 @@ def test_long_row_is_cut_on_the_left_after_the_bos_token(
     assert encoded.answer == ((4,), (4,))
 
 
-def test_long_row_without_a_bos_token_is_cut_at_its_start(roberta_like: PreTrainedTokenizerFast) -> None:
+def test_long_row_without_a_bos_token_is_cut_at_its_start(
+    roberta_like: PreTrainedTokenizerFast,
+) -> None:
     encoded = prompt(roberta_like, max_length=3).encode(review("well worth"))
     assert tokens(roberta_like, encoded)[0] == ("ĠIt Ġwas Ġterrible", "Ġterrible")
 
@@ -148,7 +150,9 @@ def test_option_that_just_fits_is_encoded_and_a_longer_one_is_refused(
     options = [" great", " terrible bad"]
     encoded = prompt(opt_like, options=options, max_length=3).encode(review("well"))
     assert tokens(opt_like, encoded)[1] == ("<s> Ġterrible Ġbad", "Ġterrible Ġbad")
-    with pytest.raises(UserError, match=r"^dev\.tsv:5: an option .* needs 3 tokens, .* leaves only 2;"):
+    with pytest.raises(
+        UserError, match=r"^dev\.tsv:5: an option .* needs 3 tokens, .* leaves only 2;"
+    ):
         prompt(opt_like, options=options, max_length=2).encode(review("well"))
 
 
@@ -212,7 +216,9 @@ def test_doubled_braces_are_literal_braces(opt_like: PreTrainedTokenizerFast) ->
 def test_unknown_field_is_refused_with_a_list_of_the_known_fields(
     opt_like: PreTrainedTokenizerFast,
 ) -> None:
-    with pytest.raises(UserError, match=r"^task\.prompt: .*fields sentence; 'sentense' is not one of them"):
+    with pytest.raises(
+        UserError, match=r"^task\.prompt: .*fields sentence; 'sentense' is not one of them"
+    ):
         prompt(opt_like, "{sentense} It was").encode(review("well"))
 
 
@@ -268,7 +274,9 @@ def test_options_of_a_row_replace_those_of_the_task(opt_like: PreTrainedTokenize
 
 
 def test_row_without_options_needs_options_of_the_task(opt_like: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(UserError, match=r"^dev\.tsv:5: there is no option for class 1; .* has 0 options"):
+    with pytest.raises(
+        UserError, match=r"^dev\.tsv:5: there is no option for class 1; .* has 0 options"
+    ):
         prompt(opt_like, options=[]).encode(review("well"))
 
 
@@ -366,7 +374,10 @@ def test_row_without_an_answer_is_refused(opt_like: PreTrainedTokenizerFast) -> 
     ("changed", "message"),
     [
         ({"answer": " {question}"}, r"^task\.answer: .* a text with \{answer\} in it"),
-        ({"options": ["a", "b"]}, r"^task\.options: .* an empty list, because task\.answer is given"),
+        (
+            {"options": ["a", "b"]},
+            r"^task\.options: .* an empty list, because task\.answer is given",
+        ),
         ({"max_new_tokens": 64}, r"^task\.max_new_tokens: given 64; .* 1 to 63"),
         ({"max_new_tokens": 0}, r"^task\.max_new_tokens: given 0"),
     ],
