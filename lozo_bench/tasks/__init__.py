@@ -1,1 +1,1 @@
-"""Tasks: where rows come from, how a row becomes tokens, and which positions matter."""
+"""Tasks: the sources of rows, and the prompts that turn a row into tokens and scored positions."""

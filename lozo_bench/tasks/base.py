@@ -1,4 +1,4 @@
-"""The plain data that flows through this room: rows in, token sequences out."""
+"""The data types of a task: labelled rows go in, token sequences come out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Protocol
 class Example:
     """One labelled row of a data set.
 
-    ``fields`` holds the texts by name and ``where`` the place the row came from (``path:line``),
-    for error messages. ``label`` is the class id: which of the options is trained on.
-
-    ``options`` are the row's own options, where every row has others; else they are the task's.
-    ``golds`` are all options that count as right, where that is more than ``label``. ``answers``
-    are the right texts where an answer is written and not chosen; the first is trained on.
+    Attributes:
+        fields: The texts of the row by field name.
+        label: The class id, which is the index of the option that is trained on.
+        where: Where the row was read (``path:line``), for error messages.
+        options: The row's own options, if every row has different ones. Empty if the options are
+            those of the task.
+        golds: The indices of all options that count as correct, if ``label`` is not the only one.
+        answers: The correct texts, if the model generates an answer instead of choosing an option.
+            The first one is trained on.
     """
 
     fields: Mapping[str, str]
@@ -27,17 +30,21 @@ class Example:
     answers: tuple[str, ...] = ()
 
 
-# Which of so many rows are short enough for the model's prompt, one answer for each.
+# Return for each row whether its prompt is short enough for the model.
 Fits = Callable[[Sequence[Example]], Sequence[bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The three sets of one run: trained on, selected on, reported on.
+    """The three sets of rows of one run.
 
-    ``pool`` reads all rows that demonstrations may be drawn from; None: those trained on.
-    ``fitted``, where a draw depends on which rows fit the model, makes the sets; until then they
-    are empty.
+    Attributes:
+        train: The rows to train on.
+        dev: The rows on which the best step is selected.
+        test: The rows on which the result is reported.
+        pool: Return all rows from which demonstrations may be drawn. None means the train rows.
+        fitted: Draw the three sets. It is given if the draw depends on which rows fit the model's
+            maximum length; the three sets above are empty in this case. Otherwise None.
     """
 
     train: list[Example] = field(default_factory=list)
@@ -48,10 +55,14 @@ class Splits:
 
 
 class Source(Protocol):
-    """Where rows come from. A config node ``task.source`` names one by its ``_target_``."""
+    """Interface to the rows of a task. The config key ``task.source._target_`` names the class."""
 
     def splits(self) -> Splits:
-        """Read and check every row. Raises UserError naming file and line."""
+        """Read and check every row.
+
+        Raises:
+            UserError: A row is malformed; the message names file and line.
+        """
         ...
 
 
@@ -59,13 +70,19 @@ class Source(Protocol):
 class Encoded:
     """One example as token sequences.
 
-    A masked model reads one sequence, whose ``answer`` is the position of the mask token. A causal
-    model reads one sequence per option, whose ``answer`` are the positions of the option's tokens;
-    where an answer is written and not chosen, there is one, with the text that is trained on.
+    A masked model reads one sequence. A causal model reads one sequence per option, or a single
+    sequence with the first correct answer if it generates the answer.
 
-    ``golds`` are the options that count as right, if they are more than ``label``. ``prompt`` are
-    the tokens from which an answer is written, ``answers`` the texts that would be right.
-    ``calibration`` has the same options without the row, for scores that are taken relative to it.
+    Attributes:
+        rows: The token ids of each sequence.
+        answer: For each sequence, the positions whose tokens are scored: the mask token of a
+            masked model, or the tokens of the option or answer of a causal model.
+        label: The index of the option that is trained on.
+        golds: The indices of all options that count as correct, if ``label`` is not the only one.
+        prompt: The token ids after which the model generates an answer.
+        answers: The texts that count as correct generated answers.
+        calibration: The same options after a prompt without the row. Scores are taken relative to
+            the scores of these sequences (surface form calibration, SFC).
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -77,17 +94,19 @@ class Encoded:
     calibration: Encoded | None = None
 
     def only_gold(self) -> Encoded:
-        """The same with the option that is trained on alone, as language modelling sees it."""
+        """Return a copy that has only the option to train on, as language modelling needs it."""
         rows, answer = (self.rows[self.label],), (self.answer[self.label],)
         return replace(self, rows=rows, answer=answer, label=0, golds=())
 
 
 class Prompt(Protocol):
-    """How a row becomes tokens for one kind of model."""
+    """Interface to the conversion of a row into tokens for one kind of model."""
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
-        """Token sequences of ``example`` and the positions that matter.
+        """Return the token sequences of an example and the positions that are scored.
 
-        ``shown`` are demonstrations, rows with their answers, that stand before it.
+        Args:
+            example: The row to encode.
+            shown: Demonstrations: other rows, which appear with their correct answers before it.
         """
         ...

@@ -1,4 +1,4 @@
-"""MeZO's prompts for causal models: a text that ends in one of several options, or in an answer."""
+"""MeZO's prompts for causal models, which end with one of several options or with an answer."""
 
 from __future__ import annotations
 
@@ -6,37 +6,40 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
-from lozo_bench.tasks.forms import Form
+from lozo_bench.tasks.forms import Template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
 
-# Between demonstrations, and between them and what is asked.
-BETWEEN = "\n\n"
+# Stands after each demonstration.
+SEPARATOR = "\n\n"
 
+# The token ids of a row, and the positions of its option or answer.
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class CausalPrompt:
-    """Turns an example into one row per option, whose answer are the option's tokens.
+    """Encodes an example as one row per option; the option's tokens are scored.
 
-    All texts may hold ``{field}`` and ``{field:form,form}``, see `lozo_bench.tasks.forms`. An
-    option follows the prompt directly, so that either brings the space or newline between them;
-    options that a row has of its own stand before the task's. Spaces (only spaces) are stripped
-    around prompt and option together, and all white space before the whole. Rows longer than
-    ``max_length`` lose tokens on the left, after the BOS token; an option never does.
+    All texts are templates, see `lozo_bench.tasks.forms`. An option follows the prompt directly, so
+    one of the two must contain the space or newline between them. If a row has its own options,
+    they replace the task's. Spaces, but no other white space, are stripped around prompt plus
+    option; leading white space of any kind is stripped from the whole text. A row longer than
+    ``max_length`` loses tokens on the left, after the BOS token. An option is never cut.
 
-    With ``answer``, a text with ``{answer}`` in it, nothing is chosen: the one row is the prompt
-    and the first answer, and ``max_new_tokens`` of ``max_length`` are kept free for writing.
+    With ``answer``, the model generates an answer instead of choosing an option. The only row is
+    then the prompt with the first correct answer, and ``max_new_tokens`` of ``max_length`` are
+    kept free for the generated tokens.
 
-    ``calibration`` stands for the prompt where options are scored relative to it (SFC).
+    A demonstration is a prompt with its correct option, stripped of white space. Demonstrations
+    are joined by empty lines and stand before the example.
 
-    Demonstrations are prompts with their right option, each stripped, one above the other with an
-    empty line between, the example below. Source: utils.py of MeZO's large_models, spec sections
-    2.7, 3.2 and 3.3; there the option's length is the difference of two tokenisations, here its
-    tokens are found by their offsets, so that a token across the boundary counts as the option's.
+    Source: utils.py:105-172 (encoding) and templates.py (prompts) in large_models of the MeZO
+    release. MeZO computes an option's length as the difference between the lengths of two
+    tokenisations. Here an option's tokens are found by their offsets in the text, so a token that
+    crosses the boundary between prompt and option belongs to the option.
     """
 
     def __init__(
@@ -50,11 +53,26 @@ class CausalPrompt:
         calibration: str | None = None,
         max_new_tokens: int = 50,
     ) -> None:
-        """Read the texts. Raises UserError naming the ``task.*`` key that is wrong."""
+        """Parse the texts.
+
+        Args:
+            tokenizer: A fast tokenizer.
+            prompt: The template of the prompt.
+            options: The templates of the options. Empty if every row has its own options or if the
+                model generates an answer.
+            max_length: The largest number of tokens in a row.
+            answer: The template of a generated answer, with ``{answer}`` in it.
+            calibration: The template that replaces the prompt when options are scored relative to
+                their probability without the row (surface form calibration, SFC).
+            max_new_tokens: How many tokens the model may generate.
+
+        Raises:
+            UserError: A value is not allowed; the message names its ``task.*`` key.
+        """
         if not tokenizer.is_fast:
             raise UserError(
-                "model.path: its tokenizer is of the slow kind, which does not say where a token "
-                "is in the text; choose a model that has a tokenizer.json"
+                "model.path: the model has a slow tokenizer, which does not report the position of "
+                "each token in the text; choose a model that has a tokenizer.json"
             )
         if max_length < 1:
             raise bad_value("task.max_length", max_length, "a whole number >= 1")
@@ -63,39 +81,43 @@ class CausalPrompt:
             raise bad_value("task.max_new_tokens", max_new_tokens, allowed)
         _check_options(options, answer)
         self._tokenizer = tokenizer
-        self._prompt = Form(prompt, "task.prompt")
+        self._prompt = Template(prompt, "task.prompt")
         if not self._prompt.fields:
             raise bad_value("task.prompt", prompt, "a text with at least one {field} in it")
-        self._options = [Form(option, "task.options") for option in options]
-        self._answer = None if answer is None else Form(answer, "task.answer")
+        self._options = [Template(option, "task.options") for option in options]
+        self._answer = None if answer is None else Template(answer, "task.answer")
         if self._answer is not None and "answer" not in self._answer.fields:
             raise bad_value("task.answer", answer, "a text with {answer} in it")
-        self._calibration = None if calibration is None else Form(calibration, "task.calibration")
-        self._room = max_length - (0 if answer is None else max_new_tokens)
+        self._calibration = (
+            None if calibration is None else Template(calibration, "task.calibration")
+        )
+        self._max_row_length = max_length - (0 if answer is None else max_new_tokens)
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
-        """A row of token ids per option; the answer are the positions of the option's tokens.
+        """Return a row of token ids per option and the positions of the option's tokens in it.
 
-        Raises UserError with ``example.where`` if an option does not fit.
+        Raises:
+            UserError: An option is longer than the row may be; the message names ``example.where``.
         """
         return self._encoded(self._prompt, example, shown)
 
     def encode_calibration(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
-        """The same options behind the calibration text instead of the prompt.
+        """Return the same options after the calibration text instead of the prompt.
 
-        Raises UserError where the task has none.
+        Raises:
+            UserError: The task has no calibration text.
         """
         if self._calibration is None:
-            allowed = "a text to score options behind without the row; '' is one"
+            allowed = "a text that replaces the prompt for calibration, for example ''"
             raise bad_value("task.calibration", None, allowed)
         return self._encoded(self._calibration, example, shown)
 
-    def _encoded(self, prompt: Form, example: Example, shown: Sequence[Example]) -> Encoded:
-        before = "".join(self._demonstration(other) + BETWEEN for other in shown)
-        asked = prompt.fill(example.fields, example.where)
+    def _encoded(self, prompt: Template, example: Example, shown: Sequence[Example]) -> Encoded:
+        before = "".join(self._demonstration(other) + SEPARATOR for other in shown)
+        question = prompt.fill(example.fields, example.where)
         if self._answer is not None:
-            row, answer = self._row(before, asked, self._written(example), example.where)
-            start = self._tokens((before + asked.strip(" ")).lstrip())
+            row, answer = self._row(before, question, self._first_answer(example), example.where)
+            start = self._tokens((before + question.strip(" ")).lstrip())
             return Encoded(
                 rows=(row,),
                 answer=(answer,),
@@ -103,8 +125,8 @@ class CausalPrompt:
                 prompt=self._cut(start),
                 answers=example.answers,
             )
-        options = self._choices(example)
-        rows = [self._row(before, asked, option, example.where) for option in options]
+        options = self._options_of(example)
+        rows = [self._row(before, question, option, example.where) for option in options]
         return Encoded(
             rows=tuple(row for row, _ in rows),
             answer=tuple(answer for _, answer in rows),
@@ -114,25 +136,28 @@ class CausalPrompt:
 
     def _demonstration(self, example: Example) -> str:
         if self._answer is not None:
-            right = self._written(example)
+            correct = self._first_answer(example)
         else:
-            right = self._choices(example)[example.label]
-        return (self._prompt.fill(example.fields, example.where) + right).strip()
+            correct = self._options_of(example)[example.label]
+        return (self._prompt.fill(example.fields, example.where) + correct).strip()
 
-    def _choices(self, example: Example) -> list[str]:
-        """The example's options. Raises UserError unless one of them is right."""
+    def _options_of(self, example: Example) -> list[str]:
+        """Return the options of an example. Raise UserError if there is none for its label."""
         if example.options:
             return list(example.options)
         if not 0 <= example.label < len(self._options):
-            options = f"task.options has {len(self._options)} options"
-            raise bad_data(example.where, f"no option for class {example.label}; {options}")
+            raise bad_data(
+                example.where,
+                f"there is no option for class {example.label}; task.options has "
+                f"{len(self._options)} options",
+            )
         return [option.fill(example.fields, example.where) for option in self._options]
 
-    def _written(self, example: Example) -> str:
-        """The first answer as it is written. Raises UserError if there is none."""
+    def _first_answer(self, example: Example) -> str:
+        """Return the text of the first correct answer. Raise UserError if there is none."""
         assert self._answer is not None
         if not example.answers or not example.answers[0].strip():
-            raise bad_data(example.where, "the row has no answer for task.answer")
+            raise bad_data(example.where, "the row has no answer, which task.answer needs")
         return self._answer.fill({**example.fields, "answer": example.answers[0]}, example.where)
 
     def _row(self, before: str, prompt: str, option: str, where: str) -> Row:
@@ -145,29 +170,36 @@ class CausalPrompt:
         spans: list[tuple[int, int]] = encoding["offset_mapping"]
         special: list[int] = encoding["special_tokens_mask"]
         inside = (n for n, (first, last) in enumerate(spans) if last > max(first, len(start)))
-        begins = next(inside, None)
-        if begins is None:
+        first_inside = next(inside, None)
+        if first_inside is None:
             raise bad_data(where, f"the option {option!r} of task.options has no token of its own")
-        # Some tokenizers say of a token of white space that it is nowhere; special ones come after.
-        answer = [n for n in range(begins, len(ids)) if not special[n]]
+        # Some tokenizers report an empty span for white space, so every later token counts, except
+        # the special tokens at the end.
+        answer = [n for n in range(first_inside, len(ids)) if not special[n]]
         if answer[0] == 0:
-            raise bad_data(where, "the prompt is empty, and the tokenizer adds no first token")
-        excess = max(len(ids) - self._room, 0)
-        # A model predicts tokens from those before them: the row's first token has no score.
-        if answer[0] - excess < max(self._kept(ids), 1):
             raise bad_data(
                 where,
-                f"an option of task.options needs {len(ids) - answer[0] + max(self._kept(ids), 1)} "
-                f"tokens, and task.max_length leaves {self._room}; raise it",
+                "the prompt is empty and the tokenizer adds no special token in front, so the "
+                "first token of the option cannot be scored",
+            )
+        excess = max(len(ids) - self._max_row_length, 0)
+        # The model predicts each token from the tokens before it, so the first one has no score.
+        needed_before = max(self._protected(ids), 1)
+        if answer[0] - excess < needed_before:
+            raise bad_data(
+                where,
+                f"an option of task.options needs {len(ids) - answer[0] + needed_before} tokens, "
+                f"but task.max_length leaves only {self._max_row_length}; raise it",
             )
         return self._cut(ids), tuple(position - excess for position in answer)
 
     def _cut(self, ids: list[int]) -> tuple[int, ...]:
-        """``ids`` without those on the left that are too many, but with the BOS token."""
-        excess, kept = max(len(ids) - self._room, 0), self._kept(ids)
-        return (*ids[:kept], *ids[kept + excess :])
+        """Return ``ids`` cut to the maximum length on the left, but with the BOS token."""
+        excess, protected = max(len(ids) - self._max_row_length, 0), self._protected(ids)
+        return (*ids[:protected], *ids[protected + excess :])
 
-    def _kept(self, ids: list[int]) -> int:
+    def _protected(self, ids: list[int]) -> int:
+        """Return how many tokens at the start are never cut: 1 if there is a BOS token, else 0."""
         return int(bool(ids) and ids[0] == self._tokenizer.bos_token_id)
 
     def _tokens(self, text: str) -> list[int]:
@@ -176,9 +208,14 @@ class CausalPrompt:
 
 
 def _check_options(options: Sequence[str], answer: str | None) -> None:
-    """Two or more different texts, or none: rows have their own, or an answer is written."""
+    """Raise UserError unless the options are two or more different texts, or none.
+
+    There are none if every row has its own options or if the model generates an answer.
+    """
     if answer is not None and options:
-        raise bad_value("task.options", list(options), "none, as task.answer is given")
+        raise bad_value(
+            "task.options", list(options), "an empty list, because task.answer is given"
+        )
     if len(options) == 1 or len({option.strip(" ") for option in options}) < len(options):
         raise bad_value("task.options", list(options), "two or more different texts")
     if not all(option.strip(" ") for option in options):

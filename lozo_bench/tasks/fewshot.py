@@ -1,4 +1,4 @@
-"""C-LoRA's few-shot rule: rows too long for the model are left out, then so many of each label."""
+"""C-LoRA's few-shot splits: k rows per label, drawn from the rows that are not too long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.tasks.base import Example, Fits, Splits
-from lozo_bench.tasks.full import INSTEAD, check_places, read_both
+from lozo_bench.tasks.full import ALTERNATIVE, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, to_examples
 from lozo_bench.tasks.sampling import check_seed, shuffled
@@ -19,11 +19,19 @@ from lozo_bench.tasks.sampling import check_seed, shuffled
 class FewShot:
     """A task in C-LoRA's protocol: ``k`` train and ``k`` dev rows per label, the whole test set.
 
-    Rows that do not fit the model's row length are dropped, not cut, from train and test before
-    the draw, so that the split depends on tokenizer and template: `splits` returns a draw that
-    waits for both (see `Splits.fitted`). The rows come from ``data_dir`` if it is given, else from
-    ``hub``. ``files`` names the two files without their extension; `Layout` and `Hub` tell the
-    rest. Source: deepfwlora.py of the C-LoRA release, spec clora_flora_bbt section 4.2.
+    Rows that are longer than ``task.max_length`` are dropped from the train and the test rows
+    before the draw; they are not cut. The split therefore depends on the tokenizer and the
+    template, so `splits` returns a function that draws when both are known (`Splits.fitted`).
+
+    Source: deepfwlora.py:697-734 of the C-LoRA release.
+
+    Args:
+        data_dir: A folder with the full data. If it is None, the rows come from ``hub``.
+        hub: The data set on the Hugging Face hub, see `Hub`.
+        k: The number of train rows, and also of dev rows, per label.
+        seed: Seed of the draw.
+        files: The names of the ``train`` and ``test`` files without extension.
+        fields, label, labels, columns, skip_labels: See `Layout`.
     """
 
     def __init__(
@@ -40,21 +48,28 @@ class FewShot:
         columns: list[str] | None = None,
         skip_labels: list[str] | None = None,
     ) -> None:
-        """Check the arguments without touching the disk.
+        """Check the arguments without reading any file.
 
-        Raises UserError with keys relative to ``task.source``.
+        Raises:
+            UserError: An argument is not allowed; its key is relative to ``task.source``.
         """
         if k < 1:
             raise bad_value("k", k, "a whole number >= 1")
         check_seed(seed)
-        check_places(data_dir, files, hub)
+        check_full_data(data_dir, files, hub)
         self.data_dir, self.files, self.k, self.seed = data_dir, files, k, seed
         self.layout = Layout(fields, label, labels, columns, skip_labels=tuple(skip_labels or ()))
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
 
     def splits(self) -> Splits:
-        """Read and check every row; the draw waits. Raises UserError naming file and line."""
-        full = read_both(self.data_dir, "task.data_dir", self.files, self.layout, self.hub, INSTEAD)
+        """Read and check every row, and return the function that draws the sets.
+
+        Raises:
+            UserError: A row is malformed; the message names file and line.
+        """
+        full = read_full_data(
+            self.data_dir, "task.data_dir", self.files, self.layout, self.hub, ALTERNATIVE
+        )
         train, test = (to_examples(rows, full.layout) for rows in (full.train, full.test))
         return Splits(fitted=partial(self._draw, train, test, full.where))
 
@@ -65,27 +80,28 @@ class FewShot:
             if counts[number] < 2 * self.k:
                 raise UserError(
                     f"task.source.k: given {self.k}; label {label!r} has {counts[number]} rows in "
-                    f"{where} that fit task.max_length, and {2 * self.k} are needed, for train and "
-                    "dev; lower it"
+                    f"{where} that fit into task.max_length, but {2 * self.k} are needed for train "
+                    "and dev together; lower it"
                 )
-        chosen, dev = walk([example.label for example in kept], self.k, self.seed)
+        chosen, dev = draw_per_label([example.label for example in kept], self.k, self.seed)
         return Splits(
             [kept[i] for i in chosen], [kept[i] for i in dev], list(compress(test, fits(test)))
         )
 
 
-def walk(labels: Sequence[Hashable], k: int, seed: int) -> tuple[list[int], list[int]]:
-    """C-LoRA's train and dev rows: along the shuffle, a label's first ``k`` and its next ``k``.
+def draw_per_label(labels: Sequence[Hashable], k: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices of C-LoRA's train and dev rows.
 
-    Both lists are places in ``labels``, in the order of the shuffle; they are not grouped.
+    The rows are shuffled. The first ``k`` rows of each label are the train rows and the next ``k``
+    are the dev rows. Both lists keep the order of the shuffle; they are not grouped by label.
     """
     train: list[int] = []
     dev: list[int] = []
-    met: Counter[Hashable] = Counter()
-    for place in shuffled(range(len(labels)), seed):
-        met[labels[place]] += 1
-        if met[labels[place]] <= k:
-            train.append(place)
-        elif met[labels[place]] <= 2 * k:
-            dev.append(place)
+    seen: Counter[Hashable] = Counter()
+    for index in shuffled(range(len(labels)), seed):
+        seen[labels[index]] += 1
+        if seen[labels[index]] <= k:
+            train.append(index)
+        elif seen[labels[index]] <= 2 * k:
+            dev.append(index)
     return train, dev

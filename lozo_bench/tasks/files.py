@@ -1,4 +1,4 @@
-"""Reading ``.tsv``, ``.csv``, ``.jsonl`` and ``.json`` files; complaints name file and line."""
+"""Readers of ``.tsv``, ``.csv``, ``.jsonl`` and ``.json`` files. Errors name file and line."""
 
 from __future__ import annotations
 
@@ -16,73 +16,87 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json")
 
+# The number of a line and the texts in it. A blank line has no texts.
 Record = tuple[int, list[str]]
 
 
 def find_file(directory: str, stems: Sequence[str], key: str) -> Path:
-    """The file in ``directory`` named by the first of ``stems`` that has one.
+    """Return the file in ``directory`` for the first of ``stems`` that has a file.
 
-    Raises UserError if there is none, or one in two formats. ``key`` is the config key that names
-    the directory, for the message.
+    Args:
+        directory: The folder to search.
+        stems: File names without extension.
+        key: The config key that names the folder, for error messages.
+
+    Raises:
+        UserError: There is no such file, or there are two in different formats.
     """
     folder = Path(directory).expanduser()
     if not folder.is_dir():
-        raise bad_data(str(folder), f"no such directory; {key} must name one")
+        raise bad_data(str(folder), f"there is no such directory; {key} must name one")
     for stem in stems:
         found = [folder / (stem + ext) for ext in EXTENSIONS if (folder / (stem + ext)).is_file()]
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
-            raise bad_data(str(folder), f"both {names}; keep one of them")
+            raise bad_data(str(folder), f"there are both {names}; keep one of them")
         if found:
             return found[0]
     wanted = " or ".join(stem + ext for stem in stems for ext in EXTENSIONS)
-    there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    raise bad_data(str(folder), f"no file {wanted} ({key}); there is {there}")
+    present = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    raise bad_data(
+        str(folder), f"there is no file {wanted} ({key}); the directory contains {present}"
+    )
 
 
 def read_full(directory: str, stem: str, key: str, layout: Layout) -> list[Row]:
-    """The rows of a whole split: of ``stem``, or of ``stem_full`` where that is its name."""
+    """Read all rows of a split from the file named ``stem``, or else ``stem`` plus ``_full``."""
     return read_rows(find_file(directory, [stem, f"{stem}_full"], key), layout)
 
 
 def read_rows(path: Path, layout: Layout) -> list[Row]:
-    """The wanted columns of every row of ``path``, in file order; the extension is the format.
+    """Read the columns that ``layout`` names from every row of a file, in file order.
 
-    ``.tsv`` knows no quoting: rows end at a newline and fields at a tab, as in GLUE. ``.csv`` has
-    standard quoting, ``.jsonl`` one object per line, ``.json`` one object in the whole file. Raises
-    UserError with ``path:line``, and the place in the object where it has several rows.
+    The extension determines the format. ``.tsv`` has no quoting: rows end at a newline and values
+    at a tab, as in GLUE. ``.csv`` has standard quoting, ``.jsonl`` has one object per line, and
+    ``.json`` has one object in the whole file.
+
+    Raises:
+        UserError: A row is malformed; the message names ``path:line``, and the position within the
+            object if an object has several rows.
     """
     if path.suffix not in EXTENSIONS:
-        raise bad_data(str(path), f"unknown kind of file; allowed: {', '.join(EXTENSIONS)}")
+        raise bad_data(str(path), f"unknown file extension; allowed: {', '.join(EXTENSIONS)}")
     try:
         rows = list(READERS.get(path.suffix, _table)(path, layout))
     except OSError as error:
-        raise bad_data(str(path), f"cannot be read: {error.strerror}") from error
+        raise bad_data(str(path), f"the file cannot be read: {error.strerror}") from error
     if not rows:
-        raise bad_data(f"{path}:1", "there are no rows in the file, or none under its header")
+        raise bad_data(f"{path}:1", "there are no rows in the file, or no rows below its header")
     return rows
 
 
 def _table(path: Path, layout: Layout) -> Iterator[Row]:
-    records = _without_blank_end(path, _csv(path) if path.suffix == ".csv" else _tsv(path))
+    records = _without_trailing_blanks(path, _csv(path) if path.suffix == ".csv" else _tsv(path))
     if layout.explode or layout.options or layout.answers:
-        allowed = ".jsonl or .json files, where task.source has explode, options or answers"
-        raise bad_data(str(path), f"a table has one text in a column; allowed: {allowed}")
+        allowed = ".jsonl or .json files, if task.source has explode, options or answers"
+        raise bad_data(str(path), f"a column of a table holds one text; allowed: {allowed}")
     if layout.columns is None:
         line, columns = next(records, (1, []))
         if not columns:
-            raise bad_data(f"{path}:1", "the file is empty; a header line and rows are needed")
+            raise bad_data(f"{path}:1", "the file is empty; it needs a header line and rows")
         _check_header(f"{path}:{line}", columns, layout)
     else:
         columns = list(layout.columns)
-    places = {name: columns.index(name) for name in layout.wanted}
+    indices = {name: columns.index(name) for name in layout.wanted}
     for line, cells in records:
-        _check_width(f"{path}:{line}", cells, columns, places, layout.ragged)
+        _check_width(f"{path}:{line}", cells, columns, indices, layout.ragged)
         if layout.ragged:
             last = columns[-1]
-            values = {n: cells[-1] if n == last else cells[p] for n, p in places.items()}
+            values = {
+                name: cells[-1] if name == last else cells[index] for name, index in indices.items()
+            }
         else:
-            values = {name: cells[place] for name, place in places.items()}
+            values = {name: cells[index] for name, index in indices.items()}
         yield Row(f"{path}:{line}", values)
 
 
@@ -91,32 +105,34 @@ def _check_header(where: str, columns: list[str], layout: Layout) -> None:
         if name not in columns:
             raise missing_column(where, name, columns)
         if columns.count(name) > 1:
-            raise bad_data(where, f"column {name!r} is there {columns.count(name)} times")
+            raise bad_data(where, f"column {name!r} is in the header {columns.count(name)} times")
 
 
 def _check_width(
-    where: str, cells: list[str], columns: list[str], places: Mapping[str, int], ragged: bool
+    where: str, cells: list[str], columns: list[str], indices: Mapping[str, int], ragged: bool
 ) -> None:
     if ragged:
-        # every wanted column before the last, and the last one itself, need a value of their own
-        needed = max((p for p in places.values() if p < len(columns) - 1), default=-1) + 2
+        # The columns that are read, up to the last but one, and the last column each need a value.
+        before_last = [index for index in indices.values() if index < len(columns) - 1]
+        needed = max(before_last, default=-1) + 2
         if len(cells) < needed:
-            raise bad_data(where, f"{len(cells)} values; at least {needed} are needed")
+            raise bad_data(where, f"the row has {len(cells)} values; it needs at least {needed}")
     elif len(cells) != len(columns):
         raise bad_data(
-            where, f"{len(cells)} values for {len(columns)} columns ({', '.join(columns)})"
+            where,
+            f"the row has {len(cells)} values for {len(columns)} columns ({', '.join(columns)})",
         )
 
 
 def _objects(path: Path, layout: Layout) -> Iterator[Row]:
-    for line, (text,) in _without_blank_end(path, _jsonl(path)):
+    for line, (text,) in _without_trailing_blanks(path, _jsonl(path)):
         where = f"{path}:{line}"
         try:
             values: Any = json.loads(text)
         except ValueError as error:
-            raise bad_data(where, f"not JSON: {error}") from error
+            raise bad_data(where, f"the line is not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise bad_data(where, 'not a JSON object; a line looks like {"column": "value", ...}')
+            raise bad_data(where, 'the line is not a JSON object such as {"column": "value", ...}')
         yield from rows_of(where, values, layout.reads)
 
 
@@ -125,9 +141,11 @@ def _document(path: Path, layout: Layout) -> Iterator[Row]:
     try:
         values: Any = json.loads(text)
     except json.JSONDecodeError as error:
-        raise bad_data(f"{path}:{error.lineno}", f"not JSON: {error}") from error
+        raise bad_data(f"{path}:{error.lineno}", f"the file is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise bad_data(f"{path}:1", "not a JSON object; a file of one object is read")
+        raise bad_data(
+            f"{path}:1", "the file is not a JSON object; a .json file must hold one object"
+        )
     yield from rows_of(str(path), values, layout.reads)
 
 
@@ -135,7 +153,7 @@ READERS = {".jsonl": _objects, ".json": _document}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    # A binary file breaks at \n only; str.splitlines would also break at U+2028 and its like.
+    # A binary file has line breaks at \n only; str.splitlines would also break at U+2028.
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
@@ -164,15 +182,16 @@ def _csv(path: Path) -> Iterator[Record]:
             yield start, cells
             start = reader.line_num + 1
     except csv.Error as error:
-        raise bad_data(f"{path}:{start}", f"not CSV: {error}") from error
+        raise bad_data(f"{path}:{start}", f"the row is not CSV: {error}") from error
 
 
-def _without_blank_end(path: Path, records: Iterator[Record]) -> Iterator[Record]:
-    blank = 0
+def _without_trailing_blanks(path: Path, records: Iterator[Record]) -> Iterator[Record]:
+    """Drop blank lines at the end of a file. Raise UserError for a blank line between rows."""
+    first_blank = 0
     for line, cells in records:
         if not cells:
-            blank = blank or line
-        elif blank:
-            raise bad_data(f"{path}:{blank}", "blank line between rows; take it out")
+            first_blank = first_blank or line
+        elif first_blank:
+            raise bad_data(f"{path}:{first_blank}", "blank line between rows; remove it")
         else:
             yield line, cells

@@ -1,4 +1,4 @@
-"""Texts with fields in them: ``{field}``, or ``{field:form,form}`` with what is done to it."""
+"""Text templates with fields: ``{field}`` or ``{field:filter,filter}``."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ BLANK = "_"
 
 
 def lower_first(text: str) -> str:
-    """With the first letter in lower case."""
+    """Return the text with its first letter in lower case."""
     return text[:1].lower() + text[1:]
 
 
 def upper_first(text: str) -> str:
-    """With the first letter in upper case."""
+    """Return the text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def lower_first_word(text: str) -> str:
-    """With the first word in lower case, unless it is "I"."""
+    """Return the text with its first word in lower case, unless that word is "I"."""
     word, space, rest = text.partition(" ")
     return text if word == "I" else word.lower() + space + rest
 
 
 def no_final_period(text: str) -> str:
-    """Without the white space and one period at the end."""
+    """Return the text without the white space and without one period at its end."""
     return text.rstrip().removesuffix(".")
 
 
 def question_mark(text: str) -> str:
-    """With a question mark at the end, if there is none."""
+    """Return the text with a question mark at its end; add one if there is none."""
     return text if text.endswith("?") else text + "?"
 
 
 def oneline(text: str) -> str:
-    """With a space for each new line, where that is spelt as a backslash and an n."""
+    r"""Return the text with a space in place of each new line that is spelled ``\n``."""
     return text.replace("\\n", " ")
 
 
 def before_blank(text: str) -> str:
-    """What stands before the blank. Raises ValueError unless there is one blank."""
+    """Return the text before the blank. Raise ValueError unless there is exactly one blank."""
     return _around_blank(text)[0]
 
 
 def after_blank(text: str) -> str:
-    """What stands after the blank. Raises ValueError unless there is one blank."""
+    """Return the text after the blank. Raise ValueError unless there is exactly one blank."""
     return _around_blank(text)[1]
 
 
@@ -61,7 +61,7 @@ def _around_blank(text: str) -> tuple[str, str]:
     return before, after
 
 
-FORMS: Mapping[str, Callable[[str], str]] = {
+FILTERS: Mapping[str, Callable[[str], str]] = {
     "strip": str.strip,
     "lower": str.lower,
     "lower_first": lower_first,
@@ -75,61 +75,78 @@ FORMS: Mapping[str, Callable[[str], str]] = {
 }
 
 
-class Form:
-    """A text with fields in it; braces of its own are doubled.
+class Template:
+    """A text with ``{field}`` placeholders. Literal braces are doubled: ``{{`` and ``}}``.
 
-    ``key`` names it for error messages. Forms are applied from left to right.
+    The filters of a field are applied from left to right.
     """
 
     def __init__(self, text: str, key: str) -> None:
-        """Read it. Raises UserError naming ``key`` and what is allowed."""
+        """Parse the text.
+
+        Args:
+            text: The template.
+            key: The config key of the template, for error messages.
+
+        Raises:
+            UserError: The text is malformed; the message names ``key`` and what is allowed.
+        """
         self.text, self.key = text, key
         try:
             parsed = list(string.Formatter().parse(text))
         except ValueError as error:
             raise bad_value(key, text, f"balanced braces ({error})") from error
         self._pieces = [
-            (literal, field, self._forms(field, forms, conversion))
-            for literal, field, forms, conversion in parsed
+            (literal, field, self._filters(field, spec, conversion))
+            for literal, field, spec, conversion in parsed
         ]
         self.fields = [field for _, field, _ in self._pieces if field]
 
-    def _forms(self, field: str | None, forms: str | None, conversion: str | None) -> list[str]:
+    def _filters(self, field: str | None, spec: str | None, conversion: str | None) -> list[str]:
         if conversion:
             raise bad_value(self.key, self.text, f"no conversion such as !{conversion}")
         if field is None:
             return []
-        names = forms.split(",") if forms else []
+        names = spec.split(",") if spec else []
         if not field.isidentifier():
-            raise bad_value(self.key, self.text, "{field} or {field:form} between the text")
+            raise bad_value(self.key, self.text, "text with {field} or {field:filter} in it")
         for name in names:
-            if name not in FORMS:
-                allowed = f"{{field}} or {{field:form}} with forms of {', '.join(FORMS)}"
-                hint = did_you_mean(name, FORMS)
-                raise bad_value(self.key, self.text, f"{allowed}; {name!r} is none{hint}")
+            if name not in FILTERS:
+                allowed = f"{{field}} or {{field:filter}} with the filters {', '.join(FILTERS)}"
+                hint = did_you_mean(name, FILTERS)
+                raise bad_value(
+                    self.key, self.text, f"{allowed}; {name!r} is not one of them{hint}"
+                )
         return names
 
     def fill(self, fields: Mapping[str, str], where: str) -> str:
-        """The text with the fields of the row that stands at ``where``.
+        """Return the text with the values of a row in place of its fields.
 
-        Raises UserError if it has not such a field, or its text not what a form looks for.
+        Args:
+            fields: The texts of the row by field name.
+            where: Where the row was read, for error messages.
+
+        Raises:
+            UserError: The row does not have a field of the template, or a filter cannot be applied
+                to its text.
         """
         filled = ""
-        for literal, field, forms in self._pieces:
+        for literal, field, filters in self._pieces:
             filled += literal
             if field is None:
                 continue
             if field not in fields:
                 raise self._no_field(field, fields)
             text = fields[field]
-            for name in forms:
+            for name in filters:
                 try:
-                    text = FORMS[name](text)
+                    text = FILTERS[name](text)
                 except ValueError as error:
                     raise bad_data(where, f"field {field!r}: {error}") from error
             filled += text
         return filled
 
     def _no_field(self, field: str, fields: Mapping[str, str]) -> UserError:
-        allowed = f"the fields {', '.join(fields)}{did_you_mean(field, fields)}"
-        return bad_value(self.key, self.text, f"{allowed}; {field!r} is none")
+        hint = did_you_mean(field, fields)
+        allowed = f"the fields {', '.join(fields)}; {field!r} is not one of them{hint}"
+        return bad_value(self.key, self.text, allowed)

@@ -1,4 +1,4 @@
-"""The full data that a protocol takes its rows from: two files, or a data set on the hub."""
+"""The full data from which a protocol draws its rows: two files, or a data set on the hub."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from lozo_bench.tasks.files import read_full
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, Row, labelled
 
-INSTEAD = "use task.data_dir=DIR (a folder with the full data)"
+ALTERNATIVE = "use task.data_dir=DIR (a folder with the full data)"
 
 
 @dataclass(frozen=True, slots=True)
-class Full:
-    """All labelled rows of the train and test split, their ``layout``, and ``where`` they are."""
+class FullData:
+    """All labelled rows of a data set.
+
+    Attributes:
+        train: The rows of the train split.
+        test: The rows of the test split.
+        layout: What the columns of the rows contain.
+        where: The folder or the hub data set of the rows, for error messages.
+    """
 
     train: list[Row]
     test: list[Row]
@@ -23,31 +30,41 @@ class Full:
     where: str
 
 
-def check_places(data_dir: str | None, files: Mapping[str, str], hub: object) -> None:
-    """Raise BadValueError unless there are a train and a test file, and a place to read them from.
+def check_full_data(data_dir: str | None, files: Mapping[str, str], hub: object) -> None:
+    """Check that the arguments of a source say where its full data is.
 
-    The keys are relative to ``task.source``.
+    Raises:
+        BadValueError: ``files`` does not name a train and a test file, or neither a folder nor a
+            hub data set is given. The key is relative to ``task.source``.
     """
     if set(files) != {"train", "test"}:
         raise bad_value("files", files, "a file name without extension for train and test")
     if data_dir is None and hub is None:
-        raise bad_value("hub", hub, f"a data set on the hub; or {INSTEAD}")
+        raise bad_value("hub", hub, f"a data set on the hub; or {ALTERNATIVE}")
 
 
-def read_both(
+def read_full_data(
     folder: str | None,
     key: str,
     files: Mapping[str, str],
     layout: Layout,
     hub: Hub | None,
-    instead: str,
+    alternative: str,
     test_layout: Layout | None = None,
-) -> Full:
-    """The rows of ``folder`` if it is given, else of ``hub``.
+) -> FullData:
+    """Read the full data from ``folder`` if it is given, else from ``hub``.
 
-    ``key`` is the config key that names the folder, ``files`` the train and the test file in it,
-    ``instead`` what to do without a hub. ``test_layout`` is the test file's, where its columns are
-    others. Raises UserError naming file and line.
+    Args:
+        folder: The folder with the two files, or None.
+        key: The config key that names the folder, for error messages.
+        files: The names of the ``train`` and ``test`` files without extension.
+        layout: What the columns of the files contain.
+        hub: The data set on the hub, if no folder is given.
+        alternative: What the user can do if the hub cannot be read, for error messages.
+        test_layout: The layout of the test file, if it differs from ``layout``.
+
+    Raises:
+        UserError: A row is malformed; the message names file and line.
     """
     if folder is not None:
         layouts = {"train": layout, "test": test_layout or layout}
@@ -56,5 +73,5 @@ def read_both(
     else:
         assert hub is not None
         layout, where = hub.layout(layout), f"hub:{hub.path}"
-        rows = {"train": hub.read(hub.train, instead), "test": hub.read(hub.test, instead)}
-    return Full(labelled(rows["train"], layout), labelled(rows["test"], layout), layout, where)
+        rows = {"train": hub.read(hub.train, alternative), "test": hub.read(hub.test, alternative)}
+    return FullData(labelled(rows["train"], layout), labelled(rows["test"], layout), layout, where)

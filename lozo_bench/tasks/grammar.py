@@ -1,8 +1,8 @@
 """Synthetic English: reviews, entailment pairs, topic questions and plain sentences.
 
-Made by a small grammar, not collected: no sentence here was written by a person about a real thing.
-The tiny embedded models are pre-trained on it and the built-in tasks are drawn from it, without
-ever sharing a sentence, because a sentence's split is a function of its text (`split_of`).
+A small grammar generates the sentences; none was written by a person about a real thing. The tiny
+embedded models are pre-trained on these sentences, and the built-in tasks consist of them. They
+never share a sentence, because the split of a sentence is a function of its text (`split_of`).
 """
 
 from __future__ import annotations
@@ -23,35 +23,41 @@ _MAX_DRAWS = 10_000
 
 
 def split_of(text: str) -> str:
-    """The one split a sentence may appear in: 6 tenths pretrain, 2 train, 1 dev, 1 test."""
+    """Return the only split in which a sentence may occur.
+
+    The splits have 6 tenths (pretrain), 2 tenths (train), 1 tenth (dev) and 1 tenth (test) of all
+    sentences.
+    """
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return _TENTHS[int.from_bytes(digest, "big") % 10]
 
 
 def examples(task: str, split: str, key: str) -> Iterator[Example]:
-    """Distinct examples of ``task`` in ``split``, classes taking turns, without end.
+    """Yield different examples of a task in a split without end; the classes alternate.
 
-    The same ``key`` gives the same examples on every machine. Raises UserError when the grammar
-    has no new sentence left.
+    The same ``key`` gives the same examples on every machine.
+
+    Raises:
+        UserError: The grammar has no new sentence left.
     """
     rng = Random(f"{task}/{split}/{key}")
     seen: set[str] = set()
     while True:
         for label in range(CLASSES[task]):
-            example = _fresh(task, split, label, rng, seen)
+            example = _new_example(task, split, label, rng, seen)
             seen.add(_text(example))
             yield example
 
 
 def stream(task: str, split: str, key: str) -> Iterator[Example]:
-    """Examples of ``task`` in ``split`` without end, classes at random; may repeat."""
+    """Yield examples of a task in a split without end, with random classes and repetitions."""
     rng = Random(f"{task}/{split}/{key}")
     while True:
-        yield _fresh(task, split, rng.randrange(CLASSES[task]), rng, set())
+        yield _new_example(task, split, rng.randrange(CLASSES[task]), rng, set())
 
 
 def plain(split: str, key: str) -> Iterator[str]:
-    """Plain sentences of ``split`` without end, which carry no label. May repeat."""
+    """Yield plain sentences of a split without end. They have no label and may repeat."""
     rng = Random(f"plain/{split}/{key}")
     while True:
         text = _fill(rng, rng.choice(w.PLAIN))
@@ -59,7 +65,7 @@ def plain(split: str, key: str) -> Iterator[str]:
             yield text
 
 
-def _fresh(task: str, split: str, label: int, rng: Random, seen: set[str]) -> Example:
+def _new_example(task: str, split: str, label: int, rng: Random, seen: set[str]) -> Example:
     for _ in range(_MAX_DRAWS):
         example = Example(_MAKERS[task](rng, label), label)
         if (
@@ -68,8 +74,8 @@ def _fresh(task: str, split: str, label: int, rng: Random, seen: set[str]) -> Ex
         ):
             return example
     raise UserError(
-        f"task.source: the {task} grammar holds only about {len(seen)} different {split} examples;"
-        f" ask for fewer"
+        f"task.source: the grammar of {task} has only about {len(seen)} different {split} examples;"
+        " ask for fewer"
     )
 
 
@@ -82,28 +88,28 @@ def _capital(text: str) -> str:
 
 
 def _opinion(rng: Random, thing: tuple[str, str, str, tuple[str, ...]], label: int) -> str:
-    """One clause saying that something is good (label 1) or bad (0), perhaps by denying it."""
+    """Return a clause that calls something good (label 1) or bad (0), perhaps by a negation."""
     noun, verb, _, aspects = thing
     kind = rng.random()
-    deny = rng.random() < 0.3
-    said = 1 - label if deny else label
+    negate = rng.random() < 0.3
+    polarity = 1 - label if negate else label
     topic = rng.choice([*aspects, noun])
     if kind < 0.45:
-        be = rng.choice(w.NEGATIONS if deny else w.COPULAS)
-        return f"the {topic} {be} {rng.choice(w.DEGREES)}{rng.choice(w.ADJECTIVES[said])}"
+        be = rng.choice(w.NEGATIONS if negate else w.COPULAS)
+        return f"the {topic} {be} {rng.choice(w.DEGREES)}{rng.choice(w.ADJECTIVES[polarity])}"
     if kind < 0.65:
-        past, base = rng.choice(w.VERBS[said])
-        return f"I did not {base} the {topic}" if deny else f"I {past} the {topic}"
+        past, base = rng.choice(w.VERBS[polarity])
+        return f"I did not {base} the {topic}" if negate else f"I {past} the {topic}"
     if kind < 0.8:
-        be = rng.choice(("was not a", "was never a", "was no")) if deny else "was a"
-        return f"the {topic} {be} {rng.choice(w.NOUNS[said])}"
+        be = rng.choice(("was not a", "was never a", "was no")) if negate else "was a"
+        return f"the {topic} {be} {rng.choice(w.NOUNS[polarity])}"
     if kind < 0.92:
         return f"the {topic} {rng.choice(w.EFFECTS[label])} {rng.choice(w.PEOPLE)}"
     return f"I would {rng.choice(w.AGAIN[label])} {verb} this {noun} again"
 
 
 def _review(rng: Random, label: int) -> dict[str, str]:
-    """The last word of a mixed review counts: the main clause, whichever side it stands on."""
+    """Return a review. In a mixed review the main clause, first or last, decides the label."""
     thing = rng.choice(w.THINGS)
     main, other = _opinion(rng, thing, label), _opinion(rng, thing, 1 - label)
     kind = rng.random()
@@ -123,12 +129,16 @@ def _review(rng: Random, label: int) -> dict[str, str]:
     return {"sentence": _capital(f"{opener}{text}.")}
 
 
-def _other(rng: Random, table: tuple[tuple[str, str], ...], kind: str) -> tuple[str, str]:
+def _other_kind(rng: Random, table: tuple[tuple[str, str], ...], kind: str) -> tuple[str, str]:
     return rng.choice([row for row in table if row[1] != kind])
 
 
 def _entailment(rng: Random, label: int) -> dict[str, str]:
-    """Classes: 0 contradicts (another action or place), 1 follows, 2 open (an unstated purpose)."""
+    """Return a premise and a hypothesis.
+
+    Class 0 is a contradiction (another action or place), class 1 an entailment, and class 2 neutral
+    (the hypothesis names a purpose that the premise does not state).
+    """
     action, place = rng.choice(w.ACTIONS), rng.choice(w.PLACES)
     person, purpose = rng.choice(w.PERSONS), rng.choice(w.PURPOSES)
     clothes = f" in a {rng.choice(w.COLORS)} {rng.choice(w.CLOTHES)}" if rng.random() < 0.6 else ""
@@ -136,9 +146,9 @@ def _entailment(rng: Random, label: int) -> dict[str, str]:
     tail = f" {purpose}" if stated else ""
     premise = f"A {rng.choice(w.LOOKS)}{person}{clothes} is {action[0]} {place[0]}{tail}."
     if label == 0 and rng.random() < 0.6:
-        action = _other(rng, w.ACTIONS, action[1])
+        action = _other_kind(rng, w.ACTIONS, action[1])
     elif label == 0:
-        place = _other(rng, w.PLACES, place[1])
+        place = _other_kind(rng, w.PLACES, place[1])
     what, where = (pair[rng.random() < 0.3] for pair in (action, place))
     who = rng.choice((f"A {person}", f"The {person}", "Somebody", "A person", "Someone"))
     tail = f" {purpose}" if label == 2 or (stated and rng.random() < 0.6) else ""
@@ -150,7 +160,10 @@ def _fill(rng: Random, pattern: str) -> str:
 
 
 def _topic(rng: Random, label: int) -> dict[str, str]:
-    """Classes as in TREC: description, entity, expression, human, location, number."""
+    """Return a question of a class of TREC.
+
+    The classes are description, entity, expression, human, location and number.
+    """
     aside = _fill(rng, rng.choice(w.ASIDES))
     question = _fill(rng, rng.choice(w.QUESTIONS[label]))
     return {"question": f"{aside}{question[0].lower()}{question[1:]}?" if aside else f"{question}?"}

@@ -1,4 +1,4 @@
-"""Reading a data set from the Hugging Face hub into the same rows as a file gives."""
+"""Reading a data set on the Hugging Face hub into the same rows as from a file."""
 
 from __future__ import annotations
 
@@ -13,22 +13,32 @@ from lozo_bench.tasks.records import rows_of
 from lozo_bench.tasks.rows import Layout, Row, Wanted, missing_column
 
 UNLABELLED = "-"
-PROBE_SECONDS = 10
+CONNECTION_TIMEOUT_SECONDS = 10
 
-NEEDED_TEXTS = ("path", "train", "test")
-OTHER_TEXTS = ("label", "name", "revision", "options")
-PAIRS = ("fields", "labels")
+# The keys of ``task.source.hub`` by the type of their value.
+REQUIRED_TEXTS = ("path", "train", "test")
+OPTIONAL_TEXTS = ("label", "name", "revision", "options")
+MAPPINGS = ("fields", "labels")
 LISTS = ("answers",)
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A data set on the hub: where it is, its split names, and its column names.
+    """A data set on the hub: its path, its splits and its columns.
 
-    ``fields``, ``label``, ``options`` and ``answers`` name the hub's columns for what `Layout` has
-    in files; the hub has one row for each, and options as texts. ``labels`` translates the hub's
-    labels (the name, where the hub knows names, else the value as text) into the task's; a label
-    that is not in it stays as it is. The hub's mark for a missing label, -1, reads as ``-``.
+    Attributes:
+        path: The name of the data set on the hub, or a local folder.
+        train: The name of the train split.
+        test: The name of the test split.
+        fields: The hub's column for each text field, as in `Layout`.
+        label: The hub's column of the label, as in `Layout`.
+        options: The hub's column of the row's own options, which are texts.
+        answers: The hub's columns of the answers, as in `Layout`.
+        name: The name of a configuration of the data set, for example ``sst2`` of GLUE.
+        revision: A branch, tag or commit of the data set.
+        labels: The task's label for each label of the hub. A label of the hub is its name if the
+            hub has names for labels, otherwise its value as text. Labels that are not in the
+            mapping stay unchanged. The hub's -1, which marks a missing label, becomes ``-``.
     """
 
     path: str
@@ -46,19 +56,23 @@ class Hub:
     def from_config(
         cls, node: Mapping[str, Any], names: Sequence[str], needed: Sequence[str] = ("label",)
     ) -> Hub:
-        """Check a config node; ``names`` are the task's fields, in order.
+        """Make a `Hub` from the config node ``task.source.hub``.
 
-        ``needed`` are those of ``label``, ``options`` and ``answers`` that the task has.
+        Args:
+            node: The config node.
+            names: The names of the task's fields, in order.
+            needed: Those of the keys ``label``, ``options`` and ``answers`` that the task has.
 
-        Raises UserError with keys relative to ``task.source``.
+        Raises:
+            UserError: A value is not allowed; its key is relative to ``task.source``.
         """
-        keys = (*NEEDED_TEXTS, *OTHER_TEXTS, *PAIRS, *LISTS)
+        keys = (*REQUIRED_TEXTS, *OPTIONAL_TEXTS, *MAPPINGS, *LISTS)
         for key in node:
             if key not in keys:
                 raise bad_value("hub", key, f"the keys {', '.join(keys)}{did_you_mean(key, keys)}")
-        for key in (*NEEDED_TEXTS, *OTHER_TEXTS):
+        for key in (*REQUIRED_TEXTS, *OPTIONAL_TEXTS):
             value = node.get(key)
-            if not isinstance(value, str) and (value is not None or key in NEEDED_TEXTS):
+            if not isinstance(value, str) and (value is not None or key in REQUIRED_TEXTS):
                 raise bad_value(f"hub.{key}", value, "a text")
         for key in LISTS:
             value = node.get(key, [])
@@ -66,51 +80,62 @@ class Hub:
                 raise bad_value(f"hub.{key}", value, "a list of columns")
         for key in ("label", "options", "answers"):
             if bool(node.get(key)) != (key in needed):
-                allowed = "as in task.source, which has " + ("it" if key in needed else "none")
+                allowed = (
+                    f"a column, because task.source.{key} is given"
+                    if key in needed
+                    else f"null, because task.source.{key} is not given"
+                )
                 raise bad_value(f"hub.{key}", node.get(key), allowed)
-        for key in PAIRS:
+        for key in MAPPINGS:
             value = node.get(key, {})
             if not isinstance(value, Mapping):
-                raise bad_value(f"hub.{key}", value, "'name: text' pairs")
+                raise bad_value(f"hub.{key}", value, "a mapping with 'name: text' pairs")
         if list(node.get("fields", {})) != list(names):
             allowed = f"a column for each of {', '.join(names)}, in this order"
             raise bad_value("hub.fields", dict(node.get("fields", {})), allowed)
         return cls(**node)
 
     def layout(self, task: Layout) -> Layout:
-        """The ``task``'s layout, with the hub's column names."""
-        own = task.options and replace(task.options, column=self.options or "", places_in=None)
+        """Return the layout of the task with the hub's column names."""
+        options = task.options and replace(task.options, column=self.options or "", places_in=None)
         return replace(
             task,
             fields=self.fields,
             label=self.label,
-            options=own,
+            options=options,
             answers=tuple(self.answers),
             columns=None,
             ragged=False,
             explode=(),
         )
 
-    def read(self, split: str, instead: str) -> list[Row]:
-        """The wanted columns of every row of ``split``, in the hub's order, counted from 0.
+    def read(self, split: str, alternative: str) -> list[Row]:
+        """Read the needed columns of every row of a split, in the hub's order.
 
-        ``instead`` says what to do without the hub. Raises UserError if the hub cannot be reached
-        (within seconds; no retries), or has no such data set, split or column.
+        Rows are numbered from 0 in error messages.
+
+        Args:
+            split: The name of the split.
+            alternative: What the user can do if the hub cannot be read, for the error message.
+
+        Raises:
+            UserError: The hub cannot be reached (one attempt, which times out after 10 seconds), or
+                it has no such data set, split or column.
         """
-        data = self._load(split, instead)
+        data = self._load(split, alternative)
         where = f"hub:{self.path}{f'/{self.name}' if self.name else ''}/{split}"
         texts = (*self.fields.values(), *([] if self.label is None else [self.label]))
         wanted = Wanted(texts, self.options, answers=tuple(self.answers))
         named = [*texts, *([] if self.options is None else [self.options]), *self.answers]
-        outer = list(dict.fromkeys(column.split(".")[0] for column in named))
-        for column in outer:
+        top_level = list(dict.fromkeys(column.split(".")[0] for column in named))
+        for column in top_level:
             if column not in data.column_names:
                 raise missing_column(where, column, data.column_names)
         names = getattr(data.features.get(self.label), "names", None)
-        columns = data.select_columns(outer).to_dict()
+        columns = data.select_columns(top_level).to_dict()
         rows: list[Row] = []
-        for number, values in enumerate(zip(*(columns[name] for name in outer), strict=True)):
-            record = dict(zip(outer, values, strict=True))
+        for number, values in enumerate(zip(*(columns[name] for name in top_level), strict=True)):
+            record = dict(zip(top_level, values, strict=True))
             if self.label is not None:
                 record[self.label] = self._label(record[self.label], names)
             rows += rows_of(f"{where}:{number}", record, wanted)
@@ -125,24 +150,24 @@ class Hub:
             label = names[value] if names is not None and isinstance(value, int) else str(value)
         return self.labels.get(label, label)
 
-    def _load(self, split: str, instead: str) -> Any:
-        # Imported here because it takes a second, and most runs read files.
+    def _load(self, split: str, alternative: str) -> Any:
+        # Imported here because the import takes a second and most runs read files.
         from datasets.load import load_dataset
 
         try:
-            self._probe()
+            self._check_connection()
             return load_dataset(self.path, self.name, split=split, revision=self.revision)
-        except Exception as error:  # of whichever HTTP library the client is built on
+        except Exception as error:  # the type depends on the HTTP library of the client
             raise UserError(
                 f"task.source.hub: {self.path!r}, split {split!r}, cannot be read from the Hugging "
-                f"Face hub ({type(error).__name__}: {error}); {instead}, or set HF_HUB_OFFLINE=1 "
-                "to use a copy downloaded earlier"
+                f"Face hub ({type(error).__name__}: {error}); {alternative}, or set "
+                "HF_HUB_OFFLINE=1 to use a copy that was downloaded earlier"
             ) from error
 
-    def _probe(self) -> None:
-        """Ask the hub once: `load_dataset` alone tries for 23 seconds before it gives up."""
+    def _check_connection(self) -> None:
+        """Make one request to the hub. Without it, `load_dataset` retries for 23 seconds."""
         if Path(self.path).is_dir() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             return
         from huggingface_hub import HfApi
 
-        HfApi().dataset_info(self.path, revision=self.revision, timeout=PROBE_SECONDS)
+        HfApi().dataset_info(self.path, revision=self.revision, timeout=CONNECTION_TIMEOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""Rows that are made up for a task, so that every one of its parts can run without its data."""
+"""Made-up rows for a task, with which the whole program can run without the task's data."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from lozo_bench.tasks.forms import BLANK
 from lozo_bench.tasks.masked import SENTENCE
 
 log = logging.getLogger(__name__)
-_OPTIONS = 3  # of a row that has its own
+_OPTIONS = 3  # the number of options of a row, if the task itself has none
 
 
 def invented(task: TaskConfig, seed: int) -> Splits:
-    """``task.invented_rows`` rows for each set, of sentences of the synthetic grammar.
+    """Make up ``task.invented_rows`` rows for each set from sentences of the synthetic grammar.
 
-    They have the fields that the task's texts name, the labels in turn, options of their own where
-    the task has none, and answers that stand in the first field where answers are written. What a
-    row says has nothing to do with its label. Train and dev rows follow ``seed``.
+    The rows have the fields that the task's texts refer to, and their labels alternate. They have
+    their own options if the task has none. If the model generates answers, the answers are part of
+    the first field. The text of a row has nothing to do with its label.
+
+    Args:
+        task: The config of the task.
+        seed: Seed of the train and dev rows. The test rows are the same for every seed.
     """
     log.warning(
-        "the rows are made up (task.invented_rows=%d): no number here says anything about %s",
+        "the rows are made up (task.invented_rows=%d): the results of this run say nothing "
+        "about %s",
         task.invented_rows,
         task.name,
     )
@@ -44,7 +49,7 @@ def invented(task: TaskConfig, seed: int) -> Splits:
 
 def _row(task: TaskConfig, number: int, sentences: Iterator[str], where: str) -> Example:
     fields = {
-        name: _with_blank(sentence) if name in _with_blanks(task) else sentence
+        name: _add_blank(sentence) if name in _fields_with_blank(task) else sentence
         for name, sentence in zip(_fields(task), sentences, strict=False)
     }
     if task.answer is not None:
@@ -58,34 +63,42 @@ def _row(task: TaskConfig, number: int, sentences: Iterator[str], where: str) ->
 
 
 def _fields(task: TaskConfig) -> list[str]:
-    """The fields that prompts for causal models name; then as many as one for masked ones needs."""
-    if task.template is None and task.prompt is None:  # a classifier's
+    """Return the names of the fields that the task's texts refer to.
+
+    The template for masked models refers to fields by number, so unnamed fields are added until
+    there are enough of them.
+    """
+    if task.template is None and task.prompt is None:  # a task for classifier heads
         return list(task.source["fields"])
-    names = [name for name, _ in _slots(task)]
-    found = [SENTENCE.fullmatch(part) for part in (task.template or "").split("*")]
-    needed = max((int(part["index"]) + 1 for part in found if part), default=0)
+    names = [name for name, _ in _placeholders(task)]
+    matches = [SENTENCE.fullmatch(part) for part in (task.template or "").split("*")]
+    needed = max((int(match["index"]) + 1 for match in matches if match), default=0)
     names += [f"sentence_{number}" for number in range(len(set(names)), needed)]
     return list(dict.fromkeys(names))
 
 
-def _with_blanks(task: TaskConfig) -> set[str]:
-    return {name for name, form in _slots(task) if f"{form},".endswith("_blank,")}
+def _fields_with_blank(task: TaskConfig) -> set[str]:
+    return {name for name, filters in _placeholders(task) if filters.endswith("_blank")}
 
 
-def _with_blank(sentence: str) -> str:
+def _add_blank(sentence: str) -> str:
     first, _, rest = sentence.partition(" ")
     return f"{first} {BLANK} {rest}"
 
 
-def _slots(task: TaskConfig) -> Iterator[tuple[str, str]]:
-    """Every ``{field:form}`` of the task's texts."""
-    for text in (task.prompt, *task.options, task.calibration):  # what is in an answer is no field
-        for _, name, form, _ in string.Formatter().parse(text or ""):
+def _placeholders(task: TaskConfig) -> Iterator[tuple[str, str]]:
+    """Yield the field and the filters of every ``{field:filters}`` in the task's texts.
+
+    The template of an answer is left out, because ``{answer}`` is not a field.
+    """
+    for text in (task.prompt, *task.options, task.calibration):
+        for _, name, filters, _ in string.Formatter().parse(text or ""):
             if name:
-                yield name, form or ""
+                yield name, filters or ""
 
 
 def _distinct(sentences: Iterator[str]) -> Iterator[str]:
+    """Yield each sentence once."""
     seen = set()
     for sentence in sentences:
         if sentence not in seen:

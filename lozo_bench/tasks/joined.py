@@ -1,4 +1,4 @@
-"""C-LoRA's prompts: one joined text, and for each class the first piece of its word."""
+"""C-LoRA's prompts: one joined text, in which the first token of each class's word is scored."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
-from lozo_bench.tasks.forms import Form
-from lozo_bench.tasks.masked import refuse_shown
+from lozo_bench.tasks.forms import Template
+from lozo_bench.tasks.masked import refuse_demonstrations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 MASK, PLACEHOLDER = "mask", "placeholder"
 PLACEHOLDER_IDS = range(1000, 1050)
 
-# Rows tokenised at once where only lengths are wanted: all rows of a data set do not fit memory.
-AT_ONCE = 1000
+# How many rows are tokenised at once to compute their lengths. All rows of a data set together
+# would not fit into memory.
+ROWS_PER_CHUNK = 1000
 
 
 class JoinedPrompt:
-    """Turns an example into one row, at one place of which the classes' words are compared.
+    """Encodes an example as one row, at one position of which the class words are scored.
 
-    ``text`` has fields in it (see `Form`). The whole is tokenised at once, with the tokenizer's own
-    special tokens. For a masked model it has ``{mask}`` once, which is where the classes are read;
-    without it they are read at the last token, as what a causal model would go on with.
-    ``{placeholder}`` are the model's tokens 1000 to 1049 as text, which Black-Box-Tuning puts in
-    front.
+    The text is a template, see `lozo_bench.tasks.forms`. It is tokenised as a whole, with the
+    special tokens of the tokenizer. For a masked model it contains ``{mask}`` once, and the classes
+    are scored there. For a causal model they are scored as the continuation of the last token.
+    ``{placeholder}`` is the text of the model's tokens 1000 to 1049, which Black-Box-Tuning puts in
+    front of each text.
 
-    ``label_ids[i]`` is the FIRST piece of word i WITHOUT a space before it. Rows longer than
-    ``max_length`` are not cut: `fits` tells which there are, for a source that drops them. Source:
-    dataloader.py and dataloader_gpt.py of the C-LoRA release, spec clora_flora_bbt sections 4.2 to
-    4.4.
+    ``label_ids[i]`` is the FIRST token of the word of class i, tokenised WITHOUT a space before it.
+    Rows longer than ``max_length`` are not cut. A source can drop them by calling `fits`.
+
+    Source: dataloaders/dataloader.py and dataloaders/dataloader_gpt.py of the C-LoRA release.
     """
 
     def __init__(
@@ -43,7 +44,18 @@ class JoinedPrompt:
         max_length: int,
         masked: bool,
     ) -> None:
-        """Read the text. Raises UserError naming the ``task.*`` key that is wrong."""
+        """Parse the text.
+
+        Args:
+            tokenizer: The tokenizer of the model.
+            text: The template.
+            words: The word of each class.
+            max_length: The largest number of tokens in a row.
+            masked: Whether the model is a masked model, otherwise it is a causal one.
+
+        Raises:
+            UserError: A value is not allowed; the message names its ``task.*`` key.
+        """
         self._text_key = "task.template" if masked else "task.prompt"
         words_key = "task.label_words" if masked else "task.options"
         if max_length < 1:
@@ -51,57 +63,65 @@ class JoinedPrompt:
         self._tokenizer, self._max_length, self._masked = tokenizer, max_length, masked
         self._check(text)
         before, _, after = text.partition(f"{{{MASK}}}")
-        self._before, self._after = Form(before, self._text_key), Form(after, self._text_key)
-        self._given = {PLACEHOLDER: str(tokenizer.decode(list(PLACEHOLDER_IDS)))}
-        self.label_ids = self._first_pieces(words, words_key)
+        self._before = Template(before, self._text_key)
+        self._after = Template(after, self._text_key)
+        self._extra_fields = {PLACEHOLDER: str(tokenizer.decode(list(PLACEHOLDER_IDS)))}
+        self.label_ids = self._first_tokens(words, words_key)
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
-        """One row of token ids; the answer is the mask's position, or the last.
+        """Return one row of token ids and the position of its mask token or of its last token.
 
-        Raises UserError with ``example.where`` for a row that is too long or has no such class,
-        and for demonstrations.
+        Raises:
+            UserError: The row is too long, has no class of the task, or comes with demonstrations;
+                the message names ``example.where``.
         """
-        refuse_shown(shown, self._text_key)
+        refuse_demonstrations(shown, self._text_key)
         if not 0 <= example.label < len(self.label_ids):
             words = f"the task has {len(self.label_ids)} words"
-            raise bad_data(example.where, f"no word for class {example.label}; {words}")
+            raise bad_data(example.where, f"there is no word for class {example.label}; {words}")
         before, after = self._filled(example)
         row = tuple(self._tokens([before + after])[0])
         if len(row) > self._max_length:
             raise bad_data(
                 example.where,
-                f"{len(row)} tokens, and task.max_length is {self._max_length}; raise it, or use "
-                "task.source=FewShot, which drops such rows",
+                f"the row has {len(row)} tokens, but task.max_length is {self._max_length}; raise "
+                "it, or set task.source._target_=lozo_bench.tasks.fewshot.FewShot, which drops "
+                "such rows",
             )
-        return Encoded(rows=(row,), answer=((self._place(row, before),),), label=example.label)
+        return Encoded(
+            rows=(row,), answer=((self._scored_position(row, before),),), label=example.label
+        )
 
     def fits(self, examples: Sequence[Example]) -> list[bool]:
-        """Which rows have no more than ``max_length`` tokens, special tokens included."""
+        """Return for each row whether it has at most ``max_length`` tokens, with special tokens."""
         fit = []
-        for start in range(0, len(examples), AT_ONCE):
-            some = examples[start : start + AT_ONCE]
-            texts = ["".join(self._filled(example)) for example in some]
+        for start in range(0, len(examples), ROWS_PER_CHUNK):
+            chunk = examples[start : start + ROWS_PER_CHUNK]
+            texts = ["".join(self._filled(example)) for example in chunk]
             fit += [len(row) <= self._max_length for row in self._tokens(texts)]
         return fit
 
-    def _place(self, row: Sequence[int], before: str) -> int:
+    def _scored_position(self, row: Sequence[int], before: str) -> int:
         if not self._masked:
             return len(row) - 1
-        # A row's own text may spell the mask, too.
+        # The text of a row may itself contain the mask token, so skip those before the template's.
         earlier = before.count(str(self._tokenizer.mask_token))
-        places = [n for n, token in enumerate(row) if token == self._tokenizer.mask_token_id]
-        return places[earlier]
+        positions = [n for n, token in enumerate(row) if token == self._tokenizer.mask_token_id]
+        return positions[earlier]
 
     def _filled(self, example: Example) -> tuple[str, str]:
-        """The text up to the mask, and from it on; all of it first where there is none."""
-        fields = {**example.fields, **self._given}
+        """Return the text before the mask and the text from the mask on.
+
+        A causal model has no mask; its whole text is the first part and the second part is empty.
+        """
+        fields = {**example.fields, **self._extra_fields}
         before = self._before.fill(fields, example.where)
         if not self._masked:
             return before, ""
         return before, f"{self._tokenizer.mask_token}{self._after.fill(fields, example.where)}"
 
     def _check(self, text: str) -> None:
-        names = Form(text, self._text_key).fields
+        names = Template(text, self._text_key).fields
         if names.count(MASK) != int(self._masked):
             wanted = "{mask} in it exactly once" if self._masked else "no {mask} in it"
             raise bad_value(self._text_key, text, f"a text with {wanted}")
@@ -109,19 +129,21 @@ class JoinedPrompt:
             raise bad_value(self._text_key, text, "a text with at least one {field} in it")
         if self._masked and self._tokenizer.mask_token_id is None:
             raise UserError(
-                f"{self._text_key}: given {text!r}, and the model's tokenizer has no mask token; "
+                f"{self._text_key}: given {text!r}, but the model's tokenizer has no mask token; "
                 "choose a masked model such as roberta-large"
             )
 
-    def _first_pieces(self, words: Sequence[str], key: str) -> tuple[int, ...]:
+    def _first_tokens(self, words: Sequence[str], key: str) -> tuple[int, ...]:
         if len(words) < 2 or not all(word.strip() for word in words):
             raise bad_value(key, list(words), "two or more words that are not blank")
         ids = [row[0] for row in self._tokens(list(words), special=False)]
         if self._tokenizer.unk_token_id in ids and self._tokenizer.unk_token_id is not None:
             raise bad_value(key, list(words), "words that the model's tokenizer knows")
         if len(set(ids)) < len(ids):
-            pieces = ", ".join(map(str, self._tokenizer.convert_ids_to_tokens(ids)))
-            raise bad_value(key, list(words), f"words that begin differently; these with {pieces}")
+            tokens = ", ".join(map(str, self._tokenizer.convert_ids_to_tokens(ids)))
+            raise bad_value(
+                key, list(words), f"words whose first tokens differ; these begin with {tokens}"
+            )
         return tuple(ids)
 
     def _tokens(self, texts: list[str], special: bool = True) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""LM-BFF's few-shot splits: read from its folders, or drawn anew from the full data."""
+"""LM-BFF's few-shot splits, read from its folders or drawn from the full data."""
 
 from __future__ import annotations
 
@@ -11,25 +11,39 @@ from typing import Any
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.files import find_file, read_rows
-from lozo_bench.tasks.full import Full, read_both
+from lozo_bench.tasks.full import FullData, read_full_data
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, label_of, labelled, to_examples
 from lozo_bench.tasks.sampling import check_seed, cut_test, k_shot
 
 log = logging.getLogger(__name__)
 
-INSTEAD = "use task.data_dir=DIR (a ready k-shot folder) or task.source.full_dir=DIR (full data)"
+ALTERNATIVE = (
+    "use task.data_dir=DIR (a ready k-shot folder) or task.source.full_dir=DIR (full data)"
+)
 
 
 class KShot:
-    """A task in LM-BFF's protocol: ``k`` train and ``k`` dev rows per label, at most 1,000 test.
+    """A task in LM-BFF's protocol: ``k`` train and dev rows per label, at most 1,000 test rows.
 
-    The rows come from the first of these that is given: ``data_dir``, a ready k-shot folder, used
-    as it is, unless its name K-SEED says that it is of another ``k``; ``full_dir``, a folder with
-    the full data; ``hub``, the full data on the hub. The last two are drawn from with ``k`` and
-    ``seed`` and give the published splits, row for row, when the full data has LM-BFF's rows in
-    LM-BFF's order. ``files`` and ``full_files`` name the files without their extension; `Layout`
-    and `Hub` tell the rest.
+    The rows come from the first of these sources that is given: ``data_dir``, ``full_dir``,
+    ``hub``. The split is drawn with ``k`` and ``seed`` from the last two. It equals the published
+    split, row for row, if the full data has LM-BFF's rows in LM-BFF's order.
+
+    Args:
+        data_dir: A k-shot folder of LM-BFF, whose rows are used unchanged. A folder named K-SEED
+            is refused if its K is not ``k``.
+        full_dir: A folder with the full data.
+        hub: The full data on the Hugging Face hub, see `Hub`.
+        k: The number of train rows, and also of dev rows, per label.
+        seed: Seed of the draw.
+        files: The names of the ``train``, ``dev`` and ``test`` files in ``data_dir``, without
+            extension.
+        full_files: The names of the ``train`` and ``test`` files in ``full_dir``, without
+            extension.
+        fields, label, labels, columns, ragged, skip_labels: See `Layout`.
+        allow_short: Allow a label to have fewer than ``2 * k`` rows, as LM-BFF does (TREC with
+            k = 512).
     """
 
     def __init__(
@@ -50,10 +64,10 @@ class KShot:
         skip_labels: list[str] | None = None,
         allow_short: bool = False,
     ) -> None:
-        """Check the arguments without touching the disk.
+        """Check the arguments without reading any file.
 
-        ``allow_short`` lets a label have fewer than ``2 * k`` rows, as LM-BFF does (TREC, k = 512).
-        Raises UserError with keys relative to ``task.source``.
+        Raises:
+            UserError: An argument is not allowed; its key is relative to ``task.source``.
         """
         if k < 1:
             raise bad_value("k", k, "a whole number >= 1")
@@ -63,9 +77,11 @@ class KShot:
         if set(full_files) != {"train", "test"}:
             raise bad_value("full_files", full_files, "a file name for train and test")
         if data_dir is not None and full_dir is not None:
-            raise bad_value("full_dir", full_dir, "null, as task.data_dir already names the rows")
+            raise bad_value(
+                "full_dir", full_dir, "null, because task.data_dir already names the rows"
+            )
         if data_dir is None and full_dir is None and hub is None:
-            raise bad_value("hub", hub, f"a data set on the hub; or {INSTEAD}")
+            raise bad_value("hub", hub, f"a data set on the hub; or {ALTERNATIVE}")
         self.data_dir, self.full_dir, self.k, self.seed = data_dir, full_dir, k, seed
         self.files, self.full_files, self.allow_short = files, full_files, allow_short
         skip = tuple(skip_labels or ())
@@ -73,49 +89,58 @@ class KShot:
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
 
     def splits(self) -> Splits:
-        """Read, check and, if the data is full, draw. Raises UserError naming file and line."""
+        """Read and check every row, and draw the sets unless they are read from ``data_dir``.
+
+        Raises:
+            UserError: A row is malformed; the message names file and line.
+        """
         if self.data_dir is not None:
-            return self._ready(self.data_dir)
+            return self._read_split(self.data_dir)
         return self._draw(
-            read_both(
+            read_full_data(
                 self.full_dir,
                 "task.source.full_dir",
                 self.full_files,
                 self.layout,
                 self.hub,
-                INSTEAD,
+                ALTERNATIVE,
             )
         )
 
-    def _ready(self, folder: str) -> Splits:
+    def _read_split(self, folder: str) -> Splits:
         self._check_name(folder)
         found = {s: find_file(folder, [f], "task.data_dir") for s, f in self.files.items()}
         rows = {s: labelled(read_rows(path, self.layout), self.layout) for s, path in found.items()}
         for split, path in found.items():
             if not rows[split]:
-                raise bad_data(str(path), f"no row has a label of {', '.join(self.layout.labels)}")
+                raise bad_data(
+                    str(path), f"no row has one of the labels {', '.join(self.layout.labels)}"
+                )
         train, dev, test = (to_examples(rows[s], self.layout) for s in ("train", "dev", "test"))
         return Splits(train, dev, test)
 
     def _check_name(self, folder: str) -> None:
-        """A folder named K-SEED, as LM-BFF names them, is the one that the config asks for."""
+        """Compare a folder name K-SEED, as LM-BFF has it, with the config's ``k`` and ``seed``.
+
+        A different K is an error and a different SEED is a warning.
+        """
         name = re.fullmatch(r"(\d+)-(\d+)", Path(folder).resolve().name)
         if name is None:
             return
         k, seed = int(name[1]), int(name[2])
         if k != self.k:
-            allowed = f"{k}, as task.data_dir={folder} is a split of {k} rows per label"
+            allowed = f"{k}, because task.data_dir={folder} has {k} rows per label"
             raise bad_value("k", self.k, allowed)
         if seed != self.seed:
             log.warning(
-                "%s: the split of seed %d, and the run's is %d; with "
-                "'task.data_dir=DIR/${task.source.k}-${seed.value}' each seed has its own",
+                "%s: this is the split of seed %d, but the run has seed %d; with "
+                "'task.data_dir=DIR/${task.source.k}-${seed.value}' each seed has its own split",
                 folder,
                 seed,
                 self.seed,
             )
 
-    def _draw(self, full: Full) -> Splits:
+    def _draw(self, full: FullData) -> Splits:
         layout = full.layout
         labels = [label_of(row, layout) for row in full.train]
         counts = Counter(labels)
@@ -124,7 +149,8 @@ class KShot:
             if not counts[label] or (short and not self.allow_short):
                 raise UserError(
                     f"task.source.k: given {self.k}; label {label!r} has {counts[label]} rows in "
-                    f"{full.where} and {2 * self.k} are needed, for train and dev; lower it"
+                    f"{full.where}, but {2 * self.k} are needed for train and dev together; lower "
+                    "it"
                 )
         chosen, dev = k_shot(full.train, labels, self.k, self.seed)
         return Splits(

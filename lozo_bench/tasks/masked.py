@@ -1,4 +1,4 @@
-"""LM-BFF's prompts for masked models: a template of macros, one mask token, one word per label."""
+"""LM-BFF's prompts for masked models: a template with one mask token, and one word per label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ MACROS = "sent_0, sent-_0, sentl_0 (each also with + in front and for 1, 2, ...)
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A place for the text of field number ``index``, and what is done to it first."""
+    """A part of a template that stands for the text of a field.
+
+    Attributes:
+        index: The number of the field.
+        space: Whether to put a space in front of the text.
+        lower: Whether to change the first letter to lower case.
+        drop_last: Whether to drop the last character.
+    """
 
     index: int
     space: bool
@@ -29,38 +36,41 @@ class Sentence:
     drop_last: bool
 
     def text(self, original: str) -> str:
-        """``original`` without its last character, first letter lower, or a space in front."""
+        """Return the text of the field with the changes that the template asks for."""
         text = original[:-1] if self.drop_last else original
         text = text[:1].lower() + text[1:] if self.lower else text
         return f" {text}" if self.space else text
 
 
+# A part of a template: the text of a field, or the ids of literal tokens.
 Part = Sentence | tuple[int, ...]
 
 
-def refuse_shown(shown: Sequence[Example], key: str) -> None:
-    """Raise UserError if demonstrations are given to a prompt, of ``key``, without a place."""
+def refuse_demonstrations(shown: Sequence[Example], key: str) -> None:
+    """Raise UserError if there are demonstrations; ``key`` names the prompt without them."""
     if shown:
         raise UserError(
-            f"{key}: this prompt has no place for demonstrations, and {len(shown)} were given; "
-            "allowed: a causal model with task.prompt, or a method that shows none"
+            f"{key}: this prompt cannot show demonstrations, but {len(shown)} were given; "
+            "allowed: a causal model with task.prompt, or a method without demonstrations"
         )
 
 
 class MaskedPrompt:
-    """Turns an example into one row with one mask token, whose position is the answer.
+    """Encodes an example as one row with one mask token, at which the label words are scored.
 
-    A template is a list of parts between ``*``. Each part is tokenised by itself and the tokens are
-    joined, which differs from tokenising the joined text:
+    A template is a sequence of parts between ``*``. Each part is tokenised separately and the
+    tokens are joined, which gives other tokens than the joined text would:
 
-    - ``cls``, ``sep`` (or ``sep+``), ``mask``: the tokenizer's special tokens;
-    - ``sent_0``: the first field's text (``sent_1`` the second); ``sent-_0`` without its last
-      character, ``sentl_0`` with its first letter in lower case, ``+sent_0`` with a space in front;
-    - anything else is literal text with ``_`` for a space; one character is looked up as a token.
+    - ``cls``, ``sep`` (or ``sep+``) and ``mask`` are the special tokens of the tokenizer;
+    - ``sent_0`` is the text of the first field and ``sent_1`` that of the second. ``sent-_0`` is
+      the text without its last character, ``sentl_0`` has its first letter in lower case, and
+      ``+sent_0`` has a space in front;
+    - any other part is literal text, in which ``_`` means a space. A single character is looked up
+      in the vocabulary instead of being tokenised.
 
-    A sentence keeps its first ``first_sentence_limit`` (field 0) or ``other_sentence_limit``
-    tokens, the row its first ``max_length``. ``label_ids[i]`` is the token of `` `` + the word of
-    class i. Source: dataset.py of LM-BFF, spec section 3.6.
+    ``label_ids[i]`` is the token of a space followed by the word of class i.
+
+    Source: src/dataset.py:82-184 in medium_models of the MeZO release, which is LM-BFF's code.
     """
 
     def __init__(
@@ -72,7 +82,19 @@ class MaskedPrompt:
         first_sentence_limit: int | None = None,
         other_sentence_limit: int | None = None,
     ) -> None:
-        """Read the template. Raises UserError naming the ``task.*`` key that is wrong."""
+        """Parse the template.
+
+        Args:
+            tokenizer: The tokenizer of the model.
+            template: The template.
+            label_words: The word of each class; each must be a single token.
+            max_length: Longer rows are cut to this number of tokens at the end.
+            first_sentence_limit: The text of field 0 is cut to this number of tokens.
+            other_sentence_limit: The texts of the other fields are cut to this number of tokens.
+
+        Raises:
+            UserError: A value is not allowed; the message names its ``task.*`` key.
+        """
         limits = {
             "max_length": max_length,
             "first_sentence_limit": first_sentence_limit,
@@ -89,29 +111,32 @@ class MaskedPrompt:
         parts = template.split("*")
         if parts.count("mask") != 1:
             raise bad_value("task.template", template, "a template with *mask* in it exactly once")
-        place = parts.index("mask")
-        self._before = [self._part(part) for part in parts[:place]]
-        self._after = [self._part(part) for part in parts[place + 1 :]]
+        mask = parts.index("mask")
+        self._before = [self._parse(part) for part in parts[:mask]]
+        self._after = [self._parse(part) for part in parts[mask + 1 :]]
         if not any(isinstance(part, Sentence) for part in self._before + self._after):
             raise bad_value("task.template", template, "a template with *sent_0* in it")
         self.label_ids = self._label_ids(label_words)
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
-        """One row of token ids; the answer is the mask's position.
+        """Return one row of token ids and the position of its mask token.
 
-        Raises UserError with ``example.where`` if the mask would be cut off, and for
-        demonstrations, which LM-BFF's templates without them have no place for.
+        Raises:
+            UserError: The mask would be cut off, the row has no class of the task, or it comes with
+                demonstrations, which these templates of LM-BFF cannot show.
         """
-        refuse_shown(shown, "task.template")
+        refuse_demonstrations(shown, "task.template")
         if not 0 <= example.label < len(self.label_ids):
             words = f"task.label_words has {len(self.label_ids)} words"
-            raise bad_data(example.where, f"no label word for class {example.label}; {words}")
+            raise bad_data(
+                example.where, f"there is no label word for class {example.label}; {words}"
+            )
         texts = list(example.fields.values())
         before = self._fill(self._before, texts)
         if len(before) >= self._max_length:
             raise bad_data(
                 example.where,
-                f"the mask would be token {len(before) + 1}, and task.max_length is "
+                f"the mask would be token {len(before) + 1}, but task.max_length is "
                 f"{self._max_length}; raise it, or set task.first_sentence_limit",
             )
         row = (*before, self._mask, *self._fill(self._after, texts))[: self._max_length]
@@ -124,13 +149,15 @@ class MaskedPrompt:
                 ids += part
                 continue
             if part.index >= len(texts):
-                allowed = f"sentences 0 to {len(texts) - 1}, as the task has {len(texts)} fields"
+                allowed = (
+                    f"sentences 0 to {len(texts) - 1}, because the task has {len(texts)} fields"
+                )
                 raise bad_value("task.template", self._template, allowed)
             limit = self._other_limit if part.index else self._first_limit
             ids += self._tokens(part.text(texts[part.index]))[:limit]
         return ids
 
-    def _part(self, part: str) -> Part:
+    def _parse(self, part: str) -> Part:
         if part in ("cls", "sep", "sep+"):
             return (self._special(part.removesuffix("+")),)
         found = SENTENCE.fullmatch(part)
@@ -140,27 +167,30 @@ class MaskedPrompt:
             )
         if LOOKS_LIKE_SENTENCE.match(part):
             raise bad_value(
-                "task.template", self._template, f"macros {MACROS}; {part!r} is none of them"
+                "task.template",
+                self._template,
+                f"the macros {MACROS}; {part!r} is not one of them",
             )
         text = part.replace("_", " ")
-        return (self._single(text),) if len(text) == 1 else tuple(self._tokens(text))
+        return (self._character_id(text),) if len(text) == 1 else tuple(self._tokens(text))
 
-    def _single(self, character: str) -> int:
-        """The id of one character as a token, as the published templates have it."""
-        tokens = self._tokenizer.get_vocab()
-        if character not in tokens:
+    def _character_id(self, character: str) -> int:
+        """Return the token id of one character, looked up in the vocabulary as LM-BFF does it."""
+        vocabulary = self._tokenizer.get_vocab()
+        if character not in vocabulary:
             raise bad_value(
                 "task.template",
                 self._template,
-                f"one-character literals that are tokens of the model; {character!r} is none",
+                "single characters that are tokens of the model's tokenizer; "
+                f"{character!r} is not a token",
             )
-        return tokens[character]
+        return vocabulary[character]
 
     def _special(self, kind: str) -> int:
         token_id = getattr(self._tokenizer, f"{kind}_token_id")
         if token_id is None:
             raise UserError(
-                f"task.template: given {self._template!r}, and the model's tokenizer has no {kind} "
+                f"task.template: given {self._template!r}, but the model's tokenizer has no {kind} "
                 "token; choose a masked model such as roberta-large"
             )
         return int(token_id)
@@ -178,7 +208,8 @@ class MaskedPrompt:
                 raise bad_value(
                     "task.label_words",
                     word,
-                    f"a word that is one token after a space; this one is {len(tokens)}: {names}",
+                    "a word that is one token after a space; this word has "
+                    f"{len(tokens)} tokens: {names}",
                 )
             if tokens[0] == self._tokenizer.unk_token_id:
                 raise bad_value("task.label_words", word, "a word that the model's tokenizer knows")

@@ -1,4 +1,4 @@
-"""Nested records, as of JSON, become rows: by dotted columns, a row for each item of a list."""
+"""Conversion of nested records, such as JSON objects, into rows with dotted column names."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from lozo_bench.tasks.rows import Row, Wanted, missing_column
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Between the spans of one answer where they are one text (see `Wanted.join_spans`).
+# Stands between the spans of an answer that are joined to one text (see `Wanted.join_spans`).
 SPAN_SEPARATOR = "; "
 
-# The keys of an answer as DROP's files have it: a number, a date or spans, the others blank.
+# The keys of an answer in DROP's files. One of the three has a value and the others are blank.
 DROP_ANSWER = {"number", "date", "spans"}
 
 
 def rows_of(where: str, record: Mapping[str, Any], wanted: Wanted) -> Iterator[Row]:
-    """The rows of one record: one, or one for each item of the lists to explode.
+    """Yield the rows of one record: one row, or one for each item of the lists to explode.
 
-    Raises UserError naming ``where``, with the place in the record, and the column.
+    Raises:
+        UserError: A value is malformed; the message names ``where``, the position within the record
+            and the column.
     """
-    for places, flat in _exploded(where, record, wanted.explode):
-        here = _spot(where, places)
-        texts = {name: as_text(here, name, _at(here, flat, name)) for name in wanted.texts}
+    for positions, flat in _explode(where, record, wanted.explode):
+        here = _location(where, positions)
+        texts = {name: as_text(here, name, _value(here, flat, name)) for name in wanted.texts}
         yield Row(here, texts, _options(here, flat, wanted), _answers(here, flat, wanted))
 
 
 def as_text(where: str, column: str, value: object) -> str:
-    """A text, whole number or truth value as text. Raises UserError for anything else."""
+    """Return a text, integer or boolean as text. Raise UserError for any other value."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -40,101 +42,106 @@ def as_text(where: str, column: str, value: object) -> str:
     raise bad_data(where, f"column {column!r} holds {value!r}; allowed: a text or a whole number")
 
 
-def _exploded(
+def _explode(
     where: str, record: Mapping[str, Any], paths: tuple[str, ...]
 ) -> Iterator[tuple[dict[str, str], Mapping[str, Any]]]:
-    """The record with one item in the place of each list, and which items: ``{path: "[3]"}``.
+    """Yield copies of the record in which one item replaces each list.
 
-    The path ``*`` stands for the values of the record itself, by their keys.
+    Each copy comes with the positions of the items by path, for example ``{"data": "[3]"}``. The
+    path ``*`` means the values of the record itself; their positions are their keys.
     """
     if not paths:
         yield {}, record
         return
     *before, path = paths
-    for places, outer in _exploded(where, record, tuple(before)):
+    for positions, outer in _explode(where, record, tuple(before)):
         if path == "*":
             for key, value in outer.items():
-                yield {**places, path: key}, {path: value}
+                yield {**positions, path: key}, {path: value}
             continue
-        here = _spot(where, places)
-        items = _at(here, outer, path)
+        here = _location(where, positions)
+        items = _value(here, outer, path)
         if not isinstance(items, list):
-            raise bad_data(here, f"column {path!r} holds {_short(items)}; allowed: a list")
+            raise bad_data(here, f"column {path!r} holds {_shorten(items)}; allowed: a list")
         for number, item in enumerate(items):
-            yield {**places, path: f"[{number}]"}, _with(outer, path.split("."), item)
+            yield {**positions, path: f"[{number}]"}, _replace_at(outer, path.split("."), item)
 
 
-def _with(record: Mapping[str, Any], names: list[str], item: object) -> dict[str, Any]:
+def _replace_at(record: Mapping[str, Any], names: list[str], item: object) -> dict[str, Any]:
     name, *rest = names
-    return {**record, name: _with(record[name], rest, item) if rest else item}
+    return {**record, name: _replace_at(record[name], rest, item) if rest else item}
 
 
-def _spot(where: str, places: Mapping[str, str]) -> str:
-    """``where`` and the place within: ``data[3].paragraphs[0].qas[2]``."""
-    if not places:
+def _location(where: str, positions: Mapping[str, str]) -> str:
+    """Return ``where`` plus the position in the record: ``:data[3].paragraphs[0].qas[2]``."""
+    if not positions:
         return where
-    names, parts = [*places][-1].split("."), []
+    names, parts = [*positions][-1].split("."), []
     for end, name in enumerate(names, start=1):
-        item = places.get(".".join(names[:end]), "")
+        item = positions.get(".".join(names[:end]), "")
         parts.append(item if name == "*" else name + item)
     return f"{where}:{'.'.join(parts)}"
 
 
-def _at(where: str, record: Mapping[str, Any], column: str) -> Any:
-    """The value of a column; a list on the way gives the list of its items' values."""
-    return record[column] if column in record else _step(where, record, column, column.split("."))
+def _value(where: str, record: Mapping[str, Any], column: str) -> Any:
+    """Return the value of a column. A list on the path gives a list with the value of each item."""
+    return record[column] if column in record else _follow(where, record, column, column.split("."))
 
 
-def _step(where: str, value: Any, column: str, names: list[str]) -> Any:
+def _follow(where: str, value: Any, column: str, names: list[str]) -> Any:
     if not names:
         return value
     if isinstance(value, list):
-        return [_step(where, item, column, names) for item in value]
+        return [_follow(where, item, column, names) for item in value]
     name, *rest = names
     if not isinstance(value, Mapping):
-        raise bad_data(where, f"no column {column!r}: {name!r} is looked for in {_short(value)}")
+        raise bad_data(
+            where, f"no column {column!r}: {_shorten(value)} is not an object with {name!r}"
+        )
     if name not in value:
         before = column.split(".")[: -len(names)]
         raise missing_column(where, column, [".".join([*before, key]) for key in value])
-    return _step(where, value[name], column, rest)
+    return _follow(where, value[name], column, rest)
 
 
 def _options(where: str, record: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
     if wanted.options is None:
         return ()
-    found = _at(where, record, wanted.options)
+    found = _value(where, record, wanted.options)
     if not isinstance(found, list) or not found:
-        raise bad_data(where, f"column {wanted.options!r} holds {_short(found)}; allowed: a list")
+        allowed = "a list that is not empty"
+        raise bad_data(
+            where, f"column {wanted.options!r} holds {_shorten(found)}; allowed: {allowed}"
+        )
     if wanted.places_in is None:
         texts = [as_text(where, wanted.options, item) for item in found]
-    else:  # an entity may stand in the text many times
-        whole = as_text(where, wanted.places_in, _at(where, record, wanted.places_in))
-        texts = list(dict.fromkeys(_place(where, wanted.options, whole, item) for item in found))
-    for text in texts:
-        if not text.strip():
-            raise bad_data(where, f"a text in column {wanted.options!r} is blank")
+    else:  # the same entity may occur in the text several times
+        text = as_text(where, wanted.places_in, _value(where, record, wanted.places_in))
+        texts = list(dict.fromkeys(_span(where, wanted.options, text, item) for item in found))
+    if not all(option.strip() for option in texts):
+        raise bad_data(where, f"a text in column {wanted.options!r} is blank")
     return tuple(texts)
 
 
-def _place(where: str, column: str, whole: str, place: object) -> str:
-    """``whole`` from ``start`` through ``end``: ReCoRD's ends are inclusive."""
-    ends = place if isinstance(place, Mapping) else {}
+def _span(where: str, column: str, text: str, span: object) -> str:
+    """Return ``text`` from the span's ``start`` to its ``end``, which is inclusive in ReCoRD."""
+    ends = span if isinstance(span, Mapping) else {}
     start, end = ends.get("start"), ends.get("end")
-    if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start <= end < len(whole):
-        allowed = f'{{"start": from 0, "end": to {len(whole) - 1}}}'
-        raise bad_data(where, f"column {column!r} holds {_short(place)}; allowed: {allowed}")
-    return whole[start : end + 1]
+    if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start <= end < len(text):
+        allowed = f'{{"start": N, "end": M}} with 0 <= N <= M <= {len(text) - 1}'
+        raise bad_data(where, f"column {column!r} holds {_shorten(span)}; allowed: {allowed}")
+    return text[start : end + 1]
 
 
 def _answers(where: str, record: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
-    """The answers of all columns, each text once; none where DROP's are of two kinds at once.
+    """Return the different answers of all columns.
 
-    The hub's data leaves those rows out (9 of train and 1 of dev), so that with them the rows that
-    a seed draws would be others.
+    There are none if an answer of DROP has values of two kinds. The data on the hub omits these
+    rows (9 train rows and 1 dev row); if they were kept, a seed would draw other rows.
     """
     texts: list[str] = []
     for column in wanted.answers:
-        for item in _flat(_at(where, record, column)):
+        for item in _flatten(_value(where, record, column)):
             spans = (
                 _drop_spans(where, column, item)
                 if isinstance(item, Mapping) and item.keys() >= DROP_ANSWER
@@ -147,11 +154,12 @@ def _answers(where: str, record: Mapping[str, Any], wanted: Wanted) -> tuple[str
 
 
 def _drop_spans(where: str, column: str, answer: Mapping[str, Any]) -> list[str] | None:
-    """One annotator's answer: its number, its date, or its spans; None if it has two of them."""
+    """Return the number, the date or the spans of one annotation; None if it has two of these."""
     number = as_text(where, column, answer["number"])
     date, spans = answer["date"], answer["spans"]
     if not isinstance(date, Mapping) or not isinstance(spans, list):
-        raise bad_data(where, f"column {column!r} holds {_short(answer)}; allowed: DROP's answers")
+        allowed = "an answer as in DROP's files"
+        raise bad_data(where, f"column {column!r} holds {_shorten(answer)}; allowed: {allowed}")
     parts = [as_text(where, column, date.get(key, "")) for key in ("day", "month", "year")]
     day = " ".join(part for part in parts if part)
     kinds = [[number], [day], [as_text(where, column, span) for span in spans]]
@@ -161,14 +169,14 @@ def _drop_spans(where: str, column: str, answer: Mapping[str, Any]) -> list[str]
     return given[0] if given else []
 
 
-def _flat(value: object) -> Iterator[object]:
+def _flatten(value: object) -> Iterator[object]:
     if isinstance(value, list):
         for item in value:
-            yield from _flat(item)
+            yield from _flatten(item)
     else:
         yield value
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

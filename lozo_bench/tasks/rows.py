@@ -1,4 +1,4 @@
-"""Rows as they were read, the layout they must have, and how they become examples."""
+"""Rows of a data set, the layout that they must have, and their conversion into examples."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: ``where`` it came from (``path:line``) and its ``values`` by column name.
+    """One row of a data set, before its columns are interpreted.
 
-    ``options`` and ``answers`` are the texts of columns that hold several.
+    Attributes:
+        where: Where the row was read (``path:line``), for error messages.
+        values: The texts of the row by column name.
+        options: The texts of the column that holds the row's own options.
+        answers: The texts of the columns that hold answers.
     """
 
     where: str
@@ -28,12 +32,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which columns are read; ``a.b`` is ``b`` within ``a`` where records are nested.
+    """The columns to read from a record. In nested records, ``a.b`` is the value ``b`` of ``a``.
 
-    ``texts`` hold one text each, ``options`` and ``answers`` any number. Options may be places
-    (``start``, ``end``) in the text of ``places_in``. ``explode`` names lists of which each item
-    makes a row of its own, so that ``list.column`` is that item's. ``join_spans`` makes one answer
-    of the several spans of one annotation (DROP).
+    Attributes:
+        texts: Columns that hold one text each.
+        options: A column that holds a list of options.
+        places_in: If given, each option is a span (``start``, ``end``) of the text in this column.
+        answers: Columns that hold any number of answers.
+        explode: Lists whose items each become a row; ``list.column`` then is the item's value.
+        join_spans: Join the spans of one annotation to a single answer (DROP).
     """
 
     texts: tuple[str, ...]
@@ -46,10 +53,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """Options that every row brings itself: the texts of ``column``.
+    """Where the options are, if every row has its own.
 
-    They may be places (``start``, ``end``) in the text of column ``places_in``. With ``into``, an
-    option is that field's text with the option in place of ``blank``.
+    Attributes:
+        column: The column that holds the list of options.
+        places_in: If given, each option is a span (``start``, ``end``) of the text in this column.
+        into: If given, each option becomes the text of this field with the option in place of
+            ``blank``.
+        blank: The part of the field ``into`` that the options replace.
     """
 
     column: str
@@ -60,25 +71,31 @@ class RowOptions:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which columns of a data set hold what; ``a.b`` is ``b`` within ``a`` in nested records.
+    """What the columns of a data set contain.
 
-    ``fields`` names the column of each text field (a prompt knows fields, never columns) and
-    ``label`` the column of the label, whose class id is its place in ``labels``; ``same_labels``
-    translates other spellings into those. Rows with a label in ``skip_labels`` carry no gold label
-    and are left out. A table without a header line has its ``columns`` named here. In a ``ragged``
-    table the number of columns before the last one varies (SNLI, by annotators), and the last name
-    of the header is the last value of the row.
+    In nested records, the column ``a.b`` is the value ``b`` of ``a``.
 
-    ``explode`` names lists of which each item becomes a row. ``options`` are the row's own, of
-    which those are right that are among the texts of ``answers``, or the one that ``label`` says.
-    Without options, ``answers`` are what may be written; with ``join_spans`` the spans of one
-    annotation are one answer. Rows without an answer are an error, or with ``skip_unanswered`` left
-    out.
+    Attributes:
+        fields: The column of each text field. Prompts refer to fields, never to columns.
+        label: The column of the label. None if the data has answers instead.
+        labels: The labels of the classes; the class id is the index in this list.
+        columns: The column names of a table that has no header line.
+        ragged: Whether the number of columns before the last one varies from row to row (SNLI: one
+            column per annotator). The last value of a row belongs to the last column name.
+        skip_labels: Labels of rows without a gold label. These rows are skipped.
+        same_labels: Other spellings of labels, with the label that each of them means.
+        explode: Lists whose items each become a row.
+        options: The row's own options. The correct ones are those among the texts of ``answers``,
+            or the one whose index ``label`` gives.
+        answers: The columns of the answers. Without ``options``, the model generates the answer.
+        join_spans: Join the spans of one annotation to a single answer (DROP).
+        skip_unanswered: Skip rows without an answer. If False, such a row is an error.
+        values: By field, a mapping that replaces the whole text of the field.
+        replace: By field, a mapping that replaces parts of the text of the field.
+        spans: By field, another field that contains it. The field is respelled as in the other one.
 
-    Of a field's text, ``values`` translates the whole and ``replace`` parts; ``spans`` puts a field
-    that should stand word for word in another field as it stands there.
-
-    Raises UserError, with keys relative to ``task.source``.
+    Raises:
+        UserError: A value is not allowed; its key is relative to ``task.source``.
     """
 
     fields: Mapping[str, str]
@@ -98,18 +115,22 @@ class Layout:
     spans: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check what a type cannot say."""
+        """Check what the types cannot express."""
         if not self.fields:
             raise bad_value("fields", dict(self.fields), "at least one 'field: column' pair")
         if self.label is None and not self.answers:
-            raise bad_value("label", None, "the label's column, or columns for answers")
+            raise bad_value(
+                "label", None, "the column of the label, unless task.source.answers is given"
+            )
         few = len(self.labels) < (2 if self.label is not None else 0)
         if few or len(set(self.labels)) < len(self.labels):
             raise bad_value("labels", list(self.labels), "two or more different labels")
         if self.columns is not None and not set(self.wanted) <= set(self.columns):
-            raise bad_value("columns", list(self.columns), f"a list with {', '.join(self.wanted)}")
-        for other in set(self.same_labels.values()) - set(self.labels):
-            raise bad_value("same_labels", other, f"one of {', '.join(self.labels)}")
+            raise bad_value(
+                "columns", list(self.columns), f"a list that contains {', '.join(self.wanted)}"
+            )
+        for unknown in set(self.same_labels.values()) - set(self.labels):
+            raise bad_value("same_labels", unknown, f"one of {', '.join(self.labels)}")
         self._check_fields()
 
     def _check_fields(self) -> None:
@@ -122,22 +143,22 @@ class Layout:
         for key, names in named.items():
             for name in names:
                 if name not in self.fields:
-                    allowed = f"a field of {', '.join(self.fields)}"
+                    allowed = f"one of the fields {', '.join(self.fields)}"
                     raise bad_value(key, name, allowed + did_you_mean(name, self.fields))
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The columns of one text that must be there."""
+        """The required columns that hold one text each."""
         return (*self.fields.values(), *([] if self.label is None else [self.label]))
 
     @property
     def reads(self) -> Wanted:
-        """All that is read of a record."""
-        own = self.options
+        """All columns that are read from a record."""
+        options = self.options
         return Wanted(
             texts=self.wanted,
-            options=own.column if own else None,
-            places_in=own.places_in if own else None,
+            options=options.column if options else None,
+            places_in=options.places_in if options else None,
             answers=tuple(self.answers),
             explode=tuple(self.explode),
             join_spans=self.join_spans,
@@ -145,27 +166,31 @@ class Layout:
 
 
 def missing_column(where: str, column: str, present: Iterable[str]) -> Exception:
-    """The error for a column that is not there, naming those that are."""
+    """Return the error for a missing column. Its message lists the columns that are present."""
     names = list(present)
     listed = ", ".join(repr(name) for name in names)
     return bad_data(where, f"no column {column!r}; there are {listed}{did_you_mean(column, names)}")
 
 
 def label_of(row: Row, layout: Layout) -> str:
-    """The row's label as ``labels`` spell it."""
+    """Return the label of a row in the spelling of ``layout.labels``."""
     assert layout.label is not None
     label = row.values[layout.label]
     return layout.same_labels.get(label, label)
 
 
 def labelled(rows: Iterable[Row], layout: Layout) -> list[Row]:
-    """``rows`` without those to skip. Raises UserError at the first label that is not allowed."""
+    """Return the rows that are not to be skipped.
+
+    Raises:
+        UserError: A row has an unknown label, or it has no answer although it needs one.
+    """
     known, skipped = frozenset(layout.labels), frozenset(layout.skip_labels)
     kept = []
     for row in rows:
         if layout.answers and not row.answers:
             if not layout.skip_unanswered:
-                raise bad_data(row.where, f"no answer in {', '.join(layout.answers)}")
+                raise bad_data(row.where, f"there is no answer in {', '.join(layout.answers)}")
             continue
         if layout.label is None:
             kept.append(row)
@@ -179,7 +204,11 @@ def labelled(rows: Iterable[Row], layout: Layout) -> list[Row]:
 
 
 def to_examples(rows: Iterable[Row], layout: Layout) -> list[Example]:
-    """Rows that `labelled` let through, as examples. Raises UserError at the first blank text."""
+    """Convert rows that `labelled` returned into examples.
+
+    Raises:
+        UserError: A text is blank, or the row does not match the layout.
+    """
     return [_example(row, layout) for row in rows]
 
 
@@ -194,7 +223,10 @@ def _example(row: Row, layout: Layout) -> Example:
     else:
         golds = ()
         if label >= len(row.options):
-            raise bad_data(row.where, f"the label is option {label}, of {len(row.options)}")
+            raise bad_data(
+                row.where,
+                f"the label is option {label}, but the row has {len(row.options)} options",
+            )
     return Example(fields, label, row.where, _options(row, fields, layout.options), golds)
 
 
@@ -203,44 +235,46 @@ def _fields(row: Row, layout: Layout) -> dict[str, str]:
     for name, text in fields.items():
         if not text.strip():
             raise bad_data(row.where, f"the text in column {layout.fields[name]!r} is blank")
-    for name, known in layout.values.items():
-        if fields[name] not in known:
-            allowed = ", ".join(repr(value) for value in known)
+    for name, translations in layout.values.items():
+        if fields[name] not in translations:
+            allowed = ", ".join(repr(value) for value in translations)
             column = layout.fields[name]
             given = f"column {column!r} holds {fields[name]!r}"
             raise bad_data(row.where, f"{given}; allowed: {allowed}")
-        fields[name] = known[fields[name]]
+        fields[name] = translations[fields[name]]
     for name, parts in layout.replace.items():
         for old, new in parts.items():
             fields[name] = fields[name].replace(old, new)
-    for name, other in layout.spans.items():
-        fields[name] = _as_it_stands(fields[name], fields[other])
+    for name, container in layout.spans.items():
+        fields[name] = _respell(fields[name], fields[container])
     return fields
 
 
-def _as_it_stands(span: str, text: str) -> str:
-    """``span`` as ``text`` has it: of either case in front, without a period at the end.
+def _respell(span: str, text: str) -> str:
+    """Return ``span`` in the spelling that occurs in ``text``, as SuperGLUE's wsc.fixed does it.
 
-    As SuperGLUE's wsc.fixed does it; a span that is not there even so stays as it is.
+    The span may differ in the case of its first letter, in periods at its end and in line breaks.
+    A span that does not occur in any of these spellings is returned unchanged.
     """
     bare = span.rstrip(".").replace("\n", " ")
-    forms = (span, bare, bare[:1].swapcase() + bare[1:])
-    return next((form for form in forms if form in text), span)
+    spellings = (span, bare, bare[:1].swapcase() + bare[1:])
+    return next((spelling for spelling in spellings if spelling in text), span)
 
 
-def _options(row: Row, fields: Mapping[str, str], own: RowOptions) -> tuple[str, ...]:
-    if own.into is None or own.blank is None:
+def _options(row: Row, fields: Mapping[str, str], options: RowOptions) -> tuple[str, ...]:
+    if options.into is None or options.blank is None:
         return row.options
-    text = fields[own.into]
-    if own.blank not in text:
-        raise bad_data(row.where, f"the field {own.into!r} has no {own.blank!r} to put options in")
-    return tuple(text.replace(own.blank, option) for option in row.options)
+    text = fields[options.into]
+    if options.blank not in text:
+        problem = f"the field {options.into!r} has no {options.blank!r} for the options to replace"
+        raise bad_data(row.where, problem)
+    return tuple(text.replace(options.blank, option) for option in row.options)
 
 
 def _golds(row: Row) -> tuple[int, ...]:
-    """The options among the answers; the alphabetically first answer, which is trained on, first.
+    """Return the indices of the options that are answers, in alphabetical order of the answers.
 
-    Answers are in alphabetical order in the hub's data, and the first is trained on (MeZO).
+    MeZO trains on the first answer, and the data on the hub has them in alphabetical order.
     """
     golds = [row.options.index(a) for a in sorted(set(row.answers)) if a in row.options]
     if not golds:

@@ -1,8 +1,8 @@
-"""The two published ways to draw small splits from full data, row for row.
+"""The published ways to draw small splits from full data, row for row.
 
-Both draw from numpy's legacy generator, whose streams are frozen, so a seed names the same rows
-for ever. Shuffling a list, ``pandas.DataFrame.sample`` and ``permutation`` all walk it in the same
-way; one primitive serves LM-BFF's tab separated tasks, its csv tasks, and MeZO's.
+They use numpy's legacy generator. Its streams never change, so a seed always selects the same rows.
+Shuffling a list, ``pandas.DataFrame.sample`` and ``permutation`` all give the same order for a
+seed. One function therefore reproduces LM-BFF's .tsv tasks, its .csv tasks and MeZO's tasks.
 """
 
 from __future__ import annotations
@@ -23,24 +23,32 @@ TEST_SEED = 42
 
 
 def check_seed(seed: int) -> None:
-    """Raise BadValueError unless numpy's legacy generator takes the seed."""
+    """Raise BadValueError unless numpy's legacy generator accepts the seed."""
     if not 0 <= seed <= LARGEST_SEED:
         raise bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
 
 
 def shuffled(rows: Sequence[T], seed: int) -> list[T]:
-    """``rows`` in the order of numpy's legacy permutation under ``seed``."""
+    """Return the rows in the order of numpy's legacy permutation for ``seed``."""
     return [rows[index] for index in np.random.RandomState(seed).permutation(len(rows))]
 
 
 def k_shot(
     rows: Sequence[T], labels: Sequence[Hashable], k: int, seed: int
 ) -> tuple[list[T], list[T]]:
-    """LM-BFF's train and dev rows: of each label the first ``k`` shuffled rows, and the next ``k``.
+    """Return LM-BFF's train and dev rows.
 
-    Rows are grouped by label, labels in the order in which the shuffle first shows them. A label
-    with fewer than ``2 * k`` rows gives what it has. ``labels`` is as long as ``rows``.
-    Source: generate_k_shot_data.py of LM-BFF, spec section 3.6.
+    The rows are shuffled. The first ``k`` rows of each label are the train rows and the next ``k``
+    are the dev rows. Both lists are grouped by label, in the order in which the labels first occur
+    in the shuffle. A label with fewer than ``2 * k`` rows contributes all that it has.
+
+    Source: tools/generate_k_shot_data.py of LM-BFF.
+
+    Args:
+        rows: All rows of the train split.
+        labels: The label of each row.
+        k: The number of rows per label.
+        seed: Seed of the shuffle.
     """
     groups: dict[Hashable, list[T]] = {}
     for row, label in shuffled(list(zip(rows, labels, strict=True)), seed):
@@ -51,18 +59,20 @@ def k_shot(
 
 
 def cut_test(rows: Sequence[T], limit: int = 1000) -> list[T]:
-    """LM-BFF's test rows: all in file order, or ``limit`` drawn with seed 42 if there are more.
+    """Return LM-BFF's test rows: all in file order, or ``limit`` drawn rows if there are more.
 
-    The seed is 42 whatever the split's own seed is, so that every split has one test set.
+    The seed of this draw is always 42, so all splits of a task have the same test set.
     """
     return list(rows) if len(rows) <= limit else shuffled(rows, TEST_SEED)[:limit]
 
 
 def subsample(rows: Sequence[T], train: int, dev: int, seed: int) -> tuple[list[T], list[T]]:
-    """MeZO's train and dev rows: of ``train + dev`` shuffled rows, the last ``dev`` are dev.
+    """Return MeZO's train and dev rows.
 
-    With fewer rows than asked for, dev stays whole and train shrinks (WSC trains on 54).
-    Source: tasks.py and run.py of MeZO's large_models, spec section 3.1.
+    Of the first ``train + dev`` shuffled rows, the last ``dev`` are the dev rows. If there are
+    fewer rows, the dev set keeps its size and the train set shrinks (WSC trains on 54 rows).
+
+    Source: tasks.py:60-100 and run.py:485-488 in large_models of the MeZO release.
     """
     drawn = shuffled(rows, seed)[: train + dev]
     cut = max(len(drawn) - dev, 0)

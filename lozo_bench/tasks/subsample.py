@@ -1,4 +1,4 @@
-"""MeZO's protocol for causal models: a random subset of the full data, from files or the hub."""
+"""MeZO's protocol for causal models: random subsets of the full data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.full import INSTEAD, Full, check_places, read_both
+from lozo_bench.tasks.full import ALTERNATIVE, FullData, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, RowOptions, to_examples
 from lozo_bench.tasks.sampling import check_seed, shuffled, subsample
@@ -19,15 +19,24 @@ OPTION_KEYS = ("column", "places_in", "into", "blank")
 class Subsample:
     """A task in MeZO's protocol: 1,000 train, 500 dev and 1,000 test rows of the full data.
 
-    Train and dev are drawn from the full train rows, test from the full dev rows, each in the
-    order of the permutation under ``seed`` (published runs: 0). The rows come from ``data_dir`` if
-    it is given, else from ``hub``. ``files`` names the two files without their extension. Where
-    there are fewer train rows than asked for, dev stays whole, as in the published runs; where that
-    leaves too little, ``num_dev`` may be several numbers by name, of which ``split`` names one.
+    Train and dev rows are drawn from the full train split, test rows from the full validation
+    split, both in the order of numpy's permutation under ``seed`` (published runs: 0). If there are
+    fewer train rows than ``num_train + num_dev``, the dev set keeps its size and the train set
+    shrinks, as in the published runs. Demonstrations are drawn from all rows of the train split.
 
-    What the columns hold is told by `Layout`, and by `RowOptions` for ``options``; ``test_answers``
-    are the columns of the test rows' answers where they are others. Demonstrations may be any of
-    the full train rows.
+    Args:
+        data_dir: A folder with the full data. If it is None, the rows come from ``hub``.
+        hub: The data set on the Hugging Face hub, see `Hub`.
+        fields: See `Layout`, which also explains all arguments that are not listed here.
+        files: The names of the ``train`` and ``test`` files without extension.
+        num_train: The number of train rows.
+        num_dev: The number of dev rows, or several numbers by name. WSC has two, because the
+            published 500 leave only 54 train rows.
+        num_test: The number of test rows.
+        split: Which of the names in ``num_dev`` to use.
+        seed: Seed of the draw.
+        options: See `RowOptions`.
+        test_answers: The columns of the test rows' answers, if they differ from ``answers``.
     """
 
     def __init__(
@@ -57,19 +66,21 @@ class Subsample:
         replace: dict[str, dict[str, str]] | None = None,
         spans: dict[str, str] | None = None,
     ) -> None:
-        """Check the arguments without touching the disk.
+        """Check the arguments without reading any file.
 
-        Raises UserError with keys relative to ``task.source``.
+        Raises:
+            UserError: An argument is not allowed; its key is relative to ``task.source``.
         """
-        dev = _named(num_dev, split)
+        dev = _dev_size(num_dev, split)
         for key, size in {"num_train": num_train, "num_dev": dev, "num_test": num_test}.items():
             if size < 1:
                 raise bad_value(key, size, "a whole number >= 1")
         check_seed(seed)
-        check_places(data_dir, files, hub)
+        check_full_data(data_dir, files, hub)
         if data_dir is None and join_spans:
             allowed = (
-                f"false, as the hub's rows do not say which spans are one answer; or {INSTEAD}"
+                "false, because the rows on the hub do not say which spans form one answer; or "
+                f"{ALTERNATIVE}"
             )
             raise bad_value("join_spans", join_spans, allowed)
         self.data_dir, self.files, self.seed = data_dir, files, seed
@@ -91,39 +102,48 @@ class Subsample:
             spans=spans or {},
         )
         self.test_answers = tuple(test_answers or answers or ())
-        has = {"label": label, "options": options, "answers": answers}
-        needed = [key for key, value in has.items() if value]
+        given = {"label": label, "options": options, "answers": answers}
+        needed = [key for key, value in given.items() if value]
         self.hub = None if hub is None else Hub.from_config(hub, list(fields), needed)
 
     def splits(self) -> Splits:
-        """Read, check and draw. Raises UserError naming file and line."""
-        other = replace(self.layout, answers=self.test_answers)
-        full = read_both(
-            self.data_dir, "task.data_dir", self.files, self.layout, self.hub, INSTEAD, other
-        )
-        return self._drawn(full)
+        """Read and check every row, and draw the sets.
 
-    def _drawn(self, full: Full) -> Splits:
+        Raises:
+            UserError: A row is malformed; the message names file and line.
+        """
+        full = read_full_data(
+            self.data_dir,
+            "task.data_dir",
+            self.files,
+            self.layout,
+            self.hub,
+            ALTERNATIVE,
+            test_layout=replace(self.layout, answers=self.test_answers),
+        )
+        return self._draw(full)
+
+    def _draw(self, full: FullData) -> Splits:
         layout = full.layout
         chosen, dev = subsample(full.train, self.num_train, self.num_dev, self.seed)
         if not chosen:
             raise UserError(
                 f"task.source.num_dev: given {self.num_dev}; {full.where} has {len(full.train)} "
-                "train rows and none would be left to train on; lower it"
+                "train rows, so no rows would be left to train on; lower it"
             )
-        tested = shuffled(full.test, self.seed)[: self.num_test]
+        test = shuffled(full.test, self.seed)[: self.num_test]
         return Splits(
             train=to_examples(chosen, layout),
             dev=to_examples(dev, layout),
-            test=to_examples(tested, layout),
+            test=to_examples(test, layout),
             pool=partial(to_examples, full.train, layout),
         )
 
 
-def _named(num_dev: int | dict[str, int], split: str | None) -> int:
+def _dev_size(num_dev: int | dict[str, int], split: str | None) -> int:
     if isinstance(num_dev, int):
         if split is not None:
-            raise bad_value("split", split, "null, as num_dev is one number")
+            raise bad_value("split", split, "null, because num_dev is a single number")
         return num_dev
     if split not in num_dev:
         hint = did_you_mean(split or "", num_dev)
@@ -139,5 +159,5 @@ def _row_options(node: dict[str, str] | None) -> RowOptions | None:
             hint = did_you_mean(key, OPTION_KEYS)
             raise bad_value("options", key, f"the keys {', '.join(OPTION_KEYS)}{hint}")
     if "column" not in node or ("into" in node) != ("blank" in node):
-        raise bad_value("options", node, "a column; and both or none of into and blank")
+        raise bad_value("options", node, "a column, and either both of into and blank or neither")
     return RowOptions(**node)

@@ -1,4 +1,4 @@
-"""The built-in tasks: rows of synthetic English, made on the spot from a seed."""
+"""The built-in tasks: rows of synthetic English, generated from a seed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from lozo_bench.tasks.base import Example, Splits
 
 
 class Synthetic:
-    """A task of the synthetic grammar as a `Source`.
+    """The rows of a task of the synthetic grammar.
 
-    ``train``, ``dev`` and ``test`` count rows, shared equally among the classes; what a division
-    leaves over goes to the first ones. The test rows are the same whatever the seed; train and dev
-    rows follow it. No sentence is in two of the sets, nor in what the tiny models were pre-trained
-    on (`grammar.split_of`).
+    The classes have equally many rows; if the number is not divisible, the first classes have one
+    row more. No sentence is in two of the sets or in the data on which the tiny models were
+    pre-trained (`grammar.split_of`).
 
-    Raises UserError when the task has no such name, a count is below its number of classes, or the
-    seed is negative.
+    Args:
+        task: The name of the task in the grammar.
+        train: The number of train rows.
+        dev: The number of dev rows.
+        test: The number of test rows.
+        seed: Seed of the train and dev rows. The test rows are the same for every seed.
+
+    Raises:
+        UserError: There is no such task, a number of rows is smaller than the number of classes, or
+            the seed is negative.
     """
 
     def __init__(self, task: str, train: int, dev: int, test: int, seed: int) -> None:
@@ -28,7 +35,7 @@ class Synthetic:
         counts = {"train": train, "dev": dev, "test": test}
         for name, count in counts.items():
             if count < classes:
-                raise bad_value(name, count, f"at least {classes}, one row per class")
+                raise bad_value(name, count, f"at least {classes}, which is one row per class")
         if seed < 0:
             raise bad_value("seed", seed, "a whole number >= 0")
         self._task = task
@@ -36,7 +43,7 @@ class Synthetic:
         self._seed = seed
 
     def splits(self) -> Splits:
-        """Balanced rows; labels take turns, so any prefix is balanced too."""
+        """Return the rows. The labels alternate, so the first rows of a set are balanced too."""
         seeded = f"seed {self._seed}"
         return Splits(
             train=self._rows("train", seeded),

@@ -1,4 +1,4 @@
-"""All rows of a data set, as full fine-tuning is reported."""
+"""All rows of a data set, as in full fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.full import INSTEAD, check_places, read_both
+from lozo_bench.tasks.full import ALTERNATIVE, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, to_examples
 from lozo_bench.tasks.sampling import check_seed, subsample
 
 
 class Whole:
-    """A task in HeteroLoRA's protocol: trained on all train rows, reported on all test rows.
+    """A task in HeteroLoRA's protocol: all train rows are trained on, all test rows are reported.
 
-    There the reported number is the best one on the rows it is reported on (GLUE's validation
-    split): dev is test. With ``held_out``, so many train rows, drawn under ``seed``, choose
-    instead and are not trained on. The rows come from ``data_dir`` if it is given, else from
-    ``hub``. Source: spec heterolora section 3.
+    HeteroLoRA reports the best epoch on GLUE's validation split, selected on the same split. The
+    dev rows are therefore equal to the test rows. With ``held_out`` > 0, that many train rows are
+    drawn as dev rows instead and are not trained on.
+
+    Source: the released code of HeteroLoRA (``ModelCheckpoint monitor=val_acc_epoch``).
+
+    Args:
+        data_dir: A folder with the full data. If it is None, the rows come from ``hub``.
+        hub: The data set on the Hugging Face hub, see `Hub`.
+        files: The names of the ``train`` and ``test`` files without extension.
+        fields, label, labels, columns, skip_labels: See `Layout`.
+        held_out: The number of train rows that become the dev rows. 0 selects on the test rows.
+        seed: Seed of the draw of the held-out rows.
     """
 
     def __init__(
@@ -35,28 +44,35 @@ class Whole:
         columns: list[str] | None = None,
         skip_labels: list[str] | None = None,
     ) -> None:
-        """Check the arguments without touching the disk.
+        """Check the arguments without reading any file.
 
-        Raises UserError with keys relative to ``task.source``.
+        Raises:
+            UserError: An argument is not allowed; its key is relative to ``task.source``.
         """
         if held_out < 0:
             raise bad_value("held_out", held_out, "a whole number >= 0")
         check_seed(seed)
-        check_places(data_dir, files, hub)
+        check_full_data(data_dir, files, hub)
         self.data_dir, self.files, self.held_out, self.seed = data_dir, files, held_out, seed
         self.layout = Layout(fields, label, labels, columns, skip_labels=tuple(skip_labels or ()))
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
 
     def splits(self) -> Splits:
-        """Read and check every row. Raises UserError naming file and line."""
-        full = read_both(self.data_dir, "task.data_dir", self.files, self.layout, self.hub, INSTEAD)
+        """Read and check every row.
+
+        Raises:
+            UserError: A row is malformed; the message names file and line.
+        """
+        full = read_full_data(
+            self.data_dir, "task.data_dir", self.files, self.layout, self.hub, ALTERNATIVE
+        )
         train, test = (to_examples(rows, full.layout) for rows in (full.train, full.test))
         if not self.held_out:
             return Splits(train, list(test), test)
         if self.held_out >= len(train):
             raise UserError(
                 f"task.source.held_out: given {self.held_out}; {full.where} has {len(train)} train "
-                "rows and none would be left to train on; lower it"
+                "rows, so no rows would be left to train on; lower it"
             )
         kept, dev = subsample(train, len(train) - self.held_out, self.held_out, self.seed)
         return Splits(kept, dev, test)

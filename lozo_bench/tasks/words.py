@@ -1,4 +1,4 @@
-"""The words of the synthetic grammar. Plain data: `grammar` puts them together."""
+"""The words of the synthetic grammar, which `grammar` combines into sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Reviews: (noun, verb, past tense, aspects).
+# Reviews: (noun, verb, past tense, aspects). In pairs of tuples, the first is bad, the second good.
 THINGS = (
     ("film", "watch", "watched", _words("plot acting music ending script cast dialogue")),
     ("book", "read", "read", _words("plot prose ending style hero story opening")),
@@ -46,7 +46,7 @@ COPULAS = ("was", "is", "felt", "seemed", "looked", "was always")
 OPENERS = ("In the end ", "To be honest, ", "Last night ", "For once, ", "I think that ",
            "My friend says that ", "This time ", "As far as I can tell, ")  # fmt: skip
 
-# Entailment: (what is done, what it is a case of).
+# Entailment: (a specific action or place, the general kind to which it belongs).
 ACTIONS = (
     ("playing the guitar", "making music"), ("playing the piano", "making music"),
     ("singing a song", "making music"), ("eating an apple", "having food"),
@@ -68,7 +68,7 @@ COLORS = _words("red blue green black white yellow brown")
 PURPOSES = ("for a friend", "before lunch", "to win a prize", "after a long trip",
             "for the first time", "to please a child", "with much care")  # fmt: skip
 
-# Topics. A name in braces stands for any word of SLOTS of that name.
+# Topics. A name in braces stands for a random entry of SLOTS with that name.
 QUESTIONS = (
     (
         "What is the cause of {matter} in {country}",
@@ -116,7 +116,8 @@ ASIDES = (
     "For {name}: ", "{name} asks: ", "From {name}: ", "{name} would like to know: ",
 )  # fmt: skip
 
-# No opinion and no answer. The words that fine-tuning uses as labels stand here, at random.
+# Plain sentences without an opinion or an answer. They contain the words that fine-tuning uses as
+# labels, in random places.
 PLAIN = (
     "{name} {errand} {number} {goods} in {city} on {day}.",
     "The {weather} reached {city} on {day}. It was {remark}.",

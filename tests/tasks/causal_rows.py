@@ -1,7 +1,7 @@
-"""Two rows of every causal task, as its files have them and as the hub has them, and what is asked.
+"""Two rows of every causal task, in the format of its files and of the hub, with their prompts.
 
-The texts asked are written out from the published prompts (spec lozo_mezo, section 3.2), and for
-WinoGrande from ZO-Bench's.
+The expected texts follow templates.py in large_models of the MeZO release, and ZO-Bench for
+WinoGrande.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TRUTH = ["False", "True"]
 
 @dataclass(frozen=True)
 class Asked:
-    """One row as text: what is asked, the options or the answer written, which is right."""
+    """The expected texts of one row: the prompt, and the options or the generated answer."""
 
     prompt: str
     options: list[str]
@@ -27,9 +27,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Task:
-    """``rows`` are lines of a .jsonl file, or one object of a .json file; ``hub`` the hub's rows.
+    """A task with two rows.
 
-    ``names`` are those that the hub has for its labels, which it keeps as numbers.
+    ``rows`` are the lines of a .jsonl file or the object of a .json file, and ``hub`` the rows on
+    the hub. ``names`` are the hub's names for its labels, which it stores as numbers.
     """
 
     rows: list[dict[str, Any]] | dict[str, Any]
@@ -160,7 +161,7 @@ TASKS = {
         [
             {"text": WSC[0]["text"], "label": True,
              "target": {"span1_text": "Ann", "span2_text": "She"}},
-            # the official files have the noun as at the beginning of a sentence
+            # The official files spell the noun as at the beginning of a sentence.
             {"text": WSC[1]["text"], "label": False,
              "target": {"span1_text": "The cup", "span2_text": "it"}},
         ],
@@ -229,7 +230,7 @@ TASKS = {
     ),
     "record": Task(
         [
-            # ends are inclusive
+            # The ends of spans are inclusive.
             {"passage": {"text": NEWS, "entities": [
                 {"start": 0, "end": 2}, {"start": 8, "end": 9}, {"start": 14, "end": 17},
                 {"start": 31, "end": 33}]},

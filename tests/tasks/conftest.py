@@ -1,4 +1,4 @@
-"""Tiny tokenizers, made on the spot, and the way to the real data beside the checkout."""
+"""Fixtures: tiny tokenizers, and the folder with real data beside the checkout, if present."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
-# Every word in here becomes one token, with or without a space in front as it stands here; every
-# other word falls apart into pieces of these.
+# Each word in these sentences becomes one token, together with the space before it if there is one.
+# Any other word is split into several tokens.
 SENTENCES = [
     "well worth revisiting as many times It was great terrible okay bad good .",
     "A man is playing a guitar. a man sleeps Yes No Maybe ? , :",
@@ -42,7 +42,7 @@ def byte_level_bpe() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def roberta_like() -> PreTrainedTokenizerFast:
-    """A masked model's tokenizer: <s>, </s>, <mask>, byte-level BPE."""
+    """The tokenizer of a masked model: byte-level BPE with <s>, </s> and <mask>."""
     return PreTrainedTokenizerFast(
         tokenizer_object=byte_level_bpe(),
         bos_token="<s>",
@@ -57,7 +57,7 @@ def roberta_like() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def opt_like() -> PreTrainedTokenizerFast:
-    """A causal model's tokenizer: byte-level BPE that puts a BOS in front."""
+    """The tokenizer of a causal model: byte-level BPE that adds a BOS token in front."""
     tokenizer = byte_level_bpe()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
@@ -73,7 +73,7 @@ def opt_like() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def whole_words() -> PreTrainedTokenizerFast:
-    """A tokenizer that knows two words, and drops white space."""
+    """A tokenizer with two words that ignores white space."""
     vocabulary = {"<unk>": 0, "<mask>": 1, "well": 2, "great": 3}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -84,7 +84,7 @@ def whole_words() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def llama_like() -> PreTrainedTokenizerFast:
-    """The real tokenizer of stories260k: no byte-level BPE, a space is part of the next token."""
+    """The tokenizer of stories260k: not byte-level, and a space is part of the next token."""
     folder = SHARED / "models" / "stories260k"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
@@ -93,7 +93,7 @@ def llama_like() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """Gives a folder of the real data, or skips the test."""
+    """Return a function that gives a folder of the real data, or skips the test."""
 
     def folder(name: str) -> Path:
         path = SHARED / "data" / name

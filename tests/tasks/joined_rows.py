@@ -1,4 +1,4 @@
-"""C-LoRA's tasks by hand: rows as their files have them, and the tokens that are asked."""
+"""Rows of C-LoRA's tasks in the format of their files, with the expected tokens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Line = Callable[..., str]
 
 @dataclass(frozen=True)
 class Task:
-    """What a task must be.
+    """The expected properties of a task.
 
-    ``train`` and ``test`` name the files, which begin with ``header``; ``line`` makes a line of a
-    label, one of ``labels``, and texts. ``rows`` are (label, texts) of the two rows that are asked,
-    ``masked`` and ``causal`` their tokens for the two kinds of models, ``gold`` their class ids.
-    ``words`` are the first pieces of the class words for the two kinds.
+    ``train`` and ``test`` name the files, which begin with ``header``. ``line`` formats a line from
+    a label, one of ``labels``, and texts. ``rows`` are the labels and texts of two rows, ``masked``
+    and ``causal`` their tokens for the two kinds of models, and ``gold`` their class ids. ``words``
+    are the first tokens of the class words for the two kinds of models.
     """
 
     train: str
@@ -39,7 +39,7 @@ class Task:
 
 
 def tabbed(*columns: str) -> Line:
-    """A line of a .tsv file whose columns are ``label``, ``0``, ``1`` (the texts) or as given."""
+    """Format a line of a .tsv file; ``label``, ``0``, ``1`` stand for the label and the texts."""
 
     def line(label: str, *texts: str) -> str:
         named = {"label": label} | {str(n): text for n, text in enumerate(texts)}
@@ -49,7 +49,7 @@ def tabbed(*columns: str) -> Line:
 
 
 def quoted(*columns: str) -> Line:
-    """A line of a .csv file, every value in quotes, as the two data sets have them."""
+    """Format a line of a .csv file with every value in quotes, as in these two data sets."""
 
     def line(label: str, *texts: str) -> str:
         named = {"label": label} | {str(n): text for n, text in enumerate(texts)}
@@ -59,7 +59,7 @@ def quoted(*columns: str) -> Line:
 
 
 def record(label_name: str, *names: str) -> Line:
-    """A line of a .jsonl file."""
+    """Format a line of a .jsonl file."""
 
     def line(label: str, *texts: str) -> str:
         return json.dumps({label_name: label, **dict(zip(names, texts, strict=True))})
@@ -88,7 +88,7 @@ TASKS = {
         test="test.csv",
         line=quoted("label", "0"),
         labels=("1", "2"),
-        # the files write a new line as a backslash and an n
+        # The files spell a new line as a backslash and an n.
         rows=(("2", (r"Good food.\nCheap.",)), ("1", ('He said ""no"".',))),
         masked=(
             "<s> Good Ġfood . ĠCheap . Ġ. ĠIt Ġwas <mask> Ġ. </s>",
@@ -123,7 +123,7 @@ TASKS = {
         test="test.csv",
         line=quoted("label", "A title", "0"),
         labels=tuple(str(n) for n in range(1, 15)),
-        # the files have a space before the content; the title is not read
+        # The files have a space before the content. The title is not read.
         rows=(("1", (" Acme makes cars. ",)), ("14", (" It is a novel.",))),
         masked=(
             "<s> [ ĠCategory : <mask> Ġ] ĠAcme Ġmakes Ġcars . </s>",
@@ -208,6 +208,7 @@ TASKS = {
 
 
 def task_of(name: str, data_dir: Path | None, seed: int = 42) -> dict[str, Any]:
+    """Return the resolved config node of a task."""
     node = OmegaConf.load(CONF / f"{name}.yaml")
     config = OmegaConf.create({"task": node, "seed": {"value": seed}})
     config.task.data_dir = None if data_dir is None else str(data_dir)
@@ -217,7 +218,7 @@ def task_of(name: str, data_dir: Path | None, seed: int = 42) -> dict[str, Any]:
 
 
 def write(folder: Path, task: Task) -> Path:
-    """Two training rows of every label, and a test file of the rows that are asked."""
+    """Write two train rows of every label, and a test file with the rows of the task."""
     texts = ["x"] * len(task.rows[0][1])
     train = [task.line(label, *texts) for label in task.labels for _ in range(2)]
     test = [task.line(label, *row) for label, row in task.rows]

@@ -1,4 +1,4 @@
-"""LM-BFF's tasks by hand: rows as their files have them, and the tokens that are asked."""
+"""Rows of LM-BFF's tasks in the format of their files, with the expected tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asked:
-    """A row's tokens, parted by spaces, and its class id. Ġ is a space inside a token."""
+    """The expected tokens of a row, separated by spaces, and its class id. Ġ is a space."""
 
     tokens: str
     label: int
@@ -15,10 +15,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Task:
-    """What a task must be.
+    """The expected properties of a task.
 
-    ``real`` names a folder of the real data and the row numbers of ``asked`` in its train file;
-    else ``file`` is the text of a file in the official layout with those rows.
+    ``real`` names a folder of LM-BFF's data and the row numbers of ``asked`` in its train file.
+    If there is none, ``file`` is the text of a file in the official format with these rows.
     """
 
     words: str
@@ -36,7 +36,7 @@ TASKS = {
         words="Ġterrible Ġgreat",
         real=("SST-2", (3, 23)),
         asked=(
-            # GLUE's rows end in a space, which the published prompts keep
+            # GLUE's rows end with a space, which the published prompts keep.
             Asked("<s> hip Ġ ĠIt Ġwas <mask> . </s>", 1),
             Asked("<s> hard Ġto Ġcare Ġ ĠIt Ġwas <mask> . </s>", 0),
         ),
@@ -78,7 +78,7 @@ TASKS = {
         real=("MNLI", (8, 26)),
         asked=(
             Asked("<s> Very Ġgood , ĠIvan ? <mask> , Ġexcellent , ĠIvan . </s>", 1),
-            # the last character goes, and here it is the u of "you"
+            # The template drops the last character, here the u of "you".
             Asked(
                 "<s> uh - huh Ġbut Ġdon 't Ġdon 't Ġyo ? <mask> , Ġyou Ġdo . </s>",
                 0,
@@ -135,7 +135,7 @@ TASKS = {
         "0\tWhen did it begin?\tIt began later.\tnot_entailment\n"
         "1\tWho ruled?\tThe King ruled.\tentailment\n",
         asked=(
-            # the question's own mark goes, and the template brings one
+            # The template drops the question mark of the question and adds its own.
             Asked("<s> When Ġdid Ġit Ġbegin ? <mask> , Ġit Ġbegan Ġlater . </s>", 1),
             Asked("<s> Who Ġruled ? <mask> , Ġthe ĠKing Ġruled . </s>", 0),
         ),

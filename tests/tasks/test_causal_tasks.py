@@ -1,4 +1,4 @@
-"""Every causal task from its own files and from the hub: what is asked, token by token."""
+"""Every causal task, read from its files and from the hub, gives the published prompts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROWS = [(name, number) for name, task in TASKS.items() for number in range(len(t
 
 @pytest.fixture(scope="module")
 def opt() -> PreTrainedTokenizerFast:
-    """A byte-level BPE with a BOS that has, as OPT's has, the answers' words as one token each."""
+    """A byte-level BPE with a BOS token that, like OPT's, has each answer word as one token."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -67,7 +67,7 @@ def source(name: str, **changed: Any) -> Subsample:
 
 
 def written(name: str, folder: Path) -> Path:
-    """The task's rows as files of its own format, the same for train and test."""
+    """Write the rows of the task as files of its own format, the same for train and test."""
     rows, files = TASKS[name].rows, task_config(name)["source"]["files"]
     for stem in files.values():
         if isinstance(rows, dict):
@@ -96,10 +96,10 @@ def text(tokenizer: PreTrainedTokenizerFast, ids: tuple[int, ...]) -> str:
 
 
 def check(tokenizer: PreTrainedTokenizerFast, encoded: Encoded, asked: Asked, start: str) -> None:
-    """Each row is the start and an option, and the answer's tokens are the option's."""
+    """Check that each row is ``start`` plus an option, and that the option's tokens are scored."""
     spans = zip(encoded.rows, encoded.answer, strict=True)
     for (row, answer), option in zip(spans, asked.options, strict=True):
-        # spaces are stripped around the whole, also where nothing stands before an option
+        # Spaces are stripped around the whole text, even if the text is only an option.
         whole = start + option if start else option.strip(" ")
         assert text(tokenizer, row) == "<s>" + whole
         assert answer == tuple(range(answer[0], len(row)))
@@ -108,7 +108,7 @@ def check(tokenizer: PreTrainedTokenizerFast, encoded: Encoded, asked: Asked, st
 
 
 @pytest.mark.parametrize(("name", "number"), ROWS)
-def test_a_row_is_asked_as_published(
+def test_prompt_of_a_row_is_as_published(
     opt: PreTrainedTokenizerFast, tmp_path: Path, name: str, number: int
 ) -> None:
     asked, example = TASKS[name].asked[number], from_files(name, tmp_path)[number]
@@ -131,7 +131,7 @@ def test_calibration_has_the_same_options_without_the_row(
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_is_trained_and_judged_as_published(name: str) -> None:
+def test_task_has_its_published_objective_and_metric(name: str) -> None:
     config = task_config(name)
     assert config["train_as"] == TASKS[name].train_as
     assert config["metric"] == TASKS[name].metric
@@ -150,14 +150,14 @@ def test_sizes_and_seed_are_those_of_the_protocol(name: str) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Example]]:
-    """Reads a task from a hub that has the task's rows, in the hub's schema, in every split."""
+    """Return a reader of tasks from a fake hub, which has the rows of the task in every split."""
     from datasets import ClassLabel, Dataset
 
     def read(name: str) -> list[Example]:
         data = Dataset.from_list(TASKS[name].hub)
         if TASKS[name].names:
             data = data.cast_column("label", ClassLabel(names=TASKS[name].names))
-        monkeypatch.setattr("lozo_bench.tasks.hub.Hub._load", lambda self, split, instead: data)
+        monkeypatch.setattr("lozo_bench.tasks.hub.Hub._load", lambda self, split, alternative: data)
         made = source(name, data_dir=None, **one_dev_row(name))
         return sorted(made.splits().test, key=lambda example: example.where)
 
@@ -177,7 +177,7 @@ def test_the_hub_gives_the_same_rows_as_files(
 def test_yes_no_and_maybe_are_one_token_each(
     opt: PreTrainedTokenizerFast, tmp_path: Path, name: str
 ) -> None:
-    # A9; a newline lost from the prompt's end (T18) would make them other tokens
+    # A newline lost from the end of the prompt would turn them into other tokens.
     for example in from_files(name, tmp_path):
         encoded = prompt(opt, name).encode(example)
         assert {len(answer) for answer in encoded.answer} == {1}
@@ -198,8 +198,8 @@ def test_terrible_and_great_are_one_token_each(
 
 
 @pytest.mark.parametrize(("bos", "first"), [("<s>", 0), ("</s>", 2)])
-def test_a_row_begins_with_the_models_bos(tmp_path: Path, bos: str, first: int) -> None:
-    # A7: the reference's <s>, and OPT's own </s>; see model.bos_token
+def test_row_begins_with_the_bos_token_of_the_model(tmp_path: Path, bos: str, first: int) -> None:
+    # MeZO sets the BOS token to <s> (id 0); OPT's own is </s> (id 2). See model.bos_token.
     tokenizer = load_tokenizer(str(TINY_OPT), bos)
     for name in TASKS:
         (tmp_path / name).mkdir()
@@ -210,7 +210,7 @@ def test_a_row_begins_with_the_models_bos(tmp_path: Path, bos: str, first: int) 
 
 
 def official(folder: Path, stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row of a SuperGLUE file with its place, MultiRC's as its (question, answer) rows."""
+    """Yield each row of a SuperGLUE file with its position; MultiRC has one per answer."""
     lines = (folder / f"{stem}.jsonl").read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(filter(None, lines), start=1):
         row, where = json.loads(line), f"{folder / stem}.jsonl:{number}"
@@ -270,7 +270,7 @@ REAL: dict[str, tuple[str, Callable[[dict[str, Any]], str], dict[Any, int]]] = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_rows_are_asked_as_published(
+def test_prompts_of_the_official_rows_are_as_published(
     opt: PreTrainedTokenizerFast, real_data: Callable[[str], Path], name: str
 ) -> None:
     title, asked, labels = REAL[name]
@@ -284,11 +284,13 @@ def test_real_rows_are_asked_as_published(
         encoded = ask.encode(examples[where])
         assert encoded.label == labels[row["label"]]
         ids, answer = encoded.rows[encoded.label], encoded.answer[encoded.label]
-        # white space in front of the whole is stripped, so that a passage may lose some
+        # Leading white space of the whole text is stripped, so a passage may lose some.
         assert text(opt, ids[: answer[0]]) == "<s>" + asked(row).lstrip()
 
 
-def test_wsc_names_nouns_as_they_stand_in_the_text(real_data: Callable[[str], Path]) -> None:
+def test_wsc_nouns_and_pronouns_are_spelled_as_in_the_text(
+    real_data: Callable[[str], Path],
+) -> None:
     folder = real_data("superglue") / "WSC"
     examples = source("wsc", data_dir=str(folder), num_dev={"sane": 2}).splits().test
     assert len(examples) == 104
@@ -305,10 +307,10 @@ def many(folder: Path, name: str, rows: int, stem: str) -> None:
 @pytest.mark.parametrize(
     ("split", "sizes"), [("published", (54, 500, 104)), ("sane", (454, 100, 104))]
 )
-def test_wsc_has_a_published_split_and_a_sane_one(
+def test_wsc_has_a_published_and_a_sane_split(
     tmp_path: Path, split: str, sizes: tuple[int, int, int]
 ) -> None:
-    # A8; SuperGLUE's WSC has 554 train rows and 104 validation rows
+    # SuperGLUE's WSC has 554 train rows and 104 validation rows
     many(tmp_path, "wsc", 554, "train")
     many(tmp_path, "wsc", 104, "val")
     splits = source("wsc", data_dir=str(tmp_path), split=split).splits()
@@ -335,7 +337,7 @@ def test_rows_are_drawn_in_the_order_of_the_permutation(tmp_path: Path) -> None:
     assert lines == {"train": [2, 8, 4], "dev": [9, 1], "test": [2, 8, 4, 9]}
 
 
-def test_official_drop_has_the_spans_of_an_annotation_as_one_answer(tmp_path: Path) -> None:
+def test_join_spans_makes_one_answer_of_the_spans_of_an_annotation(tmp_path: Path) -> None:
     made = source(
         "drop",
         data_dir=str(written("drop", tmp_path)),

@@ -9,7 +9,7 @@ from tasks.word_tokens import masked_words
 
 from lozo_bench.build import build
 from lozo_bench.errors import UserError
-from lozo_bench.tasks.fewshot import walk
+from lozo_bench.tasks.fewshot import draw_per_label
 from lozo_bench.tasks.joined import JoinedPrompt
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("seed", "count", "classes", "k"), [(42, 500, 2, 16), (13, 90, 3, 5)])
-def test_the_draw_is_the_published_walk(seed: int, count: int, classes: int, k: int) -> None:
+def test_draw_equals_the_published_algorithm(seed: int, count: int, classes: int, k: int) -> None:
     labels = [int(x) for x in np.random.RandomState(7).randint(0, classes, count)]
     indices = list(range(count))
     np.random.RandomState(seed).shuffle(indices)
@@ -30,12 +30,12 @@ def test_the_draw_is_the_published_walk(seed: int, count: int, classes: int, k: 
             train.append(index)
         elif sum(labels[i] == labels[index] for i in dev) < k:
             dev.append(index)
-    assert walk(labels, k, seed) == (train, dev)
+    assert draw_per_label(labels, k, seed) == (train, dev)
     assert len(train) == len(dev) == classes * k
     assert [labels[i] for i in train] != sorted(labels[i] for i in train)  # not grouped
 
 
-def test_long_rows_are_dropped_before_the_draw_and_change_it(tmp_path: Path) -> None:
+def test_long_rows_are_dropped_before_the_draw(tmp_path: Path) -> None:
     rows = [f"{'a ' * (1 + n % 7)}row {n}\t{n % 2}" for n in range(60)]
     (tmp_path / "train.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "\n".join(rows[:14]) + "\n")
@@ -53,10 +53,10 @@ def test_long_rows_are_dropped_before_the_draw_and_change_it(tmp_path: Path) -> 
         assert all(len(made.encode(row).rows[0]) <= limit for row in fitted.train + fitted.dev)
         return [int(row.where.rpartition(":")[2]) - 2 for row in fitted.train + fitted.dev]
 
-    # <s>, so many a, "row", the number, and "." "It" "was" <mask> "." </s> around n % 7 + 1 a's
+    # Besides its n % 7 + 1 times "a", row n has 9 tokens: <s> row N . It was <mask> . </s>
     short = [n for n in range(60) if 1 + n % 7 + 9 <= 13]
     for limit, kept in ((13, short), (512, list(range(60)))):
-        train, dev = walk([n % 2 for n in kept], 3, 42)
+        train, dev = draw_per_label([n % 2 for n in kept], 3, 42)
         assert drawn(limit) == [kept[i] for i in train + dev]
     made = JoinedPrompt(tokenizer, node["template"], ["bad", "great"], 13, masked=True)
     fitted = splits.fitted(made.fits)
@@ -65,7 +65,7 @@ def test_long_rows_are_dropped_before_the_draw_and_change_it(tmp_path: Path) -> 
     ]
 
 
-def test_too_few_rows_that_fit_are_refused_with_the_label(tmp_path: Path) -> None:
+def test_too_few_short_rows_of_a_label_are_refused(tmp_path: Path) -> None:
     write(tmp_path, TASKS["sst2_clora"])
     splits = build(task_of("sst2_clora", tmp_path)["source"] | {"k": 1}, "task.source").splits()
     assert splits.fitted is not None
@@ -89,11 +89,11 @@ def test_arguments_out_of_range_are_refused(changed: dict[str, Any], key: str) -
         build(task_of("sst2_clora", None)["source"] | changed, "task.source")
 
 
-def test_the_real_sst2_is_drawn_by_the_published_walk(real_data: Callable[[str], Path]) -> None:
+def test_sst2_draw_equals_the_published_algorithm(real_data: Callable[[str], Path]) -> None:
     node = task_of("sst2_clora", real_data("sst2"))
     splits = build(node["source"], "task.source").splits()
     assert splits.fitted is not None
-    made = splits.fitted(lambda rows: [True] * len(rows))  # none of them is near 512 tokens
+    made = splits.fitted(lambda rows: [True] * len(rows))  # no row has close to 512 tokens
     (file,) = real_data("sst2").glob("train*.tsv")
     lines = file.read_text().splitlines()[1:]
     order = list(range(len(lines)))

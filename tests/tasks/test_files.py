@@ -24,19 +24,19 @@ def values(rows: list[Row]) -> list[list[str]]:
     return [list(row.values.values()) for row in rows]
 
 
-def test_tsv_breaks_only_at_newlines_and_tabs(tmp_path: Path) -> None:
+def test_tsv_is_split_only_at_newlines_and_tabs(tmp_path: Path) -> None:
     path = write(tmp_path, "a.tsv", 'sentence\tlabel\nhe said " no\u2028\u0085x \t1\r\nb , c\t0')
     rows = read_rows(path, REVIEWS)
     assert values(rows) == [['he said " no\u2028\u0085x ', "1"], ["b , c", "0"]]
     assert [row.where for row in rows] == [f"{path}:2", f"{path}:3"]
 
 
-def test_only_the_wanted_columns_are_kept(tmp_path: Path) -> None:
+def test_only_the_needed_columns_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path, "a.tsv", "index\tlabel\tsentence\n7\t1\tfine\n\n")
     assert read_rows(path, REVIEWS) == [Row(f"{path}:2", {"sentence": "fine", "label": "1"})]
 
 
-def test_csv_without_a_header_has_quotes_and_newlines_in_quotes(tmp_path: Path) -> None:
+def test_csv_without_a_header_may_have_quotes_and_newlines_in_quotes(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", '1,"well , ""good""\nreally"\n0,bad\n')
     rows = read_rows(path, PLAIN_CSV)
     assert values(rows) == [['well , "good"\nreally', "1"], ["bad", "0"]]
@@ -48,34 +48,34 @@ def test_csv_with_a_header_is_read_by_column_name(tmp_path: Path) -> None:
     assert values(read_rows(path, REVIEWS)) == [["fine", "1"]]
 
 
-def test_jsonl_reads_texts_whole_numbers_and_truth_values(tmp_path: Path) -> None:
+def test_jsonl_reads_texts_integers_and_booleans(tmp_path: Path) -> None:
     path = write(
         tmp_path, "a.jsonl", '{"sentence": "x", "label": 1}\n{"label": true, "sentence": 5}'
     )
     assert values(read_rows(path, REVIEWS)) == [["x", "1"], ["5", "true"]]
 
 
-def test_a_ragged_row_has_its_label_last(tmp_path: Path) -> None:
+def test_last_value_of_a_ragged_row_is_its_label(tmp_path: Path) -> None:
     path = write(
         tmp_path, "a.tsv", "s1\ts2\tl1\tgold\na\tb\tno\tyes\nc\td\tno\tno\tno\tyes\ne\tf\tno\n"
     )
     assert values(read_rows(path, SNLI)) == [["a", "b", "yes"], ["c", "d", "yes"], ["e", "f", "no"]]
 
 
-def test_labels_become_class_ids_and_skipped_labels_go(tmp_path: Path) -> None:
+def test_labels_become_class_ids_and_rows_with_skipped_labels_are_dropped(tmp_path: Path) -> None:
     layout = Layout({"text": "s"}, "y", ["no", "yes"], skip_labels=["-"])
     path = write(tmp_path, "a.tsv", "s\ty\none\tyes\ntwo\t-\nthree\tno\n")
     examples = to_examples(labelled(read_rows(path, layout), layout), layout)
     assert [(e.fields["text"], e.label) for e in examples] == [("one", 1), ("three", 0)]
 
 
-# file name, content, the line that is wrong, what the message says
+# file name, content, the number of the wrong line, a part of the message
 BAD = [
     ("empty.tsv", "", 1, "the file is empty"),
     ("empty.jsonl", "", 1, "no rows"),
     ("header_only.tsv", "sentence\tlabel\n", 1, "no rows"),
     ("column.tsv", "sentense\tlabel\nx\t1\n", 1, "no column 'sentence'; there are 'sentense'"),
-    ("twice.tsv", "sentence\tlabel\tlabel\nx\t1\t1\n", 1, "column 'label' is there 2 times"),
+    ("twice.tsv", "sentence\tlabel\tlabel\nx\t1\t1\n", 1, "'label' is in the header 2 times"),
     ("few.tsv", "sentence\tlabel\nx\t1\ny\n", 3, "1 values for 2 columns"),
     ("many.tsv", "sentence\tlabel\nx\ty\t1\n", 2, "3 values for 2 columns"),
     ("gap.tsv", "sentence\tlabel\nx\t1\n\ny\t0\n", 3, "blank line"),
@@ -94,7 +94,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "content", "line", "problem"), BAD, ids=[row[0] for row in BAD])
-def test_a_bad_file_gives_one_line_with_file_and_line(
+def test_malformed_file_gives_a_one_line_message_with_file_and_line(
     tmp_path: Path, name: str, content: str | bytes, line: int, problem: str
 ) -> None:
     path = write(tmp_path, name, content)
@@ -107,18 +107,18 @@ def test_a_bad_file_gives_one_line_with_file_and_line(
 
 def test_a_ragged_row_without_room_for_a_label_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "a.tsv", "s1\ts2\tl1\tgold\na\tb\n")
-    with pytest.raises(UserError, match=r"a\.tsv:2: 2 values; at least 3 are needed"):
+    with pytest.raises(UserError, match=r"a\.tsv:2: the row has 2 values; it needs at least 3"):
         read_rows(path, SNLI)
 
 
-def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
+def test_unknown_file_extension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"allowed: \.tsv, \.csv, \.jsonl"):
         read_rows(write(tmp_path, "a.txt", "x"), REVIEWS)
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").mkdir()
-    with pytest.raises(UserError, match=r"a\.tsv: cannot be read: Is a directory"):
+    with pytest.raises(UserError, match=r"a\.tsv: the file cannot be read: Is a directory"):
         read_rows(tmp_path / "a.tsv", REVIEWS)
 
 
@@ -130,20 +130,22 @@ def test_a_file_is_found_by_the_first_stem_that_exists(tmp_path: Path) -> None:
 
 
 def test_a_missing_directory_is_named_with_its_key(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere: no such directory; task\.data_dir"):
+    with pytest.raises(UserError, match=r"nowhere: there is no such directory; task\.data_dir"):
         find_file(str(tmp_path / "nowhere"), ["train"], "task.data_dir")
 
 
 def test_a_missing_file_lists_what_is_there(tmp_path: Path) -> None:
     write(tmp_path, "dev.tsv", "x")
-    with pytest.raises(UserError, match=r"no file train\.tsv or .*; there is dev\.tsv"):
+    with pytest.raises(
+        UserError, match=r"no file train\.tsv or .*; the directory contains dev\.tsv"
+    ):
         find_file(str(tmp_path), ["train"], "task.data_dir")
 
 
 def test_two_formats_of_one_file_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "train.tsv", "x")
     write(tmp_path, "train.csv", "x")
-    with pytest.raises(UserError, match=r"both train\.tsv and train\.csv"):
+    with pytest.raises(UserError, match=r"there are both train\.tsv and train\.csv"):
         find_file(str(tmp_path), ["train"], "task.data_dir")
 
 
@@ -156,7 +158,7 @@ def test_two_formats_of_one_file_are_refused(tmp_path: Path) -> None:
         ({"columns": ["label", "other"]}, "columns"),
     ],
 )
-def test_a_layout_that_cannot_be_is_refused(changed: dict[str, object], key: str) -> None:
+def test_invalid_layout_is_refused(changed: dict[str, object], key: str) -> None:
     arguments: dict[str, object] = {"fields": {"text": "text"}, "label": "label"}
     arguments |= {"labels": ["0", "1"]} | changed
     with pytest.raises(UserError, match=rf"^{key}: given "):

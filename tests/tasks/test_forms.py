@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from lozo_bench.tasks.forms import FORMS, Form
+from lozo_bench.tasks.forms import FILTERS, Template
 
-# form, text, what it makes of it
-MADE = [
+# filter, text, expected result
+CASES = [
     ("strip", " a b \n", "a b"),
     ("lower", "She SAW", "she saw"),
     ("lower_first", "She SAW", "she SAW"),
@@ -27,19 +27,19 @@ MADE = [
 ]
 
 
-@pytest.mark.parametrize(("form", "text", "made"), MADE)
-def test_a_form_changes_a_text(form: str, text: str, made: str) -> None:
-    assert Form(f"{{x:{form}}}", "task.prompt").fill({"x": text}, "") == made
+@pytest.mark.parametrize(("name", "text", "expected"), CASES)
+def test_filter_changes_the_text(name: str, text: str, expected: str) -> None:
+    assert Template(f"{{x:{name}}}", "task.prompt").fill({"x": text}, "") == expected
 
 
-def test_every_form_is_tested() -> None:
-    assert {form for form, _, _ in MADE} == set(FORMS)
+def test_every_filter_is_tested() -> None:
+    assert {name for name, _, _ in CASES} == set(FILTERS)
 
 
-def test_forms_are_applied_from_left_to_right() -> None:
-    assert Form("{x:question_mark,strip}", "task.prompt").fill({"x": " a "}, "") == "a ?"
-    assert Form("{x:strip,question_mark}", "task.prompt").fill({"x": " a "}, "") == "a?"
+def test_filters_are_applied_from_left_to_right() -> None:
+    assert Template("{x:question_mark,strip}", "task.prompt").fill({"x": " a "}, "") == "a ?"
+    assert Template("{x:strip,question_mark}", "task.prompt").fill({"x": " a "}, "") == "a?"
 
 
-def test_braces_in_a_fields_text_are_left_alone() -> None:
-    assert Form("{x} {{y}}", "task.prompt").fill({"x": "{y}"}, "") == "{y} {y}"
+def test_braces_in_the_text_of_a_field_are_kept() -> None:
+    assert Template("{x} {{y}}", "task.prompt").fill({"x": "{y}"}, "") == "{y} {y}"

@@ -1,4 +1,4 @@
-"""The synthetic grammar: splits by text, classes by construction."""
+"""The synthetic grammar: a sentence determines its split, and the grammar determines its class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _sentences(task: str, split: str, count: int) -> list[str]:
 
 
 def test_the_split_of_a_sentence_never_changes() -> None:
-    # `printf %s "$TEXT" | b2sum -l 64`, the number mod 10: 4, 6, 8 and 9.
+    # `printf %s "$TEXT" | b2sum -l 64`, taken modulo 10, gives 4, 6, 8 and 9.
     assert grammar.split_of("The plot was dull.") == "pretrain"
     assert grammar.split_of("The plot was clever.") == "train"
     assert grammar.split_of("The soup was cold.") == "dev"
@@ -52,7 +52,7 @@ def test_examples_are_distinct_and_balanced(task: str) -> None:
     )
 
 
-def test_the_same_key_gives_the_same_examples_and_another_key_others() -> None:
+def test_key_determines_the_examples() -> None:
     first = _sentences("reviews", "train", 50)
     again = _sentences("reviews", "train", 50)
     other = [e.fields["sentence"] for e in islice(grammar.examples("reviews", "train", "b"), 50)]
@@ -69,25 +69,25 @@ def test_a_keyed_draw_is_pinned() -> None:
 
 
 @pytest.mark.parametrize("task", grammar.CLASSES)
-def test_no_label_word_of_fine_tuning_stands_in_a_task_sentence(task: str) -> None:
+def test_task_sentences_contain_no_label_word(task: str) -> None:
     words = set(" ".join(_sentences(task, "pretrain", 1000)).replace(".", " ").split())
     assert not words & LABEL_WORDS
 
 
-def test_every_label_word_of_fine_tuning_stands_in_plain_sentences() -> None:
+def test_plain_sentences_contain_every_label_word() -> None:
     text = " ".join(islice(grammar.plain("pretrain", "test"), 2000))
     for mark in ".,:?":
         text = text.replace(mark, " ")
     assert set(text.split()) >= LABEL_WORDS
 
 
-def test_plain_remarks_say_nothing_of_the_sentence_before() -> None:
+def test_plain_remarks_do_not_depend_on_the_sentence_before() -> None:
     texts = [t for t in islice(grammar.plain("pretrain", "test"), 20_000) if "storm" in t]
     great = sum(text.endswith("It was great.") for text in texts)
     assert 0.4 < great / len(texts) < 0.6
 
 
-def test_a_denied_bad_word_makes_a_good_review() -> None:
+def test_negated_bad_word_makes_a_good_review() -> None:
     good = [
         example.fields["sentence"]
         for example in islice(grammar.examples("reviews", "pretrain", "test"), 4000)
@@ -101,7 +101,7 @@ def test_a_denied_bad_word_makes_a_good_review() -> None:
     )
 
 
-def test_a_hypothesis_that_follows_names_no_purpose_the_premise_lacks() -> None:
+def test_entailed_hypothesis_names_no_purpose_that_the_premise_lacks() -> None:
     for example in islice(grammar.examples("entailment", "pretrain", "test"), 900):
         premise, hypothesis = example.fields["premise"], example.fields["hypothesis"]
         purposes = [
@@ -113,9 +113,9 @@ def test_a_hypothesis_that_follows_names_no_purpose_the_premise_lacks() -> None:
             assert all(purpose not in premise for purpose in purposes)
 
 
-def test_asking_for_more_than_the_grammar_holds_is_a_user_error(
+def test_more_examples_than_the_grammar_has_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(grammar, "split_of", lambda text: "nowhere")
-    with pytest.raises(UserError, match=r"reviews grammar holds only about 0 .* ask for fewer"):
+    with pytest.raises(UserError, match=r"grammar of reviews has only about 0 .* ask for fewer"):
         next(grammar.examples("reviews", "dev", "test"))

@@ -1,4 +1,4 @@
-"""The hub cannot be reached from a test, but `load_dataset` reads a local folder the same way."""
+"""Reading from the hub. Tests have no network; `load_dataset` reads a local folder the same way."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def with_class_names(folder: Path, labels: list[int]) -> Path:
     return data
 
 
-def test_labels_known_by_name_are_translated_by_name(tmp_path: Path) -> None:
+def test_labels_with_names_on_the_hub_are_translated_by_name(tmp_path: Path) -> None:
     path = str(with_class_names(tmp_path, [0, 1, -1]))
     hub = Hub.from_config(NODE | {"path": path, "labels": {"ABBR": "2"}}, ["question"])
     rows = hub.read("train", "do this")
@@ -61,13 +61,13 @@ def test_labels_known_by_name_are_translated_by_name(tmp_path: Path) -> None:
     assert rows[2].where == f"hub:{path}/train:2"
 
 
-def test_whole_number_labels_read_as_text(tmp_path: Path) -> None:
+def test_integer_labels_are_read_as_text(tmp_path: Path) -> None:
     path = str(local(tmp_path, [{"text": "one", "coarse": 1, "more": 5}]))
     rows = Hub.from_config(NODE | {"path": path}, ["question"]).read("train", "do this")
     assert [row.values for row in rows] == [{"text": "one", "coarse": "1"}]
 
 
-def test_a_k_shot_source_draws_from_it(tmp_path: Path) -> None:
+def test_k_shot_source_draws_from_the_hub(tmp_path: Path) -> None:
     rows = [{"text": f"text {n}", "coarse": n % 2} for n in range(10)]
     splits = KShot(
         data_dir=None,
@@ -87,7 +87,7 @@ def test_a_k_shot_source_draws_from_it(tmp_path: Path) -> None:
     assert len(splits.test) == 10
 
 
-def test_a_subsample_source_draws_from_it(tmp_path: Path) -> None:
+def test_subsample_source_draws_from_the_hub(tmp_path: Path) -> None:
     rows = [{"text": f"text {n}", "coarse": n % 2} for n in range(10)]
     splits = Subsample(
         data_dir=None,
@@ -106,7 +106,7 @@ def test_a_subsample_source_draws_from_it(tmp_path: Path) -> None:
     assert [e.fields["question"] for e in splits.test] == ["text 2"]
 
 
-def test_a_missing_column_lists_those_there(tmp_path: Path) -> None:
+def test_missing_column_is_reported_with_the_present_columns(tmp_path: Path) -> None:
     path = str(local(tmp_path, [{"txt": "one", "coarse": 1}]))
     hub = Hub.from_config(NODE | {"path": path}, ["question"])
     with pytest.raises(UserError, match=r"no column 'text'; there are 'txt', 'coarse'"):
@@ -120,7 +120,7 @@ def test_a_missing_text_is_refused(tmp_path: Path) -> None:
         hub.read("train", "do this")
 
 
-def test_a_missing_split_is_one_line_with_the_way_out(tmp_path: Path) -> None:
+def test_missing_split_gives_a_one_line_message_with_an_alternative(tmp_path: Path) -> None:
     path = str(local(tmp_path, [{"text": "one", "coarse": 1}]))
     hub = Hub.from_config(NODE | {"path": path}, ["question"])
     with pytest.raises(UserError, match=r"split 'dev', cannot be read .*; do this") as error:
@@ -128,20 +128,20 @@ def test_a_missing_split_is_one_line_with_the_way_out(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_an_unreachable_hub_is_reported_after_one_question(
+def test_unreachable_hub_is_reported_after_one_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = []
+    requests = []
 
     def refuse(self: object, path: str, **_: object) -> None:
-        asked.append(path)
+        requests.append(path)
         raise ConnectionError("name or service not known")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(UserError, match=r"cannot be read from .*name or service.*; use task\.data"):
         Hub.from_config(NODE, ["question"]).read("train", "use task.data_dir=DIR")
-    assert asked == ["somewhere/questions"]
+    assert requests == ["somewhere/questions"]
 
 
 @pytest.mark.parametrize(

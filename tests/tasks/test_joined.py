@@ -30,14 +30,14 @@ def prompt(
     return JoinedPrompt(tokenizer, text, words, max_length, masked)
 
 
-def test_there_is_a_row_for_every_task() -> None:
+def test_every_task_is_in_the_table() -> None:
     assert sorted(TASKS) == sorted(path.stem for path in CONF.glob("*_clora.yaml"))
     assert len(TASKS) == 7
 
 
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "causal"])
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_asks_these_tokens_of_rows_in_its_own_files(
+def test_rows_of_the_tasks_files_give_the_expected_tokens(
     name: str, masked: bool, tmp_path: Path
 ) -> None:
     task = TASKS[name]
@@ -64,7 +64,7 @@ def test_a_task_asks_these_tokens_of_rows_in_its_own_files(
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_has_the_same_fields_on_the_hub(name: str) -> None:
+def test_hub_columns_match_the_fields_of_the_task(name: str) -> None:
     source = build(task_of(name, None)["source"], "task.source")
     assert isinstance(source, FewShot)
     assert source.hub is not None
@@ -72,14 +72,14 @@ def test_a_task_has_the_same_fields_on_the_hub(name: str) -> None:
     assert set(source.hub.labels.values()) in (set(), set(source.layout.labels))
 
 
-def test_the_mask_is_the_templates_own_also_where_a_text_spells_one() -> None:
+def test_mask_of_the_template_is_scored_even_if_the_text_contains_a_mask() -> None:
     tokenizer = masked_words(["a Ġ. bad great"])
     encoded = prompt(tokenizer, "{s} {mask} .").encode(Example({"s": "a <mask> a"}))
     assert row_of(tokenizer, encoded) == "<s> a <mask> Ġa <mask> Ġ. </s>".replace("Ġa", "<unk>")
     assert encoded.answer == ((4,),)
 
 
-def test_the_placeholder_is_fifty_tokens_as_text() -> None:
+def test_placeholder_is_the_text_of_fifty_tokens() -> None:
     words = ["".join(letters) for letters in product("bcdfghjklmnp", repeat=3)]
     tokenizer = causal_words([" ".join(f"Ġ{word}" for word in words), "x y"])
     made = prompt(tokenizer, "{placeholder} {s}", ("x", "y"), masked=False)
@@ -87,12 +87,14 @@ def test_the_placeholder_is_fifty_tokens_as_text() -> None:
     assert row == (*range(1000, 1050), tokenizer.convert_tokens_to_ids(f"Ġ{words[0]}"))
 
 
-def test_a_row_that_is_too_long_is_refused_not_cut() -> None:
+def test_long_row_is_refused_and_not_cut() -> None:
     tokenizer = masked_words(["a Ġa Ġ. bad great"])
     made = prompt(tokenizer, "{s} {mask}", max_length=4)
     assert made.fits([Example({"s": "a"}), Example({"s": "a a"})]) == [True, False]
     assert len(made.encode(Example({"s": "a"})).rows[0]) == 4
-    with pytest.raises(UserError, match=r"^train\.tsv:3: 5 tokens, and task\.max_length is 4"):
+    with pytest.raises(
+        UserError, match=r"^train\.tsv:3: the row has 5 tokens, but task\.max_length is 4"
+    ):
         made.encode(Example({"s": "a a"}, where="train.tsv:3"))
 
 
@@ -104,12 +106,12 @@ def test_a_row_that_is_too_long_is_refused_not_cut() -> None:
         ("{s} {mask}", False, r"with no \{mask\} in it"),
         ("{mask}", True, r"at least one \{field\}"),
         ("{s", True, "balanced braces"),
-        ("{s:upper} {mask}", True, "forms of strip, .*; 'upper' is none"),
+        ("{s:upper} {mask}", True, "filters strip, .*; 'upper' is not one of them"),
         ("{s!r} {mask}", True, "no conversion"),
-        ("{x} {mask}", True, "the fields s, placeholder; 'x' is none"),
+        ("{x} {mask}", True, "the fields s, placeholder; 'x' is not one of them"),
     ],
 )
-def test_a_malformed_text_is_refused(text: str, masked: bool, problem: str) -> None:
+def test_malformed_text_is_refused(text: str, masked: bool, problem: str) -> None:
     key = "template" if masked else "prompt"
     tokenizer = masked_words(["a bad great"])
     with pytest.raises(UserError, match=rf"^task\.{key}: given .*{problem}"):
@@ -120,12 +122,12 @@ def test_a_malformed_text_is_refused(text: str, masked: bool, problem: str) -> N
     ("words", "problem"),
     [
         (("Plant", "Plumb"), "that the model's tokenizer knows"),
-        (("Plant", "Plant"), "that begin differently; these with Pl, Pl"),
+        (("Plant", "Plant"), "whose first tokens differ; these begin with Pl, Pl"),
         (("bad",), "two or more words"),
         (("bad", " "), "not blank"),
     ],
 )
-def test_words_that_do_not_tell_classes_apart_are_refused(
+def test_words_that_do_not_distinguish_the_classes_are_refused(
     words: tuple[str, ...], problem: str
 ) -> None:
     tokenizer = masked_words(["a Pl ant bad great"])
@@ -133,13 +135,15 @@ def test_words_that_do_not_tell_classes_apart_are_refused(
         prompt(tokenizer, "{s} {mask}", words)
 
 
-def test_what_has_no_place_is_refused() -> None:
+def test_missing_mask_unknown_class_and_demonstrations_are_refused() -> None:
     tokenizer = causal_words(["a bad great"])
     with pytest.raises(UserError, match=r"^task\.template: .* no mask token"):
         prompt(tokenizer, "{s} {mask}")
     made = prompt(tokenizer, "{s}", masked=False)
     row = Example({"s": "a"}, 2, where="dev.tsv:9")
-    with pytest.raises(UserError, match=r"^dev\.tsv:9: no word for class 2; the task has 2 words"):
+    with pytest.raises(
+        UserError, match=r"^dev\.tsv:9: there is no word for class 2; the task has 2 words"
+    ):
         made.encode(row)
-    with pytest.raises(UserError, match=r"^task\.prompt: .* no place for demonstrations"):
+    with pytest.raises(UserError, match=r"^task\.prompt: .* cannot show demonstrations"):
         made.encode(Example({"s": "a"}), [row])

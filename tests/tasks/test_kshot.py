@@ -28,7 +28,7 @@ FOLDERS = {
 
 
 def source(task: str, seed: int = 13, data_dir: Path | None = None, **changed: Any) -> KShot:
-    """The source that conf/task/TASK.yaml names, built as a run builds it."""
+    """Build the source of conf/task/TASK.yaml as a run does."""
     node = OmegaConf.load(CONF / f"{task}.yaml")
     config = OmegaConf.create({"task": node, "seed": {"value": seed}})
     config.task.data_dir = None if data_dir is None else str(data_dir)
@@ -44,7 +44,7 @@ def texts(examples: list[Example]) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("split", ["16-13", "16-21", "16-42", "512-42"])
-def test_sst2_drawn_from_the_full_data_is_lm_bffs_split_row_for_row(
+def test_sst2_split_drawn_from_the_full_data_equals_lm_bffs_row_for_row(
     real_data: Callable[[str], Path], split: str
 ) -> None:
     k, seed = (int(part) for part in split.split("-"))
@@ -57,14 +57,12 @@ def test_sst2_drawn_from_the_full_data_is_lm_bffs_split_row_for_row(
     assert (len(drawn.train), len(drawn.dev), len(drawn.test)) == (2 * k, 2 * k, 872)
 
 
-# rows of the test file; SNLI, MNLI and sst-5 are cut to 1,000
+# The number of test rows. SNLI, MNLI and sst-5 are cut to 1,000.
 TEST_ROWS = {"SST-2": 872, "sst-5": 1000, "SNLI": 1000, "MNLI": 1000, "RTE": 277, "trec": 500}
 
 
 @pytest.mark.parametrize("task", FOLDERS)
-def test_a_real_k_shot_folder_has_16_rows_per_label(
-    real_data: Callable[[str], Path], task: str
-) -> None:
+def test_lm_bff_folder_has_16_rows_per_label(real_data: Callable[[str], Path], task: str) -> None:
     folder = real_data("kshot") / FOLDERS[task] / "16-21"
     made = source(task, data_dir=folder)
     splits = made.splits()
@@ -96,7 +94,7 @@ def test_a_real_k_shot_folder_has_16_rows_per_label(
         ("snli_kshot", (None, "a girl wears black"), 1),
     ],
 )
-def test_the_first_row_of_a_real_folder_is_read_by_its_columns(
+def test_first_row_of_an_lm_bff_folder_has_the_right_texts_and_label(
     real_data: Callable[[str], Path], task: str, fields: tuple[str | None, ...], label: int
 ) -> None:
     first = source(task, data_dir=real_data("kshot") / FOLDERS[task] / "16-13").splits().train[0]
@@ -105,16 +103,16 @@ def test_the_first_row_of_a_real_folder_is_read_by_its_columns(
         assert expected is None or text == expected
 
 
-def test_a_ragged_snli_row_has_the_gold_label_not_an_annotators(
+def test_ragged_snli_row_has_the_gold_label_and_not_that_of_an_annotator(
     real_data: Callable[[str], Path],
 ) -> None:
     folder = real_data("kshot") / "SNLI" / "512-42"
     splits = source("snli_kshot", data_dir=folder, k=512).splits()
-    # 118 + 4 of these rows have more columns than the header
+    # 122 of these rows have more columns than the header.
     assert Counter(example.label for example in splits.train) == {0: 512, 1: 512, 2: 512}
 
 
-def test_trecs_short_label_is_short_in_train_and_absent_from_dev(
+def test_rare_label_of_trec_has_fewer_train_rows_and_no_dev_rows(
     real_data: Callable[[str], Path],
 ) -> None:
     folder = real_data("kshot") / "trec" / "512-42"
@@ -130,18 +128,20 @@ def ready(folder: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_another_k_is_refused(tmp_path: Path) -> None:
+def test_folder_with_a_different_k_is_refused(tmp_path: Path) -> None:
     folder = ready(tmp_path / "16-13")
-    with pytest.raises(UserError, match=r"k: given 512; allowed: 16, as task\.data_dir=.*16-13 is"):
+    with pytest.raises(
+        UserError, match=r"k: given 512; allowed: 16, because task\.data_dir=.*16-13 has"
+    ):
         source("sst2_kshot", 13, folder, k=512).splits()
 
 
-def test_a_folder_of_another_seed_is_told(tmp_path: Path, caplog: Any) -> None:
+def test_folder_with_a_different_seed_gives_a_warning(tmp_path: Path, caplog: Any) -> None:
     source("sst2_kshot", 13, ready(tmp_path / "16-13")).splits()
     source("sst2_kshot", 13, ready(tmp_path / "mine")).splits()
     assert caplog.messages == []
     source("sst2_kshot", 42, tmp_path / "16-13").splits()
-    assert "the split of seed 13, and the run's is 42" in caplog.text
+    assert "this is the split of seed 13, but the run has seed 42" in caplog.text
 
 
 def write_full(folder: Path, per_label: int) -> Path:
@@ -152,20 +152,20 @@ def write_full(folder: Path, per_label: int) -> Path:
     return folder
 
 
-def test_too_few_rows_for_k_are_refused_with_the_label(tmp_path: Path) -> None:
+def test_too_few_rows_of_a_label_are_refused(tmp_path: Path) -> None:
     full = str(write_full(tmp_path, per_label=5))
     assert len(source("sst2_kshot", full_dir=full, k=2).splits().train) == 4
     with pytest.raises(UserError, match=r"task\.source\.k: given 3; label '0' has 5 rows .* 6 are"):
         source("sst2_kshot", full_dir=full, k=3).splits()
 
 
-def test_too_few_rows_for_k_are_taken_where_the_task_allows_it(tmp_path: Path) -> None:
+def test_too_few_rows_of_a_label_are_accepted_with_allow_short(tmp_path: Path) -> None:
     full = str(write_full(tmp_path, per_label=5))
     splits = source("sst2_kshot", full_dir=full, k=4, allow_short=True).splits()
     assert (len(splits.train), len(splits.dev)) == (8, 2)
 
 
-def test_a_full_test_file_is_cut_to_1000_rows(tmp_path: Path) -> None:
+def test_full_test_file_is_cut_to_1000_rows(tmp_path: Path) -> None:
     full = str(write_full(tmp_path, per_label=501))
     splits = source("sst2_kshot", full_dir=full, k=2).splits()
     assert len({example.where for example in splits.test}) == 1000
@@ -178,7 +178,7 @@ def test_a_label_without_any_row_is_refused(tmp_path: Path) -> None:
         made.splits()
 
 
-def test_an_unknown_label_in_an_undrawn_row_is_refused(tmp_path: Path) -> None:
+def test_unknown_label_is_refused_even_if_its_row_is_not_drawn(tmp_path: Path) -> None:
     write_full(tmp_path, per_label=50)
     with (tmp_path / "train.tsv").open("a") as file:
         file.write("odd one\tmaybe\n")
@@ -186,16 +186,16 @@ def test_an_unknown_label_in_an_undrawn_row_is_refused(tmp_path: Path) -> None:
         source("sst2_kshot", full_dir=str(tmp_path), k=1).splits()
 
 
-def test_a_ready_folder_without_dev_is_refused(tmp_path: Path) -> None:
+def test_k_shot_folder_without_a_dev_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text("sentence\tlabel\nx\t1\n")
     with pytest.raises(UserError, match=r"no file dev\.tsv or .* \(task\.data_dir\)"):
         source("sst2_kshot", data_dir=tmp_path).splits()
 
 
-def test_a_ready_file_of_unlabelled_rows_is_refused(tmp_path: Path) -> None:
+def test_k_shot_file_without_labelled_rows_is_refused(tmp_path: Path) -> None:
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.tsv").write_text("sentence\tlabel\nx\t-\n")
-    with pytest.raises(UserError, match=r"train\.tsv: no row has a label of 0, 1"):
+    with pytest.raises(UserError, match=r"train\.tsv: no row has one of the labels 0, 1"):
         source("sst2_kshot", data_dir=tmp_path, skip_labels=["-"]).splits()
 
 

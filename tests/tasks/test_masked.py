@@ -30,7 +30,7 @@ def prompt(
 
 
 def tokens(tokenizer: PreTrainedTokenizerFast, encoded: Encoded) -> str:
-    """The row's tokens, parted by spaces; Ġ is a space inside a token."""
+    """Return the tokens of the row, separated by spaces. Ġ is a space inside a token."""
     (row,) = encoded.rows
     names = list(tokenizer.convert_ids_to_tokens(list(row)))
     return " ".join(names)
@@ -48,7 +48,7 @@ REVIEW_TOKENS = "<s> well Ġworth Ġrevisiting Ġas Ġmany Ġtimes Ġ ĠIt Ġwas
     [
         (
             "sst2_kshot",
-            # GLUE's rows end in a space, which the published prompts keep
+            # GLUE's rows end with a space, which the published prompts keep.
             ["well worth revisiting as many times "],
             REVIEW_TOKENS,
             "Ġterrible Ġgreat",
@@ -70,7 +70,7 @@ REVIEW_TOKENS = "<s> well Ġworth Ġrevisiting Ġas Ġmany Ġtimes Ġ ĠIt Ġwas
         ),
     ],
 )
-def test_a_published_template_gives_these_tokens(
+def test_published_template_gives_the_expected_tokens(
     roberta_like: PreTrainedTokenizerFast,
     task: str,
     texts: list[str],
@@ -94,10 +94,10 @@ def test_a_published_template_gives_these_tokens(
     assert roberta_like.convert_ids_to_tokens(list(made.label_ids)) == words.split(" ")
 
 
-def test_parts_are_tokenised_by_themselves(roberta_like: PreTrainedTokenizerFast) -> None:
+def test_parts_are_tokenised_separately(roberta_like: PreTrainedTokenizerFast) -> None:
     made = prompt(roberta_like, "*cls**sent_0*eat*mask*")
     assert tokens(roberta_like, made.encode(Example({"s": " gr"}, 0))) == "<s> Ġg r e at <mask>"
-    assert roberta_like.tokenize(" great") == ["Ġgreat"]  # the same letters in one part
+    assert roberta_like.tokenize(" great") == ["Ġgreat"]  # the same letters as a single part
 
 
 def test_the_sentence_macros_change_the_text(roberta_like: PreTrainedTokenizerFast) -> None:
@@ -120,13 +120,13 @@ def test_a_long_row_is_cut_at_its_end(roberta_like: PreTrainedTokenizerFast) -> 
     assert tokens(roberta_like, encoded) == "<s> A Ġman Ġis Ġplaying Ġa Ġguitar ? <mask> , Ġa"
 
 
-def test_the_mask_may_be_the_last_token_that_fits_and_not_the_first_that_does_not(
+def test_mask_may_be_the_last_token_of_a_cut_row_but_may_not_be_cut_off(
     roberta_like: PreTrainedTokenizerFast,
 ) -> None:
     example = Example({"s": "well worth revisiting"}, 0, where="train.tsv:7")
     encoded = prompt(roberta_like, max_length=7).encode(example)
     assert tokens(roberta_like, encoded).endswith("ĠIt Ġwas <mask>")
-    with pytest.raises(UserError, match=r"^train\.tsv:7: the mask would be token 7, and .* is 6"):
+    with pytest.raises(UserError, match=r"^train\.tsv:7: the mask would be token 7, but .* is 6"):
         prompt(roberta_like, max_length=6).encode(example)
 
 
@@ -136,10 +136,10 @@ def test_the_mask_may_be_the_last_token_that_fits_and_not_the_first_that_does_no
         ("*cls**sent_0*.*sep+*", "with \\*mask\\* in it exactly once"),
         ("*sent_0**mask**mask*", "with \\*mask\\* in it exactly once"),
         ("*cls**mask**sep+*", "with \\*sent_0\\* in it"),
-        ("*sent_x**mask*", "'sent_x' is none of them"),
-        ("*sentence**mask*", "'sentence' is none of them"),
-        ("*sent_0*€*mask*", "'€' is none"),
-        ("*sent_0*_*mask*", "' ' is none"),
+        ("*sent_x**mask*", "'sent_x' is not one of them"),
+        ("*sentence**mask*", "'sentence' is not one of them"),
+        ("*sent_0*€*mask*", "'€' is not a token"),
+        ("*sent_0*_*mask*", "' ' is not a token"),
     ],
 )
 def test_a_malformed_template_is_refused(
@@ -149,10 +149,12 @@ def test_a_malformed_template_is_refused(
         prompt(roberta_like, template)
 
 
-def test_a_sentence_that_the_task_does_not_have_is_refused(
+def test_sentence_number_above_the_number_of_fields_is_refused(
     roberta_like: PreTrainedTokenizerFast,
 ) -> None:
-    with pytest.raises(UserError, match=r"^task\.template: .* sentences 0 to 0, as the task has 1"):
+    with pytest.raises(
+        UserError, match=r"^task\.template: .* sentences 0 to 0, because the task has 1"
+    ):
         prompt(roberta_like, PAIR).encode(Example({"s": "x"}, 0))
 
 
@@ -161,14 +163,14 @@ def test_a_sentence_that_the_task_does_not_have_is_refused(
     [
         (
             ("terrible", "wonderful"),
-            r"'wonderful'; allowed: .* one token .* is 7: .* 'f', 'u', 'l'",
+            r"'wonderful'; allowed: .* one token .* has 7 tokens: .* 'f', 'u', 'l'",
         ),
         (("terrible", ""), "words that are not blank"),
         (("great", "great"), "different words"),
         (("great",), "two or more words"),
     ],
 )
-def test_label_words_that_are_not_different_single_tokens_are_refused(
+def test_label_words_must_be_different_single_tokens(
     roberta_like: PreTrainedTokenizerFast, words: tuple[str, ...], problem: str
 ) -> None:
     with pytest.raises(UserError, match=rf"^task\.label_words: given .*{problem}"):
@@ -181,7 +183,7 @@ def test_a_tokenizer_without_a_mask_is_refused(opt_like: PreTrainedTokenizerFast
 
 
 def test_a_class_without_a_word_is_refused(roberta_like: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(UserError, match=r"^train\.tsv:3: no label word for class 2"):
+    with pytest.raises(UserError, match=r"^train\.tsv:3: there is no label word for class 2"):
         prompt(roberta_like).encode(Example({"s": "x"}, 2, where="train.tsv:3"))
 
 

@@ -1,4 +1,4 @@
-"""Every LM-BFF task from files in its own layout: what is asked, token by token."""
+"""Every LM-BFF task, read from files in its own format, gives the expected tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
-# what run_experiment.sh and MeZO's run_fewshot.sh set: row, first and other sentences
+# The limits in run_experiment.sh and MeZO's run_fewshot.sh: row, first sentence, other sentences.
 LENGTHS = {
     "sst5_kshot": (128, 110, 20),
     "trec_kshot": (128, 110, None),
@@ -34,13 +34,13 @@ LENGTHS = {
 }
 
 
-def test_there_is_a_row_for_every_task() -> None:
+def test_every_task_is_in_the_table() -> None:
     assert sorted(TASKS) == sorted(path.stem for path in CONF.glob("*_kshot.yaml"))
     assert len(TASKS) == 14
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_asks_these_tokens_of_rows_in_its_own_files(
+def test_rows_of_the_tasks_files_give_the_expected_tokens(
     name: str, tmp_path: Path, real_data: Callable[[str], Path]
 ) -> None:
     task = TASKS[name]
@@ -73,14 +73,14 @@ def test_a_task_asks_these_tokens_of_rows_in_its_own_files(
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_has_its_published_lengths(name: str) -> None:
+def test_task_has_its_published_length_limits(name: str) -> None:
     node = task_of(name, None)
     keys = ("max_length", "first_sentence_limit", "other_sentence_limit")
     assert tuple(node[key] for key in keys) == LENGTHS.get(name, (128, None, None))
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_has_the_same_fields_on_the_hub(name: str) -> None:
+def test_hub_columns_match_the_fields_of_the_task(name: str) -> None:
     source = build(task_of(name, None)["source"], "task.source")
     assert isinstance(source, KShot)
     assert source.hub is not None
@@ -88,7 +88,7 @@ def test_a_task_has_the_same_fields_on_the_hub(name: str) -> None:
     assert set(source.hub.labels.values()) in (set(), set(source.layout.labels))
 
 
-def test_a_long_sentence_keeps_its_published_tokens_and_the_mask() -> None:
+def test_long_sentence_is_cut_to_its_limit_and_keeps_the_mask() -> None:
     node = task_of("mr_kshot", None)
     expected = " ".join(["<s> a", *["Ġa"] * 109, "ĠIt Ġwas <mask> . </s>"])
     tokenizer = masked_words([expected, "Ġterrible Ġgreat"])
@@ -101,5 +101,5 @@ def test_demonstrations_are_refused() -> None:
     tokenizer = masked_words(["a <mask> Ġx Ġy"])
     prompt = MaskedPrompt(tokenizer, "*sent_0**mask*", ["x", "y"], 8)
     row = Example({"s": "a"})
-    with pytest.raises(UserError, match=r"^task\.template: .* no place for demonstrations, and 1 "):
+    with pytest.raises(UserError, match=r"^task\.template: .* cannot show demonstrations, but 1 "):
         prompt.encode(row, [row])

@@ -22,15 +22,15 @@ def rows(record: dict[str, Any], **wanted: Any) -> list[tuple[str, list[str]]]:
     return [(row.where, list(row.values.values())) for row in found]
 
 
-def test_a_dotted_column_is_looked_for_within() -> None:
+def test_dotted_column_is_read_from_the_nested_record() -> None:
     assert rows({"a": {"b": "deep"}}, texts=("a.b",)) == [("f", ["deep"])]
 
 
-def test_a_column_with_a_dot_in_its_name_is_taken_as_it_is() -> None:
+def test_column_with_a_dot_in_its_own_name_takes_precedence() -> None:
     assert rows({"a.b": "flat", "a": {"b": "deep"}}, texts=("a.b",)) == [("f", ["flat"])]
 
 
-def test_each_item_of_an_exploded_list_is_a_row_that_says_where_it_stands() -> None:
+def test_each_item_of_an_exploded_list_is_a_row_with_its_position() -> None:
     found = rows(NESTED, texts=("a.t", "a.l.q", "a.l.m.x"), explode=("a.l", "a.l.m"))
     assert found == [
         ("f:a.l[0].m[0]", ["text", "one", "1"]),
@@ -38,7 +38,7 @@ def test_each_item_of_an_exploded_list_is_a_row_that_says_where_it_stands() -> N
     ]
 
 
-def test_a_star_explodes_the_record_by_its_keys() -> None:
+def test_star_explodes_the_record_by_its_keys() -> None:
     record = {"id1": {"q": ["x"], "t": "a"}, "id2": {"q": ["y", "z"], "t": "b"}}
     assert rows(record, texts=("*.t", "*.q"), explode=("*", "*.q")) == [
         ("f:id1.q[0]", ["a", "x"]),
@@ -58,33 +58,37 @@ def drop(number: str = "", spans: tuple[str, ...] = (), year: str = "") -> dict[
 
 
 @pytest.mark.parametrize(
-    ("annotations", "joined", "answers"),
+    ("annotations", "join_spans", "answers"),
     [
         ([drop("5")], False, ("5",)),
         ([drop(year="1999")], False, ("1999",)),
         ([drop(spans=("a", "b")), drop("5")], False, ("a", "b", "5")),
         ([drop(spans=("a", "b")), drop("5")], True, ("a; b", "5")),
         ([drop(), drop("5")], False, ("5",)),
-        # of two kinds at once: no answer at all, as in the hub's data
+        # An annotation with values of two kinds: there is no answer, as in the data on the hub.
         ([drop("5"), drop("5", spans=("a",))], False, ()),
         ([drop(spans=("a",), year="1999")], False, ()),
     ],
 )
-def test_drops_answers_are_a_number_a_date_or_spans(
-    annotations: list[dict[str, Any]], joined: bool, answers: tuple[str, ...]
+def test_answer_of_drop_is_a_number_a_date_or_spans(
+    annotations: list[dict[str, Any]], join_spans: bool, answers: tuple[str, ...]
 ) -> None:
-    wanted = Wanted((), answers=("a",), join_spans=joined)
+    wanted = Wanted((), answers=("a",), join_spans=join_spans)
     (row,) = rows_of("f", {"a": annotations}, wanted)
     assert row.answers == answers
 
 
 BAD = [
     ({"a": {"b": 1}}, {"texts": ("a.c",)}, "f: no column 'a.c'; there are 'a.b'"),
-    ({"a": "x"}, {"texts": ("a.c",)}, "f: no column 'a.c': 'c' is looked for in 'x'"),
+    ({"a": "x"}, {"texts": ("a.c",)}, "f: no column 'a.c': 'x' is not an object with 'c'"),
     ({"a": ["x"]}, {"texts": ("a",)}, "f: column 'a' holds ['x']; allowed: a text"),
     ({"a": "x"}, {"texts": (), "explode": ("a",)}, "f: column 'a' holds 'x'; allowed: a list"),
     ({"a": [{"b": 1}]}, {"texts": ("a.c",), "explode": ("a",)}, "f:a[0]: no column 'a.c'"),
-    ({"a": []}, {"texts": (), "options": "a"}, "f: column 'a' holds []; allowed: a list"),
+    (
+        {"a": []},
+        {"texts": (), "options": "a"},
+        "f: column 'a' holds []; allowed: a list that is not empty",
+    ),
     ({"a": ["x", " "]}, {"texts": (), "options": "a"}, "f: a text in column 'a' is blank"),
     (
         {"a": [{"start": 1, "end": 3}], "t": "abc"},
@@ -95,13 +99,13 @@ BAD = [
     (
         {"a": [{"number": "", "date": "", "spans": []}]},
         {"texts": (), "answers": ("a",)},
-        "allowed: DROP's answers",
+        "allowed: an answer as in DROP's files",
     ),
 ]
 
 
 @pytest.mark.parametrize(("record", "wanted", "message"), BAD)
-def test_a_bad_record_is_told_with_its_place(
+def test_malformed_record_is_reported_with_its_position(
     record: dict[str, Any], wanted: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
@@ -120,18 +124,20 @@ def examples(folder: Path, layout: Layout, *records: dict[str, Any]) -> list[Any
     return to_examples(labelled(read_rows(path, layout), layout), layout)
 
 
-def test_a_label_may_choose_among_a_rows_own_options(tmp_path: Path) -> None:
+def test_label_is_an_index_into_the_rows_own_options(tmp_path: Path) -> None:
     (example,) = examples(tmp_path, CHOICES, {"q": "x", "choices": ["a", "b", "a"], "y": 1})
     assert (example.options, example.label, example.golds) == (("a", "b", "a"), 1, ())
-    with pytest.raises(UserError, match=r"a\.jsonl:1: the label is option 2, of 1"):
+    with pytest.raises(
+        UserError, match=r"a\.jsonl:1: the label is option 2, but the row has 1 options"
+    ):
         examples(tmp_path, CHOICES, {"q": "x", "choices": ["a"], "y": 2})
 
 
-def test_answers_say_which_of_a_rows_own_options_are_right(tmp_path: Path) -> None:
+def test_answers_determine_the_correct_options_of_a_row(tmp_path: Path) -> None:
     record = {"q": "is @ or @", "choices": ["z", "y", "x"], "gold": ["z", "elsewhere", "x"]}
     (example,) = examples(tmp_path, FILLED, record)
     assert example.options == ("is z or z", "is y or y", "is x or x")
-    # the first in alphabetical order that is an option is trained on
+    # The alphabetically first answer that is an option is trained on.
     assert (example.label, example.golds) == (2, (2, 0))
 
 
@@ -139,18 +145,18 @@ def test_answers_say_which_of_a_rows_own_options_are_right(tmp_path: Path) -> No
     ("changed", "message"),
     [
         ({"gold": ["w"]}, "a.jsonl:1: none of the answers 'w' is among the options"),
-        ({"gold": []}, "a.jsonl:1: no answer in gold"),
-        ({"q": "is"}, "a.jsonl:1: the field 'q' has no '@' to put options in"),
+        ({"gold": []}, "a.jsonl:1: there is no answer in gold"),
+        ({"q": "is"}, "a.jsonl:1: the field 'q' has no '@' for the options to replace"),
     ],
 )
-def test_a_row_whose_answers_do_not_fit_is_refused(
+def test_row_without_a_usable_answer_is_refused(
     tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         examples(tmp_path, FILLED, {"q": "is @", "choices": ["z"], "gold": ["z"]} | changed)
 
 
-def test_values_are_translated_and_parts_replaced(tmp_path: Path) -> None:
+def test_whole_values_and_parts_of_texts_are_replaced(tmp_path: Path) -> None:
     layout = Layout(
         {"q": "q", "c": "c"}, "y", ["0", "1"],
         values={"c": {"effect": "so"}}, replace={"q": {"@h\n": "- "}}, same_labels={"no": "0"},
@@ -172,29 +178,33 @@ def test_values_are_translated_and_parts_replaced(tmp_path: Path) -> None:
         ("a cup and jar", "a cup", "a cup and jar"),
     ],
 )
-def test_a_span_is_spelled_as_in_its_text(tmp_path: Path, span: str, text: str, found: str) -> None:
+def test_span_is_respelled_as_in_its_text(tmp_path: Path, span: str, text: str, found: str) -> None:
     layout = Layout({"s": "s", "t": "t"}, "y", ["0", "1"], spans={"s": "t"})
     (example,) = examples(tmp_path, layout, {"s": span, "t": text, "y": 0})
     assert example.fields["s"] == found
 
 
-def test_a_document_is_one_record_and_bad_json_is_told_with_its_line(tmp_path: Path) -> None:
+def test_json_file_is_one_record_and_malformed_json_is_reported_with_its_line(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.json"
     layout = Layout({"q": "d.q"}, "d.y", ["0", "1"], explode=["d"])
     path.write_text('{"d": [\n{"q": "x", "y": 1},\n{"q": "z", "y": 0}]}')
     assert [row.where for row in read_rows(path, layout)] == [f"{path}:d[0]", f"{path}:d[1]"]
     path.write_text('{"d": [\n{"q": "x" "y": 1}]}')
-    with pytest.raises(UserError, match=r"a\.json:2: not JSON"):
+    with pytest.raises(UserError, match=r"a\.json:2: the file is not JSON"):
         read_rows(path, layout)
     path.write_text("[]")
-    with pytest.raises(UserError, match=r"a\.json:1: not a JSON object"):
+    with pytest.raises(UserError, match=r"a\.json:1: the file is not a JSON object"):
         read_rows(path, layout)
 
 
-def test_a_table_has_no_lists(tmp_path: Path) -> None:
+def test_table_with_list_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("q\ty\tchoices\nx\t1\ta\n")
-    with pytest.raises(UserError, match=r"a\.tsv: a table has one text in a column; allowed: \.js"):
+    with pytest.raises(
+        UserError, match=r"a\.tsv: a column of a table holds one text; allowed: \.js"
+    ):
         read_rows(path, CHOICES)
 
 
@@ -203,13 +213,13 @@ def test_a_table_has_no_lists(tmp_path: Path) -> None:
     [
         ({"label": None}, "label: given None"),
         ({"same_labels": {"x": "2"}}, "same_labels: given '2'; allowed: one of 0, 1"),
-        ({"values": {"c": {}}}, "values: given 'c'; allowed: a field of q"),
+        ({"values": {"c": {}}}, "values: given 'c'; allowed: one of the fields q"),
         ({"replace": {"c": {}}}, "replace: given 'c'"),
         ({"spans": {"q": "c"}}, "spans: given 'c'"),
         ({"options": RowOptions("o", into="c", blank="@")}, "options.into: given 'c'"),
     ],
 )
-def test_a_layout_that_names_what_is_not_there_is_refused(
+def test_layout_that_refers_to_unknown_names_is_refused(
     changed: dict[str, Any], message: str
 ) -> None:
     arguments = {"fields": {"q": "q"}, "label": "y", "labels": ["0", "1"]} | changed

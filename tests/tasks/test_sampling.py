@@ -22,7 +22,7 @@ labels_k_seed = st.tuples(
 
 
 @given(labels_k_seed)
-def test_k_shot_takes_k_rows_of_each_label_as_far_as_there_are(
+def test_k_shot_takes_at_most_k_rows_of_each_label(
     drawn: tuple[list[str], int, int],
 ) -> None:
     labels, k, seed = drawn
@@ -40,7 +40,7 @@ def test_k_shot_train_and_dev_share_no_row(drawn: tuple[list[str], int, int]) ->
 
 
 @given(labels_k_seed)
-def test_k_shot_is_the_same_for_the_same_seed_whatever_numpy_drew_before(
+def test_k_shot_does_not_depend_on_numpys_global_generator(
     drawn: tuple[list[str], int, int],
 ) -> None:
     labels, k, seed = drawn
@@ -63,37 +63,37 @@ def test_k_shot_groups_labels_by_their_first_appearance_in_the_shuffle() -> None
 
 
 def test_shuffled_gives_the_published_first_rows_of_sst2() -> None:
-    # spec 3.1, measured on the reference: MeZO's SST-2 with seed 0
+    # The first indices that MeZO's code draws for SST-2 with seed 0.
     assert shuffled(range(67349), 0)[:5] == [43787, 16159, 59015, 5108, 67052]
     assert shuffled(range(872), 0)[:5] == [372, 676, 548, 293, 382]
 
 
-def test_a_test_set_within_the_limit_keeps_its_order() -> None:
+def test_small_test_set_keeps_its_order() -> None:
     assert cut_test(range(1000)) == list(range(1000))
 
 
-def test_a_larger_test_set_is_cut_with_seed_42() -> None:
-    # the row numbers with which LM-BFF's SNLI test file, drawn from 9,842 rows, begins
+def test_large_test_set_is_cut_with_seed_42() -> None:
+    # The first row numbers in LM-BFF's SNLI test file, which is drawn from 9,842 rows.
     cut = cut_test(range(9842))
     assert cut[:5] == [7988, 7120, 106, 439, 2420]
     assert len(cut) == 1000
 
 
-def test_the_last_rows_drawn_are_dev() -> None:
+def test_last_drawn_rows_are_the_dev_rows() -> None:
     train, dev = subsample(range(67349), 1000, 500, seed=0)
     assert (len(train), len(dev)) == (1000, 500)
     assert train[:5] == [43787, 16159, 59015, 5108, 67052]
     assert train + dev == shuffled(range(67349), 0)[:1500]
 
 
-def test_dev_stays_whole_where_rows_are_few() -> None:
-    # spec 3.1: WSC has 554 rows, so the published runs train on 54
+def test_dev_set_keeps_its_size_if_there_are_few_rows() -> None:
+    # WSC has 554 rows, so the published runs train on 54.
     train, dev = subsample(range(554), 1000, 500, seed=0)
     assert (len(train), len(dev)) == (54, 500)
 
 
 def indices(path: Path) -> list[int]:
-    """LM-BFF's NLI files keep each row's number in the full data."""
+    """Read the row numbers in the full data, which LM-BFF's NLI files contain."""
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     assert lines[0].startswith("index\t")
     return [int(line.split("\t")[0]) for line in lines[1:]]
@@ -128,9 +128,9 @@ def test_lm_bff_train_and_dev_rows_are_reproduced(
     folder = real_data("kshot") / task / split
     k, seed = (int(part) for part in split.split("-"))
     train, dev = indices(folder / "train.tsv"), indices(folder / dev_file)
-    # The full data is not here, so a row's label is known only where LM-BFF drew it. The others get
-    # a label of their own, last in the order; if one belonged in a class, it would stand before the
-    # end of the shortest class, where no row may be unknown.
+    # Without the full data, only the labels of the rows that LM-BFF drew are known. All other rows
+    # get the label "?". This is valid because no such row comes before the end of the class that
+    # is completed first; the last assertion checks it.
     labels = ["?"] * rows
     for drawn in (train, dev):
         for place, row in enumerate(drawn):

@@ -18,7 +18,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
 
 
 def sst2(data_dir: Path | None, **changed: Any) -> Subsample:
-    """The source that conf/task/sst2.yaml names, built as a run builds it."""
+    """Build the source of conf/task/sst2.yaml as a run does."""
     config = OmegaConf.create({"task": OmegaConf.load(CONF / "sst2.yaml"), "seed": {"value": 5}})
     config.task.data_dir = None if data_dir is None else str(data_dir)
     plain = OmegaConf.to_container(config, resolve=True)
@@ -35,7 +35,7 @@ def line(where: str) -> int:
 def test_sst2_draws_the_published_rows(real_data: Callable[[str], Path]) -> None:
     splits = sst2(real_data("sst2")).splits()
     assert (len(splits.train), len(splits.dev), len(splits.test)) == (1000, 500, 872)
-    # spec 3.1, measured on the reference; row n stands in line n + 2, below the header
+    # The first indices that MeZO's code draws. Row n is in line n + 2, below the header.
     rows = [line(example.where) - 2 for example in splits.train[:5]]
     assert rows == [43787, 16159, 59015, 5108, 67052]
     assert [line(e.where) - 2 for e in splits.test[:5]] == [372, 676, 548, 293, 382]
@@ -43,8 +43,8 @@ def test_sst2_draws_the_published_rows(real_data: Callable[[str], Path]) -> None
 
 def test_train_and_dev_share_no_row(real_data: Callable[[str], Path]) -> None:
     splits = sst2(real_data("sst2")).splits()
-    places = {example.where for example in splits.train + splits.dev}
-    assert len(places) == 1500
+    rows = {example.where for example in splits.train + splits.dev}
+    assert len(rows) == 1500
 
 
 def write_jsonl(folder: Path, rows: int) -> Path:
@@ -66,12 +66,12 @@ def test_jsonl_files_are_read_too(tmp_path: Path) -> None:
     ]
 
 
-def test_dev_stays_whole_and_train_shrinks_where_rows_are_few(tmp_path: Path) -> None:
+def test_dev_set_keeps_its_size_and_train_set_shrinks_if_there_are_few_rows(tmp_path: Path) -> None:
     splits = sst2(write_jsonl(tmp_path, 10), num_train=100, num_dev=8).splits()
     assert (len(splits.train), len(splits.dev)) == (2, 8)
 
 
-def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
+def test_empty_train_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"task\.source\.num_dev: given 500; .* has 10 train rows"):
         sst2(write_jsonl(tmp_path, 10)).splits()
 

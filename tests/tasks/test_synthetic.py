@@ -1,4 +1,4 @@
-"""The built-in tasks as sources of rows."""
+"""The sources of the built-in tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _texts(rows: list[Example]) -> set[str]:
 
 
 @pytest.mark.parametrize("task", CLASSES)
-def test_rows_are_as_many_as_asked_balanced_and_carry_their_fields(task: str) -> None:
+def test_sets_have_the_requested_size_are_balanced_and_have_their_fields(task: str) -> None:
     splits = Synthetic(task, train=60, dev=30, test=36, seed=0).splits()
     assert (len(splits.train), len(splits.dev), len(splits.test)) == (60, 30, 36)
     assert Counter(r.label for r in splits.train) == dict.fromkeys(
@@ -33,7 +33,7 @@ def test_rows_are_as_many_as_asked_balanced_and_carry_their_fields(task: str) ->
 
 
 @pytest.mark.parametrize("task", CLASSES)
-def test_test_rows_do_not_depend_on_the_seed_and_the_others_do(task: str) -> None:
+def test_only_the_test_rows_are_independent_of_the_seed(task: str) -> None:
     zero = Synthetic(task, train=60, dev=30, test=36, seed=0).splits()
     one = Synthetic(task, train=60, dev=30, test=36, seed=1).splits()
     assert zero.test == one.test
@@ -58,7 +58,7 @@ def test_a_larger_test_set_begins_with_the_smaller_one() -> None:
     assert large[:12] == small
 
 
-def test_rows_say_where_they_came_from() -> None:
+def test_rows_carry_their_origin() -> None:
     splits = Synthetic("reviews", train=4, dev=4, test=4, seed=0).splits()
     assert [row.where for row in splits.dev] == [f"reviews:dev:{n}" for n in (1, 2, 3, 4)]
 
@@ -72,9 +72,7 @@ def test_rows_say_where_they_came_from() -> None:
         ({"seed": -1}, "seed: given -1; allowed: a whole number >= 0"),
     ],
 )
-def test_a_bad_argument_is_a_user_error_naming_its_key(
-    wrong: dict[str, object], message: str
-) -> None:
+def test_invalid_argument_is_reported_with_its_key(wrong: dict[str, object], message: str) -> None:
     arguments: dict[str, object] = {"task": "reviews", "train": 8, "dev": 8, "test": 8, "seed": 0}
     with pytest.raises(UserError) as caught:
         Synthetic(**(arguments | wrong))  # type: ignore[arg-type]

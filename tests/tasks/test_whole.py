@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
-# of each task: its files, and one row with the header that GLUE and SuperGLUE give it
+# For each task: its files, their content with one row, and the texts and the label of the row.
 FILES = {
     "mrpc_head": (
         ("train.tsv", "dev.tsv"),
@@ -56,12 +56,12 @@ FILES = {
 }
 
 
-def test_there_is_a_row_for_every_task() -> None:
+def test_every_task_is_in_the_table() -> None:
     assert sorted(FILES) == sorted(path.stem for path in CONF.glob("*_head.yaml"))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_task_reads_its_own_files_and_has_the_same_fields_on_the_hub(
+def test_task_reads_its_files_and_its_hub_columns_match_its_fields(
     name: str, tmp_path: Path
 ) -> None:
     files, text, (texts, label) = FILES[name]
@@ -89,13 +89,13 @@ def rows_of(folder: Path, **changed: Any) -> tuple[list[str], list[str], list[st
     return train_rows, dev, test
 
 
-def test_all_rows_are_trained_on_and_the_reported_ones_choose_as_published(tmp_path: Path) -> None:
+def test_all_train_rows_are_trained_on_and_the_test_rows_are_the_dev_rows(tmp_path: Path) -> None:
     train, dev, test = rows_of(tmp_path)
     assert train == [f"row {n}" for n in range(10)]
     assert dev == test == ["seen", "unseen"]
 
 
-def test_held_out_rows_choose_and_are_not_trained_on(tmp_path: Path) -> None:
+def test_held_out_rows_are_dev_rows_and_are_not_trained_on(tmp_path: Path) -> None:
     train, dev, test = rows_of(tmp_path, held_out=3)
     assert (len(train), len(dev)) == (7, 3)
     assert {*train, *dev} == {f"row {n}" for n in range(10)}
@@ -122,7 +122,7 @@ def test_arguments_out_of_range_are_refused(changed: dict[str, Any], key: str) -
         build(task_of("sst2_head", None)["source"] | changed, "task.source")
 
 
-def test_the_real_boolq_is_passage_first(real_data: Callable[[str], Path]) -> None:
+def test_boolq_has_the_passage_first(real_data: Callable[[str], Path]) -> None:
     folder = real_data("superglue") / "BoolQ"
     splits = build(task_of("boolq_head", folder)["source"], "task.source").splits()
     assert list(splits.train[0].fields) == ["passage", "question"]

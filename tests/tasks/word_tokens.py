@@ -1,4 +1,4 @@
-"""Tokenizers that know exactly the tokens a test expects, and no others."""
+"""Tokenizers whose vocabulary is exactly the tokens that a test expects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lozo_bench.tasks.base import Encoded
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
-# Where GPT-2's byte-level BPE, which is RoBERTa's too, parts the class words of C-LoRA's tasks.
+# How the byte-level BPE of GPT-2 and RoBERTa splits the class words of C-LoRA's tasks.
 PIECES = Regex(
     "Trans(?=portation)|Vill(?=age)|Pl(?=ant)|Al(?=bum)|A(?=thlete)|(?<=A)th(?=lete)"
     "|ath(?=lete)|trans(?=portation)|vill(?=age)"
@@ -21,7 +21,7 @@ PIECES = Regex(
 
 
 def _words(expected: Iterable[str]) -> Tokenizer:
-    """Parts text as GPT-2 does and looks the parts up; what is not ``expected`` is <unk>."""
+    """Split text as GPT-2 does; parts that are not in ``expected`` become <unk>."""
     known = sorted({token for row in expected for token in row.split(" ")} - {*SPECIAL, "<mask>"})
     vocabulary = {token: n for n, token in enumerate([*SPECIAL, *known])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -36,7 +36,7 @@ def _words(expected: Iterable[str]) -> Tokenizer:
 
 
 def masked_words(expected: Iterable[str]) -> PreTrainedTokenizerFast:
-    """As RoBERTa's: <s> and </s> around a text, and a <mask> that takes the space before it."""
+    """Like RoBERTa's: <s> and </s> around a text, and a <mask> that absorbs the space before it."""
     tokenizer = _words(expected)
     mask = AddedToken("<mask>", lstrip=True, special=True)
     tokenizer.add_special_tokens([*SPECIAL, mask])
@@ -56,19 +56,19 @@ def masked_words(expected: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def causal_words(expected: Iterable[str]) -> PreTrainedTokenizerFast:
-    """As GPT-2's: the text's own tokens only."""
+    """Like GPT-2's: no special tokens are added."""
     return PreTrainedTokenizerFast(
         tokenizer_object=_words(expected), pad_token="<pad>", unk_token="<unk>"
     )
 
 
 def named(tokenizer: PreTrainedTokenizerFast, ids: Iterable[int]) -> str:
-    """Tokens by name, parted by spaces."""
+    """Return the tokens as text, separated by spaces."""
     names = tokenizer.convert_ids_to_tokens(list(ids))
     return " ".join(names)
 
 
 def row_of(tokenizer: PreTrainedTokenizerFast, encoded: Encoded) -> str:
-    """The one row's tokens by name, parted by spaces."""
+    """Return the tokens of the only row as text, separated by spaces."""
     (row,) = encoded.rows
     return named(tokenizer, row)
