@@ -68,3 +68,7 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
     """Return a suffix such as `` (did you mean 'rank'?)``, empty if no choice is similar."""
     close = difflib.get_close_matches(given, list(choices), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: the run did as it was asked
+    """The run was asked to stop and has stopped."""

@@ -17,17 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lozo_bench import launch
-from lozo_bench.config import Config
-from lozo_bench.digest import register_resolver
-from lozo_bench.explain import explain
+from lozo_bench.config.explain import explain
+from lozo_bench.config.paths import CONF
+from lozo_bench.config.renamed import with_new_names
+from lozo_bench.config.resolvers import register_resolver
+from lozo_bench.config.schema import Config
+from lozo_bench.config.secrets import find_secret
 from lozo_bench.launch import local, slurm
-from lozo_bench.leaks import found_in
-from lozo_bench.renamed import with_new_names
 from lozo_bench.runs.outcome import Code
-
-_HERE = Path(__file__).resolve().parent
-# Beside the code when installed from a wheel, beside the package in a checkout.
-CONF = next(path for path in (_HERE / "conf", _HERE.parent / "conf") if path.is_dir())
 
 
 class CellFailedError(RuntimeError):
@@ -37,7 +34,7 @@ class CellFailedError(RuntimeError):
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> None:
     """One run, in the folder that Hydra made for it."""
-    from lozo_bench.run import run_cell
+    from lozo_bench.training.run import run_cell
 
     hydra_config = HydraConfig.get()
     code = run_cell(config, Path(hydra_config.runtime.output_dir))
@@ -55,7 +52,7 @@ def main() -> None:
     The exit code of a single run is its `Code`, and 130 if it was stopped. That of a sweep is 1 if
     any cell failed, 130 if it was stopped, else 0.
     """
-    leak = found_in(sys.argv[1:])
+    leak = find_secret(sys.argv[1:])
     if leak is not None:  # before Hydra writes the command line down
         print(leak, file=sys.stderr)
         sys.exit(Code.bad_input)

@@ -24,9 +24,9 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
-from lozo_bench.config import Config
-from lozo_bench.digest import register_resolver
-from lozo_bench.train import CONF
+from lozo_bench.config.paths import CONF
+from lozo_bench.config.resolvers import register_resolver
+from lozo_bench.config.schema import Config
 
 SHORT = [
     "experiment=smoke", "steps=1", "eval_every=1", "task.source.train=32", "task.source.dev=8",
@@ -66,7 +66,7 @@ def loop(folder: Path, cells: int, overrides: list[str]) -> Times:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         configs = [compose("config", [f"seed.value={seed}", *overrides]) for seed in range(cells)]
     began = time.perf_counter()
-    from lozo_bench.run import run_cell
+    from lozo_bench.training.run import run_cell
 
     ends = []
     for number, config in enumerate(configs):

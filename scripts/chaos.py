@@ -86,7 +86,7 @@ def main() -> int:
     if not chosen:
         print(f"--only: no optimizer's name contains {args.only!r}", file=sys.stderr)
         return 2
-    context.set_forkserver_preload(["lozo_bench.run"])
+    context.set_forkserver_preload(["lozo_bench.training.run"])
     os.environ["OMP_NUM_THREADS"] = "1"
     first = context.Process(target=int)  # import everything now, so that no run's time includes it
     first.start()
@@ -209,8 +209,8 @@ def cell(overrides: Sequence[str], folder: Path) -> None:
     import torch
     from hydra.core.config_store import ConfigStore
 
-    from lozo_bench.config import Config
-    from lozo_bench.run import run_cell
+    from lozo_bench.config.schema import Config
+    from lozo_bench.training.run import run_cell
 
     with (folder / "log.txt").open("a") as log:
         os.dup2(log.fileno(), 1)

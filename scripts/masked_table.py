@@ -19,10 +19,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from lozo_bench.config import By, Pick
+from lozo_bench.config.schema import By, Pick
 from lozo_bench.runs.outcome import RESULT
-from lozo_bench.tables.choose import Dev, chosen
-from lozo_bench.tables.table import Found, read
+from lozo_bench.tables.choose import DevMetrics, select_points
+from lozo_bench.tables.table import RunMetrics, read
 
 TASKS = {"sst2_kshot": "SST-2", "trec_kshot": "trec", "snli_kshot": "SNLI"}
 SEEDS = (13, 21, 42)
@@ -106,7 +106,7 @@ def print_table(out: Path) -> None:
 
 def cell(folder: Path) -> str:
     """Return the mean and population standard deviation of the selected runs as text."""
-    runs: dict[str, dict[str, Found]] = defaultdict(dict)
+    runs: dict[str, dict[str, RunMetrics]] = defaultdict(dict)
     for path in sorted(folder.rglob(RESULT)):
         config = json.loads(path.read_text(encoding="utf-8"))["config"]
         runs[str(config["seed"]["value"])][str(config["optimizer"].get("lr", ""))] = found(path)
@@ -116,24 +116,24 @@ def cell(folder: Path) -> str:
     return f"{statistics.mean(tests):.1f} ({statistics.pstdev(tests):.1f}, {len(tests)})"
 
 
-def found(path: Path) -> Found:
+def found(path: Path) -> RunMetrics:
     """Return the result of a run that has one."""
     result = read(path.parent)
     assert result is not None
     return result
 
 
-def chosen_test(by_lr: dict[str, Found]) -> float:
+def chosen_test(by_lr: dict[str, RunMetrics]) -> float:
     """Return the test accuracy, in percent, of the learning rate that dev accuracy selects."""
     ((lr, run), *others) = by_lr.items()
     if others:  # a method without learning rates has only one run, which may have no dev metrics
         seen = {lr: {"": dev_of(by_lr[lr])} for lr in sorted(by_lr, key=float)}
-        lr = chosen(seen, [""], Pick.per_seed, By.dev_metric)[""]
+        lr = select_points(seen, [""], Pick.per_seed, By.dev_metric)[""]
         run = by_lr[lr]
     return 100 * run.test
 
 
-def dev_of(run: Found) -> Dev:
+def dev_of(run: RunMetrics) -> DevMetrics:
     """Return the dev metrics of a run that has some."""
     assert run.dev is not None
     return run.dev

@@ -44,8 +44,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from bench import outputs  # noqa: E402
 
-from lozo_bench.engine.draws import Draws  # noqa: E402
 from lozo_bench.engine.fold import Folder, Rounding  # noqa: E402
+from lozo_bench.randomness.draws import Draws  # noqa: E402
 
 RANK, NU, EPS, STD = 2, 50, 1e-3, 0.02
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

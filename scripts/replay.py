@@ -31,7 +31,7 @@ def main() -> int:
         return 2
 
     from lozo_bench.errors import UserError
-    from lozo_bench.replay import rebuild
+    from lozo_bench.training.replay import rebuild
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     began = time.perf_counter()

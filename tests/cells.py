@@ -18,7 +18,7 @@ SHORT = [
 ]  # fmt: skip
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["lozo_bench.run"])
+context.set_forkserver_preload(["lozo_bench.training.run"])
 
 
 def start(folder, overrides, environment=None):
@@ -96,7 +96,7 @@ def composed(*overrides):
     import hydra
     from hydra.core.config_store import ConfigStore
 
-    from lozo_bench.config import Config
+    from lozo_bench.config.schema import Config
 
     ConfigStore.instance().store(name="schema", node=Config)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -109,10 +109,10 @@ def _cell(overrides, folder, environment):
 
     import torch
 
-    from lozo_bench.launch.signals import heed
-    from lozo_bench.run import run_cell
+    from lozo_bench.launch.signals import restore_handlers
+    from lozo_bench.training.run import run_cell
 
-    heed()  # this fork server may ignore signals, as a launcher's does
+    restore_handlers()  # this fork server may ignore signals, as a launcher's does
     os.environ.update(environment)
     with (folder / "log.txt").open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -127,10 +127,10 @@ def _cell(overrides, folder, environment):
 
 
 def _pause_at_check(pause_at, flag):
-    """Pause at that call of `Stop.check`, so that a signal always comes at the same point."""
-    from lozo_bench.stop import Stop
+    """Pause at that call of `StopSignal.check`, so that a signal always comes at the same point."""
+    from lozo_bench.runs.signals import StopSignal
 
-    check, checks = Stop.check, 0
+    check, checks = StopSignal.check, 0
 
     def check_and_pause(self):
         nonlocal checks
@@ -141,4 +141,4 @@ def _pause_at_check(pause_at, flag):
                 time.sleep(0.005)
         check(self)
 
-    Stop.check = check_and_pause
+    StopSignal.check = check_and_pause

@@ -11,84 +11,47 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lozo_bench"
 
-# room -> the rooms that it may import. A file directly in the package is a room by itself.
-ALLOWED = {
+# Each room with the rooms that it may import; a file directly in the package is a room of its own.
+ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "stop": set(),
-    "leaks": set(),
-    "config": {"errors"},
-    "checks": {"config", "errors"},
-    "build": {"errors"},
-    "digest": {"models"},
-    "explain": {"build", "config", "errors"},
-    "provenance": set(),
     "progress": set(),
-    "memory": set(),
-    "runs": {"errors"},
-    "status": {"errors", "runs"},
-    "engine": {"errors", "stop"},
-    "parallel": {"engine", "errors"},
-    "optimizers": {"engine", "errors"},
-    "tasks": {"checks", "config", "errors"},
-    "models": {"config", "engine", "errors"},
-    "batches": {"engine", "tasks"},
-    "objectives": {"batches", "engine", "tasks"},
-    "evaluation": {"batches", "engine", "objectives", "stop", "tasks"},
-    "selection": {"config", "evaluation"},
-    "tracking": {"config", "errors", "evaluation", "runs"},
-    "console": {"evaluation", "tracking"},
-    "engines": {"config", "engine", "optimizers"},
-    "contract": {"batches", "config", "evaluation", "tasks"},
-    "tuning": {"config", "engine", "errors", "models"},
-    "encoding": {
-        "batches", "checks", "config", "contract", "errors", "models", "objectives", "optimizers",
-        "progress", "tasks", "tuning",
-    },
-    "aims": {
-        "batches", "config", "contract", "evaluation", "models", "objectives", "optimizers",
+    "config": {"errors"},
+    "randomness": {"errors"},
+    "tasks": {"config", "errors"},
+    "engine": {"errors", "randomness"},
+    "models": {"config", "engine", "errors", "randomness"},
+    "tuning": {"config", "engine", "errors", "models", "randomness"},
+    "optimizers": {"engine", "errors", "randomness"},
+    "data": {
+        "config", "engine", "errors", "models", "optimizers", "progress", "randomness", "tasks",
         "tuning",
     },
-    "trainer": {
-        "batches", "contract", "engine", "errors", "evaluation", "memory", "objectives",
-        "optimizers", "selection", "stop", "tasks",
+    "objectives": {"data", "engine", "models", "tasks"},
+    "evaluation": {"data", "engine", "errors", "objectives", "tasks"},
+    "parallel": {"engine", "errors"},
+    "runs": {"errors"},
+    "display": {"config", "errors", "evaluation", "optimizers", "runs"},
+    "training": {
+        "config", "data", "display", "engine", "errors", "evaluation", "models", "objectives",
+        "optimizers", "parallel", "randomness", "runs", "tasks", "tuning",
     },
-    "assemble": {
-        "aims", "batches", "build", "checks", "config", "contract", "encoding", "engine",
-        "engines", "errors", "evaluation", "models", "objectives", "optimizers", "parallel",
-        "tasks", "trainer", "tuning",
-    },
-    "result": {"assemble", "config", "contract", "models", "parallel", "provenance", "runs"},
-    "run": {
-        "assemble", "checks", "config", "console", "contract", "digest", "errors", "explain",
-        "leaks", "memory", "parallel", "provenance", "result", "runs", "status", "stop",
-        "tracking", "trainer",
-    },
-    "replay": {
-        "assemble", "config", "console", "engine", "errors", "models", "parallel", "runs",
-        "trainer", "tuning",
-    },
-    "tables": {"config", "digest", "errors", "explain", "runs", "status", "train"},
-    "launch": {"config", "digest", "errors", "explain", "run", "runs", "status", "stop"},
-    "train": {"config", "digest", "explain", "launch", "run", "runs", "leaks"},
+    "tables": {"config", "errors", "runs"},
+    "launch": {"config", "errors", "runs", "training"},
+    "train": {"config", "launch", "runs", "training"},
 }  # fmt: skip
 
-# library -> the only rooms that may import it.
+# Which rooms may import a library that most of the package does not need.
 OUTSIDE = {
-    "hydra": {"train", "explain", "launch", "tables"},
+    "hydra": {"config", "launch", "tables", "train"},
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
-    "wandb": {"tracking"},
-    "omegaconf": {"digest", "explain", "launch", "replay", "run", "train", "tables"},
-    "rich": {"console", "launch", "progress", "status", "tables"},
+    "wandb": {"display"},
+    "omegaconf": {"config", "launch", "tables", "train", "training"},
+    "rich": {"display", "launch", "progress", "runs", "tables"},
     "datasets": {"tasks"},
-    "triton": {"engine"},
-    "transformers": {
-        "models",
-        "optimizers",
-        "objectives",
-        "tasks",
-        "tuning",
-    },  # models loads models; optimizers uses its Adafactor; the others use tokenizer types
+    "triton": {"engine", "randomness"},
+    # Types of tokenizers and models, except in models; Adafactor in optimizers.
+    "transformers": {"models", "objectives", "optimizers", "tasks", "tuning"},
     "peft": {"models", "tuning"},
 }
 

@@ -115,7 +115,9 @@ BAD_CONFIGS = {
 @pytest.mark.parametrize("name", BAD_CONFIGS)
 def test_a_bad_config_is_one_line_and_exit_code_2(command, name, monkeypatch):
     arguments, said = BAD_CONFIGS[name]
-    monkeypatch.setattr("lozo_bench.build_run.load", lambda config: pytest.fail("model loaded"))
+    monkeypatch.setattr(
+        "lozo_bench.training.build_run.load", lambda config: pytest.fail("model loaded")
+    )
     code, out, err = command("tracking=files", *arguments)
     assert code == 2, (out, err)
     assert out == ""
@@ -145,7 +147,7 @@ def test_an_interrupted_run_says_how_to_go_on(command, monkeypatch):
     def interrupted(*told):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lozo_bench.build_run.load", interrupted)
+    monkeypatch.setattr("lozo_bench.training.build_run.load", interrupted)
     code, _, err = command("tracking=files")
     assert code == 130
     assert err.splitlines()[-1] == "interrupted; the same command runs what is not finished"

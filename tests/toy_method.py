@@ -13,21 +13,22 @@ import torch
 from cells import context, place
 from torch import nn
 
-from lozo_bench.batches import Layout
-from lozo_bench.config import Schedule, Select
-from lozo_bench.contract import Components, Data, Settings
+from lozo_bench.config.schema import Schedule, Select
+from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.sets import Data
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import Part
+from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.engine.subspace import Subspace
 from lozo_bench.engine.terms import Extras
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event, Needs, Report, Stream
 from lozo_bench.parallel.team import join
-from lozo_bench.runs.record import Record, recall
-from lozo_bench.runs.states import States
+from lozo_bench.runs.checkpoints import Checkpoints
+from lozo_bench.runs.history import HistoryWriter, recall
 from lozo_bench.tasks.base import Encoded
-from lozo_bench.trainer import Trainer
-from lozo_bench.training_rows import TrainingRows
+from lozo_bench.training.interfaces import Components, Settings
+from lozo_bench.training.rows import TrainingRows
+from lozo_bench.training.trainer import Trainer
 
 STEPS, ROWS = 6, 12
 EXAMPLES = [Encoded(rows=((i,),), answer=((0,),), label=0) for i in range(ROWS)]
@@ -54,7 +55,7 @@ class Objective:
     def part(self, examples, shares):
         rows = [example.rows[0][0] for example in examples]
         losses = lambda copies: self.model.losses(rows).repeat(copies, 1)  # noqa: E731
-        return SimpleNamespace(part=Part(len(rows), len(rows), losses), tokens=len(rows))
+        return SimpleNamespace(part=MicroBatch(len(rows), len(rows), losses), tokens=len(rows))
 
     def tokens(self, examples):
         return len(examples)
@@ -180,16 +181,16 @@ def _run(folder, replayable, kill_at, environment):
         optimizer=optimizer,
         objective=Objective(model),
         judges=dict.fromkeys(("zero_shot", "dev", "test"), Evaluator(model)),
-        data=Data(EXAMPLES, EXAMPLES, EXAMPLES, Layout(pad_id=0)),
+        data=Data(EXAMPLES, EXAMPLES, EXAMPLES, BatchLayout(pad_id=0)),
         rows=TrainingRows(ROWS, 5, 0, optimizer.needs),
         settings=Settings(STEPS, 4, 2, 1, Schedule.constant, Select.dev_metric, 0),
         device=torch.device("cpu"),
     )
     history = past
     if team.rank == 0:
-        states = None if replayable else States(folder / "checkpoints", keep=2)
+        states = None if replayable else Checkpoints(folder / "checkpoints", keep=2)
         header = {"digest": "toy"}
-        history = Record(folder, past, header, 2, states, replayable, lambda: None)
+        history = HistoryWriter(folder, past, header, 2, states, replayable, lambda: None)
     outcome = Trainer(parts, history=history, observer=events, sharing=team.sharing).run()
     if team.rank == 0:
         found = {

@@ -1,21 +1,22 @@
 """Compute the losses of nearby versions of a model's weights. See README.md in this folder."""
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import Part, Score
-from lozo_bench.engine.subspace import Places, Subspace, along, among
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.subspace import Coordinates, Subspace, along, combination
+from lozo_bench.randomness.draws import Draws
 
 __all__ = [
+    "Coordinates",
     "Draws",
     "Folder",
     "Fused",
     "InPlace",
-    "Part",
-    "Places",
+    "MicroBatch",
     "Score",
     "Subspace",
     "along",
-    "among",
+    "combination",
 ]

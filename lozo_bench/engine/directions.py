@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import GROUP_ELEMENTS, Gaussian, Group, add
-from lozo_bench.engine.score import FullRank
+from lozo_bench.engine.protocol import FullRank
+from lozo_bench.randomness.draws import Draws
 
 
-class Changed(Gaussian):
+class Transformed(Gaussian):
     """The direction f(z), where z is the `Gaussian` direction with the same key.
 
     z is always drawn in pieces, also on CUDA, because the kernel that draws and adds z in one pass
@@ -48,7 +48,7 @@ class Changed(Gaussian):
         return [self.change(name, start, z) for (name, start, _), z in drawn]
 
 
-class Only:
+class Restricted:
     """The direction z on the weights in ``names``, and 0 on all other weights."""
 
     def __init__(self, z: FullRank, names: Collection[str]) -> None:
@@ -74,7 +74,7 @@ class Scaled:
             self.z.move(weights, by * factor)
 
 
-class Dense:
+class Given:
     """A direction that a function returns piece by piece, for example from stored momentum.
 
     Args:

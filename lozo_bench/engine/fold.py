@@ -22,8 +22,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.tensors import wide
+from lozo_bench.randomness.draws import Draws
 
 Rounding = Literal["nearest", "stochastic", "residual"]
 

@@ -17,13 +17,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from lozo_bench.engine.finite import checked_losses, unknown_losses
 from lozo_bench.engine.fold import Folder
-from lozo_bench.engine.point import Point
-from lozo_bench.engine.score import FullRank, Only, Part, check_weights, unasked, whole
+from lozo_bench.engine.pending import PendingUpdate
+from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.sites import Sites
-from lozo_bench.engine.subspace import Places, Subspace
-from lozo_bench.engine.tensors import Sent, wide
-from lozo_bench.engine.terms import Extras, Term
+from lozo_bench.engine.subspace import Coordinates, Subspace
+from lozo_bench.engine.tensors import DeviceCache, check_weights, wide
+from lozo_bench.engine.terms import Extras, LowRankTerm
 from lozo_bench.engine.versions import ForwardPass, LowRankChange, VectorChange, Versions
 from lozo_bench.errors import UserError
 
@@ -68,7 +69,7 @@ class Fused:
             )
         self.X, self.model, self.per_forward = X, model, per_forward
         self._stacking_checked = False
-        self.point = Point(X, folder, max_rank, extras)
+        self.point = PendingUpdate(X, folder, max_rank, extras)
         self.extras = self.point.extras
         self.move, self.attach = self.point.move, self.point.attach
         self.decay, self.settle = self.point.decay, self.point.settle
@@ -79,8 +80,8 @@ class Fused:
     def losses(
         self,
         P: Subspace,
-        places: Places,
-        parts: Sequence[Part],
+        places: Coordinates,
+        parts: Sequence[MicroBatch],
         only: Only = None,
         rows: Sequence[int] | None = None,
     ) -> Tensor:
@@ -89,7 +90,7 @@ class Fused:
         if rows is not None and places.s.ndim == 3:
             places = places[:, list(rows)]
         if only is not None or not parts:
-            losses = unasked(len(places), parts)
+            losses = unknown_losses(len(places), parts)
             if only and parts:
                 losses[list(only)] = self.losses(P, places[list(only)], parts)
             return losses
@@ -110,7 +111,7 @@ class Fused:
         return nullcontext()
 
     def full_rank_losses(
-        self, z: FullRank, at: Sequence[float], parts: Sequence[Part], only: Only = None
+        self, z: FullRank, at: Sequence[float], parts: Sequence[MicroBatch], only: Only = None
     ) -> Tensor:
         """Refuse full-rank directions, which have no low-rank factors to add to a product.
 
@@ -123,7 +124,7 @@ class Fused:
         """Refuse full-rank directions, see `full_rank_losses`."""
         raise _no_full_rank()
 
-    def slopes(self, v: FullRank, parts: Sequence[Part]) -> Tensor:
+    def slopes(self, v: FullRank, parts: Sequence[MicroBatch]) -> Tensor:
         """Refuse full-rank directions, see `full_rank_losses`."""
         raise _no_full_rank()
 
@@ -133,18 +134,20 @@ class Fused:
         with self._weights_replaced(self.point.terms, {}, torch.zeros(1, 0), versions=1):
             yield
 
-    def _forward(self, P: Subspace, places: Places, part: Part) -> Tensor:
+    def _forward(self, P: Subspace, places: Coordinates, part: MicroBatch) -> Tensor:
         """Return the losses [K, size] of K candidates that share one forward pass."""
         K = len(places)
         flat = places.flat() if places.s.ndim == 3 else places
-        terms = [*self.point.terms, Term(P.U, P.V, flat.C)] if P.U else self.point.terms
+        terms = [*self.point.terms, LowRankTerm(P.U, P.V, flat.C)] if P.U else self.point.terms
         with (
             torch.inference_mode(),
             self._weights_replaced(terms, P.z, flat.s, versions=len(flat)),
         ):
-            return whole(part, K)
+            return checked_losses(part, K)
 
-    def _check_stacking(self, P: Subspace, places: Places, part: Part, stacked: Tensor) -> None:
+    def _check_stacking(
+        self, P: Subspace, places: Coordinates, part: MicroBatch, stacked: Tensor
+    ) -> None:
         """Check once that stacking does not change the losses of the first two candidates.
 
         A model that does not keep the rows of a batch apart along the first dimension would mix
@@ -163,7 +166,7 @@ class Fused:
         for k in range(min(2, len(places))):
             one = places[k : k + 1]
             if places.s.ndim == 3:  # check the version of the first example, on that example only
-                one = Places(one.C[:, 0], one.s[:, 0])
+                one = Coordinates(one.C[:, 0], one.s[:, 0])
             columns = slice(0, 1) if places.s.ndim == 3 else slice(None)
             alone = self._forward(P, one, part)[0, columns]
             difference = (stacked[k, columns] - alone).abs().max()
@@ -190,7 +193,7 @@ class Fused:
 
     @contextmanager
     def _weights_replaced(
-        self, terms: Sequence[Term], z: Mapping[str, Tensor], s: Tensor, versions: int
+        self, terms: Sequence[LowRankTerm], z: Mapping[str, Tensor], s: Tensor, versions: int
     ) -> Iterator[None]:
         """Inside this context, calling the model computes with several versions of the weights.
 
@@ -201,7 +204,7 @@ class Fused:
             versions: how many versions one forward pass computes.
         """
         forward_pass = ForwardPass(versions)
-        sent = Sent()
+        sent = DeviceCache()
         replacements = {}
         for name, x in self.X.items():
             own_terms = [term for term in terms if name in term.U]
@@ -229,7 +232,7 @@ class Fused:
             hook.remove()
 
 
-def _vector_change(a: Tensor, z: Tensor | None, s: Tensor, sent: Sent) -> VectorChange:
+def _vector_change(a: Tensor, z: Tensor | None, s: Tensor, sent: DeviceCache) -> VectorChange:
     """Return the change a + z s_g of a vector: its pending update and the candidates' columns.
 
     The pending update ``a`` is one more column, with the coefficient 1 in every version.
@@ -242,7 +245,12 @@ def _vector_change(a: Tensor, z: Tensor | None, s: Tensor, sent: Sent) -> Vector
 
 
 def _low_rank_change(
-    name: str, x: Tensor, terms: Sequence[Term], versions: int, keep: float, sent: Sent
+    name: str,
+    x: Tensor,
+    terms: Sequence[LowRankTerm],
+    versions: int,
+    keep: float,
+    sent: DeviceCache,
 ) -> LowRankChange:
     """Return the factors of all terms side by side; a V that several terms share occurs once."""
     like = x.new_zeros(0, dtype=wide(x.dtype))
@@ -256,7 +264,7 @@ def _low_rank_change(
     )
 
 
-def _joint_core(terms: Sequence[Term], versions: int) -> Tensor:
+def _joint_core(terms: Sequence[LowRankTerm], versions: int) -> Tensor:
     """Return one core [G, a, b], float64, that holds the cores of all terms as blocks."""
     Vs = _distinct([term.V for term in terms])
     widths = [next(iter(V.values())).shape[1] for V in Vs]

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws, key_words
 from lozo_bench.engine.kernels import HAS_TRITON, move_by_normals
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws, key_words
 
 GROUP_ELEMENTS = 1_000_000
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -16,12 +16,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lozo_bench.engine.score import FullRank, Only, Part, check_weights, unasked, whole
+from lozo_bench.engine.finite import checked_losses, unknown_losses
+from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.sites import Sites
-from lozo_bench.engine.subspace import Places, Subspace
+from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.tangent import slopes
-from lozo_bench.engine.tensors import on_cpu
-from lozo_bench.engine.terms import Extras, Term, term_from, term_state
+from lozo_bench.engine.tensors import check_weights, on_cpu
+from lozo_bench.engine.terms import Extras, LowRankTerm, load_term, save_term
 
 
 class InPlace:
@@ -41,15 +42,15 @@ class InPlace:
     ) -> None:
         check_weights(X)
         self.X, self.model, self.extras = X, model, extras or Extras()
-        self._away: tuple[Subspace, Places] | None = None
+        self._away: tuple[Subspace, Coordinates] | None = None
         self._away_along: tuple[FullRank, float] | None = None
-        self._attached: tuple[Subspace, Places] | None = None
+        self._attached: tuple[Subspace, Coordinates] | None = None
 
     def losses(
         self,
         P: Subspace,
-        places: Places,
-        parts: Sequence[Part],
+        places: Coordinates,
+        parts: Sequence[MicroBatch],
         only: Only = None,
         rows: Sequence[int] | None = None,
     ) -> Tensor:
@@ -60,7 +61,7 @@ class InPlace:
         """
         if places.s.ndim == 3:
             return self._losses_of_each_example(P, places, parts, only, rows)
-        losses = unasked(len(places), parts)
+        losses = unknown_losses(len(places), parts)
         with self.returning_if_it_fails():
             for k in range(len(places)):
                 self._go(P, places[k])
@@ -69,10 +70,10 @@ class InPlace:
         return losses
 
     def full_rank_losses(
-        self, z: FullRank, at: Sequence[float], parts: Sequence[Part], only: Only = None
+        self, z: FullRank, at: Sequence[float], parts: Sequence[MicroBatch], only: Only = None
     ) -> Tensor:
         """See `Engine`."""
-        losses = unasked(len(at), parts)
+        losses = unknown_losses(len(at), parts)
         with self.returning_if_it_fails():
             for k, c in enumerate(at):
                 self._go_along(z, c)
@@ -80,13 +81,13 @@ class InPlace:
                     losses[k] = _run(parts)
         return losses
 
-    def slopes(self, v: FullRank, parts: Sequence[Part]) -> Tensor:
+    def slopes(self, v: FullRank, parts: Sequence[MicroBatch]) -> Tensor:
         """See `Engine`."""
         assert self.model is not None, "an engine without its model"
         self.settle()
         return slopes(Sites(self.model, self.X), self.X, v, parts)
 
-    def move(self, P: Subspace, to: Places) -> None:
+    def move(self, P: Subspace, to: Coordinates) -> None:
         """See `Engine`."""
         self._go(P, to)
         self._away = None
@@ -96,12 +97,12 @@ class InPlace:
         self._go_along(z, by)
         self._away_along = None
 
-    def attach(self, P: Subspace, at: Places) -> None:
+    def attach(self, P: Subspace, at: Coordinates) -> None:
         """See `Engine`."""
         self.settle()
         if self._attached is not None:
             before, place = self._attached
-            shift(self.X, before, Places(-place.C, -place.s))
+            shift(self.X, before, Coordinates(-place.C, -place.s))
         shift(self.X, P, at)
         self._attached = (P, at)
 
@@ -124,7 +125,7 @@ class InPlace:
         """See `Engine`."""
         if self._away is not None:
             P, place = self._away
-            shift(self.X, P, Places(-place.C, -place.s))
+            shift(self.X, P, Coordinates(-place.C, -place.s))
         if self._away_along is not None:
             z, c = self._away_along
             z.move(self.X, -c)
@@ -136,7 +137,7 @@ class InPlace:
         state = {f"X/{name}": x for name, x in self.X.items()}
         if self._attached is not None:
             P, place = self._attached
-            state |= term_state("attached", Term(P.U, P.V, place.C))
+            state |= save_term("attached", LowRankTerm(P.U, P.V, place.C))
         return state | self.extras.state()
 
     def state(self) -> dict[str, Tensor]:
@@ -149,25 +150,25 @@ class InPlace:
         self._away = self._away_along = self._attached = None
         for name, x in self.X.items():
             x.copy_(state[f"X/{name}"])
-        if (term := term_from("attached", state, self.X)) is not None:
-            self._attached = Subspace(term.U, term.V, {}), Places(term.C, term.C.new_zeros(0))
+        if (term := load_term("attached", state, self.X)) is not None:
+            self._attached = Subspace(term.U, term.V, {}), Coordinates(term.C, term.C.new_zeros(0))
         self.extras.load_state(state)
 
     def _losses_of_each_example(
         self,
         P: Subspace,
-        places: Places,
-        parts: Sequence[Part],
+        places: Coordinates,
+        parts: Sequence[MicroBatch],
         only: Only,
         rows: Sequence[int] | None,
     ) -> Tensor:
         K, B = places.s.shape[:2]
-        losses = unasked(K, parts)
+        losses = unknown_losses(K, parts)
         row_of = {b: row for row, b in enumerate(range(B) if rows is None else rows)}
         with self.returning_if_it_fails():
             for k in range(K):
                 for b in range(B):
-                    self._go(P, Places(places.C[k, b], places.s[k, b]))
+                    self._go(P, Coordinates(places.C[k, b], places.s[k, b]))
                     if b in row_of and (only is None or k in only):
                         losses[k, row_of[b]] = _run(parts)[row_of[b]]
         return losses
@@ -181,7 +182,7 @@ class InPlace:
             self.settle()
             raise
 
-    def _go(self, P: Subspace, to: Places) -> None:
+    def _go(self, P: Subspace, to: Coordinates) -> None:
         """From wherever in P the weights are to another place of P."""
         if self._away is not None and self._away[0] is P:
             shift(self.X, P, to - self._away[1])
@@ -200,7 +201,7 @@ class InPlace:
 
 
 @torch.no_grad()
-def shift(X: Mapping[str, Tensor], P: Subspace, by: Places) -> None:
+def shift(X: Mapping[str, Tensor], P: Subspace, by: Coordinates) -> None:
     """X <- X + U C V^T, X + z s, in place."""
     for name, U in P.U.items():
         x = X[name]
@@ -211,7 +212,7 @@ def shift(X: Mapping[str, Tensor], P: Subspace, by: Places) -> None:
         x.add_((z @ by.s.to(z)).view(x.shape).to(x))
 
 
-def _run(parts: Sequence[Part]) -> Tensor:
+def _run(parts: Sequence[MicroBatch]) -> Tensor:
     with torch.inference_mode():
         none = torch.empty(0, dtype=torch.float64)
-        return torch.cat([none, *(whole(part, 1)[0] for part in parts)])
+        return torch.cat([none, *(checked_losses(part, 1)[0] for part in parts)])

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.philox import COS_TERMS, LOG_TERMS, SIN_TERMS, SQRT_HALF_BITS, WORD
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.philox import COS_TERMS, LOG_TERMS, SIN_TERMS, SQRT_HALF_BITS, WORD
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 _COUNTERS = 256  # blocks of four normals that one program of the kernel draws

@@ -8,162 +8,29 @@ That is how a run is resumed, and how a worker that joins late catches up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from lozo_bench.engine.finite import STOPPED, bounded, raise_if_stopped, require_finite
+from lozo_bench.engine.protocol import (
+    DropoutContext,
+    Engine,
+    FullRank,
+    Losses,
+    MicroBatch,
+    Only,
+    ScoredBatch,
+)
 from lozo_bench.engine.sharing import ALONE, Sharing
-from lozo_bench.engine.subspace import Places, Subspace, along, stacked
-from lozo_bench.engine.terms import Extras
-from lozo_bench.errors import UserError
-from lozo_bench.stop import Stopped
+from lozo_bench.engine.subspace import Coordinates, Subspace, along, stacked
+from lozo_bench.errors import Stopped, UserError
 
-Losses = Callable[[int], Tensor]
-Features = Callable[[], tuple[Tensor, Tensor]]
-Only = Collection[int] | None
-Noise = Callable[[int], AbstractContextManager[None]]
-
-# In place of the losses of a process that was asked to stop. It goes through the same sum as they
-# do, so that all processes see it in the same step and no further message is needed. No loss is as
-# large (see `shareable`); float32 can still hold a sum of them, and so is a mean of it and losses.
-STOPPED = 1e35
-_LEAST_STOPPED = 1e30
-_LARGEST_LOSS = 1e25
 # Micro-batches of the n-th stream batch of a step are numbered from n times this.
 _STREAM_PARTS = 2**32
-
-
-class NonFiniteLossError(RuntimeError):
-    """A loss or gradient that is not finite. The weights are as they were before the step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A batch, or the part of one that goes through the model together.
-
-    ``losses(copies)`` stacks the part ``copies`` times along the first dimension, runs the model on
-    it and returns the loss of each example, [copies, size]. ``tokens`` counts the part's tokens,
-    padding included; it decides how many candidates share one pass. ``features()`` are what the
-    output layer sees before each answer token, [N, d], and the tokens [N]; None where nobody asks.
-    """
-
-    size: int
-    tokens: int
-    losses: Losses
-    features: Features | None = None
-
-
-class FullRank(Protocol):
-    """A direction as large as the weights, which only exists while it is applied."""
-
-    def move(self, X: Mapping[str, Tensor], by: float) -> None:
-        """X <- X + by * direction, in place."""
-        ...
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """The weights of a model, where they can be put and what they lose there.
-
-    ``X`` are the tensors by name, ``extras`` further ones that the model's function depends on.
-    Between steps an engine may hold part of the weights' value
-    elsewhere than in X; `weights` says it whole, `settle` writes it back.
-    """
-
-    X: Mapping[str, Tensor]
-    extras: Extras
-
-    def losses(
-        self,
-        P: Subspace,
-        places: Places,
-        parts: Sequence[Part],
-        only: Only = None,
-        rows: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Loss of each example at each of K places of P, seen from where the weights are.
-
-        ``places`` has leading dimensions [K], or [K, B] for places of each example's own; ``rows``
-        says which example each row of the parts is then (None: as they come). Returns [K, rows],
-        float64 on the CPU; with ``only`` some of the K are scored and the others are NaN,
-        while whatever scoring does to the weights is done for all. Afterwards the weights are where
-        they were, or will be before anything else is done with them.
-        """
-        ...
-
-    def full_rank_losses(
-        self, z: FullRank, at: Sequence[float], parts: Sequence[Part], only: Only = None
-    ) -> Tensor:
-        """The same for the places c z along a direction of full rank."""
-        ...
-
-    def slopes(self, v: FullRank, parts: Sequence[Part]) -> Tensor:
-        """Loss of each example where the weights are, and its derivative along v.
-
-        Returns [2, rows], float64 on the CPU.
-        """
-        ...
-
-    def returning_if_it_fails(self) -> AbstractContextManager[None]:
-        """If an exception leaves this context, the weights go back to where they were."""
-        ...
-
-    def move(self, P: Subspace, to: Places) -> None:
-        """The weights go to this place."""
-        ...
-
-    def full_rank_move(self, z: FullRank, by: float) -> None:
-        """The weights go to X + by * z."""
-        ...
-
-    def attach(self, P: Subspace, at: Places) -> None:
-        """Add U C V^T to the weights in place of what was attached before: an adapter."""
-        ...
-
-    def decay(self, rate: float) -> None:
-        """Matrices shrink to (1 - rate) of themselves; vectors are left alone."""
-        ...
-
-    def weights(self) -> AbstractContextManager[None]:
-        """While this is open, calling the model runs it with the weights as they are now."""
-        ...
-
-    def settle(self) -> None:
-        """Write what has been gathered into X, but for what is attached."""
-        ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that makes up the weights' value: the tensors themselves, to be read only."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """The same, copied to the CPU."""
-        ...
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to a `state`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredBatch:
-    """The rows that a `Score` computes losses of.
-
-    Args:
-        parts: this process's examples of the batch, in micro-batches.
-        order: which example of this process's share each row of the parts is; None: in order.
-        examples: how many examples the whole batch has; None: those in the parts.
-        tokens: how many tokens the whole batch has.
-    """
-
-    parts: Sequence[Part] = ()
-    order: Sequence[int] | None = None
-    examples: int | None = None
-    tokens: int = 0
 
 
 class Score:
@@ -187,14 +54,14 @@ class Score:
     def __init__(
         self,
         engine: Engine,
-        parts: Sequence[Part],
+        parts: Sequence[MicroBatch],
         *,
         order: Sequence[int] | None = None,
         sharing: Sharing = ALONE,
         examples: int | None = None,
         recorded: Sequence[Tensor] | None = None,
         check: Callable[[], None] = lambda: None,
-        noise: Noise = lambda part: nullcontext(),
+        noise: DropoutContext = lambda part: nullcontext(),
         streams: Callable[[str], ScoredBatch] | None = None,
         tokens: int = 0,
     ) -> None:
@@ -241,7 +108,7 @@ class Score:
         return child
 
     def __call__(
-        self, P: Subspace, at: Sequence[float] | Places, *, finite: bool = True
+        self, P: Subspace, at: Sequence[float] | Coordinates, *, finite: bool = True
     ) -> list[float]:
         """Return the losses at points of P: c U V^T, c z for each number c, or each of [K] points.
 
@@ -255,7 +122,7 @@ class Score:
             NonFiniteLossError: a loss is NaN or infinite.
             Stopped: the run was asked to stop; nothing has changed.
         """
-        places = at if isinstance(at, Places) else stacked([along(P, c) for c in at])
+        places = at if isinstance(at, Coordinates) else stacked([along(P, c) for c in at])
         K = len(places)
         return self._means(K, lambda only: self.engine.losses(P, places, self.parts, only), finite)
 
@@ -283,7 +150,7 @@ class Score:
             return self._rounded(self.sharing.means(found, self.examples))
 
         self.forwards += 1
-        loss, slope = checked(self._answer(shared)[:, None]).flatten().tolist()
+        loss, slope = require_finite(self._answer(shared)[:, None]).flatten().tolist()
         return loss, slope
 
     def noted(self, find: Callable[[], Tensor]) -> list[float]:
@@ -298,14 +165,14 @@ class Score:
 
         def shared() -> Tensor:
             with self.engine.weights():
-                found = shareable(find().to("cpu", torch.float64))
+                found = bounded(find().to("cpu", torch.float64))
             total = self.sharing.totals(torch.cat([found, torch.ones(1, dtype=torch.float64)]))
             return self._rounded(total[:-1] / total[-1])
 
-        numbers: list[float] = checked(self._answer(shared)[:, None]).flatten().tolist()
+        numbers: list[float] = require_finite(self._answer(shared)[:, None]).flatten().tolist()
         return numbers
 
-    def of_each_example(self, P: Subspace, places: Places) -> Tensor:
+    def of_each_example(self, P: Subspace, places: Coordinates) -> Tensor:
         """Return losses [K, B], float64 on the CPU, at [K, B] points: each example has its own.
 
         Raises:
@@ -328,7 +195,7 @@ class Score:
         with self.engine.returning_if_it_fails():
             if self._recorded is not None:
                 ask(())
-            return checked(self._answer(shared))
+            return require_finite(self._answer(shared))
 
     def differentiate(self, scale: float = 1.0) -> float:
         """Return the batch's mean loss and leave ``scale`` times its gradient in ``grad``.
@@ -359,13 +226,13 @@ class Score:
                         sums[-1] = sums[-1].detach()
                 noise.enter_context(self._noise(mine.start + last * mine.step))
                 sums.append(self.parts[-1].losses(1).sum())
-                total = shareable(_added(sums))
+                total = bounded(_added(sums))
             except Stopped:
                 total = torch.tensor([STOPPED], dtype=torch.float64)
             mean = self.sharing.totals(total) / self.examples
             raise_if_stopped(mean)
             torch.autograd.backward(sums[-1] * factor)
-        return float(checked(mean[:, None]))
+        return float(require_finite(mean[:, None]))
 
     def features(self) -> tuple[Tensor, Tensor]:
         """Return the output layer's input before each answer token [N, d], and the tokens [N].
@@ -411,13 +278,13 @@ class Score:
                     self.failed_candidates += int(bad.sum())
                     failed_losses: list[float] = means.tolist()
                     return failed_losses
-            losses: list[float] = checked(means[:, None]).flatten().tolist()
+            losses: list[float] = require_finite(means[:, None]).flatten().tolist()
         return losses
 
     def _asked(self, K: int, ask: Callable[[Only], Tensor]) -> Tensor:
         try:
             self._check()
-            return shareable(ask(self.sharing.candidates(K)))
+            return bounded(ask(self.sharing.candidates(K)))
         except Stopped:
             return torch.full((K, len(self.order)), STOPPED, dtype=torch.float64)
 
@@ -454,71 +321,3 @@ def _base(first: Tensor, finite: bool) -> Tensor:
 def _added(losses: Sequence[Tensor]) -> Tensor:
     """The sum of scalars, [1], float64 on the CPU."""
     return torch.stack([loss.detach().to("cpu", torch.float64) for loss in losses]).sum(0, True)
-
-
-def shareable(losses: Tensor) -> Tensor:
-    """The same, with infinity in place of what could be taken for STOPPED."""
-    values = losses.detach()
-    return torch.where(values.abs() > _LARGEST_LOSS, values * math.inf, losses)
-
-
-def raise_if_stopped(losses: Tensor) -> None:
-    """Raise Stopped if one of the processes put STOPPED in place of its losses."""
-    if is_stopped(losses):
-        raise Stopped
-
-
-def is_stopped(losses: Tensor) -> bool:
-    """Whether STOPPED, or a mean of it and losses, is among these."""
-    large = losses.double().abs()
-    return bool(((large > _LEAST_STOPPED) & large.isfinite()).any())
-
-
-def unasked(K: int, parts: Sequence[Part]) -> Tensor:
-    """Losses [K, B] of which none is known yet."""
-    size = sum(part.size for part in parts)
-    return torch.full((K, size), math.nan, dtype=torch.float64)
-
-
-def whole(part: Part, copies: int) -> Tensor:
-    """Losses [copies, size] of a part, float64 on the CPU.
-
-    Raises:
-        ValueError: the part's closure gives something else.
-    """
-    losses = part.losses(copies)
-    if losses.shape != (copies, part.size):
-        raise ValueError(
-            f"losses({copies}) of a part of {part.size} examples must be of shape "
-            f"[{copies}, {part.size}], one loss for each example of each copy, and is of shape "
-            f"{list(losses.shape)}"
-        )
-    return losses.to("cpu", torch.float64)
-
-
-def check_weights(X: Mapping[str, Tensor]) -> None:
-    """Refuse weights that cannot be seen as matrices where they are.
-
-    Raises:
-        UserError: a tensor of more than two dimensions is not contiguous.
-    """
-    for name, x in X.items():
-        if x.ndim > 2 and not x.is_contiguous():
-            raise UserError(
-                f"the weight {name!r} has {x.ndim} dimensions and is not contiguous; "
-                "model.to(memory_format=torch.contiguous_format) makes it so"
-            )
-
-
-def checked(losses: Tensor) -> Tensor:
-    """Losses [K, B] as they are, unless a candidate's mean is NaN or infinite.
-
-    A zero is a loss like any other.
-
-    Raises:
-        NonFiniteLossError: naming the K mean losses.
-    """
-    means = losses.mean(1).tolist()
-    if not all(math.isfinite(loss) for loss in means):
-        raise NonFiniteLossError(f"the losses of this step are {', '.join(map(str, means))}")
-    return losses

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.engine.fused import Fused
-from lozo_bench.engine.score import Part
+from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.engine.subspace import Subspace, along, stacked
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
@@ -38,7 +38,7 @@ class Choice:
     ms: Mapping[str, float]
 
 
-def choose(fused: Fused, rank: int, parts: Sequence[Part]) -> Choice:
+def measure_fastest(fused: Fused, rank: int, parts: Sequence[MicroBatch]) -> Choice:
     """Time a step with two candidates in each of three ways and return the fastest.
 
     The ways are: the fused engine with both candidates in one forward pass ("fused_2"), the fused
@@ -89,7 +89,7 @@ def choose(fused: Fused, rank: int, parts: Sequence[Part]) -> Choice:
     return Choice(best == "in_place", 2 if together else 1, medians)
 
 
-def _in_place(fused: Fused, P: Subspace, parts: Sequence[Part]) -> None:
+def _in_place(fused: Fused, P: Subspace, parts: Sequence[MicroBatch]) -> None:
     """Do the work of one in-place step without changing the weights."""
     with torch.inference_mode(), fused.weights():
         for part in (*parts, *parts):

@@ -41,7 +41,7 @@ class Subspace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
+class Coordinates:
     """Coordinates in a subspace: ``C`` [..., a, b] and ``s`` [..., e], float64 on the CPU.
 
     There are no leading dimensions for a single point, [K] for K candidates, and [K, B] for K
@@ -51,21 +51,21 @@ class Places:
     C: Tensor
     s: Tensor
 
-    def __sub__(self, other: Places) -> Places:
-        return Places(self.C - other.C, self.s - other.s)
+    def __sub__(self, other: Coordinates) -> Coordinates:
+        return Coordinates(self.C - other.C, self.s - other.s)
 
-    def __getitem__(self, index: int | slice | list[int] | tuple[Any, ...]) -> Places:
-        return Places(self.C[index], self.s[index])
+    def __getitem__(self, index: int | slice | list[int] | tuple[Any, ...]) -> Coordinates:
+        return Coordinates(self.C[index], self.s[index])
 
     def __len__(self) -> int:
         return len(self.s)
 
-    def flat(self) -> Places:
+    def flat(self) -> Coordinates:
         """Return the same coordinates with a single leading dimension."""
-        return Places(self.C.flatten(0, -3), self.s.flatten(0, -2))
+        return Coordinates(self.C.flatten(0, -3), self.s.flatten(0, -2))
 
 
-def along(P: Subspace, matrices: float, vectors: float | None = None) -> Places:
+def along(P: Subspace, matrices: float, vectors: float | None = None) -> Coordinates:
     """Return the coordinates of c U V^T and c z for one direction, that is a = b.
 
     Args:
@@ -75,16 +75,16 @@ def along(P: Subspace, matrices: float, vectors: float | None = None) -> Places:
     """
     a, _, e = P.sizes
     vectors = matrices if vectors is None else vectors
-    return Places(
+    return Coordinates(
         matrices * torch.eye(a, dtype=torch.float64), torch.full((e,), vectors, dtype=torch.float64)
     )
 
 
-def among(
+def combination(
     P: Subspace,
     matrices: Sequence[float] | Tensor,
     vectors: Sequence[float] | Tensor | None = None,
-) -> Places:
+) -> Coordinates:
     """Return the coordinates of sum_i c_i U_i V_i^T and sum_i c_i z_i for q directions.
 
     U consists of q blocks U_1, ..., U_q with a/q columns each, side by side. V consists of q blocks
@@ -105,12 +105,12 @@ def among(
         C = torch.diag_embed(blocks)
     else:
         C = blocks.unsqueeze(-1) * torch.eye(b, dtype=torch.float64).repeat(q, 1)
-    return Places(C, s if e else s[..., :0])
+    return Coordinates(C, s if e else s[..., :0])
 
 
-def stacked(places: Sequence[Places]) -> Places:
+def stacked(places: Sequence[Coordinates]) -> Coordinates:
     """Stack the coordinates of K single points, which gives leading dimensions [K]."""
-    return Places(torch.stack([p.C for p in places]), torch.stack([p.s for p in places]))
+    return Coordinates(torch.stack([p.C for p in places]), torch.stack([p.s for p in places]))
 
 
 def _columns(factors: Factors) -> int:

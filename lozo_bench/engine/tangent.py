@@ -10,13 +10,16 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lozo_bench.engine.score import FullRank, Part, whole
+from lozo_bench.engine.finite import checked_losses
+from lozo_bench.engine.protocol import FullRank, MicroBatch
 from lozo_bench.engine.sites import Sites
 from lozo_bench.errors import UserError
 
 
 @torch.no_grad()
-def slopes(sites: Sites, X: Mapping[str, Tensor], v: FullRank, parts: Sequence[Part]) -> Tensor:
+def slopes(
+    sites: Sites, X: Mapping[str, Tensor], v: FullRank, parts: Sequence[MicroBatch]
+) -> Tensor:
     """Return each example's loss at the weights X and its derivative along v.
 
     During the forward passes, dual tensors replace the weights in the model. v is materialized as
@@ -52,9 +55,9 @@ def _dual(x: Tensor, tangent: Tensor) -> Tensor:
     return dual
 
 
-def _of_part(part: Part) -> Tensor:
+def _of_part(part: MicroBatch) -> Tensor:
     """Return losses and derivatives, [2, size], of one micro-batch."""
-    losses, slope = forward_ad.unpack_dual(whole(part, 1)[0])  # type: ignore[no-untyped-call]
+    losses, slope = forward_ad.unpack_dual(checked_losses(part, 1)[0])  # type: ignore[no-untyped-call]
     if slope is None:
         raise UserError("objective: it has no derivative; set objective=loss for this optimizer")
     return torch.stack([losses, slope])

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from lozo_bench.errors import UserError
+
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype to compute in: float64 for float64, float32 for float32 and half types."""
@@ -34,7 +36,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-class Sent:
+class DeviceCache:
     """A cache of small tensors that many weights share, one copy for each device and dtype.
 
     Copying such a tensor to a GPU once per weight would take longer than computing with it.
@@ -49,3 +51,17 @@ class Sent:
         if key not in self._cache:
             self._cache[key] = make().to(like)
         return self._cache[key]
+
+
+def check_weights(X: Mapping[str, Tensor]) -> None:
+    """Refuse weights that cannot be seen as matrices where they are.
+
+    Raises:
+        UserError: a tensor of more than two dimensions is not contiguous.
+    """
+    for name, x in X.items():
+        if x.ndim > 2 and not x.is_contiguous():
+            raise UserError(
+                f"the weight {name!r} has {x.ndim} dimensions and is not contiguous; "
+                "model.to(memory_format=torch.contiguous_format) makes it so"
+            )

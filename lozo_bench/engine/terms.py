@@ -13,7 +13,7 @@ from lozo_bench.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Term:
+class LowRankTerm:
     """A low-rank term U C V^T of each matrix whose name is in U.
 
     Attributes:
@@ -52,7 +52,7 @@ class Extras:
         Raises:
             UserError: the state has other names than these.
         """
-        saved = under("extra", state)
+        saved = with_prefix("extra", state)
         if saved.keys() != self.tensors.keys():
             raise UserError(
                 f"the checkpoint holds the extra tensors {', '.join(saved) or 'none'}, and this "
@@ -63,30 +63,35 @@ class Extras:
         self.apply()
 
 
-def term_state(where: str, term: Term) -> dict[str, Tensor]:
+def save_term(where: str, term: LowRankTerm) -> dict[str, Tensor]:
     """Return a term's tensors by names such as ``closed/0/U/lm_head.weight``, where=closed/0."""
     state = {f"{where}/C": term.C}
     state |= {f"{where}/U/{name}": U for name, U in term.U.items()}
     return state | {f"{where}/V/{name}": V for name, V in term.V.items()}
 
 
-def term_from(where: str, state: Mapping[str, Tensor], X: Mapping[str, Tensor]) -> Term | None:
-    """Return the term that `term_state` saved below ``where``, or None if there is none.
+def load_term(
+    where: str, state: Mapping[str, Tensor], X: Mapping[str, Tensor]
+) -> LowRankTerm | None:
+    """Return the term that `save_term` saved below ``where``, or None if there is none.
 
     The tensors are copies, so changing the term does not change the state. Each factor is on the
     device of its weight in X.
     """
-    own = under(where, state)
+    own = with_prefix(where, state)
     if not own:
         return None
     U, V = (
-        {name: factor.to(X[name].device, copy=True) for name, factor in under(kind, own).items()}
+        {
+            name: factor.to(X[name].device, copy=True)
+            for name, factor in with_prefix(kind, own).items()
+        }
         for kind in ("U", "V")
     )
-    return Term(U, V, own["C"].clone())
+    return LowRankTerm(U, V, own["C"].clone())
 
 
-def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the entries whose names start with ``prefix/``, by the rest of the name."""
     start = f"{prefix}/"
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}

@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.score import STOPPED, raise_if_stopped, shareable
+from lozo_bench.engine.finite import STOPPED, bounded, raise_if_stopped
 from lozo_bench.engine.sharing import ALONE, Sharing
-from lozo_bench.stop import Stopped
+from lozo_bench.errors import Stopped
 from lozo_bench.tasks.base import Encoded
 
 # Called with the number of examples that are done and the number of all.
@@ -45,7 +45,7 @@ class Metrics:
         return self.values["loss"]
 
 
-class Judge(Protocol):
+class Evaluator(Protocol):
     """An evaluator: computes results per example, and metrics from the results of a whole set.
 
     ``columns`` is how many numbers it stores per example.
@@ -64,7 +64,7 @@ class Judge(Protocol):
 
 @torch.inference_mode()
 def evaluate(
-    judge: Judge,
+    judge: Evaluator,
     examples: Sequence[Encoded],
     batch_size: int,
     sharing: Sharing = ALONE,
@@ -94,7 +94,7 @@ def evaluate(
             numbers = order[start : start + batch_size]
             found[numbers] = judge.found([examples[i] for i in numbers])
             advanced(start + len(numbers), len(order))
-        found = shareable(found)
+        found = bounded(found)
     except Stopped:
         found = torch.full_like(found, STOPPED)
     found = sharing.totals(found.flatten()).view(found.shape)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lozo_bench.runs.lock import holder
+from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import Code, Failure, write_failure
-from lozo_bench.status import Cell, State, look
+from lozo_bench.runs.status import CellState, CellStatus, status_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,43 +23,47 @@ class Planned:
     folder: Path
     overrides: Sequence[str]
 
-    def look(self) -> Cell:
+    def status(self) -> CellStatus:
         """Return the cell's status.
 
         Its command is composed from the overrides if Hydra has not yet written the cell's files.
         """
-        cell = look(self.folder)
-        return cell if cell.command else dataclasses.replace(cell, command=command(self.overrides))
+        cell = status_of(self.folder)
+        return (
+            cell
+            if cell.command
+            else dataclasses.replace(cell, command=cell_command(self.overrides))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A cell that needs no further work: it ran, or there was nothing to run."""
 
-    cell: Cell
+    cell: CellStatus
     code: Code
 
 
-def command(overrides: Sequence[str]) -> str:
+def cell_command(overrides: Sequence[str]) -> str:
     """Return the command that runs a cell alone, from the cell's overrides in its sweep."""
     return shlex.join(["lozo-train", *overrides])
 
 
-def ended_as(cell: Cell, state: State, note: str, code: Code) -> Ended:
+def ended_as(cell: CellStatus, state: CellState, note: str, code: Code) -> Ended:
     """Return a cell with the state and note that the launcher knows better than its files do."""
     return Ended(dataclasses.replace(cell, state=state, note=note), code)
 
 
-def skipped(cell: Cell, code: Code) -> Ended:
+def skipped(cell: CellStatus, code: Code) -> Ended:
     """Return a cell that the launcher did not run: it is finished, busy or skipped."""
     if code is Code.busy:
-        owner = holder(cell.folder) or "another process, which has ended since"
-        return ended_as(cell, State.skipped, f"run by {owner}", code)
+        owner = lock_owner(cell.folder) or "another process, which has ended since"
+        return ended_as(cell, CellState.skipped, f"run by {owner}", code)
     note = "finished before" if code is Code.finished else "did not fail before"
-    return ended_as(cell, State.skipped, note, code)
+    return ended_as(cell, CellState.skipped, note, code)
 
 
-def failed(cell: Cell, reason: str) -> Ended:
+def failed(cell: CellStatus, reason: str) -> Ended:
     """Return a failed cell, and write the failure that the cell could not write itself."""
     write_failure(cell.folder, Failure(reason, Code.defect, cell.command))
-    return ended_as(cell, State.failed, reason, Code.defect)
+    return ended_as(cell, CellState.failed, reason, Code.defect)

@@ -18,15 +18,15 @@ from omegaconf import DictConfig
 
 from lozo_bench import launch
 from lozo_bench.errors import bad_value
-from lozo_bench.launch.cell import PRELOAD
+from lozo_bench.launch.child import PRELOAD
 from lozo_bench.launch.gpus import chosen
 from lozo_bench.launch.planning import plan
 from lozo_bench.launch.pool import Pool
 from lozo_bench.launch.screen import Screen
 from lozo_bench.launch.signals import ignored
 from lozo_bench.runs.outcome import Code
-from lozo_bench.status import print_table
-from lozo_bench.stop import Stop
+from lozo_bench.runs.signals import StopSignal
+from lozo_bench.runs.status import print_table
 
 
 class LocalLauncher(Launcher):
@@ -45,7 +45,7 @@ class LocalLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra passes to a launcher. The task is always `lozo_bench.run.run_cell`.
+        """Keep what Hydra passes to a launcher. The task is always `run_cell`.
 
         Raises:
             UserError: a setting is out of range.
@@ -61,7 +61,7 @@ class LocalLauncher(Launcher):
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         gpus = chosen(self.gpus)
-        with Stop() as stop, Screen(len(job_overrides)) as screen:
+        with StopSignal() as stop, Screen(len(job_overrides)) as screen:
             processes = self._fork_server()
             pool = Pool(processes, self.at_once, gpus, self.gpus == 0, stop, screen)
             done = pool.run(plan(self._context, self._config, job_overrides, initial_job_idx))

@@ -10,10 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from lozo_bench.explain import explain
-from lozo_bench.launch.cells import Ended, Planned, command
+from lozo_bench.config.explain import explain
+from lozo_bench.launch.cells import Ended, Planned, cell_command
 from lozo_bench.runs.outcome import Code
-from lozo_bench.status import Cell, State
+from lozo_bench.runs.status import CellState, CellStatus
 
 
 def plan(
@@ -38,7 +38,7 @@ def plan(
             if reason is None:
                 raise
             folder = Path(base.hydra.sweep.dir).absolute() / f"cell {number}"
-            cell = Cell(folder, State.failed, None, reason, command(overrides))
+            cell = CellStatus(folder, CellState.failed, None, reason, cell_command(overrides))
             yield Ended(cell, Code.bad_input)
 
 

@@ -10,13 +10,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from lozo_bench.launch import cell as child
+from lozo_bench.launch import child as child
 from lozo_bench.launch.cells import Ended, Planned, ended_as, failed, skipped
 from lozo_bench.launch.gpus import GpuPool
 from lozo_bench.launch.screen import Screen
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, written_at
-from lozo_bench.status import State
-from lozo_bench.stop import Stop
+from lozo_bench.runs.signals import StopSignal
+from lozo_bench.runs.status import CellState
 
 # A signal is noticed within this time; the end of a cell is noticed at once.
 _POLL_S = 0.2
@@ -51,7 +51,7 @@ class Pool:
         at_once: int,
         gpus: Sequence[str],
         blind: bool,
-        stop: Stop,
+        stop: StopSignal,
         screen: Screen,
     ) -> None:
         self._context, self._at_once, self._blind = context, at_once, blind
@@ -128,7 +128,7 @@ class Pool:
         """Return how a cell ended, from the code that it sent and the files that it wrote."""
         folder, exit_code = running.planned.folder, running.process.exitcode
         assert exit_code is not None
-        cell = running.planned.look()
+        cell = running.planned.status()
         match _received_code(running.answer):
             case Code.finished if written_at(folder / RESULT) == running.result_before:
                 return skipped(cell, Code.finished)
@@ -137,16 +137,16 @@ class Pool:
             case (Code.busy | Code.skipped) as code:
                 return skipped(cell, code)
             case Code.stopped:
-                return ended_as(cell, State.stopped, cell.note, Code.stopped)
+                return ended_as(cell, CellState.stopped, cell.note, Code.stopped)
             case Code() as code if written_at(folder / FAILED) != running.failure_before:
                 return Ended(cell, code)
-            case None if cell.state is State.running and running.process.pid is not None:
+            case None if cell.state is CellState.running and running.process.pid is not None:
                 # The fork server died and can no longer report on the cell, which is still running:
                 # ask the cell to save its state and end.
                 os.kill(running.process.pid, signal.SIGTERM)
-                return ended_as(cell, State.stopped, "its fork server was killed", Code.stopped)
+                return ended_as(cell, CellState.stopped, "its fork server was killed", Code.stopped)
             case None if self._forwarded:
-                return ended_as(cell, State.stopped, cell.note, Code.stopped)
+                return ended_as(cell, CellState.stopped, cell.note, Code.stopped)
         return failed(cell, _reason(exit_code, folder))
 
 

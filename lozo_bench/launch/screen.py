@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lozo_bench.status import Cell, State
+from lozo_bench.runs.status import CellState, CellStatus
 
 
 class Board:
@@ -52,11 +52,11 @@ class Board:
         """Print a line above the bar."""
         self._console.print(text)
 
-    def cell_ended(self, name: str, cell: Cell) -> None:
+    def cell_ended(self, name: str, cell: CellStatus) -> None:
         """Count a cell that ended and print a line for it; on a terminal only if it failed."""
         self.done += 1
-        self.failed += cell.state is State.failed
-        if not self.live or cell.state is State.failed:
+        self.failed += cell.state is CellState.failed
+        if not self.live or cell.state is CellState.failed:
             message = cell.note if cell.score is None else f"test {cell.score:.4f}"
             self.line(f"{name} {cell.state.value}{': ' if message else ''}{message}")
 
@@ -85,7 +85,7 @@ class Screen(Board):
             self.line(f"[{self._begun}/{self.cells}] {folder.name} started{on}")
         self._update()
 
-    def ended(self, cell: Cell) -> None:
+    def ended(self, cell: CellStatus) -> None:
         """Show that a cell ended."""
         self.cell_ended(cell.folder.name, cell)
         self._update()

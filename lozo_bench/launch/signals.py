@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lozo_bench.stop import ASKS
+from lozo_bench.runs.signals import ASKS
 
 SIGNALS = tuple(signal.Signals[name] for name in ASKS)
 
@@ -25,7 +25,7 @@ def ignored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def heed() -> None:
+def restore_handlers() -> None:
     """Restore the default handlers in a process forked from a helper that ignores the signals."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)

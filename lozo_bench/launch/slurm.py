@@ -28,7 +28,7 @@ from lozo_bench.launch.cells import Ended, Planned
 from lozo_bench.launch.planning import plan
 from lozo_bench.launch.slurm_job import SlurmCell
 from lozo_bench.launch.slurm_outcome import (
-    Job,
+    SlurmJob,
     classified,
     refresh,
     split_by_status,
@@ -37,8 +37,8 @@ from lozo_bench.launch.slurm_outcome import (
 )
 from lozo_bench.launch.slurm_queue import Watch, can_submit, why_dead
 from lozo_bench.launch.slurm_screen import SlurmScreen
-from lozo_bench.status import print_table
-from lozo_bench.stop import Stop
+from lozo_bench.runs.signals import StopSignal
+from lozo_bench.runs.status import print_table
 
 _POLL_S = 0.5
 # Start Python with SIGUSR2 ignored until submitit installs its handler: the default action of the
@@ -66,7 +66,7 @@ class SlurmLauncher(Submitit):
         cells = list(plan(context, config, job_overrides, initial_job_idx))
         done, jobs, missing = split_by_status([cell for cell in cells if isinstance(cell, Planned)])
         done += [cell for cell in cells if isinstance(cell, Ended)]
-        with Stop() as stop, SlurmScreen(len(jobs) + len(missing)) as screen:
+        with StopSignal() as stop, SlurmScreen(len(jobs) + len(missing)) as screen:
             for job in jobs:
                 screen.line(
                     f"{job.planned.folder.name}: waiting for job {job.id}, submitted earlier"
@@ -81,7 +81,7 @@ class SlurmLauncher(Submitit):
         # the remaining batches.
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=int(code)) for code in codes]
 
-    def _submit(self, cells: Sequence[Planned], screen: SlurmScreen) -> list[Job]:
+    def _submit(self, cells: Sequence[Planned], screen: SlurmScreen) -> list[SlurmJob]:
         """Submit the cells as an array job, or as a plain job if there is only one."""
         if not can_submit():
             raise UserError(
@@ -147,7 +147,7 @@ def _without_job_environment() -> Iterator[None]:
         yield
 
 
-def _wait(jobs: Sequence[Job], stop: Stop, screen: SlurmScreen) -> list[Ended]:
+def _wait(jobs: Sequence[SlurmJob], stop: StopSignal, screen: SlurmScreen) -> list[Ended]:
     """Wait until all jobs have ended, whether they succeeded or failed."""
     watch, waiting, done = Watch(), list(jobs), []
     while waiting:
@@ -167,7 +167,7 @@ def _wait(jobs: Sequence[Job], stop: Stop, screen: SlurmScreen) -> list[Ended]:
     return done
 
 
-def _ended(job: Job, watch: Watch) -> Ended | None:
+def _ended(job: SlurmJob, watch: Watch) -> Ended | None:
     if not watch.state_of(job.id).alive:
         refresh(job)
     ended = stored_outcome(job)
@@ -176,7 +176,7 @@ def _ended(job: Job, watch: Watch) -> Ended | None:
     return ended
 
 
-def _how_to_continue(jobs: Sequence[Job]) -> str:
+def _how_to_continue(jobs: Sequence[SlurmJob]) -> str:
     """Return the lines for the user when the launcher ends before its jobs do."""
     ids = " ".join(job.id for job in jobs)
     count = f"{len(jobs)} jobs continue" if len(jobs) > 1 else "1 job continues"

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lozo_bench.launch.cell import run_as_hydra_job
+from lozo_bench.launch.child import run_as_hydra_job
 from lozo_bench.launch.slurm_queue import STOPPED
 from lozo_bench.runs.outcome import Code
 

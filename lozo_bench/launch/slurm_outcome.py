@@ -9,21 +9,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lozo_bench.config import Rerun
+from lozo_bench.config.schema import Rerun
 from lozo_bench.errors import UserError
 from lozo_bench.launch.cells import Ended, Planned, ended_as, failed, skipped
 from lozo_bench.launch.slurm_queue import job_states
 from lozo_bench.runs.atomic import write_text
-from lozo_bench.runs.lock import holder
+from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import FAILED, RESULT, Code, written_at
-from lozo_bench.status import State
+from lozo_bench.runs.status import CellState
 
 # The file in a cell's folder that names its job, so that the same command finds the job again.
 JOB = "slurm.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SlurmJob:
     """The SLURM job of a cell.
 
     Args:
@@ -53,15 +53,15 @@ class Job:
         write_text(self.planned.folder / JOB, json.dumps(record) + "\n")
 
 
-def submitted(planned: Planned, job: str, logs: Path) -> Job:
-    """Return the `Job` of a cell that was just submitted."""
+def submitted(planned: Planned, job: str, logs: Path) -> SlurmJob:
+    """Return the `SlurmJob` of a cell that was just submitted."""
     planned.folder.mkdir(parents=True, exist_ok=True)
-    return Job(
+    return SlurmJob(
         planned, job, logs, written_at(planned.folder / RESULT), written_at(planned.folder / FAILED)
     )
 
 
-def split_by_status(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], list[Planned]]:
+def split_by_status(cells: Sequence[Planned]) -> tuple[list[Ended], list[SlurmJob], list[Planned]]:
     """Split the cells by what must be done for them.
 
     Returns:
@@ -81,15 +81,15 @@ def split_by_status(cells: Sequence[Planned]) -> tuple[list[Ended], list[Job], l
     in_slurm = {id(job.planned) for job in jobs}
     missing = []
     for planned in unfinished:
-        owner = None if id(planned) in in_slurm else holder(planned.folder)
+        owner = None if id(planned) in in_slurm else lock_owner(planned.folder)
         if owner is not None:
-            done.append(ended_as(planned.look(), State.skipped, f"run by {owner}", Code.busy))
+            done.append(ended_as(planned.status(), CellState.skipped, f"run by {owner}", Code.busy))
         elif id(planned) not in in_slurm:
             missing.append(planned)
     return done, jobs, missing
 
 
-def stored_outcome(job: Job) -> Ended | None:
+def stored_outcome(job: SlurmJob) -> Ended | None:
     """Return how a job ended from the result that submitit stored; None if it has not ended.
 
     A job that is requeued stores nothing.
@@ -110,7 +110,7 @@ def stored_outcome(job: Job) -> Ended | None:
     return classified(job, None, lines[-1])
 
 
-def classified(job: Job, code: Code | None, reason: str) -> Ended:
+def classified(job: SlurmJob, code: Code | None, reason: str) -> Ended:
     """Return how a job ended.
 
     Args:
@@ -118,19 +118,19 @@ def classified(job: Job, code: Code | None, reason: str) -> Ended:
         code: the code that it returned; None if it died before that.
         reason: why it failed, used only if the cell did not write a reason itself.
     """
-    cell = job.planned.look()
+    cell = job.planned.status()
     if written_at(cell.folder / RESULT) not in (0, job.result_before):
         return Ended(cell, Code.finished)
     if written_at(cell.folder / FAILED) not in (0, job.failure_before):
-        return ended_as(cell, State.failed, cell.note, code or Code.defect)
-    if code is Code.finished and cell.state is State.finished:
+        return ended_as(cell, CellState.failed, cell.note, code or Code.defect)
+    if code is Code.finished and cell.state is CellState.finished:
         return skipped(cell, code)
     if code in (Code.busy, Code.skipped):
         return skipped(cell, code)
     return failed(cell, f"{reason}; see {job.log}")
 
 
-def refresh(job: Job) -> None:
+def refresh(job: SlurmJob) -> None:
     """Make an NFS client ask the server again for the files of a job."""
     with suppress(OSError):  # another user owns the folder, or it does not exist
         os.chmod(job.logs, job.logs.stat().st_mode)  # noqa: PTH101
@@ -138,23 +138,23 @@ def refresh(job: Job) -> None:
 
 def _if_nothing_to_do(planned: Planned) -> Ended | None:
     rerun = planned.config.rerun
-    if rerun is not Rerun.all and (cell := planned.look()).state is State.finished:
+    if rerun is not Rerun.all and (cell := planned.status()).state is CellState.finished:
         return skipped(cell, Code.finished)
     if rerun is Rerun.failed and not (planned.folder / FAILED).exists():
-        return skipped(planned.look(), Code.skipped)
+        return skipped(planned.status(), Code.skipped)
     return None
 
 
-def _last_job(planned: Planned) -> Job | None:
+def _last_job(planned: Planned) -> SlurmJob | None:
     """Return the job as which a cell was last submitted; SLURM may no longer know it."""
     try:
         record = json.loads((planned.folder / JOB).read_text(encoding="utf-8"))
-        return Job(planned, record["job"], Path(record["logs"]), *record["before"])
+        return SlurmJob(planned, record["job"], Path(record["logs"]), *record["before"])
     except FileNotFoundError:
         return None
 
 
-def _in_slurm(jobs: Sequence[Job]) -> list[Job]:
+def _in_slurm(jobs: Sequence[SlurmJob]) -> list[SlurmJob]:
     """Return the jobs that are running or queued."""
     if not jobs:
         return []

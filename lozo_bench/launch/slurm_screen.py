@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lozo_bench.launch.screen import Board
 from lozo_bench.launch.slurm_queue import JobState
-from lozo_bench.status import Cell
+from lozo_bench.runs.status import CellStatus
 
 # Without a terminal, a line with the number of running and waiting jobs comes at most this often.
 _LINE_EVERY_S = 30.0
@@ -25,7 +25,7 @@ class SlurmScreen(Board):
         super().__init__(jobs)
         self._last_line, self._last_line_at = "", 0.0
 
-    def ended(self, job: str, cell: Cell) -> None:
+    def ended(self, job: str, cell: CellStatus) -> None:
         """Show that a cell ended."""
         self.cell_ended(f"{cell.folder.name} (job {job})", cell)
 

@@ -65,7 +65,7 @@ def output_layer(model: PreTrainedModel) -> nn.Linear | None:
     return layer
 
 
-def longest_row(model: PreTrainedModel) -> int | None:
+def max_row_tokens(model: PreTrainedModel) -> int | None:
     """Return how many tokens a row can have at most, or None if there is no limit.
 
     RoBERTa-like models number positions from ``pad_token_id + 1`` on, so that they accept that many

@@ -7,7 +7,7 @@ import logging
 
 import torch
 
-from lozo_bench.config import ModelConfig
+from lozo_bench.config.schema import ModelConfig
 from lozo_bench.errors import UserError, bad_value
 
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -16,7 +16,7 @@ _CONTEXT_BYTES = 2**30  # the CUDA context of this process takes less than this
 _ALLOWED = "auto, cpu, cuda, cuda:N or mps"
 
 
-def pick_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """Return the device called ``name``; ``auto`` means cuda if available, else mps, else cpu.
 
     Raises:
@@ -55,7 +55,7 @@ def check_device_map(config: ModelConfig) -> None:
         )
     if config.device_map not in _STRATEGIES:
         try:
-            pick_device(config.device_map)
+            choose_device(config.device_map)
         except UserError as err:
             allowed = f"{', '.join(_STRATEGIES)} or a device of this machine"
             raise bad_value("model.device_map", config.device_map, allowed) from err

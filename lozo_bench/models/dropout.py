@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lozo_bench.engine.draws import key_words
 from lozo_bench.errors import bad_value
+from lozo_bench.randomness.draws import key_words
 
 
 class Dropout:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from transformers import PreTrainedModel
 
-from lozo_bench.engine.draws import Draws
+from lozo_bench.randomness.draws import Draws
 
 # The module names that transformers gives to the head of a ...ForSequenceClassification.
 HEADS = ("score", "classifier")

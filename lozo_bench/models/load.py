@@ -25,12 +25,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from lozo_bench.config import Dtype, Kind, ModelConfig
+from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.autocast import autocast
 from lozo_bench.models.check import check_loaded, output_layer, word_embeddings
 from lozo_bench.models.checkpointing import checkpoint_layers
-from lozo_bench.models.devices import check_device_map, pick_device
+from lozo_bench.models.devices import check_device_map, choose_device
 from lozo_bench.models.head import draw_head
 from lozo_bench.models.locate import kind_of, locate, model_kind, unknown_kind
 from lozo_bench.models.reading import reading
@@ -69,7 +69,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
             does not fit ``model.kind``, the tokenizer cannot do what ``model.bos_token`` asks for,
             or this machine does not have the device.
     """
-    device = pick_device(config.device)
+    device = choose_device(config.device)
     check_device_map(config)
     path = locate(config.path)
     with reading(path):

@@ -9,11 +9,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lozo_bench.config import Kind, ModelConfig
+from lozo_bench.config.paths import EMBEDDED, PREFIX
+from lozo_bench.config.schema import Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_data, bad_value, did_you_mean
-
-EMBEDDED = Path(__file__).parent / "embedded"
-PREFIX = "embedded:"
 
 # The endings of the transformers class names that config.json lists under "architectures".
 _ENDINGS = {

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lozo_bench.batches import Batch
-from lozo_bench.engine.answers import only_positions
+from lozo_bench.data.collate import Batch
 from lozo_bench.engine.tensors import wide
-from lozo_bench.objectives.options import without_cache
+from lozo_bench.models.answers import only_positions
+from lozo_bench.models.capabilities import without_cache
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lozo_bench.batches import Batch, Layout, collate, count_tokens
-from lozo_bench.engine.score import Part
+from lozo_bench.data.collate import Batch, BatchLayout, collate, count_tokens
+from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.objectives.options import Scorer
 from lozo_bench.tasks.base import Encoded
 
@@ -25,7 +25,9 @@ Loss = Callable[[Tensor, Batch, Sequence[Encoded]], Tensor]
 class Objective(Protocol):
     """What the optimizer minimises."""
 
-    def part(self, examples: Sequence[Encoded], weights: Sequence[float] | None) -> Laid:
+    def part(
+        self, examples: Sequence[Encoded], weights: Sequence[float] | None
+    ) -> PreparedMicroBatch:
         """Prepare examples as one micro-batch.
 
         Args:
@@ -40,10 +42,10 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
+class PreparedMicroBatch:
     """A prepared micro-batch for the engine, and its number of tokens without padding."""
 
-    part: Part
+    part: MicroBatch
     tokens: int
 
 
@@ -98,7 +100,7 @@ class OptionObjective:
     def __init__(
         self,
         scorer: Scorer,
-        layout: Layout,
+        layout: BatchLayout,
         device: torch.device,
         loss: Loss = classification,
         features: Callable[[Batch], tuple[Tensor, Tensor]] | None = None,
@@ -106,7 +108,9 @@ class OptionObjective:
         self.scorer, self.layout, self.device, self.loss = scorer, layout, device, loss
         self.features = features
 
-    def part(self, examples: Sequence[Encoded], weights: Sequence[float] | None) -> Laid:
+    def part(
+        self, examples: Sequence[Encoded], weights: Sequence[float] | None
+    ) -> PreparedMicroBatch:
         """See `Objective`."""
         batch = collate(examples, self.layout, weights).to(self.device)
 
@@ -114,8 +118,8 @@ class OptionObjective:
             stack = batch.repeat(copies)
             return self.loss(self.scorer(stack), stack, examples).view(copies, batch.size)
 
-        part = Part(batch.size, batch.input_ids.numel(), losses, self._features(batch))
-        return Laid(part, batch.tokens)
+        part = MicroBatch(batch.size, batch.input_ids.numel(), losses, self._features(batch))
+        return PreparedMicroBatch(part, batch.tokens)
 
     def _features(self, batch: Batch) -> Callable[[], tuple[Tensor, Tensor]] | None:
         features = self.features

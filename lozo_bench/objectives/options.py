@@ -6,7 +6,6 @@ computed from it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -14,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lozo_bench.batches import Batch, Scoring
-from lozo_bench.engine.answers import only_columns, only_positions
+from lozo_bench.data.collate import Batch, ScoringOptions
 from lozo_bench.engine.tensors import wide
+from lozo_bench.models.answers import only_columns, only_positions
+from lozo_bench.models.capabilities import without_cache
 
 Scorer = Callable[[Batch], Tensor]
 
 
 def option_scorer(
     model: Any,
-    scoring: Scoring,
+    scoring: ScoringOptions,
     forward: Callable[..., Any] | None = None,
     probabilities: bool = False,
 ) -> Scorer:
@@ -65,46 +65,16 @@ def option_scorer(
     return score
 
 
-def summed(scores: Tensor, batch: Batch) -> Tensor:
+def sum_log_probabilities(scores: Tensor, batch: Batch) -> Tensor:
     """Return the sum of log-probabilities over each option's tokens, given their means [B, K]."""
     return scores * _option_lengths(batch, scores)[:, :-1].clamp(min=1)
-
-
-def takes_packed_rows(model: Any) -> bool:
-    """Return whether several options can share one row, behind one copy of their prompt.
-
-    A mask and explicit positions then keep the options apart. That is impossible with flash
-    attention, which accepts no such mask, and in models in which something other than full
-    attention with explicit positions decides what a token sees: a sliding window, ALiBi, a
-    recurrence or a convolution along the row.
-    """
-    config = model.config
-    kinds = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    others = ("alibi", "attention_layers", "attention_types", "block_types", "layers_block_type")
-    return (
-        _accepts(model, "position_ids")
-        and "flash" not in str(getattr(config, "_attn_implementation", None))
-        and all(kind == "full_attention" for kind in kinds)
-        and not window
-        and not any(getattr(config, name, None) for name in others)
-    )
-
-
-def without_cache(model: Any) -> dict[str, bool]:
-    """Return the arguments that make a model keep no key-value cache; no token is generated."""
-    return {"use_cache": False} if _accepts(model, "use_cache") else {}
-
-
-def _accepts(model: Any, argument: str) -> bool:
-    return argument in inspect.signature(model.forward).parameters
 
 
 def _logits(
     model: Any,
     call: Callable[..., Any],
     batch: Batch,
-    scoring: Scoring,
+    scoring: ScoringOptions,
     words: Tensor | None,
     no_cache: Mapping[str, bool],
 ) -> Tensor:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from transformers.optimization import Adafactor as HfAdafactor
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import Engine, check_not_negative, check_positive
 from lozo_bench.optimizers.first_order import Autocast, FirstOrder, parameter_groups
+from lozo_bench.randomness.draws import Draws
 
 
 class Adafactor(FirstOrder):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import Engine, check_fraction, check_not_negative, check_positive
 from lozo_bench.optimizers.first_order import Autocast, FirstOrder, parameter_groups
+from lozo_bench.randomness.draws import Draws
 
 
 class AdamW(FirstOrder):

@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from lozo_bench.engine.score import Engine, Score
+from lozo_bench.engine.protocol import Engine
+from lozo_bench.engine.score import Score
 from lozo_bench.errors import bad_value
 
 __all__ = ["Engine", "Event", "Needs", "Optimizer", "Report", "Score", "Stream", "Weights"]

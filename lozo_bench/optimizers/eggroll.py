@@ -23,8 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.subspace import Subspace, among
+from lozo_bench.engine.subspace import Subspace, combination
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
@@ -36,6 +35,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.randomness.draws import Draws
 
 _STABILITY = 1e-8  # avoids division by zero if all members have the same loss
 
@@ -86,14 +86,14 @@ class Eggroll:
         UV = self._population(t)
         plus_sigma = self.sigma * torch.eye(self.pairs, dtype=torch.float64)  # row i: only E_i
         members = torch.cat([plus_sigma, -plus_sigma])  # +E_1 .. +E_{N/2}, -E_1 .. -E_{N/2}
-        losses = score(UV, among(UV, members / root, vectors=members))
+        losses = score(UV, combination(UV, members / root, vectors=members))
 
         s = -torch.tensor(losses, dtype=torch.float64)  # (2)
         if self.fitness == "zscore":
             s = (s - s.mean()) / (s.std(correction=0) + _STABILITY)
         self.engine.decay(self.lr * self.weight_decay)
         step = self.lr / (N * self.sigma) * (s[: self.pairs] - s[self.pairs :])
-        self.engine.move(UV, among(UV, step / root, vectors=step))  # (3)
+        self.engine.move(UV, combination(UV, step / root, vectors=step))  # (3)
         spread = max(losses) - min(losses)
         return Report(fmean(losses), forwards=N, scalars={"loss_spread": spread})
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.score import NonFiniteLossError
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.optimizers.base import (
     Engine,
     Needs,

@@ -14,9 +14,9 @@ objective must have a derivative.
 
 from __future__ import annotations
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import Engine, Needs, Report, Score, check_not_negative
+from lozo_bench.randomness.draws import Draws
 
 
 class ForwardGrad:

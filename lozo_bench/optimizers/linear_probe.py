@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.score import checked
+from lozo_bench.engine.finite import require_finite
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import (
     Engine,
@@ -34,6 +33,7 @@ from lozo_bench.optimizers.base import (
     check_count,
     check_positive,
 )
+from lozo_bench.randomness.draws import Draws
 
 
 class LinearProbe:
@@ -73,7 +73,7 @@ class LinearProbe:
             UserError: all train rows have the same answer.
         """
         features, tokens = score.features()  # [N, d], [N]
-        checked(features.double().mean().view(1, 1))
+        require_finite(features.double().mean().view(1, 1))
         weight = next(x for x in self.engine.X.values() if x.ndim == 2)
         bias = next((x for x in self.engine.X.values() if x.ndim == 1), None)
         classes, w, b, folds = self._solve(features, tokens, bias is not None)

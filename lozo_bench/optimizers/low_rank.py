@@ -21,16 +21,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws, Shapes
 from lozo_bench.engine.subspace import Subspace
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
-from lozo_bench.optimizers.base import (
-    Weights,
-    check_count,
-    check_not_negative,
-    check_positive,
-)
+from lozo_bench.optimizers.base import Weights, check_count, check_not_negative, check_positive
+from lozo_bench.randomness.draws import Draws, Shapes
 
 
 def check_options(lr: float, eps: float, rank: int, nu: int, weight_decay: float) -> None:

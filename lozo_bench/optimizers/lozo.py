@@ -22,16 +22,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import along
-from lozo_bench.optimizers.base import (
-    Engine,
-    Needs,
-    Report,
-    Score,
-)
+from lozo_bench.optimizers.base import Engine, Needs, Report, Score
 from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
+from lozo_bench.randomness.draws import Draws
 
 
 class Lozo:

@@ -30,17 +30,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.subspace import Subspace, along
-from lozo_bench.optimizers.base import (
-    Engine,
-    Needs,
-    Report,
-    Score,
-    check_fraction,
-)
+from lozo_bench.optimizers.base import Engine, Needs, Report, Score, check_fraction
 from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
+from lozo_bench.randomness.draws import Draws
 
 
 class LozoM:

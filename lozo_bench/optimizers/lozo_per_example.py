@@ -25,15 +25,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.subspace import among
-from lozo_bench.optimizers.base import (
-    Engine,
-    Needs,
-    Report,
-    Score,
-)
+from lozo_bench.engine.subspace import combination
+from lozo_bench.optimizers.base import Engine, Needs, Report, Score
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
+from lozo_bench.randomness.draws import Draws
 
 _STABILITY = 1e-8  # the paper's constant, added to the standard deviation
 
@@ -82,11 +77,11 @@ class LozoPerExample:
         B = score.examples
         UV = self.directions.draw(t, count=B)
         plus_eps = self.eps * torch.eye(B, dtype=torch.float64)  # row b: only U_b, for example b
-        losses = score.of_each_example(UV, among(UV, torch.stack([plus_eps, -plus_eps])))
+        losses = score.of_each_example(UV, combination(UV, torch.stack([plus_eps, -plus_eps])))
         c = (losses[0] - losses[1]) / (2 * self.eps)  # (1)
         self.engine.decay(self.lr * self.weight_decay)
         step = -self.lr * self._weights(c) / B
-        self.engine.move(UV, among(UV, step * self.one_over_r, vectors=step))  # (3)
+        self.engine.move(UV, combination(UV, step * self.one_over_r, vectors=step))  # (3)
         return Report(float(losses.mean()), forwards=2, scalars={"projected_grad": float(c.mean())})
 
     def _weights(self, c: Tensor) -> Tensor:

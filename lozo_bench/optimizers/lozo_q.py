@@ -18,16 +18,10 @@ from typing import Literal
 
 import torch
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.subspace import among
-from lozo_bench.optimizers.base import (
-    Engine,
-    Needs,
-    Report,
-    Score,
-    check_count,
-)
+from lozo_bench.engine.subspace import combination
+from lozo_bench.optimizers.base import Engine, Needs, Report, Score, check_count
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
+from lozo_bench.randomness.draws import Draws
 
 
 class LozoQ:
@@ -73,12 +67,14 @@ class LozoQ:
         t, self.t = self.t, self.t + 1
         UV = self.directions.draw(t, count=self.q)
         plus_eps = self.eps * torch.eye(self.q, dtype=torch.float64)  # row i: only U_i
-        losses = score(UV, among(UV, torch.cat([plus_eps, -plus_eps])))
+        losses = score(UV, combination(UV, torch.cat([plus_eps, -plus_eps])))
         c = [  # (1)
             (loss_plus - loss_minus) / (2 * self.eps)
             for loss_plus, loss_minus in zip(losses[: self.q], losses[self.q :], strict=True)
         ]
         self.engine.decay(self.lr * self.weight_decay)
         step = [-self.lr * c_i / self.q for c_i in c]
-        self.engine.move(UV, among(UV, [s * self.one_over_r for s in step], vectors=step))  # (2)
+        self.engine.move(
+            UV, combination(UV, [s * self.one_over_r for s in step], vectors=step)
+        )  # (2)
         return Report(fmean(losses), forwards=2 * self.q, scalars={"projected_grad": fmean(c)})

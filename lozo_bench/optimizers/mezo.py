@@ -22,7 +22,6 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Literal
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
@@ -35,6 +34,7 @@ from lozo_bench.optimizers.base import (
     check_positive,
 )
 from lozo_bench.optimizers.estimate import central_difference
+from lozo_bench.randomness.draws import Draws
 
 
 class Mezo:

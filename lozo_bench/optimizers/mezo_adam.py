@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lozo_bench.engine.directions import Dense
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.directions import Given
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
@@ -33,6 +32,7 @@ from lozo_bench.optimizers.base import (
 )
 from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.mezo_momentum import zeros_like_weights
+from lozo_bench.randomness.draws import Draws
 
 
 class MezoAdam:
@@ -83,7 +83,7 @@ class MezoAdam:
         loss, c = central_difference(score.full_rank, z, self.eps)  # (1)
         self._update_moments(z, c)
         self.engine.decay(self.lr * self.weight_decay)
-        self.engine.full_rank_move(Dense(self._adam_step), -self.lr)  # (3)
+        self.engine.full_rank_move(Given(self._adam_step), -self.lr)  # (3)
         return Report(loss, forwards=2, scalars={"projected_grad": c})
 
     def _update_moments(self, z: Gaussian, c: float) -> None:

@@ -25,8 +25,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.subspace import Places, Subspace, stacked
+from lozo_bench.engine.subspace import Coordinates, Subspace, stacked
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
@@ -38,6 +37,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.randomness.draws import Draws
 
 
 class MezoLora:
@@ -91,15 +91,17 @@ class MezoLora:
         self.B = {name: keep * B - self.lr * c * Z_B[name] for name, B in self.B.items()}
         BA = Subspace(self.B, self.A, {})
         r = BA.sizes[0]
-        self.engine.attach(BA, Places(self.scale * torch.eye(r).double(), torch.empty(0).double()))
+        self.engine.attach(
+            BA, Coordinates(self.scale * torch.eye(r).double(), torch.empty(0).double())
+        )
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})
 
-    def _candidate(self, P: Subspace, a: float) -> Places:
+    def _candidate(self, P: Subspace, a: float) -> Coordinates:
         """Return the coordinates in P of the adapters moved by ``a``, equation (3)."""
         core = torch.tensor([[0.0, a], [a, a * a]], dtype=torch.float64)
         r = P.sizes[0] // 2
         C = torch.kron(core, torch.eye(r, dtype=torch.float64))
-        return Places(self.scale * C, torch.empty(0, dtype=torch.float64))
+        return Coordinates(self.scale * C, torch.empty(0, dtype=torch.float64))
 
     def _normal(self, role: str, t: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         first = next(iter(like.values()))

@@ -19,8 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.directions import Dense
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.directions import Given
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.tensors import wide
 from lozo_bench.optimizers.base import (
@@ -33,6 +32,7 @@ from lozo_bench.optimizers.base import (
     check_positive,
 )
 from lozo_bench.optimizers.estimate import central_difference
+from lozo_bench.randomness.draws import Draws
 
 
 class MezoMomentum:
@@ -80,7 +80,7 @@ class MezoMomentum:
             M.mul_(self.beta)
         z.move(self.M, c)  # (2)
         self.engine.decay(self.lr * self.weight_decay)
-        self.engine.full_rank_move(Dense(self._piece), -self.lr)  # (3)
+        self.engine.full_rank_move(Given(self._piece), -self.lr)  # (3)
         return Report(loss, forwards=2, scalars={"projected_grad": c})
 
     def _piece(self, name: str, start: int, stop: int) -> Tensor:

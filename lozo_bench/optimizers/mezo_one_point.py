@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
@@ -26,6 +25,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.randomness.draws import Draws
 
 
 class MezoOnePoint:

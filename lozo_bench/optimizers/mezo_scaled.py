@@ -26,8 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.directions import Only, Scaled
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.directions import Restricted, Scaled
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import (
@@ -41,6 +40,7 @@ from lozo_bench.optimizers.base import (
 from lozo_bench.optimizers.blocks import layer_groups
 from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.norms import gradient_norms, parameter_norms
+from lozo_bench.randomness.draws import Draws
 
 
 class MezoScaled:
@@ -133,6 +133,6 @@ class MezoScaled:
         z = Gaussian(self.draws, t, "d")
         norms = []
         for names in self.groups.values():
-            _, c = central_difference(score.full_rank, Only(z, names), self.eps)
+            _, c = central_difference(score.full_rank, Restricted(z, names), self.eps)
             norms.append(abs(c))
         return norms

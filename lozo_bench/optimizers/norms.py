@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.gaussian import GROUP_ELEMENTS
-from lozo_bench.engine.score import NonFiniteLossError, Score
+from lozo_bench.engine.score import Score
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.optimizers.base import Engine, check_fraction, check_not_negative
 from lozo_bench.optimizers.first_order import Autocast, FirstOrder, parameter_groups
+from lozo_bench.randomness.draws import Draws
 
 
 class Sgd(FirstOrder):

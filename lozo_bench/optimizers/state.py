@@ -25,12 +25,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.score import Engine
+from lozo_bench.engine.protocol import Engine
 from lozo_bench.engine.tensors import on_cpu
-from lozo_bench.engine.terms import under
+from lozo_bench.engine.terms import with_prefix
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import Needs
+from lozo_bench.randomness.draws import Draws
 
 _Devices = Mapping[str, torch.device]
 _SCALAR_TENSOR = "()"
@@ -76,7 +76,7 @@ def load_optimizer_state(optimizer: object, state: Mapping[str, Tensor]) -> None
             "not have; it is of another version of this optimizer: run again with rerun=all"
         )
     for name, value in list(attributes.items()):
-        mine = under(name, state) | ({"": state[name]} if name in state else {})
+        mine = with_prefix(name, state) | ({"": state[name]} if name in state else {})
         try:
             setattr(optimizer, name, _restored(value, mine, devices))
         except LookupError as error:

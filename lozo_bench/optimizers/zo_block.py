@@ -23,8 +23,7 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import Literal
 
-from lozo_bench.engine.directions import Only
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.directions import Restricted
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
@@ -36,6 +35,7 @@ from lozo_bench.optimizers.base import (
 )
 from lozo_bench.optimizers.blocks import blocks
 from lozo_bench.optimizers.estimate import central_difference
+from lozo_bench.randomness.draws import Draws
 
 
 class ZoBlock:
@@ -73,7 +73,7 @@ class ZoBlock:
         z = Gaussian(self.draws, t)
         losses: list[float] = []
         cs: list[float] = []
-        directions = [Only(z, names) for names in self.blocks]
+        directions = [Restricted(z, names) for names in self.blocks]
         with self._undoing_updates_on_failure(directions, cs):
             for direction in directions:
                 loss, c = central_difference(score.full_rank, direction, self.eps)  # (1)
@@ -89,7 +89,7 @@ class ZoBlock:
 
     @contextmanager
     def _undoing_updates_on_failure(
-        self, directions: Sequence[Only], cs: Sequence[float]
+        self, directions: Sequence[Restricted], cs: Sequence[float]
     ) -> Iterator[None]:
         """If a later block cannot be estimated, undo the updates of the blocks before it."""
         try:

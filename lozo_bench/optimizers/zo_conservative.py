@@ -13,7 +13,6 @@ There is no weight decay, because it would move the weights even when no step is
 
 from __future__ import annotations
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
@@ -23,6 +22,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.randomness.draws import Draws
 
 
 class ZoConservative:

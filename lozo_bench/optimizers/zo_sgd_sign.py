@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 
-from lozo_bench.engine.directions import Changed
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.directions import Transformed
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.optimizers.base import (
     Engine,
@@ -27,6 +26,7 @@ from lozo_bench.optimizers.base import (
     check_positive,
 )
 from lozo_bench.optimizers.estimate import central_difference
+from lozo_bench.randomness.draws import Draws
 
 
 class ZoSgdSign:
@@ -52,6 +52,6 @@ class ZoSgdSign:
         z = Gaussian(self.draws, t)
         loss, c = central_difference(score.full_rank, z, self.eps)  # (1)
         if c:
-            sign_z = Changed(self.draws, t, lambda name, start, piece: piece.sign())
+            sign_z = Transformed(self.draws, t, lambda name, start, piece: piece.sign())
             self.engine.full_rank_move(sign_z, -math.copysign(self.lr, c))  # (2)
         return Report(loss, forwards=2, scalars={"projected_grad": c})

@@ -23,8 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.directions import Changed
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.directions import Transformed
 from lozo_bench.optimizers.base import (
     Engine,
     Needs,
@@ -37,6 +36,7 @@ from lozo_bench.optimizers.base import (
 )
 from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.sparsity import global_keep_rates
+from lozo_bench.randomness.draws import Draws
 
 
 class ZoSparse:
@@ -87,7 +87,7 @@ class ZoSparse:
         self.engine.full_rank_move(mz, -self.lr * c)  # (2)
         return Report(loss, forwards=2, scalars={"projected_grad": c})
 
-    def direction(self, t: int) -> Changed:
+    def direction(self, t: int) -> Transformed:
         """Return the direction m z of step ``t``."""
         period = t // self.resample_every
         keep = {name: float(rate) for name, rate in self.keep.items()}
@@ -97,4 +97,4 @@ class ZoSparse:
             uniform = self.draws.uniform_range("mask", period, name, start, stop, z.device)
             return z * (uniform < keep[name])
 
-        return Changed(self.draws, t, masked)
+        return Transformed(self.draws, t, masked)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lozo_bench.engine.score import STOPPED, is_stopped
+from lozo_bench.engine.finite import STOPPED, is_stopped
 from lozo_bench.errors import bad_value
-from lozo_bench.parallel.wire import Wire
+from lozo_bench.parallel.collectives import Collectives
 
 
 class SplitBatch:
     """Every process scores all candidates on its share of the batch; the K loss sums are added."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Collectives) -> None:
         self.wire = wire
         self._shared: DistributedDataParallel | None = None
 
@@ -74,7 +74,7 @@ class SplitBatch:
 class SplitCandidates:
     """Every process scores its share of the candidates on the whole batch."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Collectives) -> None:
         self.wire = wire
 
     def candidates(self, K: int) -> range:
@@ -125,12 +125,12 @@ class SplitCandidates:
         return _interleaved(self.wire, own, K)
 
 
-def _own_share(wire: Wire, count: int) -> range:
+def _own_share(wire: Collectives, count: int) -> range:
     """Return this process's share of ``count`` indices: every size-th, so that shares are alike."""
     return range(wire.rank, count, wire.size)
 
 
-def _interleaved(wire: Wire, own: Tensor, count: int) -> Tensor:
+def _interleaved(wire: Collectives, own: Tensor, count: int) -> Tensor:
     """Gather the rows rank, rank + size, ... of each process and return all rows: [count, ...]."""
     longest = -(-count // wire.size)
     padded = torch.zeros(longest, *own.shape[1:], dtype=own.dtype)

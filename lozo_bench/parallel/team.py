@@ -18,10 +18,10 @@ from torch import distributed
 
 from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.errors import UserError, bad_value
+from lozo_bench.parallel.collectives import Collectives
 from lozo_bench.parallel.split import SplitBatch, SplitCandidates
-from lozo_bench.parallel.wire import Wire
 
-SPLITS: Mapping[str, Callable[[Wire], Sharing]] = {
+SPLITS: Mapping[str, Callable[[Collectives], Sharing]] = {
     "batch": SplitBatch,
     "candidates": SplitCandidates,
 }
@@ -33,7 +33,7 @@ class Team:
 
     rank: int = 0
     size: int = 1
-    wire: Wire | None = None
+    wire: Collectives | None = None
     sharing: Sharing = ALONE
 
     def from_first(self, data: bytes) -> bytes:
@@ -77,7 +77,7 @@ def join(split: str, timeout_s: float) -> Team:
                 "port is free"
             ) from error
         atexit.register(_leave)
-    wire = Wire(rank, size)
+    wire = Collectives(rank, size)
     return Team(rank, size, wire, SPLITS[split](wire))
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Self
 
 from lozo_bench.errors import UserError
-from lozo_bench.runs.who import LockOwner, myself
+from lozo_bench.runs.lock_owner import LockOwner, myself
 
 LOCK = "lock"
 RENEW_EVERY_S = 20.0
@@ -130,7 +130,7 @@ class Lock:
             self.lost = lost
 
 
-def holder(folder: Path) -> LockOwner | None:
+def lock_owner(folder: Path) -> LockOwner | None:
     """Return the running process that owns the lock of ``folder``, or None."""
     path = folder / LOCK
     found = _read(path)

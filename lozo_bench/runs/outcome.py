@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
 FAILED = "failed.json"
 
 

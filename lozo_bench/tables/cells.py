@@ -18,8 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from lozo_bench.config import Config, TableConfig
-from lozo_bench.digest import register_resolver
+from lozo_bench.config.resolvers import register_resolver
+from lozo_bench.config.schema import Config, TableConfig
 from lozo_bench.errors import UserError
 
 Advanced = Callable[[int, int], None]  # called with the runs composed so far and their total
@@ -68,15 +68,17 @@ def sweep(overrides: Sequence[str], advanced: Advanced = lambda done, of: None) 
         overrides: the overrides of the command line.
         advanced: called after each run is composed, with the number done and the total.
     """
-    table, jobs, composed = planned(overrides)
+    table, jobs, composed = compose_runs(overrides)
     runs = []
     for run, _ in composed:
         runs.append(run)
         advanced(len(runs), jobs)
-    return Sweep(table, runs, command(["-m", *overrides]))
+    return Sweep(table, runs, sweep_command(["-m", *overrides]))
 
 
-def planned(overrides: Sequence[str]) -> tuple[TableConfig, int, Iterator[tuple[Run, DictConfig]]]:
+def compose_runs(
+    overrides: Sequence[str],
+) -> tuple[TableConfig, int, Iterator[tuple[Run, DictConfig]]]:
     """Compose the runs of a sweep one by one.
 
     Returns:
@@ -91,13 +93,13 @@ def planned(overrides: Sequence[str]) -> tuple[TableConfig, int, Iterator[tuple[
     assert isinstance(table, TableConfig)
     if base.task.invented_rows:
         table.title += " - on made-up rows: the numbers are meaningless"
-    params = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
+    params = [f"{key}={choice_of}" for key, choice_of in (base.hydra.sweeper.params or {}).items()]
     hydra_overrides = [_line(override) for override in given if override.is_hydra_override()]
     run_overrides = [_line(override) for override in given if not override.is_hydra_override()]
     jobs = BasicSweeper.split_arguments(parser.parse_overrides(params + run_overrides), None)[0]
     kept_for_one_run = [text for text in hydra_overrides if not text.startswith(_SWEEP_ONLY)]
     runs = (
-        (Run(_choices(job), _folder(config), command(kept_for_one_run + job)), config)
+        (Run(_choices(job), _folder(config), sweep_command(kept_for_one_run + job)), config)
         for job, config in _composed(parser, hydra_overrides, jobs)
     )
     return table, len(jobs), runs
@@ -109,7 +111,7 @@ def _line(override: Override) -> str:
     return override.input_line
 
 
-def command(words: Sequence[str]) -> str:
+def sweep_command(words: Sequence[str]) -> str:
     """Return the ``lozo-train`` command; omits ``table.`` keys, which do not affect a run."""
     kept = [word for word in words if not word.lstrip("+~").startswith("table.")]
     return shlex.join(["lozo-train", *kept])
@@ -171,7 +173,7 @@ def _folder(config: DictConfig) -> Path:
         HydraConfig.instance().cfg = before
 
 
-def value(run: Run, key: str) -> str:
+def choice_of(run: Run, key: str) -> str:
     """Return the value of ``key`` in a run.
 
     Raises:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
-from lozo_bench.config import By, Pick
+from lozo_bench.config.schema import By, Pick
 from lozo_bench.errors import bad_value
 
 Point = TypeVar("Point", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Dev:
+class DevMetrics:
     """A run's results on its dev rows.
 
     It holds no test metric, so that selection cannot depend on one. ``metric`` is None if the run
@@ -39,8 +39,8 @@ class Dev:
         return -self.metric
 
 
-def chosen(
-    seen: Mapping[Point, Mapping[str, Dev]], seeds: Sequence[str], pick: Pick, by: By
+def select_points(
+    seen: Mapping[Point, Mapping[str, DevMetrics]], seeds: Sequence[str], pick: Pick, by: By
 ) -> dict[str, Point]:
     """Return the selected point of the grid for each seed.
 
@@ -66,7 +66,10 @@ def chosen(
 
 
 def _best(
-    seen: Mapping[Point, Mapping[str, Dev]], points: Sequence[Point], seeds: Sequence[str], by: By
+    seen: Mapping[Point, Mapping[str, DevMetrics]],
+    points: Sequence[Point],
+    seeds: Sequence[str],
+    by: By,
 ) -> Point:
     """Return the best of ``points`` by the mean over ``seeds``; a single point needs no metric."""
     if len(points) == 1:

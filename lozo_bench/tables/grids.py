@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lozo_bench.config import TableConfig
+from lozo_bench.config.schema import TableConfig
 from lozo_bench.errors import UserError
-from lozo_bench.tables.cells import Run, Sweep, value
+from lozo_bench.tables.cells import Run, Sweep, choice_of
 
 
 def over_grids(overrides: Sequence[str], plain: Sweep) -> list[list[str]]:
@@ -27,10 +27,10 @@ def over_grids(overrides: Sequence[str], plain: Sweep) -> list[list[str]]:
     column = table.columns[0]
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for run in plain.runs:
-        row = tuple(f"{key}={value(run, key)}" for key in table.rows)
+        row = tuple(f"{key}={choice_of(run, key)}" for key in table.rows)
         columns = groups.setdefault((row, _grid(table, run)), [])
-        if value(run, column) not in columns:
-            columns.append(value(run, column))
+        if choice_of(run, column) not in columns:
+            columns.append(choice_of(run, column))
     replaced = {*table.rows, *table.columns, "grid"}
     kept = [text for text in overrides if text.split("=", 1)[0] not in replaced]
     return [
@@ -46,6 +46,6 @@ def _grid(table: TableConfig, run: Run) -> str:
         if "grid" not in rule:
             raise UserError(f"table.grids: given {rule}; allowed: grid: NAME and conditions")
         conditions = {key: allowed for key, allowed in rule.items() if key != "grid"}
-        if all(value(run, key) in allowed.split(",") for key, allowed in conditions.items()):
+        if all(choice_of(run, key) in allowed.split(",") for key, allowed in conditions.items()):
             name = rule["grid"]
     return name

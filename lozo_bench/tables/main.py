@@ -11,14 +11,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from lozo_bench.explain import explain
+from lozo_bench.config.explain import explain
+from lozo_bench.config.paths import CONF
 from lozo_bench.runs.outcome import Code
-from lozo_bench.status import State, look
+from lozo_bench.runs.status import CellState, status_of
 from lozo_bench.tables.cells import Advanced, Run, Sweep, configs, sweep
 from lozo_bench.tables.grids import over_grids
 from lozo_bench.tables.show import FORMATS
-from lozo_bench.tables.table import Table, made
-from lozo_bench.train import CONF
+from lozo_bench.tables.table import Table, build_table
 
 _LISTED = 10
 
@@ -33,7 +33,7 @@ def main() -> None:
     overrides = [f"experiment={arguments.name}", *arguments.overrides]
     try:
         with configs(CONF):
-            table = made(_sweeps(overrides, arguments.grids))
+            table = build_table(_sweeps(overrides, arguments.grids))
     except Exception as error:
         line = explain(error, sys.argv[1:])
         if line is None:
@@ -117,9 +117,9 @@ def _state_note(run: Run) -> str:
     """Return a run's state as a comment after its command; empty if the run has not started."""
     if not run.folder.is_dir():
         return ""
-    cell = look(run.folder)
+    cell = status_of(run.folder)
     return f"  # {cell.state.value}{': ' if cell.note else ''}{cell.note}" if cell.state in (
-        State.failed, State.stopped, State.running
+        CellState.failed, CellState.stopped, CellState.running
     ) else ""  # fmt: skip
 
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table as Grid
 
-from lozo_bench.config import By, Pick
+from lozo_bench.config.schema import By, Pick
 from lozo_bench.tables.table import Entry, Key, Table
 from lozo_bench.tables.titles import TITLES
 
 _ABSENT = "-"
 
 
-def text(table: Table) -> str:
+def plain_text(table: Table) -> str:
     """Return the table as text for a terminal, as wide as needed."""
     grid = Grid()
     header, *rows = _cells(table)
@@ -79,7 +79,7 @@ def comma_separated(table: Table) -> str:
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {
-    "text": text, "md": markdown, "latex": latex, "csv": comma_separated,
+    "text": plain_text, "md": markdown, "latex": latex, "csv": comma_separated,
 }  # fmt: skip
 _PUBLISHED = "published"
 

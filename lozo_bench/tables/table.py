@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from lozo_bench.config import TableConfig
+from lozo_bench.config.schema import TableConfig
 from lozo_bench.errors import UserError
 from lozo_bench.runs.outcome import RESULT
-from lozo_bench.tables.cells import Run, Sweep, value
-from lozo_bench.tables.choose import Dev, chosen
+from lozo_bench.tables.cells import Run, Sweep, choice_of
+from lozo_bench.tables.choose import DevMetrics, select_points
 from lozo_bench.tables.published import Published, read_published
 
 Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RunMetrics:
     """The metrics of a finished run; ``dev`` is None if it did not evaluate its dev rows."""
 
-    dev: Dev | None
+    dev: DevMetrics | None
     test: float
 
 
@@ -79,7 +79,7 @@ class Table:
         return any(any(entry.points.values()) for entry in self.entries.values())
 
 
-def made(sweeps: Sequence[Sweep]) -> Table:
+def build_table(sweeps: Sequence[Sweep]) -> Table:
     """Return the table of one or more sweeps, which fill different rows or columns.
 
     Raises:
@@ -96,8 +96,8 @@ def made(sweeps: Sequence[Sweep]) -> Table:
     for sweep in sweeps:
         cells: dict[tuple[Key, Key], list[Run]] = {}
         for run in sweep.runs:
-            row = tuple(value(run, key) for key in config.rows)
-            column = tuple(value(run, key) for key in config.columns)
+            row = tuple(choice_of(run, key) for key in config.rows)
+            column = tuple(choice_of(run, key) for key in config.columns)
             cells.setdefault((row, column), []).append(run)
         filled = {cell: _entry(config, runs) for cell, runs in cells.items()}
         if any(entry.missing for entry in filled.values()):
@@ -111,7 +111,7 @@ def made(sweeps: Sequence[Sweep]) -> Table:
 
 def _entry(config: TableConfig, runs: Sequence[Run]) -> Entry:
     grid = _varied(config, runs)
-    found: dict[str, dict[str, Found]] = {}
+    found: dict[str, dict[str, RunMetrics]] = {}
     missing = []
     for run in runs:
         result = read(run.folder)
@@ -127,15 +127,15 @@ def _entry(config: TableConfig, runs: Sequence[Run]) -> Entry:
 
 
 def _points(
-    config: TableConfig, found: Mapping[str, Mapping[str, Found]], seeds: Sequence[str]
+    config: TableConfig, found: Mapping[str, Mapping[str, RunMetrics]], seeds: Sequence[str]
 ) -> dict[str, str]:
-    seen: dict[str, dict[str, Dev]] = {}
+    seen: dict[str, dict[str, DevMetrics]] = {}
     for point, runs in found.items():
         for seed, run in runs.items():
             if run.dev is None:
                 raise UserError(f"table: {point} has no dev metrics, so it cannot be compared")
             seen.setdefault(point, {})[seed] = run.dev
-    return chosen(seen, seeds, config.select, config.by)
+    return select_points(seen, seeds, config.select, config.by)
 
 
 def _varied(config: TableConfig, runs: Sequence[Run]) -> list[str]:
@@ -151,7 +151,7 @@ def _seed(config: TableConfig, run: Run) -> str:
     return run.choices.get(config.over, "")
 
 
-def read(folder: Path) -> Found | None:
+def read(folder: Path) -> RunMetrics | None:
     """Return the result in ``folder``, or None if there is none.
 
     Raises:
@@ -161,16 +161,16 @@ def read(folder: Path) -> Found | None:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
         dev = metrics.get("dev")
-        return Found(None if dev is None else _dev_of(dev), _first(metrics["test"]))
+        return RunMetrics(None if dev is None else _dev_of(dev), _first(metrics["test"]))
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
         raise UserError(f"{path}: cannot be read; remove it and run again") from error
 
 
-def _dev_of(dev: Mapping[str, float]) -> Dev:
+def _dev_of(dev: Mapping[str, float]) -> DevMetrics:
     has_metric = next(iter(dev)) != "loss"
-    return Dev(_first(dev) if has_metric else None, float(dev["loss"]))
+    return DevMetrics(_first(dev) if has_metric else None, float(dev["loss"]))
 
 
 def _first(metrics: Mapping[str, float]) -> float:

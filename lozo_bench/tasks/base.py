@@ -99,7 +99,7 @@ class Encoded:
         return replace(self, rows=rows, answer=answer, label=0, golds=())
 
 
-class Prompt(Protocol):
+class TaskPrompt(Protocol):
     """Interface to the conversion of a row into tokens for one kind of model."""
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:

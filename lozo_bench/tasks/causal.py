@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
-from lozo_bench.tasks.forms import Template
+from lozo_bench.tasks.template import Template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +23,10 @@ Row = tuple[tuple[int, ...], tuple[int, ...]]
 class CausalPrompt:
     """Encodes an example as one row per option; the option's tokens are scored.
 
-    All texts are templates, see `lozo_bench.tasks.forms`. An option follows the prompt directly, so
-    one of the two must contain the space or newline between them. If a row has its own options,
-    they replace the task's. Spaces, but no other white space, are stripped around prompt plus
-    option; leading white space of any kind is stripped from the whole text. A row longer than
+    All texts are templates, see `template.py`. An option follows the prompt directly, so one of
+    the two must contain the space or newline between them. If a row has its own options, they
+    replace the task's. Spaces, but no other white space, are stripped around prompt plus option;
+    leading white space of any kind is stripped from the whole text. A row longer than
     ``max_length`` loses tokens on the left, after the BOS token. An option is never cut.
 
     With ``answer``, the model generates an answer instead of choosing an option. The only row is

@@ -7,12 +7,12 @@ import string
 from collections.abc import Iterator
 from itertools import islice
 
-from lozo_bench.checks import class_count
-from lozo_bench.config import TaskConfig
+from lozo_bench.config.checks import class_count
+from lozo_bench.config.schema import TaskConfig
 from lozo_bench.tasks import grammar
 from lozo_bench.tasks.base import Example, Splits
-from lozo_bench.tasks.forms import BLANK
 from lozo_bench.tasks.masked import SENTENCE
+from lozo_bench.tasks.template import BLANK
 
 log = logging.getLogger(__name__)
 _OPTIONS = 3  # the number of options of a row, if the task itself has none

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
-from lozo_bench.tasks.forms import Template
 from lozo_bench.tasks.masked import refuse_demonstrations
+from lozo_bench.tasks.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ ROWS_PER_CHUNK = 1000
 class JoinedPrompt:
     """Encodes an example as one row, at one position of which the class words are scored.
 
-    The text is a template, see `lozo_bench.tasks.forms`. It is tokenised as a whole, with the
+    The text is a template, see `lozo_bench.tasks.template`. It is tokenised as a whole, with the
     special tokens of the tokenizer. For a masked model it contains ``{mask}`` once, and the classes
     are scored there. For a causal model they are scored as the continuation of the last token.
     ``{placeholder}`` is the text of the model's tokens 1000 to 1049, which Black-Box-Tuning puts in

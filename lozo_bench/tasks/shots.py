@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lozo_bench.config import EvaluationConfig, Sets
+from lozo_bench.config.schema import EvaluationConfig, Sets
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.full import ALTERNATIVE, check_full_data, read_full_data
+from lozo_bench.tasks.full_data import ALTERNATIVE, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub
 from lozo_bench.tasks.rows import Layout, to_examples
 from lozo_bench.tasks.sampling import check_seed, subsample

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.terms import Extras
 from lozo_bench.errors import bad_value
-from lozo_bench.models.check import longest_row
+from lozo_bench.models.check import max_row_tokens
 from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def check_tokens(tokens: int) -> None:
 
 def check_room(loaded: Loaded, tokens: int) -> None:
     """Raise UserError unless ``tokens`` virtual tokens leave room for a row in the model."""
-    longest = longest_row(loaded.model)
+    longest = max_row_tokens(loaded.model)
     if longest is not None and tokens >= longest:
         raise bad_value(
             "tuning.tokens", tokens, f"less than {longest}, the most tokens {loaded.name} can read"

@@ -5,9 +5,9 @@ Source: Ben Zaken et al., arXiv 2106.10199.
 
 from __future__ import annotations
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, freeze_rest
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lozo_bench.config import Kind
-from lozo_bench.engine.answers import backbone
-from lozo_bench.engine.draws import Draws
+from lozo_bench.config.schema import Kind
 from lozo_bench.errors import UserError
+from lozo_bench.models.answers import backbone
 from lozo_bench.models.check import output_layer
 from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, freeze_rest
 
 
@@ -29,7 +29,7 @@ class Head:
         return Tuned(X, loaded.model, whole=False)
 
 
-def with_new_head(tuned: Tuned, loaded: Loaded) -> Tuned:
+def with_trainable_head(tuned: Tuned, loaded: Loaded) -> Tuned:
     """Return ``tuned`` with a classifier's head made trainable as well.
 
     The head is new and random, so it is always trained, as in HeteroLoRA's experiments. A model of

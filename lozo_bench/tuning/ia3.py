@@ -10,8 +10,8 @@ from peft import IA3Config
 from peft.tuners.ia3 import IA3Layer
 from transformers.pytorch_utils import Conv1D
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, check_pattern, freeze_rest, linear_layers
 from lozo_bench.tuning.injected import inject, new_dtype, set_initial_values
 

@@ -17,9 +17,9 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from transformers.pytorch_utils import Conv1D
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import bad_value
 from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, check_pattern, freeze_rest, linear_layers
 from lozo_bench.tuning.head import head_parameters
 from lozo_bench.tuning.injected import inject, new_dtype, set_initial_values

@@ -25,10 +25,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, check_room, check_tokens, draw_words, freeze_rest
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.published import Published
-from lozo_bench.batches import Layout, grouped
-from lozo_bench.engine.draws import Draws
+from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.order import micro_batches
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import Part, Score
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.engine.subspace import along
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
@@ -25,6 +26,7 @@ from lozo_bench.objectives.losses import OptionObjective
 from lozo_bench.objectives.options import option_scorer
 from lozo_bench.optimizers.low_rank import LowRankDirections
 from lozo_bench.optimizers.lozo import Lozo
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tasks.base import Encoded
 
 FLOOR = "two_forwards"
@@ -44,8 +46,8 @@ class Work:
 
     model: nn.Module
     X: Mapping[str, Tensor]
-    plain: Sequence[Part]
-    answer_only: Sequence[Part]
+    plain: Sequence[MicroBatch]
+    answer_only: Sequence[MicroBatch]
     tokens: int
 
 
@@ -104,14 +106,14 @@ def work(
         for prompt, label in zip(prompts, labels, strict=True)
     ]
     device = next(model.parameters()).device
-    layout = Layout(config.pad_token_id or 0, tuple(label_ids) if masked else ())
+    layout = BatchLayout(config.pad_token_id or 0, tuple(label_ids) if masked else ())
     objective = OptionObjective(
         option_scorer(model, layout.scoring),
         layout,
         device,
         lambda scores, batch, examples: _losses(scores, batch.labels),
     )
-    groups = grouped(examples, layout)
+    groups = micro_batches(examples, layout)
     rows = torch.tensor([row for example in examples for row in example.rows], device=device)
     plain = _plain(model, rows, torch.tensor(labels, device=device), label_ids if masked else None)
     return Work(
@@ -136,7 +138,7 @@ def modes(
         per_forward: candidates per forward pass, an argument of `Fused`.
     """
 
-    def fused(batch: Sequence[Part]) -> Running:
+    def fused(batch: Sequence[MicroBatch]) -> Running:
         draws = Draws(0)
         engine = Fused(work.model, work.X, Folder("stochastic", draws), max_rank, per_forward)
         step = _lozo(engine, batch, rank)
@@ -166,20 +168,22 @@ def modes(
     }
 
 
-def _lozo(engine: Fused | InPlace, batch: Sequence[Part], rank: int) -> Callable[[], object]:
+def _lozo(engine: Fused | InPlace, batch: Sequence[MicroBatch], rank: int) -> Callable[[], object]:
     optimizer = Lozo(engine, Draws(0), lr=LR, eps=EPS, rank=rank, nu=NU)
     score = Score(engine, batch)
     return lambda: optimizer.step(score)
 
 
 @torch.inference_mode()
-def _two_forwards(batch: Sequence[Part]) -> None:
+def _two_forwards(batch: Sequence[MicroBatch]) -> None:
     for _ in range(2):
         for part in batch:
             part.losses(1).mean()
 
 
-def _plain(model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] | None) -> Part:
+def _plain(
+    model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] | None
+) -> MicroBatch:
     """Return a micro-batch that computes the logits of every position of every row.
 
     The loss is that of the last token.
@@ -198,7 +202,7 @@ def _plain(model: nn.Module, rows: Tensor, labels: Tensor, label_ids: list[int] 
             scores = log_probs.gather(1, ids[:, -1:]).view(copies * len(labels), -1)
         return _losses(scores, labels.repeat(copies)).view(copies, -1)
 
-    return Part(len(labels), rows.numel(), losses)
+    return MicroBatch(len(labels), rows.numel(), losses)
 
 
 def _losses(scores: Tensor, labels: Tensor) -> Tensor:

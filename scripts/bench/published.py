@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.score import Part
+from lozo_bench.engine.protocol import MicroBatch
 
 
 class Published:
@@ -43,7 +43,7 @@ class Published:
     def __init__(
         self,
         X: Mapping[str, Tensor],
-        parts: Sequence[Part],
+        parts: Sequence[MicroBatch],
         rank: int | None,
         nu: int,
         lr: float,

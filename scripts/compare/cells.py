@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 # Several periods of V and several evaluations in few steps; few rows, so that a cell takes seconds.
 BASE = (
@@ -120,7 +120,7 @@ def options(checkouts: Sequence[Path], group: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for checkout in reversed(checkouts):  # where both have it, the first one's content counts
         for path in (conf_of(checkout) / group).glob("*.yaml"):
-            found[path.stem] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            found[path.stem] = _yaml(path)
     return dict(sorted(found.items()))
 
 
@@ -128,7 +128,7 @@ def groups(checkouts: Sequence[Path]) -> list[str]:
     """Return the config groups that can be chosen on the command line of any checkout."""
     found = set()
     for checkout in checkouts:
-        config = yaml.safe_load((conf_of(checkout) / "config.yaml").read_text(encoding="utf-8"))
+        config = _yaml(conf_of(checkout) / "config.yaml")
         for entry in config["defaults"]:
             found |= set(entry) if isinstance(entry, dict) else set()
     return sorted(name for name in found if not name.startswith("optional "))
@@ -178,3 +178,9 @@ def configs(checkouts: Sequence[Path]) -> list[Cell]:
         for group in groups(checkouts)
         for name in options(checkouts, group)
     ]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

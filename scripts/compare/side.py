@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compare.cells import Cell
 
@@ -111,7 +112,7 @@ class Side:
         where = [f"hydra.run.dir={self._folder(i)}"] if cell.trains else []
         return [*cell.overrides, *where]
 
-    def _line(self) -> dict[str, object] | None:
+    def _line(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         return json.loads(line) if line.endswith("\n") else None

@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.score import Part
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.randomness.draws import Draws
 
 VOCABULARY = 40
 SIZES = {
@@ -77,4 +77,4 @@ def part(net, rows=((5, 6, 7, 8, 9, 10), (11, 12, 13), (14, 15, 16, 17, 18))):
         sums = (of_tokens * attention_mask).sum(1)
         return (sums / attention_mask.sum(1)).view(copies, len(rows))
 
-    return Part(size=len(rows), tokens=ids.numel(), losses=losses)
+    return MicroBatch(size=len(rows), tokens=ids.numel(), losses=losses)

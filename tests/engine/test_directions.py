@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lozo_bench.engine import directions
-from lozo_bench.engine.directions import Changed, Dense, Only, Scaled
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.directions import Given, Restricted, Scaled, Transformed
 from lozo_bench.engine.gaussian import Gaussian
+from lozo_bench.randomness.draws import Draws
 
 SHAPES = {"a": (3, 4), "b": (5,), "c": (2, 2)}
 
@@ -27,13 +27,13 @@ def test_a_changed_direction_applies_the_function_to_every_piece():
     def doubled_in_b(name, start, piece):
         return 2 * piece if name == "b" else piece
 
-    got = moved(Changed(Draws(0), 1, doubled_in_b))
+    got = moved(Transformed(Draws(0), 1, doubled_in_b))
     wanted = {name: (4 if name == "b" else 2) * x for name, x in z().items()}
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 
 def test_a_restricted_direction_moves_only_the_named_weights_by_the_same_z():
-    got = moved(Only(Gaussian(Draws(0), 1), ["a", "c"]))
+    got = moved(Restricted(Gaussian(Draws(0), 1), ["a", "c"]))
     wanted = {name: (name != "b") * 2 * x for name, x in z().items()}
     torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
@@ -49,5 +49,5 @@ def test_a_scaled_direction_multiplies_each_weight_by_its_own_factor():
 def test_a_dense_direction_is_the_same_for_every_piece_size(monkeypatch, limit):
     monkeypatch.setattr(directions, "GROUP_ELEMENTS", limit)
     have = z()
-    got = moved(Dense(lambda name, start, stop: have[name].view(-1)[start:stop]))
+    got = moved(Given(lambda name, start, stop: have[name].view(-1)[start:stop]))
     torch.testing.assert_close(got, {n: 2 * x for n, x in have.items()}, rtol=0, atol=0)

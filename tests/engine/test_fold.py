@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies
 
 from lozo_bench.engine import fold
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
+from lozo_bench.randomness.draws import Draws
 
 HALF = [torch.bfloat16, torch.float16]
 ROUNDINGS = ["nearest", "stochastic", "residual"]

@@ -7,12 +7,13 @@ import torch
 from models import MAKERS, model, part
 from torch.nn import functional as F
 
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import NonFiniteLossError, Part, Score
-from lozo_bench.engine.subspace import Subspace, along, among, stacked
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.subspace import Subspace, along, combination, stacked
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.eggroll import Eggroll
 from lozo_bench.optimizers.lozo import Lozo
@@ -20,6 +21,7 @@ from lozo_bench.optimizers.lozo_m import LozoM
 from lozo_bench.optimizers.lozo_per_example import LozoPerExample
 from lozo_bench.optimizers.lozo_q import LozoQ
 from lozo_bench.optimizers.mezo_lora import MezoLora
+from lozo_bench.randomness.draws import Draws
 
 SETTINGS = {
     "one at a time": {"per_forward": 1},
@@ -195,7 +197,7 @@ def test_coordinates_of_one_example_affect_only_that_example():
     name = "model.decoder.layers.0.fc1.weight"
     f = Draws(4).normal("P", 0, {"U": (32, 3), "V": (16, 1)}, dtype=torch.float64)
     P = Subspace({name: f["U"]}, {name: f["V"]}, {})
-    own = among(P, torch.diag(torch.tensor([0.3, -0.2, 0.0], dtype=torch.float64)))
+    own = combination(P, torch.diag(torch.tensor([0.3, -0.2, 0.0], dtype=torch.float64)))
     each = engine.losses(P, stacked([own]), [batch])[0]
     for b, c in enumerate((0.3, -0.2, 0.0)):
         with torch.no_grad():
@@ -236,7 +238,7 @@ def test_a_model_that_mixes_the_rows_of_stacked_candidates_is_refused():
         return every.mean(1).view(copies, 2)
 
     X = dict(net.named_parameters())
-    batch = [Part(2, 12, losses)]
+    batch = [MicroBatch(2, 12, losses)]
     options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 5}
     together = fused(net, X, per_forward=2)
     lozo = Lozo(together, Draws(0), **options)
@@ -259,7 +261,7 @@ def test_losses_of_the_wrong_shape_are_refused():
     with pytest.raises(
         ValueError, match=r"losses\(1\) .* must be of shape \[1, 3\].* is of shape \[\]"
     ):
-        Score(engine, [Part(3, 300, lambda copies: torch.tensor(1.0))])(P, [0.0])
+        Score(engine, [MicroBatch(3, 300, lambda copies: torch.tensor(1.0))])(P, [0.0])
 
 
 def test_a_weight_that_cannot_be_viewed_as_a_matrix_is_refused():

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lozo_bench.engine import gaussian
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws
 
 SHAPES = {"emb": (7, 5), "w": (6, 11), "b": (3,), "norm": (1,)}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

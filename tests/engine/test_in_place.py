@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.in_place import InPlace, shift
-from lozo_bench.engine.score import NonFiniteLossError, Part, Score
-from lozo_bench.engine.subspace import Places, Subspace, along
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.subspace import Coordinates, Subspace, along
+from lozo_bench.randomness.draws import Draws
 
 
 def weights(dtype=torch.float64):
@@ -23,7 +25,7 @@ def direction(dtype=torch.float64):
 
 
 def score(X, loss):
-    return Score(InPlace(X), [Part(1, 1, lambda copies: loss().view(1, 1))])
+    return Score(InPlace(X), [MicroBatch(1, 1, lambda copies: loss().view(1, 1))])
 
 
 def copy(X):
@@ -34,7 +36,7 @@ def test_a_place_is_U_C_V_transposed_and_z_s():
     X, P = weights(), direction()
     before = copy(X)
     C = torch.tensor([[1.0, 2.0], [0.0, -1.0]], dtype=torch.float64)
-    shift(X, P, Places(C, torch.tensor([0.5], dtype=torch.float64)))
+    shift(X, P, Coordinates(C, torch.tensor([0.5], dtype=torch.float64)))
     torch.testing.assert_close(X["w"], before["w"] + P.U["w"] @ C @ P.V["w"].T)
     conv = (P.U["conv"] @ C @ P.V["conv"].T).view(4, 3, 2)
     torch.testing.assert_close(X["conv"], before["conv"] + conv)

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lozo_bench.engine import kernels
-from lozo_bench.engine.draws import Draws, key_words
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws, key_words
 
 DTYPES = ["float64", "float32", "bfloat16", "float16"]
 NEEDS_TRITON = pytest.mark.skipif(not kernels.HAS_TRITON, reason="needs the package triton")

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from lozo_bench.engine.finite import NonFiniteLossError, require_finite
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import NonFiniteLossError, Part, Score, checked
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.engine.sharing import Alone
 from lozo_bench.engine.subspace import Subspace, along
-from lozo_bench.stop import Stopped
+from lozo_bench.errors import Stopped
 
 
 def part(values):
-    return Part(len(values), 1, lambda copies: torch.tensor([values] * copies))
+    return MicroBatch(len(values), 1, lambda copies: torch.tensor([values] * copies))
 
 
 def fitted(w, sizes, seen=None):
@@ -29,7 +31,7 @@ def fitted(w, sizes, seen=None):
 
     chunks = inputs.split(sizes)
     wanted = 2 * inputs.T @ (inputs @ w.detach() - 1) / 10
-    parts = [Part(len(rows), 1, lambda copies, rows=rows: losses(rows)) for rows in chunks]
+    parts = [MicroBatch(len(rows), 1, lambda copies, rows=rows: losses(rows)) for rows in chunks]
     return parts, wanted, float(((inputs @ w.detach() - 1) ** 2).mean())
 
 
@@ -78,7 +80,7 @@ def test_each_part_goes_forward_and_back_in_noise_of_its_own():
             return range(4, 7)
 
     w, losses = telling(told)
-    parts = [Part(1, 1, losses)] * 2
+    parts = [MicroBatch(1, 1, losses)] * 2
     engine = InPlace({"w": w})
     Score(engine, parts, sharing=Second(), examples=7, noise=noise).differentiate()
     both = ["forward", "backward", "quiet"]
@@ -96,7 +98,7 @@ def test_processes_put_gradients_together_with_the_last_part_alone():
             told.append("together")
 
     w, losses = telling(told)
-    Score(InPlace({"w": w}), [Part(1, 1, losses)] * 3, sharing=Spy()).differentiate()
+    Score(InPlace({"w": w}), [MicroBatch(1, 1, losses)] * 3, sharing=Spy()).differentiate()
     both = ["forward", "backward"]
     assert told == ["apart", *both, *both, "together", *both]
 
@@ -105,7 +107,7 @@ def test_a_part_that_is_not_finite_makes_a_bad_loss_wherever_it_stands():
     w = torch.ones(2, requires_grad=True)
     for bad in range(3):
         factors = [float("nan") if i == bad else 1.0 for i in range(3)]
-        parts = [Part(1, 1, lambda copies, c=c: (c * w.sum()).view(1, 1)) for c in factors]
+        parts = [MicroBatch(1, 1, lambda copies, c=c: (c * w.sum()).view(1, 1)) for c in factors]
         with pytest.raises(NonFiniteLossError, match="nan"):
             Score(InPlace({"w": w}), parts).differentiate()
 
@@ -119,7 +121,7 @@ def test_a_request_to_stop_between_two_parts_is_heeded():
         if len(looks) == 2:
             raise Stopped("SIGTERM")
 
-    parts = [Part(1, 1, lambda copies: w.sum().view(1, 1)) for _ in range(3)]
+    parts = [MicroBatch(1, 1, lambda copies: w.sum().view(1, 1)) for _ in range(3)]
     with pytest.raises(Stopped):
         Score(InPlace({"w": w}), parts, check=check).differentiate()
     assert looks == [0, 1]
@@ -128,12 +130,12 @@ def test_a_request_to_stop_between_two_parts_is_heeded():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_one_bad_example_makes_a_bad_loss(bad):
     with pytest.raises(NonFiniteLossError, match=r"the losses of this step are 1\.5, (nan|inf)"):
-        checked(torch.tensor([[1.0, 2.0], [1.0, bad]]))
+        require_finite(torch.tensor([[1.0, 2.0], [1.0, bad]]))
 
 
 def test_zero_is_a_loss():
     losses = torch.zeros(2, 3)
-    assert checked(losses) is losses
+    assert require_finite(losses) is losses
 
 
 def recorded_and_made_again(engine, ask):
@@ -157,7 +159,7 @@ def test_means_are_told_as_one_and_what_the_others_differ_by():
     engine = InPlace({"w": torch.zeros(1)})
     P = Subspace({}, {}, {"w": torch.ones(1, 1)})
     losses = iter([1.0, 1.0 + 1e-9])
-    one = Part(1, 1, lambda copies: torch.tensor([[next(losses)]], dtype=torch.float64))
+    one = MicroBatch(1, 1, lambda copies: torch.tensor([[next(losses)]], dtype=torch.float64))
     plus, minus = Score(engine, [one])(P, (1.0, -1.0))
     assert minus - plus == pytest.approx(1e-9, rel=1e-6)
 
@@ -165,7 +167,7 @@ def test_means_are_told_as_one_and_what_the_others_differ_by():
 def test_float64_weights_are_told_in_float64():
     engine = InPlace({"w": torch.zeros(1, dtype=torch.float64)})
     P = Subspace({}, {}, {"w": torch.ones(1, 1, dtype=torch.float64)})
-    one = Part(1, 1, lambda copies: torch.tensor([[1 / 3]], dtype=torch.float64))
+    one = MicroBatch(1, 1, lambda copies: torch.tensor([[1 / 3]], dtype=torch.float64))
     assert Score(engine, [one])(P, (0.0,)) == [1 / 3]
 
 
@@ -175,7 +177,7 @@ def test_scoring_nothing_leaves_the_same_rounding_in_the_weights(dtype):
     start = torch.linspace(-1, 1, 7, dtype=dtype)
     P = Subspace({}, {}, {"w": torch.linspace(0.3, 0.9, 7)[:, None]})
     ends = []
-    for parts in ([Part(1, 1, lambda copies: torch.ones(1, 1))], []):
+    for parts in ([MicroBatch(1, 1, lambda copies: torch.ones(1, 1))], []):
         engine = InPlace({"w": start.clone()})
         recorded = None if parts else [torch.ones(2)]
         Score(engine, parts, examples=1, recorded=recorded)(P, (0.37, -0.37))
@@ -194,7 +196,7 @@ def test_a_request_to_stop_leaves_the_weights_where_they_were():
         if len(looks) == 3:
             raise Stopped("SIGTERM")
 
-    one = Part(1, 1, lambda copies: torch.ones(1, 1))
+    one = MicroBatch(1, 1, lambda copies: torch.ones(1, 1))
     with pytest.raises(Stopped):
         Score(InPlace(X), [one], check=check)(P, (1.0, -1.0))
     assert looks == [0.0, 1.0, -1.0]
@@ -208,6 +210,6 @@ def test_a_huge_loss_is_a_bad_loss_and_no_request_to_stop(huge):
     score = Score(InPlace({"w": w}), [part([1.0, huge])])
     with pytest.raises(NonFiniteLossError, match="inf"):
         score(P, (0.1, -0.1))
-    losses = Part(2, 1, lambda copies: torch.tensor([[1.0, huge]]) + w.sum())
+    losses = MicroBatch(2, 1, lambda copies: torch.tensor([[1.0, huge]]) + w.sum())
     with pytest.raises(NonFiniteLossError, match="inf"):
         Score(InPlace({"w": w}), [losses]).differentiate()

@@ -7,10 +7,10 @@ import torch
 from models import model, part
 
 from lozo_bench.engine import select
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws
 
 
 def engine(dtype=torch.float32):

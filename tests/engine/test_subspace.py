@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lozo_bench.engine.subspace import Places, Subspace, along, among, stacked
+from lozo_bench.engine.subspace import Coordinates, Subspace, along, combination, stacked
 
 
 def subspace(a, b, e):
@@ -18,21 +18,21 @@ def test_the_core_of_one_direction_is_a_multiple_of_the_identity():
 
 
 def test_the_core_of_directions_with_their_own_V_is_diagonal():
-    point = among(subspace(4, 4, 2), [0.5, -1.0])
+    point = combination(subspace(4, 4, 2), [0.5, -1.0])
     assert point.C.diagonal().tolist() == [0.5, 0.5, -1.0, -1.0]
     assert int((point.C != 0).sum()) == 4
     assert point.s.tolist() == [0.5, -1.0]
 
 
 def test_the_core_of_directions_that_share_V_is_a_stack_of_diagonal_blocks():
-    point = among(subspace(4, 2, 2), [0.5, -1.0], vectors=[1.0, 2.0])
+    point = combination(subspace(4, 2, 2), [0.5, -1.0], vectors=[1.0, 2.0])
     assert point.C.tolist() == [[0.5, 0.0], [0.0, 0.5], [-1.0, 0.0], [0.0, -1.0]]
     assert point.s.tolist() == [1.0, 2.0]
 
 
 def test_among_accepts_leading_dimensions():
     each = torch.eye(3, dtype=torch.float64)
-    points = among(subspace(3, 1, 3), torch.stack([each, -each]))
+    points = combination(subspace(3, 1, 3), torch.stack([each, -each]))
     assert points.C.shape == (2, 3, 3, 1)
     assert points.C[1, 2, :, 0].tolist() == [0.0, 0.0, -1.0]
     assert len(points.flat()) == 6
@@ -41,7 +41,7 @@ def test_among_accepts_leading_dimensions():
 def test_without_vectors_there_are_no_coefficients():
     P = Subspace({"w": torch.ones(5, 2)}, {"w": torch.ones(4, 2)}, {})
     assert along(P, 1.0).s.shape == (0,)
-    assert among(P, [1.0, 2.0]).s.shape == (0,)
+    assert combination(P, [1.0, 2.0]).s.shape == (0,)
 
 
 def test_coordinates_can_be_subtracted_and_indexed():
@@ -50,4 +50,4 @@ def test_coordinates_can_be_subtracted_and_indexed():
     assert (points[0] - points[1]).C.diagonal().tolist() == [2.0, 2.0]
     assert len(points) == 2
     assert len(points[1:]) == 1
-    assert isinstance(points[:1], Places)
+    assert isinstance(points[:1], Coordinates)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from models import MAKERS, VOCABULARY, model
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import Part, Score
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -23,7 +24,7 @@ def test_the_directional_derivative_equals_the_gradient_times_v(kind):
         return net(tokens).logits.log_softmax(-1)[:, -1, 5].view(1, 2)
 
     engine, v = InPlace(X, net), Gaussian(Draws(0), 0, "v")
-    score = Score(engine, [Part(2, 14, losses)])
+    score = Score(engine, [MicroBatch(2, 14, losses)])
     loss, slope = score.slope(v)
     value = losses(1).mean()
     torch.autograd.backward(value)
@@ -38,6 +39,6 @@ def test_the_directional_derivative_equals_the_gradient_times_v(kind):
 def test_a_loss_without_a_derivative_is_refused():
     net = torch.nn.Linear(2, 1)
     engine = InPlace(dict(net.named_parameters()), net)
-    step = Part(1, 1, lambda copies: torch.ones(1, 1))
+    step = MicroBatch(1, 1, lambda copies: torch.ones(1, 1))
     with pytest.raises(UserError, match=r"^objective: it has no derivative"):
         Score(engine, [step]).slope(Gaussian(Draws(0), 0))

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.versions import ForwardPass, LowRankChange, VectorChange, Versions
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws
 
 G, ROWS, LENGTH = 3, 6, 4
 

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from lozo_bench.batches import Layout
+from lozo_bench.data.collate import BatchLayout
+from lozo_bench.errors import Stopped
 from lozo_bench.evaluation.evaluate import evaluate
-from lozo_bench.evaluation.judges import OptionJudge
+from lozo_bench.evaluation.evaluators import OptionEvaluator
 from lozo_bench.objectives.losses import classification
-from lozo_bench.stop import Stopped
 from lozo_bench.tasks.base import Encoded
 
 
@@ -19,11 +19,11 @@ def example(width, label):
     return Encoded(rows=((0,) * width,), answer=((0,),), label=label)
 
 
-LAYOUT = Layout(pad_id=0, label_ids=(0, 1))
+LAYOUT = BatchLayout(pad_id=0, label_ids=(0, 1))
 
 
 def evaluator(scores_by_width):
-    return OptionJudge(lookup(scores_by_width), LAYOUT, torch.device("cpu"), classification)
+    return OptionEvaluator(lookup(scores_by_width), LAYOUT, torch.device("cpu"), classification)
 
 
 def lookup(scores_by_width):

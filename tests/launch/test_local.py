@@ -262,7 +262,7 @@ def test_cells_save_and_end_when_their_launcher_is_killed(tmp_path):
 
 
 def test_a_relative_path_in_a_cells_config_refers_to_the_working_directory(tmp_path):
-    from lozo_bench.models.locate import EMBEDDED
+    from lozo_bench.config.paths import EMBEDDED
 
     shutil.copytree(EMBEDDED / "tiny_opt", tmp_path / "my_model")
     here = ["model=local", "model.path=my_model", "model.name=mine"]

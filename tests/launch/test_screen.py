@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from lozo_bench.launch.screen import Screen
-from lozo_bench.status import Cell, State
+from lozo_bench.runs.status import CellState, CellStatus
 
 
 def cell(name, state, accuracy=None, note=""):
-    return Cell(Path("outputs") / name, state, accuracy, note, "lozo-train")
+    return CellStatus(Path("outputs") / name, state, accuracy, note, "lozo-train")
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def shown(monkeypatch, capfd):
         monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
         with Screen(3) as screen:
             screen.started(Path("outputs/good"), "5")
-            screen.ended(cell("good", State.finished, 0.5))
+            screen.ended(cell("good", CellState.finished, 0.5))
             screen.started(Path("outputs/bad"), None)
-            screen.ended(cell("bad", State.failed, note="killed by [SIGKILL]"))
+            screen.ended(cell("bad", CellState.failed, note="killed by [SIGKILL]"))
         return capfd.readouterr()
 
     return show

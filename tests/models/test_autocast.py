@@ -7,8 +7,8 @@ import inspect
 import pytest
 import torch
 
-from lozo_bench.checks import check
-from lozo_bench.config import Config, Dtype, ModelConfig
+from lozo_bench.config.checks import check
+from lozo_bench.config.schema import Config, Dtype, ModelConfig
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import load
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lozo_bench.config import Dtype, Kind, ModelConfig
-from lozo_bench.engine.draws import Draws
+from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError
 from lozo_bench.models.head import head_weights
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.models.save import save_model
+from lozo_bench.randomness.draws import Draws
 
 Make = Callable[..., Path]
 HEADS = {

@@ -11,11 +11,11 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
-from lozo_bench.config import Dtype, Kind, ModelConfig
+from lozo_bench.config.paths import EMBEDDED
+from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError
 from lozo_bench.models.check import output_layer, word_embeddings
 from lozo_bench.models.load import Loaded, load
-from lozo_bench.models.locate import EMBEDDED
 
 Make = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[2]

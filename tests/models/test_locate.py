@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lozo_bench.config import Kind, ModelConfig
+from lozo_bench.config.schema import Kind, ModelConfig
 from lozo_bench.errors import UserError
 from lozo_bench.models import locate as locate_module
 from lozo_bench.models.locate import kind_of, locate, model_kind

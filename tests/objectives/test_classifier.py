@@ -16,7 +16,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from lozo_bench.batches import Layout, collate
+from lozo_bench.data.collate import BatchLayout, collate
 from lozo_bench.engine import Draws, Folder, Fused
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Score
@@ -49,7 +49,7 @@ MAKERS = {
 }
 ROWS = ((5, 6, 7, 8, 9), (11, 12), (14, 15, 16))
 EXAMPLES = [Encoded(rows=(row,), answer=((0,),), label=n % CLASSES) for n, row in enumerate(ROWS)]
-LAYOUT = Layout(pad_id=1, label_ids=tuple(range(CLASSES)))
+LAYOUT = BatchLayout(pad_id=1, label_ids=tuple(range(CLASSES)))
 
 
 def model(kind: str, dtype: torch.dtype = torch.float64):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from test_options import AT_THE_MASK, LABEL_IDS, SEVERAL_TOKENS, make
 
-from lozo_bench.batches import Layout, Scoring, collate
+from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
 from lozo_bench.objectives.features import answer_features
 
 
@@ -13,7 +13,7 @@ from lozo_bench.objectives.features import answer_features
 def test_a_causal_model_gives_features_for_each_token_of_the_right_option():
     model = make("opt")
     examples = [example.only_gold() for example in SEVERAL_TOKENS]
-    layout = Layout(1, scoring=Scoring(share_prompt=False))
+    layout = BatchLayout(1, scoring=ScoringOptions(share_prompt=False))
     features, tokens = answer_features(model, collate(examples, layout))
     at = 0
     for example in examples:
@@ -29,7 +29,7 @@ def test_a_causal_model_gives_features_for_each_token_of_the_right_option():
 @torch.no_grad()
 def test_a_masked_model_gives_features_at_the_mask_for_the_label_word():
     model = make("roberta")
-    features, tokens = answer_features(model, collate(AT_THE_MASK, Layout(1, LABEL_IDS)))
+    features, tokens = answer_features(model, collate(AT_THE_MASK, BatchLayout(1, LABEL_IDS)))
     assert tokens.tolist() == [LABEL_IDS[example.label] for example in AT_THE_MASK]
     decoder = model.lm_head.decoder
     for i, example in enumerate(AT_THE_MASK):

@@ -7,12 +7,13 @@ import math
 import pytest
 import torch
 
-from lozo_bench.batches import Layout, Scoring, collate, token_shares
+from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
+from lozo_bench.data.order import token_shares
 from lozo_bench.objectives.losses import OptionObjective, language_model, minus_accuracy
 from lozo_bench.tasks.base import Encoded
 
 CPU = torch.device("cpu")
-LAYOUT = Layout(pad_id=0, scoring=Scoring(share_prompt=False))
+LAYOUT = BatchLayout(pad_id=0, scoring=ScoringOptions(share_prompt=False))
 TWO = Encoded(rows=((2, 7, 8), (2, 7, 9)), answer=((2,), (2,)), label=1)
 THREE = Encoded(rows=((2, 7), (2, 8), (2, 9)), answer=((1,), (1,), (1,)), label=0, golds=(0, 2))
 
@@ -77,7 +78,7 @@ def test_examples_may_have_different_numbers_of_options():
 
 def test_virtual_tokens_shift_the_positions_that_are_read():
     plain = collate([TWO, TWO], LAYOUT)
-    shifted = collate([TWO, TWO], Layout(pad_id=0, scoring=LAYOUT.scoring, virtual_tokens=4))
+    shifted = collate([TWO, TWO], BatchLayout(pad_id=0, scoring=LAYOUT.scoring, virtual_tokens=4))
     rows = torch.tensor([[0, 1], [2, 3]])  # the rows of each example
     assert torch.equal(shifted.read, plain.read + 4 * (rows + 1))
     assert torch.equal(shifted.repeat(2).read[2:], shifted.read + 4 * (3 + 4))

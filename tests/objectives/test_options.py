@@ -26,11 +26,13 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from lozo_bench.batches import Layout, Scoring, collate, grouped
+from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
+from lozo_bench.data.order import micro_batches
 from lozo_bench.engine import Draws, Folder, Fused, Subspace
 from lozo_bench.engine.subspace import along, stacked
+from lozo_bench.models.capabilities import supports_packed_rows
 from lozo_bench.objectives.losses import OptionObjective
-from lozo_bench.objectives.options import option_scorer, takes_packed_rows
+from lozo_bench.objectives.options import option_scorer
 from lozo_bench.tasks.base import Encoded
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
@@ -111,12 +113,12 @@ def objective(model, layout):
 def micro_batches_of(model, examples, layout):
     """Return the batch as the micro-batches that the engine gets."""
     made = objective(model, layout)
-    groups = grouped(examples, layout)
+    groups = micro_batches(examples, layout)
     return [made.part([examples[i] for i in group], None).part for group in groups]
 
 
 def scores(model, examples, label_ids, scoring):
-    layout = Layout(1, label_ids, scoring)
+    layout = BatchLayout(1, label_ids, scoring)
     with torch.no_grad():
         return option_scorer(model, scoring)(collate(examples, layout))
 
@@ -141,7 +143,7 @@ def by_hand(model, examples, label_ids):
 def test_scores_are_those_of_one_sequence_at_a_time(name, examples, label_ids, attention):
     """They are equal up to a constant per example, which changes no loss and no chosen option."""
     model = make(name, attention)
-    got = scores(model, examples, label_ids, Scoring())
+    got = scores(model, examples, label_ids, ScoringOptions())
     for i, wanted in by_hand(model, examples, label_ids):
         torch.testing.assert_close(
             got[i].log_softmax(0), wanted.log_softmax(0), rtol=1e-10, atol=1e-12
@@ -154,18 +156,18 @@ def test_no_switch_changes_a_loss(name, examples, label_ids, off):
     model = make(name)
 
     def losses(scoring):
-        together = micro_batches_of(model, examples * 9, Layout(1, label_ids, scoring))
+        together = micro_batches_of(model, examples * 9, BatchLayout(1, label_ids, scoring))
         with torch.no_grad():
             return torch.cat([micro_batch.losses(1)[0] for micro_batch in together]).sort().values
 
     torch.testing.assert_close(
-        losses(Scoring(**{off: False})), losses(Scoring()), rtol=1e-10, atol=1e-12
+        losses(ScoringOptions(**{off: False})), losses(ScoringOptions()), rtol=1e-10, atol=1e-12
     )
 
 
 def test_without_columns_and_sharing_single_tokens_score_their_log_probability():
     model = make("opt")
-    got = scores(model, ONE_TOKEN, (), Scoring(share_prompt=False))
+    got = scores(model, ONE_TOKEN, (), ScoringOptions(share_prompt=False))
     for i, wanted in by_hand(model, ONE_TOKEN, ()):
         torch.testing.assert_close(got[i], wanted.detach(), rtol=1e-10, atol=1e-12)
 
@@ -174,8 +176,8 @@ def test_without_columns_and_sharing_single_tokens_score_their_log_probability()
 def test_with_probabilities_all_scores_are_log_probabilities():
     """This includes single tokens behind one prompt, whose log-sum-exp is otherwise left out."""
     model = make("opt")
-    scorer = option_scorer(model, Scoring(), probabilities=True)
-    got = scorer(collate(ONE_TOKEN, Layout(1)))
+    scorer = option_scorer(model, ScoringOptions(), probabilities=True)
+    got = scorer(collate(ONE_TOKEN, BatchLayout(1)))
     for i, wanted in by_hand(model, ONE_TOKEN, ()):
         torch.testing.assert_close(got[i], wanted, rtol=1e-10, atol=1e-12)
 
@@ -188,7 +190,7 @@ def test_the_head_computes_only_the_logits_that_are_read(name, examples, seen):
     """Two positions and two words; or three positions per example (the most) and all 50 words."""
     model, shapes = make(name), []
     model.lm_head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
-    scores(model, examples, (), Scoring())
+    scores(model, examples, (), ScoringOptions())
     assert shapes == [seen]
 
 
@@ -210,7 +212,7 @@ def test_candidates_score_the_same_together_and_one_by_one(name, examples, label
     )
     assert len(U) + len(z) == len(shapes)
     P = Subspace(U, V, z)
-    micro_batches = micro_batches_of(model, examples, Layout(1, label_ids))
+    micro_batches = micro_batches_of(model, examples, BatchLayout(1, label_ids))
     shared = stacked([along(P, c) for c in (0.02, -0.01)])
     own = stacked(
         [stacked([along(P, 0.01 * (b - k)) for b in range(len(examples))]) for k in (0, 1)]
@@ -233,7 +235,7 @@ def test_scores_of_half_precision_logits_are_float32(dtype):
     """The two losses of a step differ by less than half precision can resolve."""
     model = make("opt").to(dtype)
     for examples in (ONE_TOKEN, SEVERAL_TOKENS):
-        assert scores(model, examples, (), Scoring()).dtype == torch.float32
+        assert scores(model, examples, (), ScoringOptions()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_scores_of_half_precision_logits_are_float32(dtype):
 )
 def test_options_share_one_prompt_only_with_full_attention(model, packed):
     """A sliding window would count the options in between; ALiBi uses positions in the row."""
-    assert takes_packed_rows(model()) is packed
+    assert supports_packed_rows(model()) is packed
 
 
 def test_the_error_for_a_model_without_a_backbone_names_the_switch():
@@ -262,8 +264,11 @@ def test_the_error_for_a_model_without_a_backbone_names_the_switch():
             return SimpleNamespace(logits=torch.ones(*input_ids.shape, 50))
 
     with pytest.raises(ValueError, match=r"engine\.answer_positions: Odd has no backbone"):
-        scores(Odd(), SEVERAL_TOKENS, (), Scoring())
+        scores(Odd(), SEVERAL_TOKENS, (), ScoringOptions())
     got = scores(
-        Odd(), SEVERAL_TOKENS, (), Scoring(positions=False, columns=False, share_prompt=False)
+        Odd(),
+        SEVERAL_TOKENS,
+        (),
+        ScoringOptions(positions=False, columns=False, share_prompt=False),
     )
     torch.testing.assert_close(got, torch.full_like(got, -math.log(50)))

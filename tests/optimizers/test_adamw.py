@@ -6,10 +6,10 @@ import pytest
 import torch
 from toys import run, two_layers
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.adamw import AdamW
+from lozo_bench.randomness.draws import Draws
 
 
 def test_a_trajectory_equals_that_of_torch():

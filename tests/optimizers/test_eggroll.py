@@ -6,10 +6,10 @@ import pytest
 import torch
 from toys import quadratic, run, score
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.eggroll import Eggroll
+from lozo_bench.randomness.draws import Draws
 
 
 def factors(pairs, rank=2):

@@ -10,13 +10,15 @@ from methods import STEPPING, ZEROTH_ORDER
 from test_every_optimizer import make, trainable
 from toys import run, score
 
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import NonFiniteLossError, Part, Score
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.optimizers import first_order
 from lozo_bench.optimizers.adamw import AdamW
 from lozo_bench.optimizers.sgd import Sgd
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
+from lozo_bench.randomness.draws import Draws
 
 FIRST_ORDER = [name for name in STEPPING if name not in ZEROTH_ORDER]
 
@@ -29,7 +31,7 @@ def linear(w, *gradients):
     """Return one micro-batch per gradient g: a single example whose loss is w . g."""
 
     def part(gradient):
-        return Part(1, 1, lambda copies: (w * torch.tensor(gradient)).sum()[None, None])
+        return MicroBatch(1, 1, lambda copies: (w * torch.tensor(gradient)).sum()[None, None])
 
     return [part(gradient) for gradient in gradients]
 
@@ -79,7 +81,7 @@ def test_a_gradient_that_is_not_finite_raises_and_changes_nothing():
 
 def steep(w):
     """Return a micro-batch with a loss of 0 and an infinite slope: the square root at 0."""
-    return Part(1, 1, lambda copies: (w - 1).sqrt().sum()[None, None])
+    return MicroBatch(1, 1, lambda copies: (w - 1).sqrt().sum()[None, None])
 
 
 def test_loss_scaling_does_not_change_the_step_or_the_reported_loss():

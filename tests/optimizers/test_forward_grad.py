@@ -6,8 +6,8 @@ import pytest
 import torch
 from toys import score, two_layers
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.optimizers.forward_grad import ForwardGrad
+from lozo_bench.randomness.draws import Draws
 
 
 def test_a_step_is_the_true_slope_times_v():

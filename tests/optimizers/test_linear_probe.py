@@ -7,7 +7,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from lozo_bench.engine import Draws, InPlace
-from lozo_bench.engine.score import NonFiniteLossError, Part, Score
+from lozo_bench.engine.finite import NonFiniteLossError
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.linear_probe import LinearProbe
 
@@ -26,7 +28,7 @@ def probe(features, tokens, bias=True, **options):
     engine = InPlace({"w": torch.ones(TOKENS, WIDTH).double()})
     if bias:
         engine.X["b"] = torch.ones(TOKENS).double()
-    part = Part(len(tokens), 1, lambda copies: torch.zeros(copies, len(tokens)),
+    part = MicroBatch(len(tokens), 1, lambda copies: torch.zeros(copies, len(tokens)),
                 lambda: (features, tokens))  # fmt: skip
     report = LinearProbe(engine, Draws(0), **options).step(Score(engine, [part]))
     return engine.X, report
@@ -85,7 +87,7 @@ def test_a_single_answer_is_refused():
 def test_features_that_are_not_finite_change_nothing():
     features, tokens = blobs([2, 5], each=6)
     engine = InPlace({"w": torch.ones(TOKENS, WIDTH).double()})
-    part = Part(
+    part = MicroBatch(
         12, 1, lambda copies: torch.zeros(copies, 12), lambda: (features * torch.nan, tokens)
     )
     with pytest.raises(NonFiniteLossError):

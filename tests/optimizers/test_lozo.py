@@ -6,10 +6,10 @@ import pytest
 import torch
 from toys import cosine, quadratic, run, score, two_layers
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.lozo import Lozo
+from lozo_bench.randomness.draws import Draws
 
 
 def copy(engine):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from toys import quadratic, run, score
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.score import NonFiniteLossError
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.lozo_m import LozoM
+from lozo_bench.randomness.draws import Draws
 
 BETA = 0.8
 

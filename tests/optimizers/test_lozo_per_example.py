@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import Part, Score
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.lozo_per_example import LozoPerExample
+from lozo_bench.randomness.draws import Draws
 
 SHAPES = {"w": (3, 4), "b": (3,)}
 B = 5
@@ -27,7 +28,7 @@ def linear(count=B):
         each = sum((G[n] * engine.X[n]).flatten(1).sum(1) for n in SHAPES)
         return each.expand(copies, count)
 
-    return engine, G, Score(engine, [Part(count, count, losses)])
+    return engine, G, Score(engine, [MicroBatch(count, count, losses)])
 
 
 def make(engine, **options):
@@ -79,7 +80,7 @@ def test_the_batch_size_may_change_between_steps():
     engine, _, score = linear()
     optimizer = make(engine)
     optimizer.step(score)
-    smaller = Score(engine, [Part(2, 2, lambda copies: score.parts[0].losses(copies)[:, :2])])
+    smaller = Score(engine, [MicroBatch(2, 2, lambda copies: score.parts[0].losses(copies)[:, :2])])
     assert optimizer.step(smaller).loss == pytest.approx(
         float(smaller.parts[0].losses(1).mean()), rel=2
     )

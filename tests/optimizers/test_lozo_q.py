@@ -6,11 +6,11 @@ import pytest
 import torch
 from toys import quadratic, run, score, two_layers
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.lozo_q import LozoQ
+from lozo_bench.randomness.draws import Draws
 
 OPTIONS = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 3}
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from toys import score
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Score
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.mezo import Mezo
+from lozo_bench.randomness.draws import Draws
 
 SHAPES = {"w": (3, 4), "b": (3,), "v": (2, 2, 2)}
 

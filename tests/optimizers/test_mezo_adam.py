@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from toys import score, two_layers
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.optimizers.mezo_adam import MezoAdam
+from lozo_bench.randomness.draws import Draws
 
 
 def test_it_is_torchs_adamw_with_c_z_as_the_gradient():

@@ -6,10 +6,10 @@ import pytest
 import torch
 from toys import score
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.mezo_lora import MezoLora
+from lozo_bench.randomness.draws import Draws
 
 OPTIONS = {"lr": 0.05, "eps": 1e-2, "rank": 2, "alpha": 6.0, "targets": "q"}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from toys import module_and_engine, score
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.optimizers.mezo_one_point import MezoOnePoint
+from lozo_bench.randomness.draws import Draws
 
 
 def test_three_steps_follow_the_equations():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from toys import module_and_engine, score
 
-from lozo_bench.engine.draws import Draws
-from lozo_bench.engine.score import NonFiniteLossError, Score
+from lozo_bench.engine.finite import NonFiniteLossError
+from lozo_bench.engine.score import Score
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.mezo_scaled import MezoScaled
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
+from lozo_bench.randomness.draws import Draws
 
 SHAPES = {"layers": (2, 1), "lm_head": (1,), "other": (1,)}
 NAMES = {"layers": "layers.0.w", "lm_head": "lm_head.w", "other": "other"}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from toys import run
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.optimizers.sgd import Sgd
+from lozo_bench.randomness.draws import Draws
 
 
 def sgd(start, **options):

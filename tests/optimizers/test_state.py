@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
+from lozo_bench.randomness.draws import Draws
 
 
 class Search:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from toys import score
 
-from lozo_bench.engine.draws import Draws
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import NonFiniteLossError
 from lozo_bench.optimizers.zo_block import ZoBlock
+from lozo_bench.randomness.draws import Draws
 
 NAMES = ("embed.weight", "layers.0.w", "layers.1.w", "lm_head.weight")
 

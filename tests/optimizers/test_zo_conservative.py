@@ -9,8 +9,8 @@ import pytest
 import torch
 from toys import module_and_engine, score, two_layers
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.optimizers.zo_conservative import ZoConservative
+from lozo_bench.randomness.draws import Draws
 
 
 def test_the_batchs_loss_never_rises_even_if_lr_is_sometimes_far_too_large():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from toys import score
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.optimizers.zo_sgd_sign import ZoSgdSign
+from lozo_bench.randomness.draws import Draws
 
 SHAPES = {"w": (3, 4), "b": (3,)}
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from toys import module_and_engine, score
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.optimizers.sparsity import global_keep_rates
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.optimizers.zo_sparse import ZoSparse
+from lozo_bench.randomness.draws import Draws
 
 OPTIONS = {"lr": 0.5, "eps": 1e-3}
 

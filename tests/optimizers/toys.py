@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import Part, Score
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
+from lozo_bench.randomness.draws import Draws
 
 
 def module_and_engine(X):
@@ -41,7 +42,7 @@ def two_layers():
 
 def score(engine, loss):
     """Return the score of a batch of one example; ``loss()`` is its loss at the current weights."""
-    return Score(engine, [Part(size=1, tokens=1, losses=lambda copies: loss().view(1, 1))])
+    return Score(engine, [MicroBatch(size=1, tokens=1, losses=lambda copies: loss().view(1, 1))])
 
 
 def run(optimizer, engine, loss, steps):

@@ -8,8 +8,10 @@ import cells
 import pytest
 import torch
 
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import NonFiniteLossError, Part, Score
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.parallel.team import join
 
 INPUTS = torch.arange(1.0, 11.0, dtype=torch.float64).view(5, 2)
@@ -19,7 +21,7 @@ def score(sharing, model, call, factor=1.0):
     """Score a square loss on five examples, one per micro-batch: 3 in one process, 2 in another."""
 
     def micro_batch(x):
-        return Part(1, 1, lambda copies: factor * (call(x[None]) ** 2).view(1, 1))
+        return MicroBatch(1, 1, lambda copies: factor * (call(x[None]) ** 2).view(1, 1))
 
     mine = INPUTS[list(sharing.examples(5))]
     engine = InPlace(dict(model.named_parameters()))

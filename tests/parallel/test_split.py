@@ -9,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lozo_bench.engine.finite import STOPPED, is_stopped
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import STOPPED, Part, Score, is_stopped
-from lozo_bench.engine.subspace import Subspace, among
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.subspace import Subspace, combination
+from lozo_bench.errors import Stopped
 from lozo_bench.optimizers.norms import gradient_norms
 from lozo_bench.parallel.split import SplitBatch, SplitCandidates
-from lozo_bench.stop import Stopped
 
 SPLITS = [SplitBatch, SplitCandidates]
 
@@ -73,12 +75,12 @@ def losses_of(batch, order, sharing, each):
     def losses(copies):
         return torch.tensor([[batch[b] + float(x) * (b + 1) for b in rows]])
 
-    parts = [Part(len(rows), 1, losses)] if rows else []
+    parts = [MicroBatch(len(rows), 1, losses)] if rows else []
     score = Score(engine, parts, order=order(len(mine)), sharing=sharing, examples=len(batch))
     if not each:
         return score(P, (0.0, 1.0, 2.0))
     K = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
-    places = among(P, K[:, None, None] * torch.eye(len(batch), dtype=torch.float64))
+    places = combination(P, K[:, None, None] * torch.eye(len(batch), dtype=torch.float64))
     return score.of_each_example(P, places)
 
 
@@ -126,11 +128,11 @@ def test_when_one_process_is_asked_to_stop_all_stop(split, stopped, each):
             if sharing.wire.rank == stopped:
                 raise Stopped("SIGTERM")
 
-        parts = [Part(here, 1, lambda copies: torch.ones(1, here))]
+        parts = [MicroBatch(here, 1, lambda copies: torch.ones(1, here))]
         score = Score(engine, parts, sharing=sharing, examples=B, check=check)
         if not each:
             return score(P, (0.1, 0.2, 0.3))
-        places = among(P, torch.eye(B, dtype=torch.float64).repeat(3, 1, 1))
+        places = combination(P, torch.eye(B, dtype=torch.float64).repeat(3, 1, 1))
         return score.of_each_example(P, places)
 
     assert [type(result) for result in run_in_threads(4, split, work)] == [Stopped] * 4
@@ -149,7 +151,7 @@ def test_the_mean_of_the_gradients_is_that_of_the_whole_batch():
     def work(sharing):
         weight = w[sharing.wire.rank]
         parts = [
-            Part(len(x), 1, lambda copies, x=x: (weight**2 * x)[None])
+            MicroBatch(len(x), 1, lambda copies, x=x: (weight**2 * x)[None])
             for x in examples[list(sharing.examples(7))].split(2)
         ]
         engine = InPlace({"w": weight})
@@ -170,7 +172,7 @@ def test_one_stopping_process_stops_all_before_the_gradient_exchange(call):
 
     def work(sharing):
         weight = torch.tensor(2.0, requires_grad=True)
-        parts = [Part(1, 1, lambda copies: weight.view(1, 1)) for _ in range(2)]
+        parts = [MicroBatch(1, 1, lambda copies: weight.view(1, 1)) for _ in range(2)]
         engine, first = InPlace({"w": weight}), sharing.wire.rank == 0
         options = {"check": check} if first else {}
         return Score(engine, parts, sharing=sharing, examples=6, **options).differentiate()
@@ -186,7 +188,7 @@ def test_gradient_norms_are_those_of_the_whole_batch():
         w = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
         mine = examples[list(sharing.examples(7))]
         engine = InPlace({"w": w})
-        parts = [Part(len(mine), 1, lambda copies: (w.sum() * mine)[None])]
+        parts = [MicroBatch(len(mine), 1, lambda copies: (w.sum() * mine)[None])]
         score = Score(engine, parts, sharing=sharing, examples=7)
         return score.noted(lambda: gradient_norms(score, [["w"]]))
 

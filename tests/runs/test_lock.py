@@ -16,8 +16,8 @@ import pytest
 
 from lozo_bench.errors import UserError
 from lozo_bench.runs import lock as module
-from lozo_bench.runs.lock import LOCK, Busy, Lock, holder
-from lozo_bench.runs.who import myself
+from lozo_bench.runs.lock import LOCK, Busy, Lock, lock_owner
+from lozo_bench.runs.lock_owner import myself
 
 # A process that takes and releases the lock again and again. Arguments: the lock's folder and the
 # number of rounds. Half of the time it exits without releasing. Two processes that held the lock at
@@ -116,10 +116,10 @@ def test_a_zombie_process_does_not_hold_the_lock(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout.readline() == b"in\n"
-        assert holder(tmp_path).pid == process.pid
+        assert lock_owner(tmp_path).pid == process.pid
         process.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in /proc
-        assert holder(tmp_path) is None
+        assert lock_owner(tmp_path) is None
         with Lock(tmp_path) as lock:
             lock.check()
     assert files(tmp_path) == []
@@ -128,7 +128,7 @@ def test_a_zombie_process_does_not_hold_the_lock(tmp_path):
 def test_a_reused_pid_is_recognized_as_another_process(tmp_path):
     leave_behind(tmp_path, started="1")
     with Lock(tmp_path):
-        assert holder(tmp_path).started == myself().started
+        assert lock_owner(tmp_path).started == myself().started
 
 
 def test_a_suspended_process_keeps_its_lock(tmp_path):
@@ -145,11 +145,11 @@ def started(pid):
 def test_a_lock_from_another_machine_is_stale_after_three_minutes(tmp_path, other):
     """Its pid has no meaning on this machine, whether or not a process here has the same one."""
     leave_behind(tmp_path, age_s=170, pid=dead_pid(), **other)
-    assert holder(tmp_path) is not None
+    assert lock_owner(tmp_path) is not None
     with pytest.raises(Busy), Lock(tmp_path):
         pass
     leave_behind(tmp_path, age_s=190, pid=os.getpid(), **other)
-    assert holder(tmp_path) is None
+    assert lock_owner(tmp_path) is None
     with Lock(tmp_path):
         pass
     assert files(tmp_path) == []
@@ -162,11 +162,11 @@ def test_only_the_file_servers_clock_decides_whether_a_lock_is_stale(
     now = time.time
     leave_behind(tmp_path, age_s=100, host="elsewhere", since="1999-01-01 00:00:00")
     monkeypatch.setattr(time, "time", lambda: now() + wrong_by_s)
-    assert holder(tmp_path) is not None
+    assert lock_owner(tmp_path) is not None
     monkeypatch.undo()
     leave_behind(tmp_path, age_s=200, host="elsewhere", since="2999-01-01 00:00:00")
     monkeypatch.setattr(time, "time", lambda: now() + wrong_by_s)
-    assert holder(tmp_path) is None
+    assert lock_owner(tmp_path) is None
 
 
 def slurm(monkeypatch, restarts=None, **names):
@@ -187,7 +187,7 @@ def test_a_requeued_job_takes_over_its_own_lock_at_once(tmp_path, monkeypatch, n
     leave_behind(tmp_path, host="elsewhere")
     slurm(monkeypatch, 1, **names)
     with Lock(tmp_path):
-        assert holder(tmp_path).life == 1
+        assert lock_owner(tmp_path).life == 1
 
 
 @pytest.mark.parametrize(
@@ -318,8 +318,8 @@ def test_in_a_read_only_folder_the_local_clock_is_used(tmp_path, monkeypatch):
 
     leave_behind(tmp_path, age_s=200, host="elsewhere")
     monkeypatch.setattr(Path, "write_text", refuse)
-    assert holder(tmp_path) is None
+    assert lock_owner(tmp_path) is None
 
 
 def test_a_folder_without_a_lock_has_no_owner(tmp_path):
-    assert holder(tmp_path) is None
+    assert lock_owner(tmp_path) is None

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.engine.fold import Folder
-from lozo_bench.engine.point import Point
+from lozo_bench.engine.pending import PendingUpdate
 from lozo_bench.engine.subspace import Subspace, along
+from lozo_bench.randomness.draws import Draws
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -63,7 +63,7 @@ def test_a_shorter_run_has_the_first_draws_of_a_longer_one():
 def test_the_study_rounds_as_the_engine_does(rounding, max_rank):
     of = small()
     W = of.W.clone()
-    point = Point({"W": W}, Folder(rounding, Draws(0)), max_rank)
+    point = PendingUpdate({"W": W}, Folder(rounding, Draws(0)), max_rank)
     for p in range(5):
         V = {"W": of.V[p]}
         for k in range(NU * p, min(NU * p + NU, 230)):

@@ -11,7 +11,7 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from lozo_bench.config import Config, TableConfig
+from lozo_bench.config.schema import Config, TableConfig
 from lozo_bench.tables.cells import configs
 from lozo_bench.tables.published import PUBLISHED, read_published
 

@@ -10,11 +10,11 @@ import pytest
 
 from lozo_bench.launch import slurm_queue
 from lozo_bench.launch.cells import Planned
-from lozo_bench.launch.slurm_outcome import Job, classified, stored_outcome
+from lozo_bench.launch.slurm_outcome import SlurmJob, classified, stored_outcome
 from lozo_bench.launch.slurm_queue import GRACE_S, JobState, Watch, job_states, why_dead
 from lozo_bench.launch.slurm_screen import summary
 from lozo_bench.runs.outcome import Code, Failure, read_failure, write_failure
-from lozo_bench.status import State
+from lozo_bench.runs.status import CellState
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_the_accounting_database_is_asked_about_forgotten_jobs(cluster):
 
 def job_of(folder):
     folder.mkdir()
-    return Job(Planned(None, folder, ["seed=s1"]), "7", folder / "logs", 0, 0)
+    return SlurmJob(Planned(None, folder, ["seed=s1"]), "7", folder / "logs", 0, 0)
 
 
 def test_a_cell_that_finished_before_its_job_died_is_finished(tmp_path):
@@ -200,20 +200,20 @@ def test_a_cell_that_finished_before_its_job_died_is_finished(tmp_path):
     result = {"metrics": {"test": {"accuracy": 0.5}}}
     (job.planned.folder / "result.json").write_text(json.dumps(result))
     ended = classified(job, None, "its node went down")
-    assert (ended.cell.state, ended.code) == (State.finished, Code.finished)
+    assert (ended.cell.state, ended.code) == (CellState.finished, Code.finished)
 
 
 def test_a_failure_that_the_cell_wrote_is_kept(tmp_path):
     job = job_of(tmp_path / "cell")
     write_failure(job.planned.folder, Failure("the loss is not finite", 2, "lozo-train"))
     ended = classified(job, Code.bad_input, "it ended with code 2")
-    assert (ended.cell.state, ended.cell.note) == (State.failed, "the loss is not finite")
+    assert (ended.cell.state, ended.cell.note) == (CellState.failed, "the loss is not finite")
     assert ended.code is Code.bad_input
 
 
 def test_a_cell_that_another_process_runs_is_skipped(tmp_path):
     ended = classified(job_of(tmp_path / "cell"), Code.busy, "")
-    assert (ended.cell.state, ended.code) == (State.skipped, Code.busy)
+    assert (ended.cell.state, ended.code) == (CellState.skipped, Code.busy)
     assert not (tmp_path / "cell" / "failed.json").exists()
 
 
@@ -231,7 +231,7 @@ def test_the_error_that_a_job_raised_is_the_reason(tmp_path, error, reason):
     assert stored_outcome(job) is None
     (job.logs / "7_0_result.pkl").write_bytes(pickle.dumps(("error", error)))
     ended = stored_outcome(job)
-    assert (ended.cell.state, ended.code) == (State.failed, Code.defect)
+    assert (ended.cell.state, ended.code) == (CellState.failed, Code.defect)
     assert reason in read_failure(job.planned.folder).reason
 
 

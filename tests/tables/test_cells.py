@@ -9,9 +9,9 @@ import pytest
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 
+from lozo_bench.config.paths import CONF
 from lozo_bench.tables.cells import configs, sweep
 from lozo_bench.tables.grids import over_grids
-from lozo_bench.train import CONF
 
 NARROW = ["experiment=lozo_roberta_k16", "method=lozo,ft", "task=sst2_kshot", "seed=s13,s42"]
 

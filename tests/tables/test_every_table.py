@@ -11,11 +11,11 @@ from collections import defaultdict
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from lozo_bench.run import run
+from lozo_bench.config.paths import CONF
 from lozo_bench.runs.outcome import RESULT
-from lozo_bench.tables.cells import Sweep, configs, planned
-from lozo_bench.tables.table import made
-from lozo_bench.train import CONF
+from lozo_bench.tables.cells import Sweep, compose_runs, configs
+from lozo_bench.tables.table import build_table
+from lozo_bench.training.run import run
 
 # These are narrowed, because they differ from an experiment that runs in full only by a number, a
 # model's name or the source of the rows.
@@ -38,7 +38,7 @@ def groups():
 def run_all(overrides):
     """Run every cell that has no result yet, in this process, and return the sweep."""
     runs = []
-    table, _, composed = planned(overrides)
+    table, _, composed = compose_runs(overrides)
     for cell, config in composed:
         runs.append(cell)
         if not (cell.folder / RESULT).exists():
@@ -56,7 +56,7 @@ def test_every_cell_of_a_table_runs_and_fills_it(group, tmp_path):
     for experiment in groups()[group]:
         swept = [text for text in common if text != "rank=r2" or experiment != "lozo_ablation"]
         with configs(CONF):
-            table = made([run_all([f"experiment={experiment}", *swept])])
+            table = build_table([run_all([f"experiment={experiment}", *swept])])
         assert table.missing == []
         assert len(table.entries) == len(table.rows) * len(table.columns)
         assert all(len(entry.tests) == entry.seeds for entry in table.entries.values())

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from lozo_bench.config.paths import CONF
 from lozo_bench.tables import main
 from lozo_bench.tables.cells import configs, sweep
-from lozo_bench.train import CONF
 
 NARROW = ["mezo_opt13b", "method=mezo", "task=sst2,rte"]
 

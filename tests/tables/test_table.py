@@ -8,11 +8,11 @@ import json
 
 import pytest
 
-from lozo_bench.config import By, Pick, TableConfig
+from lozo_bench.config.schema import By, Pick, TableConfig
 from lozo_bench.errors import UserError
 from lozo_bench.tables.cells import Run, Sweep
 from lozo_bench.tables.show import FORMATS
-from lozo_bench.tables.table import made
+from lozo_bench.tables.table import build_table
 
 CONFIG = TableConfig(title="A table", rows=["method"], columns=["task"])
 
@@ -46,7 +46,9 @@ def run(folder, method, task, seed, lr, result):
 
 
 def table(runs, **changes):
-    return made([Sweep(TableConfig(**{**vars(CONFIG), **changes}), runs, "lozo-train -m all")])
+    return build_table(
+        [Sweep(TableConfig(**{**vars(CONFIG), **changes}), runs, "lozo-train -m all")]
+    )
 
 
 def entry(table, row="mezo", column="sst2"):

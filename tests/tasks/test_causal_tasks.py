@@ -12,8 +12,8 @@ from tasks.causal_rows import TASKS, Asked
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lozo_bench.build import build
-from lozo_bench.config import TaskConfig
+from lozo_bench.config.build import build
+from lozo_bench.config.schema import TaskConfig
 from lozo_bench.errors import UserError
 from lozo_bench.models.tokenizer import load_tokenizer
 from lozo_bench.tasks.causal import CausalPrompt

@@ -7,7 +7,7 @@ import pytest
 from tasks.joined_rows import TASKS, task_of, write
 from tasks.word_tokens import masked_words
 
-from lozo_bench.build import build
+from lozo_bench.config.build import build
 from lozo_bench.errors import UserError
 from lozo_bench.tasks.fewshot import draw_per_label
 from lozo_bench.tasks.joined import JoinedPrompt

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lozo_bench.config import TaskConfig
-from lozo_bench.tasks.forms import Template
+from lozo_bench.config.schema import TaskConfig
 from lozo_bench.tasks.invented import invented
+from lozo_bench.tasks.template import Template
 
 TASKS = Path(__file__).resolve().parents[2] / "conf" / "task"
 KNOWN = {field.name for field in dataclasses.fields(TaskConfig)}

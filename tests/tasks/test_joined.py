@@ -8,7 +8,7 @@ import pytest
 from tasks.joined_rows import TASKS, task_of, write
 from tasks.word_tokens import causal_words, masked_words, named, row_of
 
-from lozo_bench.build import build
+from lozo_bench.config.build import build
 from lozo_bench.errors import UserError
 from lozo_bench.tasks.base import Example
 from lozo_bench.tasks.fewshot import FewShot

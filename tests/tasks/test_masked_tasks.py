@@ -10,7 +10,7 @@ from tasks.joined_rows import task_of
 from tasks.masked_rows import TASKS
 from tasks.word_tokens import masked_words, named, row_of
 
-from lozo_bench.build import build
+from lozo_bench.config.build import build
 from lozo_bench.errors import UserError
 from lozo_bench.tasks.base import Example
 from lozo_bench.tasks.kshot import KShot

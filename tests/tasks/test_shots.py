@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lozo_bench.config import EvaluationConfig, Sets
+from lozo_bench.config.schema import EvaluationConfig, Sets
 from lozo_bench.tasks.shots import demonstrations
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from omegaconf import OmegaConf
 
-from lozo_bench.build import build
+from lozo_bench.config.build import build
 from lozo_bench.errors import UserError
 from lozo_bench.tasks.subsample import Subsample
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tasks.joined_rows import task_of
 
-from lozo_bench.build import build
+from lozo_bench.config.build import build
 from lozo_bench.errors import UserError
 from lozo_bench.tasks.whole import Whole
 

@@ -7,8 +7,8 @@ import torch
 from test_every_tuning import CELLS, made
 from tiny_models import loaded, rows
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.models.checkpointing import checkpoint_layers
+from lozo_bench.randomness.draws import Draws
 
 
 def gradients(name, arch, checkpoint):

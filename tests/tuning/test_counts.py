@@ -10,7 +10,7 @@ from test_every_tuning import made
 from tiny_models import loaded
 from transformers import OPTConfig, OPTForCausalLM
 
-from lozo_bench.engine.draws import Draws
+from lozo_bench.randomness.draws import Draws
 
 SIZES = {"opt_13b": (40, 5120, 40), "opt_66b": (64, 9216, 72)}  # layers, width, heads
 

@@ -9,11 +9,12 @@ import torch
 from omegaconf import OmegaConf
 from tiny_models import ALL, at_real_tokens, loaded, logits, rows
 
-from lozo_bench.build import build
-from lozo_bench.engine.draws import Draws
+from lozo_bench.config.build import build
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.score import Part, Score
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.score import Score
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "tuning").glob("*.yaml"))
@@ -128,7 +129,7 @@ def test_a_step_with_lr_0_does_not_change_the_losses(name, optimizer):
     X = InPlace(this.X)
     stepped = build(options, "optimizer", X, Draws(0))
     before = losses(1)
-    report = stepped.step(Score(X, [Part(1, 1, losses)]))
+    report = stepped.step(Score(X, [MicroBatch(1, 1, losses)]))
     X.settle()
     assert report.loss != float(before)  # the step did perturb X
     torch.testing.assert_close(losses(1), before)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tiny_models import ALL, CAUSAL, classifier, loaded
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.bitfit import BitFit
 from lozo_bench.tuning.full import Full
-from lozo_bench.tuning.head import Head, with_new_head
+from lozo_bench.tuning.head import Head, with_trainable_head
 from lozo_bench.tuning.lora import Lora
 from lozo_bench.tuning.prefix import Prefix
 
@@ -39,7 +39,7 @@ def test_a_classifiers_head_is_everything_behind_its_backbone():
 def test_a_new_head_is_trained_with_every_tuning(arch, tuning):
     model = classifier(arch)
     alone = set(tuning.tune(classifier(arch), Draws(0)).X)
-    both = with_new_head(tuning.tune(model, Draws(0)), model)
+    both = with_trainable_head(tuning.tune(model, Draws(0)), model)
     assert set(both.X) == alone | set(Head().tune(classifier(arch), Draws(0)).X)
     trainable = [name for name, x in model.model.named_parameters() if x.requires_grad]
     assert list(both.X) == trainable
@@ -48,7 +48,7 @@ def test_a_new_head_is_trained_with_every_tuning(arch, tuning):
 def test_the_head_of_a_language_model_is_not_added():
     model = loaded("opt")
     tuned = Lora(r=2, alpha=4.0, targets="q_proj").tune(model, Draws(0))
-    assert with_new_head(tuned, model) is tuned
+    assert with_trainable_head(tuned, model) is tuned
 
 
 @pytest.mark.parametrize("arch", ALL)

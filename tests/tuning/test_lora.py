@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import ALL, classifier, loaded, logits, rows
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.lora import Lora
 
 TARGETS = r"\.(q_proj|v_proj|query|value|c_attn)$"

@@ -8,9 +8,9 @@ from tiny_models import ALL, CAUSAL, PAD, VOCAB, at_real_tokens, generated, load
 from torch.nn.functional import layer_norm, linear, relu
 from transformers import DynamicCache
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
-from lozo_bench.objectives.options import takes_packed_rows
+from lozo_bench.models.capabilities import supports_packed_rows
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import draw_words
 from lozo_bench.tuning.prefix import Prefix
 
@@ -137,7 +137,7 @@ def test_generated_text_depends_neither_on_padding_nor_on_other_rows(arch):
 def test_options_behind_one_prompt_score_as_if_alone(arch):
     this = prefix(arch)
     assert this.packs
-    assert takes_packed_rows(this.model)
+    assert supports_packed_rows(this.model)
     prompt, options = [3, 4, 5], [[6, 7], [8, 9, 10]]
     row = torch.tensor([prompt + options[0] + options[1]])
     block = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_models import ALL, CAUSAL, at_real_tokens, classifier, generated, loaded, logits, rows
 
-from lozo_bench.engine.draws import Draws
 from lozo_bench.errors import UserError
-from lozo_bench.objectives.options import takes_packed_rows
+from lozo_bench.models.capabilities import supports_packed_rows
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import draw_words
 from lozo_bench.tuning.prompt import Prompt
 
@@ -56,7 +56,7 @@ def test_generated_text_depends_neither_on_padding_nor_on_other_rows(arch):
 def test_options_behind_one_prompt_score_as_if_alone(arch, kind):
     this = prompt(arch)
     assert this.packs
-    assert takes_packed_rows(this.model)
+    assert supports_packed_rows(this.model)
     shown, options = [3, 4, 5], [[6, 7], [8, 9, 10]]
     row = torch.tensor([shown + options[0] + options[1]])
     block = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])

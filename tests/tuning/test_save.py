@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from test_every_tuning import made
 from tiny_models import ALL, loaded, logits, rows
 
-from lozo_bench.engine.draws import Draws
+from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.save import MOVED, save_tuned
 
 

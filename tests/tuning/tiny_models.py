@@ -18,7 +18,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from lozo_bench.config import Kind
+from lozo_bench.config.schema import Kind
 from lozo_bench.models.load import Loaded
 
 VOCAB, PAD = 41, 1

@@ -1,0 +1,96 @@
+"""The digest of a run: a hash of everything in its config that can change its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lozo_bench.config.paths import EMBEDDED, PREFIX
+
+_NOT_PART_OF_A_RESULT = {
+    "hydra",
+    "tracking",
+    "table",
+    "sweep",
+    "rerun",
+    "checkpoint",
+    "parallel",
+    "log_every",
+    "eval_batch_size",
+    "model.device",
+    "model.device_map",
+    "model.stand_in",
+}
+# Keys that were added after runs existed. At these values a run is what it was before, and keeps
+# its digest.
+_ADDED_LATER = {
+    "evaluation.shots": 0,
+    "evaluation.sets": "per_example",
+    "evaluation.seed": 0,
+    "evaluation.calibrated": False,
+    "evaluation.calibrate_shown": False,
+}
+_PATHS = {"model.path", "task.data_dir", "task.source.data_dir", "task.source.full_dir"}
+_READ_WHOLE_BYTES = 16 * 2**20
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Return the digest of a config: eight hex digits.
+
+    Runs that must have equal results have equal digests, whichever launcher, output folder or
+    process runs them. A folder of data or of a model is identified by its path and its contents, so
+    that a run does not count as finished after its data changed. Files above 16 MiB (the weights of
+    a large model) are identified by name and size only. 1 and 1.0 are the same number.
+    """
+    text = json.dumps(_identity(config, ""), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _identity(node: Any, key: str) -> Any:
+    if isinstance(node, Mapping):
+        children = {str(name): f"{key}.{name}".lstrip(".") for name in node}
+        identity = {
+            name: _identity(node[name], child)
+            for name, child in children.items()
+            if child not in _NOT_PART_OF_A_RESULT and not _is_as_before(node[name], child)
+        }
+        return {name: value for name, value in identity.items() if value != {} or node[name] == {}}
+    if isinstance(node, list):
+        return [_identity(item, f"{key}[]") for item in node]
+    if isinstance(node, int) and not isinstance(node, bool) and abs(node) < 2**53:
+        return float(node)
+    if key in _PATHS and isinstance(node, str):
+        return _path_identity(node)
+    return node
+
+
+def _is_as_before(value: Any, key: str) -> bool:
+    return key in _ADDED_LATER and value == _ADDED_LATER[key]
+
+
+def _path_identity(path: str) -> Any:
+    """Return the path and contents of a folder.
+
+    A path that is no folder, such as a name on the model hub, is returned unchanged.
+    """
+    if path.startswith(PREFIX):
+        folder, name = EMBEDDED / path.removeprefix(PREFIX), path
+    else:
+        folder = Path(path).expanduser().resolve()
+        name = str(folder)
+    return [name, _contents(folder)] if folder.is_dir() else path
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return {file.name: _file_identity(file) for file in files}
+
+
+def _file_identity(file: Path) -> str:
+    size = file.stat().st_size
+    if size > _READ_WHOLE_BYTES:
+        return f"{size} bytes"
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()

@@ -1,0 +1,43 @@
+"""Functions that a config can call: ``${digest:}``, ``${method:...}`` and ``${pick:...}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lozo_bench.config.digest import digest
+
+
+def register_resolver() -> None:
+    """Register the three OmegaConf resolvers that this package's YAML files use.
+
+    ``${digest:}`` is the digest of the config. ``${method:OPTIMIZER,TUNING}`` is the name of the
+    two in a run's folder, which omits the tuning ``full``. ``${pick:KEY,{KEY:VALUE,...}}`` is the
+    value listed for that key.
+    """
+    OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("method", _method, replace=True)
+    OmegaConf.register_new_resolver("pick", _pick, replace=True)
+
+
+def _method(optimizer: str, tuning: str) -> str:
+    return optimizer if tuning == "full" else f"{optimizer}-{tuning}"
+
+
+def _pick(key: Any, values: Mapping[str, Any]) -> Any:
+    name = key.name if isinstance(key, Enum) else str(key)
+    if name not in values:
+        raise ValueError(
+            f"no value is given for {name!r}; there are values for {', '.join(values)}"
+        )
+    return values[name]
+
+
+def _digest_of_root(_root_: DictConfig) -> str:
+    root = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    container = OmegaConf.to_container(root, resolve=True, enum_to_str=True)
+    assert isinstance(container, dict)
+    return digest({str(name): value for name, value in container.items()})

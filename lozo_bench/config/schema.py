@@ -1,0 +1,361 @@
+"""The typed configuration: what a run may be told.
+
+The dataclasses go into Hydra's ConfigStore as the node ``schema``, so that every YAML file and
+every override is checked while the config is composed, before a model is loaded. Optimizers and
+task sources are the exception: their schema is the signature of the class that ``_target_`` names
+(see `lozo_bench.config.build`), so that adding one stays a matter of one file and one YAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Kind(Enum):
+    """How a model predicts words, or with ``classifier`` classes, by a head of its own.
+
+    ``auto`` reads it from the model's own config.json.
+    """
+
+    auto = "auto"
+    causal = "causal"
+    masked = "masked"
+    classifier = "classifier"
+
+
+class Dtype(Enum):
+    """The type the weights are kept in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Select(Enum):
+    """Which step's weights are tested: best dev metric, lowest dev loss, or the last step's."""
+
+    dev_metric = "dev_metric"
+    dev_loss = "dev_loss"
+    last = "last"
+
+
+class TrainAs(Enum):
+    """What is trained: the choice among the options, or the right one's text word by word.
+
+    ``language_model`` is the mean over all tokens of the batch, so that long answers weigh more.
+    """
+
+    classification = "classification"
+    language_model = "language_model"
+
+
+class Minimize(Enum):
+    """What the optimizer lowers: the loss, or minus a metric, which has no gradient.
+
+    ``metric`` is the accuracy of chosen options, or what a written answer is worth (F1).
+    """
+
+    loss = "loss"
+    metric = "metric"
+
+
+class Metric(Enum):
+    """How predictions are judged; ``squad`` and ``drop`` judge written answers.
+
+    ``f1`` is of class 1. ``squad`` is token F1, and exact match with it; ``drop`` the published
+    simplification (the best of the gold spans counts), ``drop_official`` AllenNLP's metric.
+    """
+
+    accuracy = "accuracy"
+    f1 = "f1"
+    macro_f1 = "macro_f1"
+    matthews = "matthews"
+    squad = "squad"
+    drop = "drop"
+    drop_official = "drop_official"
+
+
+class Schedule(Enum):
+    """How the learning rate moves over the run."""
+
+    constant = "constant"
+    linear = "linear"
+
+
+class EngineMode(Enum):
+    """How candidates are scored; ``auto`` measures which is faster on the run's first batch.
+
+    ``fused`` leaves the weights alone, ``in_place`` moves them there and back.
+    """
+
+    fused = "fused"
+    in_place = "in_place"
+    auto = "auto"
+
+
+class Rounding(Enum):
+    """How gathered steps are rounded when they are folded into half-precision weights."""
+
+    nearest = "nearest"
+    stochastic = "stochastic"
+    residual = "residual"
+
+
+class Kept(Enum):
+    """What a run can be gone on with from: its scalar log, full states, or what its method needs.
+
+    ``auto``: the log for zeroth-order methods, whose seed and scalars are the run; full states for
+    first-order ones.
+    """
+
+    auto = "auto"
+    log = "log"
+    full = "full"
+
+
+class Sets(Enum):
+    """Whether each row is shown demonstrations of its own, or all rows the same ones."""
+
+    per_example = "per_example"
+    fixed = "fixed"
+
+
+class Split(Enum):
+    """What several processes share of a step: its examples, or its candidates."""
+
+    batch = "batch"
+    candidates = "candidates"
+
+
+class Pick(Enum):
+    """Which of a grid's points a table shows: each seed's own best, or one that is best overall.
+
+    ``overall`` is the best mean over the seeds, of the points that all of them have.
+    """
+
+    per_seed = "per_seed"
+    overall = "overall"
+
+
+class By(Enum):
+    """By what a table chooses among the points of a grid; never by a test metric."""
+
+    dev_metric = "dev_metric"
+    dev_loss = "dev_loss"
+
+
+class Rerun(Enum):
+    """Which cells run: those without a result, only those that failed, or all from the start."""
+
+    missing = "missing"
+    failed = "failed"
+    all = "all"
+
+
+class WandbMode(Enum):
+    """Where wandb writes. ``offline`` needs no account; `wandb sync` uploads later."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass
+class ModelConfig:
+    """A model and how to load it. ``path``: hub name, local directory, or ``embedded:NAME``.
+
+    ``stand_in`` is the embedded model that takes its place with ``scale=tiny``. ``autocast`` is
+    torch's mixed precision: ``bf16`` or ``fp16`` passes of float32 weights. With
+    ``gradient_checkpointing`` a layer's inside is not kept for the backward pass but made again.
+    """
+
+    name: str = "???"
+    path: str = "???"
+    kind: Kind = Kind.auto
+    dtype: Dtype = Dtype.fp32
+    device: str = "auto"
+    device_map: str | None = None
+    autocast: str | None = None
+    gradient_checkpointing: bool = False
+    bos_token: str | None = None
+    untie_head: bool = False
+    stand_in: str = "tiny_opt"
+
+
+@dataclass
+class TaskConfig:
+    """A data set, its prompts for masked and causal models, and how a run on it is judged.
+
+    ``options`` are texts to choose from, ``answer`` instead is a text that a causal model writes;
+    both may have ``{field}`` in them. ``calibration`` is what stands for the prompt where options
+    are scored against their probability without the row (SFC). ``invented_rows``, if not 0, are so
+    many made-up rows for each of the three sets, in place of the source's. With ``joined``,
+    template and prompt are C-LoRA's: whole texts, in which the words' first pieces are compared.
+    ``folder`` is what a benchmark calls the task's folder among those of its other tasks, and
+    ``split`` names one of several ways to divide the rows, where a task has those.
+    """
+
+    name: str = "???"
+    version: int = 1
+    data_dir: str | None = None
+    folder: str | None = None
+    split: str | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    template: str | None = None
+    label_words: list[str] = field(default_factory=list)
+    prompt: str | None = None
+    options: list[str] = field(default_factory=list)
+    answer: str | None = None
+    calibration: str | None = None
+    joined: bool = False
+    train_as: TrainAs = TrainAs.classification
+    metric: Metric = Metric.accuracy
+    max_length: int = 256
+    max_new_tokens: int = 50
+    first_sentence_limit: int | None = None
+    other_sentence_limit: int | None = None
+    select: Select = Select.dev_metric
+    invented_rows: int = 0
+
+
+@dataclass
+class RankConfig:
+    """Rank r of the low-rank direction U V^T."""
+
+    value: int = 2
+
+
+@dataclass
+class SeedConfig:
+    """Seed of everything random in a run: directions, batch order, data split."""
+
+    value: int = 0
+
+
+@dataclass
+class EngineConfig:
+    """How losses are computed. Nothing here changes what is computed, but for rounding.
+
+    ``candidates_per_forward``: null lets as many share a pass as stay within 256 tokens.
+    ``max_rank``: columns of low-rank steps kept beside half-precision weights before they are
+    folded in; float32 weights take each period as it closes.
+    ``max_bad_steps``: so many steps in a row may have a loss that is not finite.
+    """
+
+    mode: EngineMode = EngineMode.fused
+    candidates_per_forward: int | None = None
+    max_rank: int = 32
+    rounding: Rounding = Rounding.stochastic
+    max_bad_steps: int = 3
+    answer_positions: bool = True
+    answer_columns: bool = True
+    share_prompt: bool = True
+    buckets: bool = True
+
+
+@dataclass
+class CheckpointConfig:
+    """How a run is kept, so that it can be interrupted anywhere.
+
+    ``every``: steps between two writes. ``keep``: full states that are kept, the newest ones.
+    """
+
+    kind: Kept = Kept.auto
+    every: int = 100
+    keep: int = 2
+
+
+@dataclass
+class ParallelConfig:
+    """How the processes of torchrun or of a SLURM job step share a run.
+
+    ``timeout_s``: after so long without a word another process counts as lost.
+    """
+
+    split: Split = Split.batch
+    timeout_s: float = 1800.0
+
+
+@dataclass
+class EvaluationConfig:
+    """How test rows are put to the model.
+
+    ``shots`` training rows with their answers are shown before each row (in-context learning); they
+    are drawn under ``seed``. With ``calibrated``, options are scored relative to their probability
+    without the row (surface-form competition, SFC), after the task's ``calibration`` text; with
+    ``calibrate_shown`` the demonstrations stand before that text too.
+    """
+
+    shots: int = 0
+    sets: Sets = Sets.per_example
+    seed: int = 0
+    calibrated: bool = False
+    calibrate_shown: bool = False
+
+
+@dataclass
+class TrackingConfig:
+    """Where numbers go besides the run's own files.
+
+    ``name``, ``group`` and ``tags`` are wandb's; a run without a name is called after its folder.
+    """
+
+    wandb: bool = False
+    mode: WandbMode = WandbMode.offline
+    project: str = "lozo-bench"
+    entity: str | None = None
+    name: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class TableConfig:
+    """How `lozo-tables` prints the runs of a sweep; the sweep itself does not look at it.
+
+    ``rows`` and ``columns`` are swept choices, ``over`` the one that a mean is taken over. Whatever
+    else is swept is a grid, of which ``select`` and ``by`` choose. ``grids`` are the published
+    ones, each with the choices it is for: ``{method: mezo, task: "squad,drop", grid: NAME}``, the
+    last that fits counting. ``published`` is a file of `lozo_bench/tables/published`, ``names`` are
+    titles for choices.
+    """
+
+    title: str = ""
+    rows: list[str] = field(default_factory=lambda: ["method"])
+    columns: list[str] = field(default_factory=lambda: ["task"])
+    over: str = "seed"
+    select: Pick = Pick.per_seed
+    by: By = By.dev_metric
+    grids: list[dict[str, str]] = field(default_factory=list)
+    published: str | None = None
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
+    rank: RankConfig = field(default_factory=RankConfig)
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+    sweep: str = "default"
+    steps: int = 1000
+    batch_size: int = 16
+    micro_batch_size: int | None = None
+    objective: Minimize = Minimize.loss
+    eval_batch_size: int = 64
+    eval_every: int = 100
+    log_every: int = 10
+    schedule: Schedule = Schedule.constant
+    rerun: Rerun = Rerun.missing

@@ -1,0 +1,1 @@
+"""From the rows of a task to padded batches of tokens."""

@@ -1,0 +1,162 @@
+"""From the rows of a task to the token sequences of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lozo_bench.config.checks import check_prompts, class_count
+from lozo_bench.config.schema import Config, EvaluationConfig, Kind, TrainAs
+from lozo_bench.data.collate import BatchLayout, ScoringOptions
+from lozo_bench.data.sets import Data
+from lozo_bench.errors import UserError, bad_value
+from lozo_bench.models.capabilities import supports_packed_rows
+from lozo_bench.models.check import max_row_tokens
+from lozo_bench.models.load import Loaded
+from lozo_bench.optimizers.base import Needs
+from lozo_bench.progress import progress
+from lozo_bench.tasks.base import Encoded, Example, Splits, TaskPrompt
+from lozo_bench.tasks.causal import CausalPrompt
+from lozo_bench.tasks.joined import JoinedPrompt
+from lozo_bench.tasks.masked import MaskedPrompt
+from lozo_bench.tasks.pair import PairPrompt
+from lozo_bench.tasks.shots import demonstrations
+from lozo_bench.tuning.base import Tuned
+
+log = logging.getLogger(__name__)
+
+AnyPrompt = MaskedPrompt | CausalPrompt | JoinedPrompt | PairPrompt
+
+
+def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
+    """How the task's rows become tokens for this kind of model, and no longer than it can read.
+
+    Raises:
+        UserError: the task is not for such a model.
+    """
+    check_prompts(config, loaded.kind)
+    task, tokenizer = config.task, loaded.tokenizer
+    max_length = _longest(task.max_length, loaded, tuned)
+    if loaded.kind is Kind.classifier:
+        return PairPrompt(tokenizer, class_count(task), max_length)
+    masked = loaded.kind is Kind.masked
+    text, words = (task.template, task.label_words) if masked else (task.prompt, task.options)
+    assert text is not None
+    if task.joined:
+        return JoinedPrompt(tokenizer, text, words, max_length, masked)
+    if masked:
+        limits = task.first_sentence_limit, task.other_sentence_limit
+        return MaskedPrompt(tokenizer, text, words, max_length, *limits)
+    return CausalPrompt(
+        tokenizer,
+        text,
+        words,
+        max_length,
+        answer=task.answer,
+        calibration=task.calibration,
+        max_new_tokens=task.max_new_tokens,
+    )
+
+
+def _longest(wanted: int, loaded: Loaded, tuned: Tuned) -> int:
+    limit = max_row_tokens(loaded.model)
+    if limit is None or wanted + tuned.virtual_tokens <= limit:
+        return wanted
+    log.warning(
+        "rows are cut to %d tokens, not to task.max_length=%d: %s reads no longer ones",
+        limit - tuned.virtual_tokens,
+        wanted,
+        loaded.name,
+    )
+    return limit - tuned.virtual_tokens
+
+
+def encoded(
+    config: Config,
+    splits: Splits,
+    prompt: AnyPrompt,
+    loaded: Loaded,
+    tuned: Tuned,
+    needs: Needs | None,
+) -> Data:
+    """Return the three sets as tokens, evaluated ones with the demonstrations shown before them.
+
+    Raises:
+        UserError: a set is empty, or a row does not fit.
+    """
+    if splits.fitted is not None:
+        if not isinstance(prompt, JoinedPrompt):
+            raise bad_value("task.joined", False, "true: the rows are chosen by their lengths")
+        splits = splits.fitted(prompt.fits)
+    by_tokens = config.task.train_as is TrainAs.language_model
+    train = _encode(prompt, splits.train, "train")
+    if by_tokens or (needs and needs.features and isinstance(prompt, CausalPrompt)):
+        train = [example.only_gold() for example in train]
+    return Data(
+        train=train,
+        # Without training, dev is not evaluated.
+        dev=_evaluated(config.evaluation if needs else EvaluationConfig(), prompt, splits, "dev"),
+        test=_evaluated(config.evaluation, prompt, splits, "test"),
+        layout=_layout(config, loaded, tuned, prompt),
+        by_tokens=by_tokens,
+    )
+
+
+def _encode(prompt: TaskPrompt, examples: Sequence[Example], split: str) -> list[Encoded]:
+    if not examples:
+        raise UserError(f"task.source: the {split} set is empty")
+    return [prompt.encode(example) for example in progress(examples, f"{split}: to tokens")]
+
+
+def _evaluated(
+    config: EvaluationConfig, prompt: TaskPrompt, splits: Splits, split: str
+) -> list[Encoded]:
+    """Return a set with its demonstrations and calibration texts, as far as the config asks."""
+    examples = splits.test if split == "test" else splits.dev
+    if not examples or not (config.shots or config.calibrated):
+        return _encode(prompt, examples, split)
+    shown: Iterable[Sequence[Example]] = [()] * len(examples)
+    if config.shots:
+        pool = splits.train if splits.pool is None else splits.pool()
+        shown = demonstrations(config, pool, len(examples))
+        if len(pool) < config.shots:
+            log.warning(
+                "each row is shown all %d training rows there are, instead of evaluation.shots=%d",
+                len(pool),
+                config.shots,
+            )
+    encoded = []
+    rows = progress(examples, f"{split}: to tokens")
+    for example, before in zip(rows, shown, strict=True):
+        asked = prompt.encode(example, before)
+        if config.calibrated:
+            text_before = before if config.calibrate_shown else ()
+            asked = replace(asked, calibration=_calibration(prompt, example, text_before))
+        encoded.append(asked)
+    return encoded
+
+
+def _calibration(prompt: TaskPrompt, example: Example, shown: Sequence[Example]) -> Encoded:
+    if not isinstance(prompt, CausalPrompt):
+        raise UserError(
+            "evaluation.calibrated: given true; allowed for causal models: a masked one scores "
+            "words at one place, and has no text to score them after"
+        )
+    return prompt.encode_calibration(example, shown)
+
+
+def _layout(config: Config, loaded: Loaded, tuned: Tuned, prompt: AnyPrompt) -> BatchLayout:
+    engine = config.engine
+    return BatchLayout(
+        pad_id=loaded.tokenizer.pad_token_id,
+        label_ids=() if isinstance(prompt, CausalPrompt) else prompt.label_ids,
+        scoring=ScoringOptions(
+            positions=engine.answer_positions,
+            columns=engine.answer_columns,
+            share_prompt=engine.share_prompt,
+            buckets=engine.buckets,
+        ),
+        packed=tuned.packs and supports_packed_rows(loaded.model),
+        virtual_tokens=tuned.virtual_tokens,
+    )

@@ -1,0 +1,1 @@
+"""Where the numbers of a run go: files, wandb and the terminal."""

@@ -1,0 +1,178 @@
+"""The terminal output of a run: a progress bar or plain lines, and a table at the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lozo_bench.display.tracking import Tracker
+from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.optimizers.base import Event
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar:
+    """A progress bar on a terminal; otherwise one log line for each row and evaluation."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.best_dev: float | None = None
+        self.began = time.perf_counter()
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.bar = Progress(
+            TextColumn("{task.fields[what]}"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[message]}  ETA"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("", total=steps, what="step", message="")
+        self.evaluation = self.bar.add_task("", total=1, what="", message="", visible=False)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advanced(self, step: int, loss: float) -> None:
+        """Move the bar to a step and show its loss."""
+        self.bar.update(
+            self.task, completed=step, message=f"loss {loss:.4f}  best dev {self._best()}"
+        )
+
+    def skipped(self, step: int, why: str) -> None:
+        """Log a warning that a step was skipped."""
+        log.warning("step %d was skipped: %s", step, why)
+
+    def happened(self, step: int, event: Event) -> None:
+        """Log an event of a step."""
+        values = "  ".join(f"{key} {value}" for key, value in event.values.items())
+        log.info("step %d  %s  %s", step, event.name, values)
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Log a row of training numbers if there is no bar."""
+        if not self.live:
+            step = int(row["step"])
+            eta = (time.perf_counter() - self.began) / step * (self.steps - step)
+            log.info(
+                "step %d/%d  loss %.4f  best dev %s  ETA %s",
+                step,
+                self.steps,
+                row["loss"],
+                self._best(),
+                _clock(eta),
+            )
+
+    def _best(self) -> str:
+        return "-" if self.best_dev is None else f"{self.best_dev:.4f}"
+
+    def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
+        """Show an evaluation: the best dev metric in the bar, or all metrics as a log line."""
+        self.bar.update(self.evaluation, visible=False)
+        if name == "dev" and metrics.name != "loss":
+            self.best_dev = max(metrics.score, self.best_dev or metrics.score)
+        if not self.live:
+            message = "  ".join(f"{key} {value:.4f}" for key, value in metrics.values.items())
+            log.info("step %d  %s %s", step, name, message)
+
+    def evaluating(self, name: str, done: int, of: int) -> None:
+        """Show how many examples of an evaluation are done."""
+        self.bar.update(self.evaluation, completed=done, total=of, what=name, visible=True)
+
+
+class FilesAndTerminal:
+    """An observer of the trainer that passes everything to the files and to the terminal."""
+
+    def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
+        self.tracker, self.bar = tracker, bar
+        self.advanced, self.skipped = bar.advanced, bar.skipped
+
+    def happened(self, step: int, event: Event) -> None:
+        """Pass on an event of a step."""
+        self.tracker.event(step, event)
+        self.bar.happened(step, event)
+
+    def stepped(self, row: Mapping[str, float]) -> None:
+        """Record and show a row of training numbers."""
+        self.tracker.row(row)
+        self.bar.row(row)
+
+    def evaluating(self, name: str, done: int, of: int) -> None:
+        """Show how many examples of an evaluation are done."""
+        self.bar.evaluating(name, done, of)
+
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """Record and show the metrics of an evaluation."""
+        self.tracker.evaluated(step, name, metrics, forward_passes)
+        self.bar.evaluated(step, name, metrics)
+
+
+class SilentObserver:
+    """An observer that does nothing, for all processes of a run except the first."""
+
+    def stepped(self, row: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def advanced(self, step: int, loss: float) -> None:
+        """Do nothing."""
+
+    def skipped(self, step: int, why: str) -> None:
+        """Do nothing."""
+
+    def happened(self, step: int, event: Event) -> None:
+        """Ignore it."""
+
+    def evaluating(self, name: str, done: int, of: int) -> None:
+        """Do nothing."""
+
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """Do nothing."""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def summary_table(result: Mapping[str, Any], folder: Path) -> Table:
+    """Return the table that a run prints at its end."""
+    metrics = result["metrics"]
+    table = Table(title=folder.name, title_justify="left")
+    for column in ("zero-shot", "final dev", "test", "best step", "ms/step", "peak memory"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        *(_first(metrics.get(name)) for name in ("zero_shot", "dev", "test")),
+        str(result["best_step"]),
+        "-" if result["step_ms_median"] is None else f"{result['step_ms_median']:.1f}",
+        f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB",
+    )
+    return table
+
+
+def _first(values: Mapping[str, float] | None) -> str:
+    """Return the first metric, with its name unless it is the accuracy."""
+    if values is None:
+        return "-"
+    name, value = next(iter(values.items()))
+    return f"{value:.4f}" if name == "accuracy" else f"{name} {value:.4f}"
+
+
+def print_summary(result: Mapping[str, Any], folder: Path) -> None:
+    """Print the table and where the outputs are, to standard output."""
+    console = Console(soft_wrap=True)
+    console.print(summary_table(result, folder))
+    console.print(f"outputs: {folder}", highlight=False)

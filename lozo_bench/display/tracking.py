@@ -1,0 +1,172 @@
+"""Writes a run's numbers to ``metrics.jsonl``, ``result.json`` and, if wanted, wandb.
+
+Only this module imports wandb.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from lozo_bench.config.schema import TrackingConfig, WandbMode
+from lozo_bench.errors import UserError
+from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.optimizers.base import Event
+from lozo_bench.runs.atomic import write_text
+from lozo_bench.runs.outcome import EVENTS, METRICS
+
+log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """The records of one run. A context manager: its end closes the file and the wandb run.
+
+    Args:
+        folder: the run's folder.
+        config: the config that wandb shows.
+        tracking: which records are kept.
+        name: the run's name in wandb.
+        run_id: the run's id in wandb, which stays the same when the run is resumed.
+        remembers: returns whether a row in the file is final, so that it is kept; the run writes
+            all other rows again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        tracking: TrackingConfig,
+        name: str,
+        run_id: str,
+        remembers: Callable[[Mapping[str, float]], bool] = lambda row: False,
+    ) -> None:
+        self._folder = folder
+        _keep_final_rows(folder / METRICS, remembers)
+        _keep_final_rows(folder / EVENTS, remembers)
+        self._lines = (folder / METRICS).open("a", encoding="utf-8")
+        self._wandb = _start_wandb(folder, config, tracking, name, run_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+        self._with_wandb(lambda run: run.finish(exit_code=1 if error else 0))
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Write a row, which has a ``step``, to ``metrics.jsonl`` and to wandb."""
+        self._lines.write(json.dumps(dict(row), allow_nan=False) + "\n")
+        self._lines.flush()
+        self._with_wandb(lambda run: run.log(dict(row)))
+
+    def event(self, step: int, event: Event) -> None:
+        """Append a line to ``events.jsonl``, and log the event's numbers to wandb."""
+        line = {"step": step, "event": event.name, **event.values}
+        with (self._folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        numbers = {f"{event.name}/{key}": x for key, x in event.values.items()}
+        self._with_wandb(lambda run: run.log({"step": step, **numbers}))
+
+    def settle(self) -> None:
+        """Sync the rows written so far to disk."""
+        os.fsync(self._lines.fileno())
+
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """Write an evaluation's row: step, forward_passes, NAME_accuracy, NAME_loss and so on."""
+        self.row(
+            {
+                "step": step,
+                "forward_passes": forward_passes,
+                **{f"{name}_{key}": value for key, value in metrics.values.items()},
+            }
+        )
+
+    def summarize(self, summary: Mapping[str, float]) -> None:
+        """Write the run's final numbers, which wandb shows in its table of runs."""
+        self._with_wandb(lambda run: run.summary.update(dict(summary)))
+
+    def _with_wandb(self, action: Callable[[Any], object]) -> None:
+        """Call ``action`` with the wandb run, if there is one.
+
+        An error in wandb does not end the run: the rest is recorded in files only.
+        """
+        if self._wandb is None:
+            return
+        import wandb
+
+        try:
+            action(self._wandb)
+        except (wandb.Error, OSError) as error:
+            log.warning(
+                "wandb accepts no more numbers (%s); the run continues, and all numbers are in %s",
+                error,
+                METRICS,
+            )
+            self._wandb = None
+
+
+def _keep_final_rows(path: Path, remembers: Callable[[Mapping[str, float]], bool]) -> None:
+    """Remove the rows that the run will write again, an incomplete one included."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if remembers(row):
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def _start_wandb(
+    folder: Path, config: Mapping[str, Any], tracking: TrackingConfig, name: str, run_id: str
+) -> Any:
+    if not tracking.wandb or tracking.mode is WandbMode.disabled:
+        return None
+    import wandb
+
+    def start(mode: Literal["online", "offline", "disabled"]) -> Any:
+        return wandb.init(
+            project=tracking.project,
+            entity=tracking.entity,
+            group=tracking.group,
+            name=name,
+            tags=tracking.tags,
+            id=run_id,
+            resume="allow",
+            dir=folder,
+            config=dict(config),
+            mode=mode,
+            # A sweep may run several cells in one process: each must be a wandb run of its own.
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    try:
+        run = start("online" if tracking.mode is WandbMode.online else "offline")
+    except (wandb.errors.CommError, TimeoutError) as error:
+        log.warning(
+            "wandb cannot be reached (%s); the run is recorded offline: `wandb sync %s` uploads it",
+            " ".join(str(error).split()),
+            folder / "wandb" / "offline-run-*",
+        )
+        run = start("offline")
+    except wandb.Error as error:
+        raise UserError(
+            f"tracking.mode={tracking.mode.value}: wandb could not start ({error}); log in with "
+            "`wandb login`, or use tracking.mode=offline or tracking=files"
+        ) from error
+    run.define_metric("*", step_metric="step")
+    return run

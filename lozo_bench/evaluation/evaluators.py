@@ -1,0 +1,158 @@
+"""Evaluators of chosen options, of losses alone, and of generated answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lozo_bench.data.collate import Batch, BatchLayout, collate
+from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.objectives.generation import Generator, TextMetric
+from lozo_bench.objectives.losses import Loss, OptionObjective, right
+from lozo_bench.objectives.options import Scorer, sum_log_probabilities
+from lozo_bench.tasks.base import Encoded
+
+# A metric of the chosen options and the right ones, both as option numbers.
+ClassMetric = Callable[[Sequence[int], Sequence[int]], float]
+
+
+class OptionEvaluator:
+    """Evaluates which option the model chooses: the one with the highest score.
+
+    Of several equal scores the first wins. The loss is the training loss: its mean over examples,
+    or over answer tokens with ``by_tokens``.
+
+    Args:
+        scorer: computes the scores of a batch's options.
+        layout: how examples become batches.
+        device: the device of the batches.
+        loss: computes losses [B] from scores [B, K].
+        rates: metrics by name that are computed in addition to accuracy. The first one is the
+            task's main metric; if there are none, accuracy is.
+        by_tokens: in the mean loss, weight each example by its right option's number of tokens.
+    """
+
+    columns = 3
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        layout: BatchLayout,
+        device: torch.device,
+        loss: Loss,
+        rates: Mapping[str, ClassMetric] | None = None,
+        by_tokens: bool = False,
+    ) -> None:
+        self.scorer, self.layout, self.device, self.loss = scorer, layout, device, loss
+        self.rates, self.by_tokens = rates or {}, by_tokens
+
+    def found(self, examples: Sequence[Encoded]) -> Tensor:
+        """Return each example's chosen option, loss and weight of the loss, [n, 3]."""
+        counts = [float(_answer_tokens(e)) if self.by_tokens else 1.0 for e in examples]
+        batch = collate(examples, self.layout).to(self.device)
+        scores = self._scores(batch, examples)
+        losses = self.loss(scores, batch, examples)
+        return torch.stack(
+            [_double(scores.argmax(1)), _double(losses), torch.tensor(counts).double()], 1
+        )
+
+    def _scores(self, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
+        """Return the options' scores; calibrated if the examples have a calibration prompt (SFC).
+
+        A calibrated score is sum log p(option | prompt) - sum log p(option | calibration), with
+        sums instead of means, as in MeZO's code (large_models/run.py:254-300).
+        """
+        scores = self.scorer(batch)
+        calibrations = [example.calibration for example in examples if example.calibration]
+        if not calibrations:
+            return scores
+        blank = collate(calibrations, self.layout).to(self.device)
+        relative = sum_log_probabilities(scores, batch) - sum_log_probabilities(
+            self.scorer(blank), blank
+        )
+        # An absent option scores -inf in both, and the difference would be NaN.
+        return relative.masked_fill(scores.isneginf(), -torch.inf)
+
+    def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
+        """See `Judge`."""
+        chosen = found[:, 0].long()
+        labels = [example.label for example in examples]
+        values = {name: metric(chosen.tolist(), labels) for name, metric in self.rates.items()}
+        values["accuracy"] = float(right(chosen, examples).double().mean())
+        values["loss"] = _mean(found[:, 1:])
+        return Metrics(values)
+
+
+class LossEvaluator:
+    """Evaluates only the loss of the right answers, which costs far less than generating answers.
+
+    The loss is the mean over all answer tokens of the set. The published runs select checkpoints by
+    the mean, over batches of 8, of each batch's mean over tokens. That number depends on which rows
+    share a batch.
+    """
+
+    columns = 2
+
+    def __init__(self, objective: OptionObjective) -> None:
+        self.objective = objective
+
+    def found(self, examples: Sequence[Encoded]) -> Tensor:
+        """Return the loss of each right answer and its number of tokens, [n, 2]."""
+        return _losses_and_tokens(self.objective, examples)
+
+    def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
+        """See `Judge`."""
+        return Metrics({"loss": _mean(found)})
+
+
+class GenerationEvaluator:
+    """Evaluates generated answers by comparing them with the right ones.
+
+    Args:
+        writer: generates the answers.
+        worths: metrics of an answer by name, each from 0 to 1. The first one is the task's main
+            metric.
+        objective: computes the loss of the right answer's text.
+    """
+
+    def __init__(
+        self, writer: Generator, worths: Mapping[str, TextMetric], objective: OptionObjective
+    ) -> None:
+        self.writer, self.worths, self.objective = writer, worths, objective
+        self.columns = len(worths) + 2
+
+    def found(self, examples: Sequence[Encoded]) -> Tensor:
+        """Return each answer's metrics, and the right answer's loss and number of tokens."""
+        texts = self.writer([example.prompt for example in examples])
+        values = [
+            [float(metric(text, example.answers)) for metric in self.worths.values()]
+            for text, example in zip(texts, examples, strict=True)
+        ]
+        metrics = torch.tensor(values, dtype=torch.float64)
+        return torch.cat([metrics, _losses_and_tokens(self.objective, examples)], 1)
+
+    def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
+        """See `Judge`."""
+        values = {name: float(found[:, i].mean()) for i, name in enumerate(self.worths)}
+        return Metrics({**values, "loss": _mean(found[:, -2:])})
+
+
+def _answer_tokens(example: Encoded) -> int:
+    return len(example.answer[example.label])
+
+
+def _losses_and_tokens(objective: OptionObjective, examples: Sequence[Encoded]) -> Tensor:
+    losses = objective.part(examples, None).part.losses(1)[0]
+    tokens = torch.tensor([_answer_tokens(e) for e in examples], dtype=torch.float64)
+    return torch.stack([_double(losses), tokens], 1)
+
+
+def _mean(losses_and_counts: Tensor) -> float:
+    losses, counts = losses_and_counts.unbind(1)
+    return float((losses * counts).sum() / counts.sum())
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", torch.float64)

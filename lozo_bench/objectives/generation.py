@@ -1,0 +1,120 @@
+"""Generate answers greedily until a newline, and use a metric of them as the training loss.
+
+Source: MeZO's code. Generation: greedy, one beam; it stops at the newline token or at the
+end-of-text token. Objective ``--non_diff`` (large_models/trainer.py:739): minus the F1 of the
+generated answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.objectives.losses import PreparedMicroBatch
+from lozo_bench.tasks.base import Encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A metric of a generated answer, given the right answers; from 0 to 1.
+TextMetric = Callable[[str, Sequence[str]], float]
+
+
+class Generator:
+    """Continues prompts with the likeliest token at each step, until a newline or the end token.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        max_new_tokens: the largest number of tokens in an answer.
+        device: the device of the prompts.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        max_new_tokens: int,
+        device: torch.device,
+    ) -> None:
+        self.model, self.tokenizer, self.device = model, tokenizer, device
+        self.max_new_tokens = max_new_tokens
+        new_line = tokenizer.encode("\n", add_special_tokens=False)[-1]
+        end = tokenizer.eos_token_id
+        self.how = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=[new_line] if end is None else [new_line, end],
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        self.pad = tokenizer.pad_token_id
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+        """Return the answer to each prompt, without leading and trailing white space."""
+        width = max(map(len, prompts))
+        # Prompts are padded on the left, so that all of them end at the same position.
+        ids = [[self.pad] * (width - len(p)) + list(p) for p in prompts]
+        mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+        with _generation_config(self.model, self.how):
+            written = self.model.generate(
+                input_ids=torch.tensor(ids, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+            )
+        texts = self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+@contextmanager
+def _generation_config(model: Any, how: GenerationConfig) -> Iterator[None]:
+    """Inside this context the model generates with this config and ignores its own one.
+
+    A checkpoint's generation_config.json may, for example, penalise repetition or set a minimum
+    number of tokens; ``generate`` would use it for all settings that are not given.
+    """
+    own, model.generation_config = model.generation_config, how
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+class GenerationObjective:
+    """An objective whose loss is minus a metric of the generated answers, as MeZO trains on F1.
+
+    Args:
+        writer: generates the answers.
+        worth: the metric, from 0 to 1, of an answer and the right answers.
+    """
+
+    def __init__(self, writer: Generator, worth: TextMetric) -> None:
+        self.writer, self.worth = writer, worth
+
+    def part(
+        self, examples: Sequence[Encoded], weights: Sequence[float] | None
+    ) -> PreparedMicroBatch:
+        """See `Objective`. ``weights`` are ignored: every example counts the same."""
+        prompts = [example.prompt for example in examples]
+
+        def losses(copies: int) -> Tensor:
+            texts = self.writer(prompts * copies)
+            minus_metrics = [
+                -self.worth(text, examples[i % len(examples)].answers)
+                for i, text in enumerate(texts)
+            ]
+            return torch.tensor(minus_metrics, dtype=torch.float64).view(copies, len(examples))
+
+        longest = max(map(len, prompts)) + self.writer.max_new_tokens
+        part = MicroBatch(len(examples), longest * len(prompts), losses)
+        return PreparedMicroBatch(part, self.tokens(examples))
+
+    def tokens(self, examples: Sequence[Encoded]) -> int:
+        """See `Objective`. Counts the prompts' tokens and the most that can be generated."""
+        return sum(len(example.prompt) + self.writer.max_new_tokens for example in examples)

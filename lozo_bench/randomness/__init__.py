@@ -1,0 +1,1 @@
+"""Random numbers keyed by run seed, role, step and parameter."""

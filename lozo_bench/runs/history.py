@@ -1,0 +1,218 @@
+"""The history of a run on disk: its journal and, if wanted, full checkpoints.
+
+A zeroth-order run resumes from its newest checkpoint, or from the beginning, by replaying the
+recorded steps without forward passes. A first-order run can only resume from a checkpoint; later
+records in its journal are removed, and these steps run again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lozo_bench.errors import UserError
+from lozo_bench.runs.checkpoints import Checkpoint, Checkpoints
+from lozo_bench.runs.journal import VERSION, Journal, Log, read, up_to
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal.bin"
+CHECKPOINTS = "checkpoints"
+# A killed run with slow steps loses at most this many seconds of progress.
+_FLUSH_EVERY_S = 10.0
+
+
+class History:
+    """The history of a run, read only. Implements `Memory`.
+
+    The methods that record do nothing: only the run's first process writes its history.
+
+    Args:
+        log: the contents of the journal.
+        state: the checkpoint to resume from.
+        known: the last step that is restored rather than run again.
+    """
+
+    def __init__(self, log: Log, state: Checkpoint | None, known: int) -> None:
+        self.known = known
+        self.log, self.newest = log, state
+
+    def losses(self, step: int) -> Sequence[Tensor]:
+        """Return the losses recorded in a step up to ``known``."""
+        return self.log.steps[step - 1]
+
+    def evaluation(self, step: int, name: str) -> Mapping[str, float] | None:
+        """Return the metrics of an earlier evaluation, or None if it was not recorded."""
+        return self.log.evaluations.get((step, name))
+
+    def has(self, row: Mapping[str, float]) -> bool:
+        """Return whether a row of metrics.jsonl is in this history and will not come again."""
+        step = int(row["step"])
+        for key in row:
+            name, _, kind = key.rpartition("_")
+            if kind == "loss" and name in ("zero_shot", "dev", "test"):
+                return self.evaluation(step, name) is not None
+        return step <= self.known
+
+    @property
+    def state_step(self) -> int:
+        """The step of the checkpoint to resume from, 0 without one."""
+        return 0 if self.newest is None else self.newest.step
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The journal's first block; empty without a journal."""
+        return self.log.header
+
+    def spent(self) -> Mapping[str, float]:
+        """Return the costs of the steps up to ``known``."""
+        return self.log.spent
+
+    def state(self) -> tuple[int, Mapping[str, Tensor], Mapping[str, Any]] | None:
+        """Return the step, tensors and metadata of the checkpoint to resume from, or None."""
+        state, self.newest = self.newest, None  # called once; it is as large as the model
+        return None if state is None else (state.step, state.tensors, state.told)
+
+    def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
+        """Do nothing: another process records this."""
+
+    def step_made(self, step: int, losses: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+        """Do nothing: another process records this."""
+
+    def wants_state(self, step: int) -> bool:
+        """Return False: another process saves checkpoints."""
+        return False
+
+    def wants_last_state(self, step: int) -> bool:
+        """Return False: another process saves checkpoints."""
+        return False
+
+    def save_state(
+        self, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    ) -> None:
+        """Do nothing: another process saves checkpoints."""
+
+    def flush(self) -> None:
+        """Do nothing: another process writes the journal."""
+
+
+class HistoryWriter(History):
+    """The history of a run and its writer. Only one process of a run may have it.
+
+    Args:
+        folder: the run's folder.
+        past: the history returned by `recall`.
+        header: the first block of a new journal.
+        every: the number of steps between two blocks of the journal, and between two checkpoints.
+        states: where checkpoints are saved; None: they are not.
+        replayable: the recorded steps can be replayed, so the last step needs no checkpoint.
+        settle: called before each block; must write everything else about the same steps to disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        past: History,
+        header: Mapping[str, Any],
+        every: int,
+        states: Checkpoints | None,
+        replayable: bool,
+        settle: Callable[[], None],
+    ) -> None:
+        super().__init__(past.log, past.newest, past.known)
+        self._journal = Journal(folder / JOURNAL, past.known, header, past.spent())
+        self._every, self._states, self._settle = every, states, settle
+        self._replayable, self._last_saved = replayable, past.state_step
+        self._flushed = time.monotonic()
+
+    def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
+        """Record the metrics of an evaluation."""
+        self._journal.evaluation(step, name, values)
+
+    def step_made(self, step: int, losses: Sequence[Tensor], spent: Mapping[str, float]) -> None:
+        """Record a step: its losses, and the costs of all steps so far."""
+        self._journal.step(losses, spent)
+        if step % self._every == 0 or time.monotonic() - self._flushed > _FLUSH_EVERY_S:
+            self.flush()
+
+    def wants_state(self, step: int) -> bool:
+        """Return whether a checkpoint is due after this step."""
+        return self._states is not None and step % self._every == 0
+
+    def wants_last_state(self, step: int) -> bool:
+        """Return whether a run that stops after this step needs a checkpoint of it."""
+        return self._states is not None and not self._replayable and step > self._last_saved
+
+    def save_state(
+        self, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    ) -> None:
+        """Save a checkpoint."""
+        assert self._states is not None
+        self.flush()
+        self._states.save(Checkpoint(step, tensors, metadata))
+        self._last_saved = step
+
+    def flush(self) -> None:
+        """Write everything recorded so far to disk."""
+        self._settle()
+        self._journal.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+
+def check_format(found: Log, path: Path) -> None:
+    """Refuse a journal in a format of another version of this package.
+
+    Raises:
+        UserError: its format version is not `VERSION`.
+    """
+    if found.header and found.header["version"] != VERSION:
+        raise UserError(
+            f"{path}: its format is {found.header['version']}, but this version reads "
+            f"format {VERSION}; run again with rerun=all"
+        )
+
+
+def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[History, bytes]:
+    """Read the history of the run in ``folder`` and its journal's bytes, both empty if new.
+
+    Everything that the run cannot resume from is removed from the files.
+
+    Args:
+        folder: the run's folder.
+        digest: the digest of its config, which the journal must have too.
+        replayable: the recorded steps can be replayed.
+        full: look for checkpoints.
+
+    Raises:
+        UserError: the journal belongs to another run.
+    """
+    path = folder / JOURNAL
+    data = path.read_bytes() if path.exists() else b""
+    found = read(data)
+    check_format(found, path)
+    if found.header and found.header["digest"] != digest:
+        raise UserError(
+            f"{path}: it belongs to the run {found.header['digest']}, and this run is {digest}; "
+            "move the folder away or run again with rerun=all"
+        )
+    if found.damage:
+        log.warning("%s is %s; the run resumes from there", path, found.damage)
+    states = Checkpoints(folder / CHECKPOINTS, keep=1)
+    state = states.newest(len(found.steps)) if full else None
+    known = len(found.steps) if replayable else (state.step if state else 0)
+    good = up_to(found, data, known)
+    if len(good) < len(data):
+        os.truncate(path, len(good))
+        found = read(good)
+    states.remove_after(known)
+    return History(found, state, known), good

@@ -1,0 +1,246 @@
+"""The status of the cells below a folder: ``lozo-status outputs/``.
+
+It only reads files, so it can be called at any time and from any machine that sees them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from lozo_bench.runs.lock import lock_owner
+from lozo_bench.runs.outcome import METRICS, RESULT, read_failure
+
+_HYDRA = ".hydra"
+# A row has a few hundred bytes, so the last one is within this many bytes of the end.
+_TAIL_BYTES = 8192
+# Overrides that belong to the sweep, and those that would delete what a cell has done.
+_SWEEP_OVERRIDES = (
+    "hydra.mode=",
+    "hydra/launcher=",
+    "hydra.launcher",
+    "hydra/sweeper=",
+    "hydra.sweeper",
+)
+_RERUN_OVERRIDES = ("rerun=", "+rerun=", "++rerun=")
+
+
+class CellState(Enum):
+    """The status of a cell.
+
+    ``stopped``: it is not finished, and no process runs it. ``skipped``: a launcher, and nothing
+    else, reports this for a cell that it did not need to run.
+    """
+
+    finished = "finished"
+    skipped = "skipped"
+    running = "running"
+    stopped = "stopped"
+    failed = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CellStatus:
+    """A row of the table.
+
+    Args:
+        folder: the cell's folder.
+        state: its status.
+        score: the task's metric on the test rows, if the cell is finished.
+        note: why it failed, which process runs it, or how far it got.
+        command: the command that runs it alone or resumes it.
+    """
+
+    folder: Path
+    state: CellState
+    score: float | None
+    note: str
+    command: str
+
+
+def statuses_below(root: Path) -> list[CellStatus]:
+    """Return every cell at ``root`` or below it, sorted by path."""
+    found = []
+    for folder, below, _ in os.walk(root):
+        if _is_cell(Path(folder)):
+            found.append(Path(folder))
+            below.clear()
+        below[:] = [name for name in below if not name.startswith(".")]
+    return [status_of(folder) for folder in sorted(found)]
+
+
+def status_of(folder: Path) -> CellStatus:
+    """Return the status of the cell in ``folder``."""
+    command = command_of(folder)
+    owner = lock_owner(folder)
+    if owner is not None:
+        return CellStatus(folder, CellState.running, None, f"{_progress(folder)}, {owner}", command)
+    failure = read_failure(folder)
+    if failure is not None:
+        return CellStatus(folder, CellState.failed, None, failure.reason, command)
+    if not (folder / RESULT).exists():
+        return CellStatus(folder, CellState.stopped, None, _progress(folder), command)
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        score = float(next(iter(result["metrics"]["test"].values())))
+    except (ValueError, KeyError, TypeError):
+        note = f"{RESULT} cannot be read; run again with rerun=all"
+        return CellStatus(folder, CellState.failed, None, note, command)
+    return CellStatus(folder, CellState.finished, score, "", command)
+
+
+def command_of(folder: Path) -> str:
+    """Return the command that runs the cell in ``folder`` alone, or "" if it is unknown."""
+    hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
+    if hydra is None:
+        return ""
+    overrides = hydra["overrides"]
+    alone = [
+        text for text in overrides["hydra"] if not text.lstrip("+~").startswith(_SWEEP_OVERRIDES)
+    ]
+    if hydra["mode"] == "MULTIRUN":  # a sweep does not use hydra.run.dir
+        alone = [text for text in alone if not text.startswith("hydra.run.dir=")]
+    words = ["lozo-train", *_flags(hydra)]
+    words += [text for text in overrides["task"] if not text.startswith(_RERUN_OVERRIDES)] + alone
+    cwd = hydra["runtime"]["cwd"]
+    prefix = "" if Path(cwd) == Path.cwd() else f"cd {shlex.quote(cwd)} && "
+    return prefix + shlex.join(words)
+
+
+def values_of(folder: Path) -> str:
+    """Return a line that names the file with a cell's default values; empty if it is unknown."""
+    hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
+    if hydra is None:
+        return ""
+    runtime = hydra["runtime"]
+    name, optimizer = f"tuned/{runtime['choices']['tuned']}.yaml", runtime["choices"]["optimizer"]
+    folders = [source["path"] for source in runtime["config_sources"] if source["schema"] == "file"]
+    if any((Path(directory) / name).is_file() for directory in folders):
+        return f"values not given on the command line are from conf/{name}"
+    return (
+        f"there is no conf/{name}: values not given on the command line are from "
+        f"conf/optimizer/{optimizer}.yaml"
+    )
+
+
+def table(found: Sequence[CellStatus]) -> Table:
+    """Return the table, with one row per cell, named relative to the folder that all share."""
+    root = shared_root(found)
+    view = Table(title=str(root), title_justify="left")
+    view.add_column("cell", overflow="fold")
+    view.add_column("status")
+    view.add_column("test", justify="right")
+    view.add_column("note", overflow="fold")
+    for cell in found:
+        score = "" if cell.score is None else f"{cell.score:.4f}"
+        note = "see below" if cell.state is CellState.failed else cell.note
+        view.add_row(str(cell.folder.relative_to(root)), cell.state.value, score, note)
+    return view
+
+
+def print_table(found: Sequence[CellStatus]) -> None:
+    """Print the table, the counts, and the reason and command of each failed or stopped cell."""
+    if not found:
+        return
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    if not console.is_terminal:  # in a file, no line is wrapped or cut
+        console = Console(markup=False, highlight=False, soft_wrap=True, width=1000)
+    console.print(table(found))
+    console.print(counts(found))
+    root = shared_root(found)
+    for state, title in {
+        CellState.failed: "failed; the command that runs each again:",
+        CellState.stopped: "stopped; the command that resumes each:",
+    }.items():
+        chosen = [cell for cell in found if cell.state is state]
+        if chosen:
+            console.print(f"\n{title}")
+        for cell in chosen:
+            console.print(f"  {cell.folder.relative_to(root)}: {cell.note}\n    {cell.command}")
+
+
+def counts(found: Sequence[CellStatus]) -> str:
+    """Return ``12 cells: 10 finished, 2 failed``."""
+    by_state = Counter(cell.state for cell in found)
+    parts = ", ".join(f"{by_state[state]} {state.value}" for state in CellState if by_state[state])
+    return f"{len(found)} cell{'s' if len(found) != 1 else ''}: {parts}"
+
+
+def shared_root(found: Sequence[CellStatus]) -> Path:
+    """Return the deepest folder that contains all cells."""
+    return Path(os.path.commonpath([cell.folder.parent for cell in found]))
+
+
+def _is_cell(folder: Path) -> bool:
+    return (folder / _HYDRA / "config.yaml").is_file()
+
+
+def _flags(hydra: Mapping[str, Any]) -> list[str]:
+    """Return the command-line options with which Hydra found the config."""
+    flags = [
+        f"--config-dir={source['path']}"
+        for source in hydra["runtime"]["config_sources"]
+        if source["provider"] == "command-line"
+    ]
+    name = hydra["job"]["config_name"]
+    return flags if name == "config" else [*flags, f"--config-name={name}"]
+
+
+def _progress(folder: Path) -> str:
+    steps = _read_yaml(folder / _HYDRA / "config.yaml").get("steps", "?")
+    return f"step {_last_step(folder / METRICS)} of {steps}"
+
+
+def _last_step(path: Path) -> int:
+    """Return the step of the last complete row, or 0 if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]  # the text after the last newline is incomplete
+    except FileNotFoundError:
+        return 0
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file of Hydra's; return {} if it is missing or only partly written."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        read = yaml.load(text, Loader=loader)  # type: ignore[no-untyped-call]
+    except (FileNotFoundError, yaml.YAMLError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def main() -> None:
+    """Run ``lozo-status [DIR]``. Exit code 1 if a cell failed, 2 if there are no cells."""
+    parser = argparse.ArgumentParser(
+        prog="lozo-status", description="Print the status of the runs below a folder."
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"))
+    folder = parser.parse_args().folder
+    if not folder.is_dir():
+        parser.exit(2, f"{folder}: no such folder; give the folder that contains the runs\n")
+    found = statuses_below(folder.resolve())
+    if not found:
+        parser.exit(2, f"{folder}: no runs in it or below it\n")
+    print_table(found)
+    sys.exit(1 if any(cell.state is CellState.failed for cell in found) else 0)
+
+
+if __name__ == "__main__":
+    main()

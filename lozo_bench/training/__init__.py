@@ -1,0 +1,1 @@
+"""A run: plan, recall, build, train, record."""

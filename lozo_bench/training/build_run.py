@@ -1,0 +1,214 @@
+"""From a plan to the components of a run: data, model, engine and optimizer, the cheapest first."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lozo_bench.config.build import build
+from lozo_bench.config.checks import class_count
+from lozo_bench.config.schema import Config, EngineConfig, EngineMode, Kind, ModelConfig, Split
+from lozo_bench.data.encode import encoded, prompt_for
+from lozo_bench.data.sets import Data
+from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.errors import UserError, bad_value
+from lozo_bench.models.check import output_layer
+from lozo_bench.models.dropout import Dropout
+from lozo_bench.models.load import Loaded, load
+from lozo_bench.objectives.classifier import classifier_scorer
+from lozo_bench.objectives.options import Scorer, option_scorer
+from lozo_bench.optimizers.base import Needs, Optimizer
+from lozo_bench.parallel.team import Team
+from lozo_bench.randomness.draws import Draws
+from lozo_bench.tasks.base import Splits
+from lozo_bench.tasks.invented import invented
+from lozo_bench.training.batcher import Batcher
+from lozo_bench.training.choose_engine import ChosenEngine, choose_engine
+from lozo_bench.training.interfaces import Components, Settings, no_dropout
+from lozo_bench.training.objective_and_metrics import objective_and_evaluators
+from lozo_bench.training.plan import Plan
+from lozo_bench.training.rows import TrainingRows
+from lozo_bench.tuning.base import Tuned
+from lozo_bench.tuning.head import with_trainable_head
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRun:
+    """A run that is ready to train.
+
+    Args:
+        loaded: the model and its tokenizer.
+        X: the weights that move, by name.
+        chosen: the engine, and why it is this one.
+        parts: what the trainer puts together.
+    """
+
+    loaded: Loaded
+    X: Mapping[str, Tensor]
+    chosen: ChosenEngine
+    parts: Components
+
+
+def build_run(
+    config: Config, plan: Plan, team: Team, engine_before: Mapping[str, Any] | None = None
+) -> BuiltRun:
+    """Read the data, load the model, and make engine and optimizer.
+
+    Args:
+        config: of the run.
+        plan: from `plan_run`, with the same config.
+        team: the processes of the run; all of them get one engine.
+        engine_before: what an earlier attempt recorded about its engine. The run continues with
+            that one, because another engine rounds in another way.
+
+    Raises:
+        UserError: bad data, or a model that cannot be loaded.
+    """
+    splits = _splits(config, plan)
+    needs = plan.needs or Needs()
+    draws = Draws(config.seed.value)
+    loaded = load(_model_config(config, needs), class_count(config.task), config.seed.value)
+    tuned = with_trainable_head(plan.tuning.tune(loaded, draws), loaded)
+    X = _output_layer(loaded) if needs.features else tuned.X
+
+    data = encoded(config, splits, prompt_for(config, loaded, tuned), loaded, tuned, plan.needs)
+    rows = TrainingRows(len(data.train), config.batch_size, config.seed.value, needs)
+    forward = _forward(config, needs, rows, tuned.model, team)
+    scorer = _scorer(loaded, tuned, forward, data)
+    objective, judges = objective_and_evaluators(
+        config, needs.features, loaded, tuned, data, scorer
+    )
+
+    settings = _settings(config, plan.needs)
+
+    def first_batch() -> Sequence[MicroBatch]:
+        batcher = Batcher(data, objective, settings.micro_batch_size)
+        return batcher.batch(next(rows.batches())).parts
+
+    def choose(engine: EngineConfig) -> ChosenEngine:
+        rank = config.rank.value
+        return choose_engine(
+            engine, loaded.model, X, needs, draws, rank, first_batch, tuned.whole, tuned.extras
+        )
+
+    chosen = _agreed_engine(config.engine, choose, team, engine_before)
+    optimizer: Optimizer | None = None
+    if plan.needs is not None:
+        optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
+    parts = Components(
+        engine=chosen.engine,
+        optimizer=optimizer,
+        objective=objective,
+        judges=judges,
+        data=data,
+        rows=rows,
+        settings=settings,
+        device=loaded.device,
+        dropout=Dropout(tuned.model, config.seed.value) if needs.dropout else no_dropout,
+    )
+    return BuiltRun(loaded, X, chosen, parts)
+
+
+def as_before(config: EngineConfig, recorded: Mapping[str, Any]) -> EngineConfig:
+    """Return the engine's config with the choices that were made when the run began."""
+    if config.mode is not EngineMode.auto:
+        return config
+    return dataclasses.replace(
+        config,
+        mode=EngineMode[recorded["mode"]],
+        candidates_per_forward=recorded["candidates_per_forward"],
+    )
+
+
+def _splits(config: Config, plan: Plan) -> Splits:
+    if config.task.invented_rows:
+        return invented(config.task, config.seed.value)
+    return plan.source.splits()
+
+
+def _model_config(config: Config, needs: Needs) -> ModelConfig:
+    """Return the model's config; an output layer that is solved for must not be the embeddings."""
+    return dataclasses.replace(config.model, untie_head=True) if needs.features else config.model
+
+
+def _output_layer(loaded: Loaded) -> dict[str, Tensor]:
+    layer = output_layer(loaded.model)
+    if layer is None:
+        raise UserError(f"optimizer: model={loaded.name} has no output layer to solve for")
+    wanted = {id(x) for x in (layer.weight, layer.bias) if x is not None}
+    return {name: x for name, x in loaded.model.named_parameters() if id(x) in wanted}
+
+
+def _forward(
+    config: Config, needs: Needs, rows: TrainingRows, model: nn.Module, team: Team
+) -> nn.Module:
+    """Return what is called for a loss that is differentiated: the model, or its DDP.
+
+    Raises:
+        UserError: the method cannot be shared by so many processes.
+    """
+    if team.size == 1:
+        return model
+    if needs.features:
+        raise UserError(f"optimizer: one process solves for it; it was started as {team.size}")
+    if not needs.updates_by_gradient:
+        return model
+    if config.parallel.split is Split.candidates:
+        raise bad_value("parallel.split", "candidates", "batch: a gradient has no candidates")
+    for name, (count, batch_size) in rows.sizes().items():
+        smallest = min(batch_size, count % batch_size or batch_size)
+        if smallest < team.size:
+            stream = f" of the stream {name!r}" if name else ""
+            raise UserError(
+                f"batch_size: given {batch_size}, of which the last of {count} rows{stream} "
+                f"leaves a batch of {smallest}; allowed: batches of at least {team.size} rows, one "
+                "for each process"
+            )
+    return team.sharing.differentiable(model)
+
+
+def _scorer(loaded: Loaded, tuned: Tuned, forward: nn.Module, data: Data) -> Scorer:
+    if loaded.kind is Kind.classifier:
+        return classifier_scorer(tuned.model, forward)
+    return option_scorer(tuned.model, data.layout.scoring, forward, data.by_tokens)
+
+
+def _agreed_engine(
+    config: EngineConfig,
+    choose: Callable[[EngineConfig], ChosenEngine],
+    team: Team,
+    engine_before: Mapping[str, Any] | None,
+) -> ChosenEngine:
+    """Choose the engine in the first process, or take that of the attempt before."""
+    if engine_before is None and team.rank == 0:
+        chosen = choose(config)
+        team.from_first(json.dumps(chosen.told()).encode())
+        return chosen
+    recorded = engine_before or json.loads(team.from_first(b""))
+    return choose(as_before(config, recorded))
+
+
+def _settings(config: Config, needs: Needs | None) -> Settings:
+    """Return the config's settings, except where the method fixes them."""
+    steps, micro_batch_size = config.steps, config.micro_batch_size
+    if needs is None:
+        steps = 0
+    elif needs.steps is not None:
+        steps = needs.steps
+    if needs is not None and needs.batch.batch_size == "all":
+        micro_batch_size = micro_batch_size or config.eval_batch_size
+    return Settings(
+        steps=steps,
+        eval_batch_size=config.eval_batch_size,
+        eval_every=config.eval_every,
+        log_every=config.log_every,
+        schedule=config.schedule,
+        select=config.task.select,
+        max_bad_steps=config.engine.max_bad_steps,
+        micro_batch_size=micro_batch_size,
+    )

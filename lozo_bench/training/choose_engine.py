@@ -1,0 +1,92 @@
+"""Which engine a run uses: the config's choice, or the faster one on the run's first batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lozo_bench.config.schema import EngineConfig, EngineMode
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.fused import Fused
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.protocol import Engine, MicroBatch
+from lozo_bench.engine.select import measure_fastest
+from lozo_bench.engine.tensors import is_half
+from lozo_bench.engine.terms import Extras
+from lozo_bench.optimizers.base import Needs
+from lozo_bench.randomness.draws import Draws
+
+log = logging.getLogger(__name__)
+
+_DIRECTIONS = {
+    "low_rank": "low-rank directions",
+    "full_rank": "full-rank directions",
+    None: "no directions",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenEngine:
+    """An engine and what to write down about it."""
+
+    engine: Engine
+    mode: EngineMode
+    candidates_per_forward: int | None
+    measured_ms: Mapping[str, float]
+
+    def told(self) -> dict[str, Any]:
+        """As it stands in result.json."""
+        return {
+            "mode": self.mode.value,
+            "candidates_per_forward": self.candidates_per_forward,
+            "measured_ms": dict(self.measured_ms),
+        }
+
+
+def choose_engine(
+    config: EngineConfig,
+    model: nn.Module,
+    X: Mapping[str, Tensor],
+    needs: Needs,
+    draws: Draws,
+    rank: int,
+    first_batch: Callable[[], Sequence[MicroBatch]],
+    whole: bool = True,
+    extras: Extras | None = None,
+) -> ChosenEngine:
+    """Return the engine for an optimizer's directions.
+
+    Full-rank directions can only be scored in place, and gradients are taken there, whatever the
+    mode is. If only a few of many weights move (``whole`` is false), they are moved in place too,
+    because that costs next to nothing. ``first_batch`` is called only if something is measured.
+    """
+    low_rank = needs.directions == "low_rank"
+    if not low_rank or not whole or config.mode is EngineMode.in_place:
+        log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
+        return ChosenEngine(InPlace(X, model, extras), EngineMode.in_place, None, {})
+    half = any(map(is_half, X.values()))
+    fused = Fused(
+        model,
+        X,
+        Folder(config.rounding.value, draws),
+        max_rank=config.max_rank if half else 0,
+        per_forward=config.candidates_per_forward,
+        extras=extras,
+    )
+    if config.mode is EngineMode.fused:
+        return ChosenEngine(fused, EngineMode.fused, config.candidates_per_forward, {})
+    choice = measure_fastest(fused, rank, first_batch())
+    log.info(
+        "engine.mode=auto: %s; a step is %s",
+        "in_place" if choice.in_place else "fused",
+        ", ".join(f"{ms:.1f} ms {name}" for name, ms in choice.ms.items()),
+    )
+    if choice.in_place:
+        return ChosenEngine(InPlace(X, model, extras), EngineMode.in_place, None, choice.ms)
+    if config.candidates_per_forward is None:
+        fused.per_forward = choice.per_forward
+    return ChosenEngine(fused, EngineMode.fused, fused.per_forward, choice.ms)

@@ -1,0 +1,154 @@
+"""What can be known, and refused, before data or model are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lozo_bench.config.build import build
+from lozo_bench.config.checks import check, check_keys, check_prompts
+from lozo_bench.config.digest import digest
+from lozo_bench.config.explain import explain
+from lozo_bench.config.schema import Config, EngineMode, Kept, Kind
+from lozo_bench.config.schema import Minimize as Minimized
+from lozo_bench.config.secrets import find_secret
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.errors import UserError, bad_value
+from lozo_bench.models.locate import model_kind
+from lozo_bench.optimizers.base import Needs, Optimizer
+from lozo_bench.optimizers.state import optimizer_state
+from lozo_bench.randomness.draws import Draws
+from lozo_bench.tasks.base import Source
+from lozo_bench.tuning.base import Tuning
+from lozo_bench.tuning.full import Full
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run is made.
+
+    Args:
+        source: reads the rows.
+        tuning: says which parameters move.
+        needs: of the optimizer; None: the run has none and only evaluates.
+        full_states: whether full states are saved.
+    """
+
+    source: Source
+    tuning: Tuning
+    needs: Needs | None
+    full_states: bool
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a run's steps can be made again from the recorded losses."""
+        return self.needs is None or self.needs.replayable
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a sweep: its config, typed and as plain values, its folder, digest and plan."""
+
+    config: Config
+    plain: Mapping[str, Any]
+    folder: Path
+    digest: str
+    plan: Plan
+
+
+def plan_cell(raw: DictConfig, folder: Path) -> Cell:
+    """Check the config of the run in ``folder``.
+
+    Raises:
+        UserError: a value is missing, unknown or out of range, two values do not go together, or
+            the config contains a secret.
+    """
+    config, plain = typed(raw)
+    secret = find_secret([f"{key}={value}" for key, value in _flat(plain)])
+    if secret is not None:
+        raise UserError(f"{secret}; and remove {folder / '.hydra'}, where it stands now")
+    return Cell(config, plain, folder, digest(plain), plan_run(config))
+
+
+def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
+    """Return the config as dataclasses, and resolved to plain values.
+
+    Raises:
+        UserError: a value is missing, a key unknown, or an interpolation cannot be resolved.
+    """
+    try:
+        config = OmegaConf.to_object(raw)
+        plain = OmegaConf.to_container(raw, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, []) or str(error)) from error
+    assert isinstance(config, Config)
+    assert isinstance(plain, dict)
+    by_name = {str(key): value for key, value in plain.items()}
+    check_keys(by_name)
+    return config, by_name
+
+
+def plan_run(config: Config) -> Plan:
+    """Find everything that is wrong with a config before data or model are touched.
+
+    Raises:
+        UserError: a value is out of range, or two do not go together.
+    """
+    check(config)
+    if (kind := model_kind(config.model)) is not None:
+        check_prompts(config, kind)
+    needs = _needs(config)
+    source: Source = build(config.task.source, "task.source")
+    tuning: Tuning = build(config.tuning, "tuning")
+    _check_tuning(config, needs, tuning)
+    if needs is None:
+        return Plan(source, tuning, None, full_states=False)
+    kept = config.checkpoint.kind
+    if not needs.replayable and kept is Kept.log:
+        raise bad_value("checkpoint.kind", "log", "full or auto: gradients are not in a scalar log")
+    if (needs.gradient or needs.features) and config.objective is Minimized.metric:
+        raise bad_value("objective", "metric", "loss: a metric has no gradient")
+    low_rank = needs.directions == "low_rank"
+    if config.model.autocast is not None and low_rank and not _is_in_place(config):
+        allowed = "null with this optimizer, or engine.mode=in_place; or say model.dtype=bf16"
+        raise bad_value("model.autocast", config.model.autocast, allowed)
+    full = kept is Kept.full or (not needs.replayable and kept is Kept.auto)
+    return Plan(source, tuning, needs, full)
+
+
+def _is_in_place(config: Config) -> bool:
+    return config.engine.mode is EngineMode.in_place
+
+
+def _needs(config: Config) -> Needs | None:
+    """Return what the optimizer needs, found by making it without any weights."""
+    if not config.optimizer:
+        return None
+    optimizer: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
+    optimizer_state(optimizer)  # refuses what a checkpoint could not keep
+    return optimizer.needs
+
+
+def _check_tuning(config: Config, needs: Needs | None, tuning: Tuning) -> None:
+    """Refuse a tuning if nothing is trained, or the output layer is solved for."""
+    if needs is not None and not needs.features:
+        return
+    if not isinstance(tuning, Full):
+        name = config.optimizer["_target_"].rpartition(".")[2] if needs else "no optimizer"
+        raise UserError(f"tuning: {type(tuning).__name__} is given; allowed with {name}: full")
+    if needs is not None and config.model.kind is Kind.classifier:
+        raise bad_value("model.kind", "classifier", "causal or masked: a probe solves for words")
+
+
+def _flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of a plain config with its full key."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from _flat(child, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, node

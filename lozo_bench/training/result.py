@@ -1,0 +1,104 @@
+"""What a run writes about itself: its plan, the header of its journal, and its result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from lozo_bench.config.schema import Config
+from lozo_bench.models.devices import warn_if_shared
+from lozo_bench.parallel.team import Team
+from lozo_bench.runs import provenance
+from lozo_bench.runs.history import History
+from lozo_bench.training.build_run import BuiltRun
+from lozo_bench.training.interfaces import Outcome
+from lozo_bench.training.plan import Cell
+
+log = logging.getLogger(__name__)
+
+
+def journal_header(cell: Cell, past: History, built: BuiltRun) -> dict[str, Any]:
+    """Return the header of a new journal, or that of the journal that an earlier attempt began."""
+    device = provenance.device_name(built.loaded.device)
+    if past.header:
+        if past.header["device"] != device:
+            log.warning(
+                "the run began on %s and continues on %s: the numbers are the same to rounding",
+                past.header["device"],
+                device,
+            )
+        return dict(past.header)
+    return {
+        "digest": cell.digest,
+        "device": device,
+        "engine": built.chosen.told(),
+        # wandb's run can be found by the digest, and is another one for another sweep or a rerun.
+        "wandb_id": f"{cell.digest}-{time.time_ns() // 10**6:x}",
+        "versions": provenance.versions(),
+    }
+
+
+def log_plan(config: Config, built: BuiltRun) -> None:
+    """Log what the run is about to do."""
+    data, device = built.parts.data, built.loaded.device
+    options = ", ".join(f"{key}={x}" for key, x in config.optimizer.items() if key[0] != "_")
+    log.info(
+        "%s on %s: %s parameters in %d tensors, %s, on %s",
+        config.model.name,
+        config.task.name,
+        f"{sum(x.numel() for x in built.X.values()):,}",
+        len(built.X),
+        config.model.dtype.value,
+        provenance.device_name(device),
+    )
+    log.info(
+        "%d train, %d dev, %d test rows; %d steps of %d; options %s",
+        len(data.train),
+        len(data.dev),
+        len(data.test),
+        built.parts.settings.steps,
+        built.parts.rows.sizes()[""][1],
+        options or "none",
+    )
+    warn_if_shared(device)
+
+
+def result_of(cell: Cell, outcome: Outcome, built: BuiltRun, team: Team) -> dict[str, Any]:
+    """Return what ``result.json`` holds."""
+    device, spent = built.loaded.device, outcome.spent
+    return {
+        "status": "finished",
+        "digest": cell.digest,
+        "config": dict(cell.plain),
+        "metrics": {
+            name: dict(metrics.values)
+            for name, metrics in {
+                "zero_shot": outcome.zero_shot,
+                "dev": outcome.dev,
+                "test": outcome.test,
+            }.items()
+            if metrics is not None
+        },
+        "best_step": outcome.best_step,
+        "steps": built.parts.settings.steps,
+        "forwards": spent.forwards,
+        "backwards": spent.backwards,
+        "queries": spent.queries,
+        "tokens": spent.tokens,
+        "backward_tokens": spent.backward_tokens,
+        "flops": provenance.flops(built.loaded.model, spent.tokens, spent.backward_tokens),
+        "bad_steps": spent.bad_steps,
+        "bad_candidates": spent.bad_candidates,
+        "sittings": spent.sittings,
+        "train_s": round(spent.train_s, 3),
+        "weights": outcome.weights,
+        "engine": built.chosen.told(),
+        "parallel": {"processes": team.size, "sent_bytes": team.sent_bytes},
+        "step_ms_median": outcome.step_ms_median,
+        "elapsed_s": round(outcome.elapsed_s, 3),
+        "peak_memory_bytes": provenance.peak_memory_bytes(device),
+        "device": provenance.device_name(device),
+        "versions": provenance.versions(),
+        "git": provenance.git_state(),
+    }

@@ -1,0 +1,142 @@
+"""One run, from its config to ``result.json``: plan, recall, build, train, record."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from lozo_bench.config.schema import Rerun
+from lozo_bench.config.secrets import SecretFilter
+from lozo_bench.display.console import print_summary
+from lozo_bench.errors import Stopped, UserError
+from lozo_bench.parallel.collectives import LostProcessError
+from lozo_bench.parallel.team import join
+from lozo_bench.runs.lock import Busy
+from lozo_bench.runs.outcome import Code, Failure, write_failure
+from lozo_bench.runs.signals import StopSignal
+from lozo_bench.runs.status import command_of
+from lozo_bench.training.build_run import build_run
+from lozo_bench.training.plan import plan_cell
+from lozo_bench.training.session import Follower, Leader, LeftAlone, Session
+from lozo_bench.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
+
+
+def run_cell(config: DictConfig, folder: Path) -> Code:
+    """Run one cell, log how it ended, and return its exit code.
+
+    A signal that stopped the run is passed on, when everything is saved, to the handler that was
+    there before: submitit's puts the job back into the queue and ends this process.
+    """
+    _mask_secrets()
+    with StopSignal() as stop:
+        try:
+            result = run(config, folder, stop.check)
+        except Exception as error:
+            code = _explained(error, config, folder, stop)
+            if code is Code.stopped:
+                stop.hand_over()
+            return code
+    if result is not None:
+        print_summary(result, folder)
+    return Code.finished
+
+
+def run(
+    raw: DictConfig, folder: Path, check: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
+    """Run one cell in ``folder``, unless it is finished, and return its result.
+
+    Of several processes only the first returns the result, the others None. ``check`` is called
+    again and again and raises Stopped to stop the run.
+
+    Raises:
+        UserError: bad config, bad data, a model that cannot be loaded, a loss that is not finite,
+            no room on the disk or on the GPU.
+        Busy: another process runs this cell.
+        LeftAlone: ``rerun`` does not ask for it.
+        Stopped: it was asked to stop; the next attempt continues from there.
+    """
+    cell = plan_cell(raw, folder)
+    team = join(cell.config.parallel.split.value, cell.config.parallel.timeout_s)
+    session: Session = (Follower if team.rank else Leader)(cell, team, check)
+    with _machine_errors_explained(folder), session:
+        past = session.recall()
+        if past is None:
+            return session.result
+        built = build_run(cell.config, cell.plan, team, past.header.get("engine"))
+        history, observer = session.open(past, built)
+        outcome = Trainer(
+            built.parts,
+            history=history,
+            observer=observer,
+            sharing=team.sharing,
+            check=session.check,
+        ).run()
+        return session.record(built, outcome)
+
+
+def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSignal) -> Code:
+    """Log why a run did not finish, write it into the folder, and return the exit code."""
+    match error:
+        case Stopped():
+            without = " without rerun=all" if config.get("rerun") is Rerun.all else ""
+            log.warning(
+                "stopped%s; everything so far is saved, and the same command%s continues",
+                stop.told(),
+                without,
+            )
+            return Code.stopped
+        case Busy():
+            log.warning("%s", error)
+            return Code.busy
+        case LeftAlone():
+            log.warning("%s", error)
+            return Code.skipped
+        case LostProcessError():
+            log.warning("%s", error)
+            return Code.stopped
+        case UserError():
+            log.error("%s", error)
+            code, reason = Code.bad_input, str(error)
+        case _:
+            log.error("the run failed; everything it wrote is in %s", folder, exc_info=error)
+            code, reason = Code.defect, f"{type(error).__name__}: {error}"
+    write_failure(folder, Failure(reason, code, command_of(folder)))
+    return code
+
+
+@contextmanager
+def _machine_errors_explained(folder: Path) -> Iterator[None]:
+    """Turn a full GPU or disk into one line that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU is out of memory ({str(error).splitlines()[0]}); smaller: batch_size, "
+            "eval_batch_size, engine.candidates_per_forward=1 or model.dtype=bf16; or more GPUs: "
+            "model.device_map=auto. The steps so far are kept"
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror}; make room for it, or choose another "
+            "place with hydra.sweep.dir=DIR. What was finished is there, and the same command "
+            "continues"
+        ) from error
+
+
+def _mask_secrets() -> None:
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(there, SecretFilter) for there in handler.filters):
+            handler.addFilter(SecretFilter())

@@ -1,0 +1,227 @@
+"""What one process of a run holds while it runs: the folder's lock, its files and the terminal.
+
+A run is made by one process, or by several that share it. The first one leads: it keeps the files.
+The others follow: they get the history from the first one, and write nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from lozo_bench.config.schema import Rerun
+from lozo_bench.display.console import FilesAndTerminal, ProgressBar, SilentObserver
+from lozo_bench.display.tracking import Tracker
+from lozo_bench.errors import UserError
+from lozo_bench.parallel.team import Team
+from lozo_bench.runs import provenance
+from lozo_bench.runs.checkpoints import Checkpoints
+from lozo_bench.runs.history import CHECKPOINTS, JOURNAL, History, HistoryWriter, recall
+from lozo_bench.runs.journal import read
+from lozo_bench.runs.lock import Lock
+from lozo_bench.runs.outcome import EVENTS, FAILED, METRICS, RESULT
+from lozo_bench.runs.result_file import read_result, write_result
+from lozo_bench.runs.status import values_of
+from lozo_bench.training.build_run import BuiltRun
+from lozo_bench.training.interfaces import Observer, Outcome, RunHistory
+from lozo_bench.training.plan import Cell
+from lozo_bench.training.result import journal_header, log_plan, result_of
+
+log = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+
+
+class LeftAlone(Exception):  # noqa: N818  # not an error: what was asked for
+    """The cell is not among those that ``rerun`` asks for."""
+
+
+class Session(Protocol):
+    """One process's part in a run; a context manager that ends with the run."""
+
+    result: Result | None
+
+    def recall(self) -> History | None:
+        """Return what earlier attempts did; None: nothing is left to do."""
+        ...
+
+    def open(self, past: History, built: BuiltRun) -> tuple[RunHistory, Observer]:
+        """Return where the run is recorded, and who receives its progress."""
+        ...
+
+    def record(self, built: BuiltRun, outcome: Outcome) -> Result | None:
+        """Record the result."""
+        ...
+
+    def check(self) -> None:
+        """Raise Stopped if the run has to stop."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Leader:
+    """The session of a run's only or first process.
+
+    Args:
+        cell: the run.
+        team: its processes.
+        check: raises Stopped when the run was asked to stop.
+    """
+
+    def __init__(self, cell: Cell, team: Team, check: Callable[[], None]) -> None:
+        self.cell, self.team = cell, team
+        self.result: Result | None = None
+        self._check, self._held = check, ExitStack()
+        self._lock: Lock | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.__exit__(kind, error, trace)
+
+    def recall(self) -> History | None:
+        """Lock the folder and read it, unless the run is finished; tell the other processes.
+
+        Raises:
+            Busy: another process runs this cell.
+            LeftAlone: ``rerun`` does not ask for it.
+            UserError: the folder is of another run, or damaged.
+        """
+        data, past = b"", None
+        try:
+            self.result = _finished(self.cell)
+            if self.result is None:
+                self._lock = self._held.enter_context(Lock(self.cell.folder))
+                past, data = _past(self.cell)
+        finally:
+            self.team.from_first(data)  # empty: nothing is left to do, or reading failed
+        if past is None:
+            log.info("already finished; rerun=all runs it again")
+        elif past.known:
+            log.info("continuing after step %d", past.known)
+        return past
+
+    def open(self, past: History, built: BuiltRun) -> tuple[RunHistory, Observer]:
+        """Open the run's files and the progress bar."""
+        cell, config = self.cell, self.cell.config
+        log_plan(config, built)
+        if values := values_of(cell.folder):
+            log.info(values)
+        provenance.reset_peak_memory(built.loaded.device)
+        name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
+        header = journal_header(cell, past, built)
+        self._tracker = self._held.enter_context(
+            Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.has)
+        )
+        bar = self._held.enter_context(ProgressBar(built.parts.settings.steps))
+        states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)
+        history = HistoryWriter(
+            cell.folder,
+            past,
+            header,
+            config.checkpoint.every,
+            states if cell.plan.full_states else None,
+            cell.plan.replayable,
+            self._tracker.settle,
+        )
+        return self._held.enter_context(closing(history)), FilesAndTerminal(self._tracker, bar)
+
+    def record(self, built: BuiltRun, outcome: Outcome) -> Result:
+        """Write ``result.json`` and wandb's summary, and return the result."""
+        test = outcome.test
+        self._tracker.summarize({f"test_{test.name}": test.score, "best_step": outcome.best_step})
+        self.result = result_of(self.cell, outcome, built, self.team)
+        write_result(self.cell.folder, self.result)
+        return self.result
+
+    def check(self) -> None:
+        """Raise Stopped if the run was asked to stop, or if another process took its folder."""
+        self._check()
+        if self._lock is not None:
+            self._lock.check()
+
+
+class Follower:
+    """The session of another process of the run; see `Leader` for the arguments."""
+
+    def __init__(self, cell: Cell, team: Team, check: Callable[[], None]) -> None:
+        self.cell, self.team, self.check = cell, team, check
+        self.result: Result | None = None
+        # The first process logs for all of them.
+        logging.getLogger("lozo_bench").setLevel(logging.WARNING)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def recall(self) -> History | None:
+        """Return what the first process read.
+
+        Raises:
+            UserError: this process does not see the checkpoint that the first one found.
+        """
+        data = self.team.from_first(b"")
+        if not data:
+            return None
+        line, _, journal = data.partition(b"\n")
+        start, state = json.loads(line), None
+        if start["state"]:
+            folder = self.cell.folder / CHECKPOINTS
+            state = Checkpoints(folder, keep=1).newest(start["state"])
+            if state is None or state.step != start["state"]:
+                raise UserError(
+                    f"{folder}: process {self.team.rank} does not see the state of step "
+                    f"{start['state']}; outputs must be on a file system that all nodes share"
+                )
+        return History(read(journal), state, start["known"])
+
+    def open(self, past: History, built: BuiltRun) -> tuple[RunHistory, Observer]:
+        """Return the history as it was read, and an observer that ignores everything."""
+        return past, SilentObserver()
+
+    def record(self, built: BuiltRun, outcome: Outcome) -> None:
+        """Record nothing: the first process does."""
+
+
+def _finished(cell: Cell) -> Result | None:
+    if cell.config.rerun is Rerun.all:
+        return None
+    result = read_result(cell.folder, cell.digest)
+    if result is not None:
+        (cell.folder / FAILED).unlink(missing_ok=True)
+    return result
+
+
+def _past(cell: Cell) -> tuple[History, bytes]:
+    """Return what earlier attempts did, and the same as bytes for the other processes."""
+    folder, rerun = cell.folder, cell.config.rerun
+    if rerun is Rerun.failed and not (folder / FAILED).exists():
+        raise LeftAlone(f"{folder}: it did not fail, and rerun=failed leaves it alone")
+    if rerun is Rerun.all:
+        for name in (RESULT, JOURNAL, METRICS, EVENTS):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / FAILED).unlink(missing_ok=True)
+    past, data = recall(folder, cell.digest, cell.plan.replayable, cell.plan.full_states)
+    start = {"known": past.known, "state": past.state_step}
+    return past, json.dumps(start).encode() + b"\n" + data

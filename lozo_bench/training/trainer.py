@@ -1,0 +1,340 @@
+"""The training loop: steps of an optimizer, evaluations, and the choice of the step to test.
+
+The loop knows neither which optimizer nor which task it runs. A run that was interrupted goes
+through the same loop again: steps and evaluations that are in its history are not computed again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+
+from lozo_bench.engine.finite import NonFiniteLossError
+from lozo_bench.engine.protocol import ScoredBatch
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.sharing import ALONE, Sharing
+from lozo_bench.engine.tensors import fingerprint
+from lozo_bench.engine.terms import with_prefix
+from lozo_bench.errors import Stopped, UserError
+from lozo_bench.evaluation.evaluate import Metrics, evaluate
+from lozo_bench.optimizers.base import Event, Optimizer, Report
+from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
+from lozo_bench.tasks.base import Encoded
+from lozo_bench.training.batcher import Batcher, StreamBatches
+from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory, Spent
+from lozo_bench.training.selection import Best, is_better, schedule_factor
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        parts: what it is made of.
+        history: what earlier attempts did, and where this one is recorded.
+        observer: receives its progress.
+        sharing: divides the work among processes.
+        check: called again and again; raises Stopped to stop the run.
+    """
+
+    def __init__(
+        self,
+        parts: Components,
+        *,
+        history: RunHistory,
+        observer: Observer,
+        sharing: Sharing = ALONE,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.parts, self.history, self.observer = parts, history, observer
+        self.engine, self.settings, self.data = parts.engine, parts.settings, parts.data
+        self.sharing, self.check = sharing, check
+        micro_batch_size = parts.settings.micro_batch_size
+        self.batcher = Batcher(parts.data, parts.objective, micro_batch_size, sharing)
+        self.streams = StreamBatches(parts.rows)
+        self.lr = parts.optimizer.lr if parts.optimizer else 0.0
+        self.spent = Spent()
+        self.best: Best | None = None
+        self.step_seconds: list[float] = []
+        self.elapsed_before = 0.0
+        self.began = time.perf_counter()
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of a run that makes steps."""
+        assert self.parts.optimizer is not None, "a run without an optimizer makes no steps"
+        return self.parts.optimizer
+
+    # The run: zero-shot evaluation, training with evaluations on dev, test of the chosen step.
+
+    def run(self) -> Outcome:
+        """Train, and evaluate the chosen step on the test set.
+
+        Raises:
+            UserError: too many losses were not finite; the weights are those of the last good step.
+            Stopped: the run was asked to stop. What it did is recorded and can be continued.
+        """
+        self.began = time.perf_counter()
+        try:
+            zero_shot = None
+            if self.settings.steps:
+                zero_shot = self._evaluate(0, "zero_shot", self.data.test)
+                self.advance(self.settings.steps)
+            last = fingerprint(self.engine.tensors())
+            tested = last
+            if self.best is not None:
+                tested = fingerprint(self.best.state)
+                self.engine.load_state(self.best.state)
+            best_step = 0 if self.best is None else self.best.step
+            test = self._evaluate(best_step, "test", self.data.test)
+        finally:
+            self.history.flush()
+        return Outcome(
+            zero_shot=zero_shot,
+            dev=None if self.best is None else self.best.dev,
+            test=test,
+            best_step=best_step,
+            spent=self.spent,
+            step_ms_median=1000 * median(self.step_seconds) if self.step_seconds else None,
+            elapsed_s=self._elapsed(),
+            weights={"last": last, "tested": tested},
+        )
+
+    def advance(self, to: int) -> None:
+        """Train up to a step, from the state in the history or from the beginning."""
+        start = self._load_state()
+        known = self.history.known
+        if known == 0 or start == known:
+            self._load_spent()
+        for step, numbers in enumerate(self.parts.rows.batches(), start=1):
+            if step > to:
+                return
+            if step < start:
+                continue
+            if step > start:
+                with self._state_saved_if_stopped(step - 1):
+                    self._step(step, numbers)
+            if step == known > start:
+                self._load_spent()
+            if self._is_last(step) or step % self.settings.eval_every == 0:
+                # A state saved in here is `start` of the next attempt, which evaluates it first.
+                with self._state_saved_if_stopped(step):
+                    self._evaluate_dev(step)
+            if step > known and self._wants_state(step):
+                self._save_state(step)
+
+    # One step.
+
+    def _step(self, step: int, numbers: Sequence[int]) -> None:
+        factor = schedule_factor(self.settings.schedule, step, self.settings.steps)
+        self.optimizer.lr = self.lr * factor
+        if step <= self.history.known:
+            self._replay_step(step, numbers)
+        else:
+            self._make_step(step, numbers)
+
+    def _replay_step(self, step: int, numbers: Sequence[int]) -> None:
+        """Make a step of an earlier attempt again, from its recorded losses."""
+        if self.sharing is ALONE:  # with several processes, one would leave the others waiting
+            self.check()
+        score = Score(
+            self.engine,
+            [],
+            examples=len(numbers),
+            sharing=self.sharing,
+            recorded=self.history.losses(step),
+            streams=lambda name: ScoredBatch(examples=len(self.streams.next(name))),
+        )
+        try:
+            report = self.optimizer.step(score)
+        except NonFiniteLossError:
+            return
+        self.observer.advanced(step, report.loss)
+
+    def _make_step(self, step: int, numbers: Sequence[int]) -> None:
+        """Make a step, unless a loss is not finite: then the weights stay as they are."""
+        batch = self.batcher.batch(numbers)
+        began = time.perf_counter()
+        score = Score(
+            self.engine,
+            batch.parts,
+            order=batch.order,
+            sharing=self.sharing,
+            examples=batch.examples,
+            check=self.check,
+            noise=partial(self.parts.dropout, step),
+            streams=lambda name: self.batcher.batch(self.streams.next(name)),
+            tokens=batch.tokens,
+        )
+        try:
+            report = self.optimizer.step(score)
+        except NonFiniteLossError as error:
+            self._skip_step(step, error)
+            self.history.step_made(step, score.told, self._costs())
+            return
+        _synchronize(self.parts.device)
+        self.step_seconds.append(time.perf_counter() - began)
+        self._count(score, report)
+        self.observer.advanced(step, report.loss)
+        for event in (*report.events, *self._failed_candidates(score)):
+            self.observer.happened(step, event)
+        if self._is_last(step) or step % self.settings.log_every == 0:
+            self.observer.stepped(self._row(step, report))
+        self.history.step_made(step, score.told, self._costs())
+
+    def _count(self, score: Score, report: Report) -> None:
+        spent = self.spent
+        spent.train_s += self.step_seconds[-1]
+        spent.bad_in_a_row = 0
+        if report.forwards or report.backwards:
+            spent.examples += score.examples
+        spent.add_passes(report.forwards, report.backwards, score.examples, score.tokens)
+        for stream in score.of_streams:
+            spent.examples += stream.examples
+            spent.add_passes(stream.forwards, stream.backwards, stream.examples, stream.tokens)
+
+    def _failed_candidates(self, score: Score) -> list[Event]:
+        """Count the candidates whose loss was not finite, and report them."""
+        failed = sum(each.failed_candidates for each in (score, *score.of_streams))
+        self.spent.bad_candidates += failed
+        return [Event("bad_candidates", {"candidates": failed})] if failed else []
+
+    def _skip_step(self, step: int, error: NonFiniteLossError) -> None:
+        """Count and report a skipped step; end the run if there are too many in a row."""
+        spent, limit = self.spent, self.settings.max_bad_steps
+        spent.bad_steps += 1
+        spent.bad_in_a_row += 1
+        if spent.bad_in_a_row > limit:
+            many = f", and so it was for {spent.bad_in_a_row} steps in a row" if limit else ""
+            raise _not_finite(step, f"{error}{many}")
+        self.observer.skipped(step, str(error))
+
+    def _row(self, step: int, report: Report) -> dict[str, float]:
+        return {
+            "step": step,
+            "loss": report.loss,
+            **report.scalars,
+            "lr": self.optimizer.lr,
+            "forward_passes": self.spent.forwards,
+            "examples": self.spent.examples,
+            "bad_steps": self.spent.bad_steps,
+            "elapsed_s": round(self._elapsed(), 3),
+        }
+
+    # Evaluations.
+
+    def _evaluate_dev(self, step: int) -> None:
+        """Evaluate on dev, and remember this step if it is the best so far."""
+        dev = self._evaluate(step, "dev", self.data.dev)
+        if self.best is None or is_better(dev, self.best.dev, self.settings.select):
+            self.best = Best(step, dev, self.engine.state())
+
+    def _evaluate(self, step: int, name: str, examples: Sequence[Encoded]) -> Metrics:
+        before = self.history.evaluation(step, name)
+        if before is not None:
+            return Metrics(before)
+        with self.engine.weights():
+            metrics = evaluate(
+                self.parts.judges[name],
+                examples,
+                self.settings.eval_batch_size,
+                self.sharing,
+                self.check,
+                lambda done, of: self.observer.evaluating(name, done, of),
+            )
+        if not math.isfinite(metrics.loss):
+            raise _not_finite(step, f"the {name} loss is {metrics.loss}")
+        self.observer.evaluated(step, name, metrics, self.spent.forwards)
+        self.history.evaluated(step, name, metrics.values)
+        return metrics
+
+    # Full states and costs, from and to the history.
+
+    def _wants_state(self, step: int) -> bool:
+        """Return whether to save a state now; the last step's, because the test can be stopped."""
+        history = self.history
+        return history.wants_state(step) or (self._is_last(step) and history.wants_last_state(step))
+
+    @contextmanager
+    def _state_saved_if_stopped(self, step: int) -> Iterator[None]:
+        """If the run ends in this context, save the state of ``step``, if it would be lost."""
+        streams, attributes = dict(self.streams.taken), dict(vars(self.optimizer))
+        try:
+            yield
+        except (Stopped, UserError):
+            # What the step that was not finished has counted so far is not part of that state.
+            self.streams.go_to(streams)
+            vars(self.optimizer).update(attributes)
+            if self.history.wants_last_state(step):
+                self._save_state(step)
+            raise
+
+    def _save_state(self, step: int) -> None:
+        tensors = {f"engine/{name}": x for name, x in self.engine.state().items()}
+        tensors |= {f"optimizer/{name}": x for name, x in optimizer_state(self.optimizer).items()}
+        metadata: dict[str, Any] = {"best": None}
+        if self.streams.taken:
+            metadata["streams"] = dict(self.streams.taken)
+        if self.best is not None:
+            metadata["best"] = {"step": self.best.step, "dev": dict(self.best.dev.values)}
+            if self.best.step != step:
+                tensors |= {f"best/{name}": x for name, x in self.best.state.items()}
+        self.history.save_state(step, tensors, metadata)
+
+    def _load_state(self) -> int:
+        """Restore the state in the history and return its step, 0 without one."""
+        found = self.history.state()
+        if found is None:
+            return 0
+        step, tensors, metadata = found
+        now = with_prefix("engine", tensors)
+        self.engine.load_state(now)
+        load_optimizer_state(self.optimizer, with_prefix("optimizer", tensors))
+        self.streams.go_to(metadata.get("streams", {}))
+        if (best := metadata["best"]) is not None:
+            state = now if best["step"] == step else with_prefix("best", tensors)
+            self.best = Best(best["step"], Metrics(best["dev"]), state)
+        return step
+
+    def _load_spent(self) -> None:
+        """Continue counting from what earlier attempts spent."""
+        before: Mapping[str, float] = self.history.spent()
+        if not before:
+            return
+        for field in fields(self.spent):
+            kind = type(getattr(self.spent, field.name))
+            setattr(self.spent, field.name, kind(before.get(field.name, 0)))
+        self.spent.sittings += 1
+        self.elapsed_before = self.spent.elapsed_s
+
+    def _costs(self) -> dict[str, float]:
+        self.spent.elapsed_s = round(self._elapsed(), 1)
+        costs = asdict(self.spent)
+        if not self.spent.bad_candidates:  # most methods cannot have any
+            del costs["bad_candidates"]
+        return costs
+
+    def _elapsed(self) -> float:
+        return self.elapsed_before + time.perf_counter() - self.began
+
+    def _is_last(self, step: int) -> bool:
+        return step == self.settings.steps
+
+
+def _not_finite(step: int, what: str) -> UserError:
+    return UserError(
+        f"step {step}: {what}; the run stops here and its result is not written. "
+        "A smaller optimizer.lr or optimizer.eps, or model.dtype=fp32, usually helps"
+    )
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

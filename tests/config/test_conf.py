@@ -1,0 +1,116 @@
+"""Every YAML file composes. The tests find the files, so a new file is tested automatically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from lozo_bench.config.build import build
+from lozo_bench.config.checks import check, check_prompts
+from lozo_bench.config.resolvers import register_resolver
+from lozo_bench.config.schema import Config, Kind
+from lozo_bench.engine import Draws, InPlace
+from lozo_bench.models.locate import model_kind
+from lozo_bench.training.run import typed
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+GROUPS = (
+    "model", "task", "optimizer", "tuning", "rank", "seed", "tracking", "method", "experiment",
+    "variant", "scale",
+)  # fmt: skip
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+IDS = [f"{group}={option}" for group, option in OPTIONS]
+
+
+def composed(*overrides):
+    ConfigStore.instance().store(name="schema", node=Config)
+    register_resolver()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)
+def test_every_option_composes_to_a_config_that_passes_all_checks(group, option):
+    needed = {"local": ["model.path=embedded:tiny_opt"]}.get(option, [])
+    if group == "task":  # tasks that read a folder need one
+        needed = ["task.data_dir=."]
+    if group == "variant":  # its first line names the method and task that it changes
+        text = (CONF / group / f"{option}.yaml").read_text()
+        first = text.splitlines()[1].split()
+        needed = [word for word in first if word.startswith(("method=", "task="))]
+    config, _ = typed(composed(f"{group}={option}", *needed))
+    check(config)
+    build(config.task.source, "task.source")
+    build(config.optimizer, "optimizer", InPlace({}), Draws(0))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)
+def test_every_option_file_begins_with_the_command_that_uses_it(group, option):
+    lines = (CONF / group / f"{option}.yaml").read_text().splitlines()
+    first = lines[1] if lines[0] == "# @package _global_" else lines[0]
+    assert first.startswith("# lozo-train ")
+    assert f"{group}={option}" in first
+
+
+@pytest.mark.parametrize("task", [option for group, option in OPTIONS if group == "task"])
+def test_every_task_suits_at_least_one_kind_of_model(task):
+    config, _ = typed(composed(f"task={task}"))
+    suited = [config.task.template is not None, config.task.prompt is not None]
+    for_heads = task.endswith("_head")
+    assert any(suited) != for_heads
+    kinds = (Kind.masked, Kind.causal, Kind.classifier)
+    for kind, suits in zip(kinds, [*suited, for_heads], strict=True):
+        if suits:
+            check_prompts(config, kind)
+
+
+# tests/scripts/test_published.py has a faster test of the files that scripts/published.py writes.
+HAND_WRITTEN = [
+    path
+    for path in sorted((CONF / "tuned").rglob("*.yaml"))
+    if "scripts/published.py" not in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.stem)
+def test_a_cell_uses_its_tuned_values_and_the_command_line_overrides_them(path):
+    optimizer, model, task = path.stem.split("-")
+    cell = (
+        f"optimizer={optimizer}", f"tuning={path.parent.name}", f"model={model}", f"task={task}",
+    )  # fmt: skip
+    tuned = OmegaConf.load(path)
+    config = composed(*cell)
+    assert config.optimizer.lr == tuned.optimizer.lr
+    assert composed(*cell, "optimizer.lr=0.125").optimizer.lr == 0.125
+    parsed, _ = typed(config)
+    check_prompts(parsed, model_kind(parsed.model))
+
+
+@pytest.mark.parametrize(("split", "epoch"), [("sane", 57), ("published", 7)])
+def test_the_steps_of_five_wsc_epochs_depend_on_its_split(split, epoch):
+    config = composed("model=opt_13b", "task=wsc", "optimizer=adamw", f"task.split={split}")
+    # the splits have 454 and 54 training rows; batches have 8
+    assert (config.steps, config.eval_every) == (5 * epoch, epoch)
+
+
+@pytest.mark.parametrize(("objective", "select"), [("loss", "dev_loss"), ("metric", "last")])
+def test_non_differentiable_objectives_select_the_step_as_published(objective, select):
+    config, _ = typed(composed("experiment=mezo_nondiff_opt", f"objective={objective}"))
+    assert config.task.select.value == select
+
+
+def test_published_roberta_lora_also_trains_the_head_and_mezo_lora_does_not():
+    cell = ("experiment=mezo_roberta_k16", "method=mezo_lora_head")
+    assert composed(*cell).tuning.train_head
+    alone = composed("model=roberta_large", "task=sst2_kshot", "method=mezo_lora")
+    assert not alone.tuning.train_head
+    assert composed(*cell).optimizer == alone.optimizer
+
+
+def test_rank_and_seed_accept_numbers_that_have_no_option():
+    config = composed("rank.value=3", "seed.value=7")
+    assert (config.rank.value, config.seed.value, config.optimizer.rank) == (3, 7, 3)

@@ -1,0 +1,115 @@
+"""Records in files and in wandb."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lozo_bench.config.schema import TrackingConfig, WandbMode
+from lozo_bench.display.tracking import Tracker
+from lozo_bench.errors import UserError
+from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.runs.result_file import read_result, write_result
+
+
+def test_rows_and_evaluations_are_written_as_json_lines_at_once(tmp_path):
+    with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker:
+        tracker.row({"step": 1, "loss": 0.5})
+        tracker.evaluated(1, "dev", Metrics({"accuracy": 0.75, "loss": 0.4}), forward_passes=2)
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "loss": 0.5},
+        {"step": 1, "forward_passes": 2, "dev_accuracy": 0.75, "dev_loss": 0.4},
+    ]
+
+
+def test_a_nan_is_refused(tmp_path):
+    with (
+        Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker,
+        pytest.raises(ValueError, match="Out of range float"),
+    ):
+        tracker.row({"step": 1, "loss": float("nan")})
+
+
+def test_a_result_is_written_atomically(tmp_path):
+    with pytest.raises(TypeError):
+        write_result(tmp_path, {"digest": "d", "bad": object()})
+    assert read_result(tmp_path, "d") is None
+    result = {"digest": "d", "status": "finished", "metrics": {}}
+    write_result(tmp_path, result)
+    assert read_result(tmp_path, "d") == result
+    assert [path.name for path in tmp_path.glob("*")] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"digest": "other", "status": "finished", "metrics": {}}',
+            "its digest is other, but this run's is d",
+        ),
+        ("{", "not valid JSON"),
+        ("null", "not the result of a run"),
+        ('{"digest": "d", "status": "finished"}', "not the result of a run"),
+    ],
+)
+def test_a_damaged_result_or_one_of_another_run_is_refused(tmp_path, text, message):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_result(tmp_path, "d")
+
+
+def offline_runs(folder):
+    return sorted(folder.glob("wandb/offline-run-*"))
+
+
+def recorded(run):
+    """Return what wandb itself reads from an offline run's folder."""
+    wandb = str(Path(sys.executable).parent / "wandb")
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--summary", "--json", str(run)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_each_cell_in_a_process_is_a_separate_wandb_run(tmp_path):
+    tracking = TrackingConfig(wandb=True, group="g", tags=["a", "b"])
+    for name, loss in (("first", 0.25), ("second", 0.75)):
+        cell = tmp_path / name
+        cell.mkdir()
+        with Tracker(cell, {"optimizer": {"lr": 0.5}}, tracking, name, f"id-{name}") as tracker:
+            tracker.row({"step": 10, "loss": loss})
+            tracker.summarize({"test_accuracy": 0.9})
+        (run,) = offline_runs(cell)
+        record = recorded(run)
+        assert record["name"] == name
+        assert record["run_id"].startswith(f"id-{name}")
+        assert (record["project"], record["tags"]) == ("lozo-bench", ["a", "b"])
+        assert record["config"] == {"optimizer": {"lr": 0.5}}
+        assert record["summary"]["loss"] == loss
+        assert record["summary"]["test_accuracy"] == 0.9
+        assert (record["state"], record["exit_code"]) == ("finished", 0)
+
+
+def test_a_failed_run_is_marked_as_failed_in_wandb(tmp_path):
+    tracker = Tracker(tmp_path, {}, TrackingConfig(wandb=True), "bad", "id-bad")
+    with pytest.raises(RuntimeError, match="boom"), tracker:
+        raise RuntimeError("boom")
+    (run,) = offline_runs(tmp_path)
+    assert recorded(run)["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    "tracking", [TrackingConfig(), TrackingConfig(wandb=True, mode=WandbMode.disabled)]
+)
+def test_wandb_is_not_used_unless_it_is_enabled(tmp_path, tracking):
+    with Tracker(tmp_path, {}, tracking, "run", "id") as tracker:
+        tracker.row({"step": 1, "loss": 0.5})
+    assert not (tmp_path / "wandb").exists()

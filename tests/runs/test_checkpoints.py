@@ -1,0 +1,120 @@
+"""Checkpoints are written atomically, and a failed save leaves the one before unchanged."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+from lozo_bench.runs.checkpoints import Checkpoint, Checkpoints
+
+
+def state(step):
+    tensors = {"engine/X/w": torch.full((3, 2), float(step)), "optimizer/t": torch.tensor(step)}
+    return Checkpoint(step, tensors, {"best": None})
+
+
+def saved(folder, *steps, keep=5):
+    states = Checkpoints(folder / "checkpoints", keep)
+    for step in steps:
+        states.save(state(step))
+    return states
+
+
+def names(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_is_read_back_as_it_was_saved(tmp_path):
+    tensors = {
+        "half": torch.tensor([1.5, -0.0], dtype=torch.bfloat16),
+        "count": torch.tensor(7),
+        "flag": torch.tensor(True),
+        "nothing": torch.zeros(0, 3),
+    }
+    states = Checkpoints(tmp_path / "checkpoints", 2)
+    states.save(Checkpoint(12, tensors, {"best": {"step": 10}}))
+    found = states.newest(12)
+    assert (found.step, found.told) == (12, {"best": {"step": 10}})
+    for name, x in tensors.items():
+        assert found.tensors[name].dtype == x.dtype
+        assert torch.equal(found.tensors[name], x)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    saved(tmp_path, 10, 20, 30, keep=2)
+    assert names(tmp_path) == [
+        "step-00000020.json", "step-00000020.safetensors",
+        "step-00000030.json", "step-00000030.safetensors",
+    ]  # fmt: skip
+
+
+def test_newest_returns_no_step_after_the_limit(tmp_path):
+    states = saved(tmp_path, 10, 20, 30)
+    assert states.newest(25).step == 20
+    assert states.newest(5) is None
+    states.remove_after(10)
+    assert states.newest(99).step == 10
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, caplog, suffix, damage):
+    states = saved(tmp_path, 10, 20)
+    path = tmp_path / "checkpoints" / f"step-00000020{suffix}"
+    data = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        middle = len(data) // 2
+        data[middle] ^= 255
+        path.write_bytes({"cut": data[:middle], "flipped": data, "empty": b""}[damage])
+    assert states.newest(99).step == 10
+    if (damage, suffix) != ("gone", ".json"):  # it was never complete, so there is no warning
+        assert "step-00000020.safetensors is damaged and is skipped" in caplog.text
+
+
+def test_after_a_crash_anywhere_a_whole_checkpoint_remains(tmp_path, monkeypatch):
+    """Each sync and each rename of a save fails once."""
+    states = saved(tmp_path, 10)
+    calls = {"count": 0, "fail_at": 0}
+
+    def failing(original):
+        def call(*arguments):
+            calls["count"] += 1
+            if calls["count"] == calls["fail_at"]:
+                raise OSError(28, "No space left on device")
+            return original(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(os.fsync))
+        patch.setattr("pathlib.Path.replace", failing(type(tmp_path).replace))
+        for fail_at in range(1, 7):
+            calls |= {"count": 0, "fail_at": fail_at}
+            with pytest.raises(OSError, match="No space left"):
+                states.save(state(20))
+            survivor = states.newest(99)
+            assert survivor.step in (10, 20)
+            assert torch.equal(
+                survivor.tensors["engine/X/w"], state(survivor.step).tensors["engine/X/w"]
+            )
+    calls["fail_at"] = 0
+    states.save(state(20))
+    assert states.newest(99).step == 20
+
+
+def test_no_pickle_is_loaded(tmp_path):
+    """A checkpoint from an untrusted source cannot run code: only safetensors and JSON are read."""
+    states = saved(tmp_path, 10)
+    path = tmp_path / "checkpoints" / "step-00000010.safetensors"
+    torch.save({"evil": 1}, path)
+    line = json.loads(path.with_suffix(".json").read_text())
+    import hashlib
+
+    line["blake2b"] = hashlib.blake2b(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(line))
+    assert states.newest(99) is None

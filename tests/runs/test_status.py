@@ -1,0 +1,215 @@
+"""The status command: the state of each cell, the command to run it, and the exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from lozo_bench.runs import status
+from lozo_bench.runs.lock import LOCK, Lock
+from lozo_bench.runs.lock_owner import myself
+from lozo_bench.runs.outcome import Failure, write_failure
+from lozo_bench.runs.status import (
+    CellState,
+    CellStatus,
+    command_of,
+    counts,
+    print_table,
+    statuses_below,
+)
+
+
+def make(folder, *overrides, hydra=(), mode="RUN", cwd=None, result=None, steps=0, **sources):
+    """Write a cell's folder as Hydra and a run would leave it."""
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save({"steps": 40, "sweep": "x", "name": "${sweep}"}, folder / ".hydra/config.yaml")
+    OmegaConf.save(list(overrides), folder / ".hydra" / "overrides.yaml")
+    settings = {
+        "overrides": {"task": list(overrides), "hydra": [f"hydra.mode={mode}", *hydra]},
+        "runtime": {
+            "cwd": str(cwd or Path.cwd()),
+            "config_sources": [
+                {"path": path, "schema": "file", "provider": provider}
+                for provider, path in sources.items()
+            ],
+        },
+        "job": {"config_name": "config"},
+        "mode": mode,
+    }
+    OmegaConf.save({"hydra": settings}, folder / ".hydra" / "hydra.yaml")
+    rows = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in range(1, steps + 1)]
+    if rows:
+        (folder / "metrics.jsonl").write_text("".join(rows))
+    if result is not None:
+        (folder / "result.json").write_text(json.dumps({"metrics": {"test": {"accuracy": result}}}))
+    return folder
+
+
+@pytest.fixture
+def lozo_status(monkeypatch, capfd):
+    """Run the command in this process: lozo_status("DIR") -> (exit code, out, err)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lozo-status", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            status.main()
+        printed = capfd.readouterr()
+        return stop.value.code, printed.out, printed.err
+
+    return run
+
+
+def states(root):
+    return {cell.folder.name: cell.state for cell in statuses_below(root)}
+
+
+def test_each_state_is_recognized(tmp_path):
+    make(tmp_path / "t/m/finished", result=0.75)
+    write_failure(make(tmp_path / "t/m/failed"), Failure("out of luck", 2, ""))
+    make(tmp_path / "t/m/stopped", steps=7)
+    with Lock(make(tmp_path / "t/m/running", steps=12)):
+        found = {cell.folder.name: cell for cell in statuses_below(tmp_path)}
+    assert {name: cell.state.name for name, cell in found.items()} == {
+        name: name for name in ("finished", "failed", "stopped", "running")
+    }
+    assert found["finished"].score == 0.75
+    assert found["failed"].note == "out of luck"
+    assert found["stopped"].note == "step 7 of 40"
+    assert found["running"].note.startswith("step 12 of 40, process ")
+    assert f"{os.getpid()} on {myself().host}" in found["running"].note
+
+
+def test_a_failed_cell_that_runs_again_is_running(tmp_path):
+    folder = make(tmp_path / "cell")
+    write_failure(folder, Failure("out of luck", 1, ""))
+    with Lock(folder):
+        assert states(tmp_path) == {"cell": CellState.running}
+    assert states(tmp_path) == {"cell": CellState.failed}
+
+
+def test_a_cell_with_the_lock_of_a_dead_process_is_stopped(tmp_path):
+    folder = make(tmp_path / "cell")
+    owner = dataclasses.replace(myself(), started="1")
+    (folder / LOCK).write_text(json.dumps(dataclasses.asdict(owner)))
+    assert states(tmp_path) == {"cell": CellState.stopped}
+
+
+@pytest.mark.parametrize("written", ["", '{"step": 3}\n{"st', "{"])
+def test_an_incomplete_row_does_not_count_as_a_step(tmp_path, written):
+    folder = make(tmp_path / "cell")
+    (folder / "metrics.jsonl").write_text(written)
+    assert statuses_below(tmp_path)[0].note == f"step {3 if 'step' in written else 0} of 40"
+
+
+def test_a_damaged_result_is_a_failure_that_says_what_to_do(tmp_path):
+    (make(tmp_path / "cell") / "result.json").write_text("{")
+    (cell,) = statuses_below(tmp_path)
+    assert cell.state is CellState.failed
+    assert "rerun=all" in cell.note
+
+
+def test_a_cell_that_has_just_begun_is_listed(tmp_path):
+    """Hydra writes its three files one after the other."""
+    folder = make(tmp_path / "cell")
+    (folder / ".hydra" / "hydra.yaml").unlink()
+    assert states(tmp_path) == {"cell": CellState.stopped}
+    (folder / ".hydra" / "config.yaml").write_text("")
+    assert statuses_below(tmp_path)[0].note == "step 0 of ?"
+
+
+def test_cells_are_found_at_any_depth_except_within_cells(tmp_path):
+    make(tmp_path / "a/b/c/d")
+    make(tmp_path / "e")
+    make(tmp_path / "e/wandb/inner")  # within a cell
+    (tmp_path / "f/.hydra").mkdir(parents=True)
+    assert [cell.folder for cell in statuses_below(tmp_path)] == [
+        tmp_path / "a/b/c/d",
+        tmp_path / "e",
+    ]
+    assert [cell.folder for cell in statuses_below(tmp_path / "e")] == [tmp_path / "e"]
+
+
+def test_the_command_has_the_overrides_of_this_cell_only(tmp_path):
+    folder = make(
+        tmp_path / "cell",
+        "optimizer=lozo", "task.prompt=It is {a}; 'so'", "seed=s0", "rerun=all",
+        hydra=[
+            "hydra/launcher=local", "hydra.launcher.at_once=4", "++hydra.launcher.gpus=1",
+            "hydra.sweeper.max_batch_size=2", "hydra.run.dir=elsewhere", "hydra.sweep.dir=my runs",
+        ],
+        mode="MULTIRUN",
+        main="/conf",
+        **{"command-line": "my conf"},
+    )  # fmt: skip
+    assert shlex.split(command_of(folder)) == [
+        "lozo-train", "--config-dir=my conf", "optimizer=lozo", "task.prompt=It is {a}; 'so'",
+        "seed=s0", "hydra.sweep.dir=my runs",
+    ]  # fmt: skip
+
+
+def test_the_command_of_a_single_run_keeps_its_folder(tmp_path):
+    folder = make(tmp_path / "cell", "seed=s0", hydra=["hydra.run.dir=mine"])
+    assert command_of(folder) == "lozo-train seed=s0 hydra.run.dir=mine"
+
+
+def test_from_another_folder_the_command_begins_with_cd(tmp_path):
+    folder = make(tmp_path / "cell", "seed=s0", cwd="/some where")
+    assert command_of(folder) == "cd '/some where' && lozo-train seed=s0"
+
+
+def test_in_a_pipe_the_table_is_not_wrapped_and_commands_follow(tmp_path, capfd):
+    long = "model_" + "x" * 150
+    write_failure(make(tmp_path / long / "bad", "rank=r0"), Failure("[bold]rank[/bold]", 2, ""))
+    make(tmp_path / long / "half", "rank=r1", steps=3)
+    make(tmp_path / "good", "rank=r2", result=0.5)
+    print_table(statuses_below(tmp_path))
+    out = capfd.readouterr().out
+    assert f"│ {long}/half │ stopped  │        │ step 3 of 40 │" in out
+    assert "│ 0.5000 │" in out
+    assert f"  {long}/bad: [bold]rank[/bold]\n    lozo-train rank=r0\n" in out
+    assert f"  {long}/half: step 3 of 40\n    lozo-train rank=r1\n" in out
+    assert "\n3 cells: 1 finished, 1 stopped, 1 failed\n" in out
+
+
+def test_counts_leave_out_states_without_cells():
+    cell = CellStatus(Path("a"), CellState.finished, 0.5, "", "")
+    assert counts([cell]) == "1 cell: 1 finished"
+
+
+def test_the_exit_code_is_1_if_any_cell_failed(tmp_path, lozo_status):
+    make(tmp_path / "good", result=0.5)
+    make(tmp_path / "half")
+    code, out, _ = lozo_status(tmp_path)
+    assert code == 0
+    assert "2 cells: 1 finished, 1 stopped" in out
+    write_failure(make(tmp_path / "bad"), Failure("no", 2, ""))
+    assert lozo_status(tmp_path)[0] == 1
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_runs_is_a_one_line_error(tmp_path, lozo_status, name):
+    (tmp_path / "empty").mkdir()
+    code, out, err = lozo_status(tmp_path / name)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{tmp_path / name}: no ")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_default_folder_is_outputs(tmp_path, lozo_status, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "outputs" / "cell", result=0.5)
+    assert "1 cell: 1 finished" in lozo_status()[1]
+
+
+def test_torch_is_not_imported():
+    code = "import sys, lozo_bench.runs.status; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,71 @@
+"""Which rows the batches of a run consist of."""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lozo_bench.data.order import shuffled
+from lozo_bench.errors import UserError
+from lozo_bench.optimizers.base import Needs, Stream
+from lozo_bench.training.rows import TrainingRows
+
+
+def some(stream, count=10, batch_size=4, seed=0, name="s", batches=6):
+    rows = TrainingRows(count, batch_size, seed, Needs(streams={name: stream}))
+    return list(islice(rows.batches(name), batches))
+
+
+def test_the_steps_own_batches_are_the_shuffled_rows():
+    rows = TrainingRows(10, 4, 7, Needs())
+    assert list(islice(rows.batches(), 6)) == list(islice(shuffled(10, 4, 7), 6))
+
+
+def test_streams_are_shuffled_by_their_name():
+    assert some(Stream(), name="a") != some(Stream(), name="b")
+    assert some(Stream(), name="a", seed=1) != some(Stream(), name="a", seed=2)
+    assert some(Stream(), name="a") == some(Stream(), name="a")
+
+
+def test_a_fixed_order_is_the_same_in_every_epoch():
+    assert some(Stream(order="fixed"))[:3] == some(Stream(order="fixed"))[3:]
+    assert sorted(chain(*some(Stream(order="fixed"))[:3])) == list(range(10))
+
+
+def test_all_rows_are_every_batch_in_the_same_order():
+    batches = some(Stream(batch_size="all"))
+    assert all(batch == batches[0] for batch in batches)
+    assert sorted(batches[0]) == list(range(10))
+
+
+@given(
+    count=st.integers(3, 60), cut=st.floats(0.34, 0.66), seed=st.integers(0, 9),
+    size=st.integers(1, 9),
+)  # fmt: skip
+def test_streams_of_disjoint_shares_share_no_row_and_miss_none(count, cut, seed, size):
+    needs = Needs(
+        streams={
+            "upper": Stream(rows=(0.0, cut), batch_size=size),
+            "lower": Stream(rows=(cut, 1.0), batch_size=size),
+        }
+    )
+    rows = TrainingRows(count, 4, seed, needs)
+    seen = {}
+    for name in needs.streams:
+        epoch = -(-rows.sizes()[name][0] // size)
+        seen[name] = list(chain(*islice(rows.batches(name), epoch)))
+    assert sorted(seen["upper"] + seen["lower"]) == list(range(count))
+
+
+def test_a_stream_without_rows_is_refused():
+    with pytest.raises(UserError, match=r"the stream 'few'.* has no rows"):
+        TrainingRows(3, 2, 0, Needs(streams={"few": Stream(rows=(0.0, 0.1))}))
+
+
+@pytest.mark.parametrize("rows", [(0.5, 0.5), (-0.1, 1.0), (0.0, 1.1), (0.9, 0.1)])
+def test_shares_that_are_none_are_refused(rows):
+    with pytest.raises(UserError, match="0 <= start < end <= 1"):
+        Stream(rows=rows)

@@ -1,0 +1,237 @@
+"""The loop: what it counts, what it tells, which step it keeps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lozo_bench.config.schema import Schedule, Select
+from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.sets import Data
+from lozo_bench.engine import InPlace, Subspace
+from lozo_bench.errors import UserError
+from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.evaluation.evaluators import OptionEvaluator
+from lozo_bench.objectives.losses import OptionObjective, classification
+from lozo_bench.optimizers.base import Needs, Report
+from lozo_bench.runs.history import History
+from lozo_bench.runs.journal import Log
+from lozo_bench.tasks.base import Encoded
+from lozo_bench.training.interfaces import Components, Settings
+from lozo_bench.training.rows import TrainingRows
+from lozo_bench.training.selection import is_better, schedule_factor
+from lozo_bench.training.trainer import Trainer
+
+LAYOUT = BatchLayout(pad_id=0, label_ids=(0, 1))
+EXAMPLES = [Encoded(rows=((1,),), answer=((0,),), label=i % 2) for i in range(6)]
+
+
+CPU = torch.device("cpu")
+
+
+def metrics(accuracy, loss):
+    return Metrics({"accuracy": accuracy, "loss": loss})
+
+
+def aims(scorer):
+    """Classification by such scores, and its judges."""
+    judge = OptionEvaluator(scorer, LAYOUT, CPU, classification)
+    judges = dict.fromkeys(("zero_shot", "dev", "test"), judge)
+    return OptionObjective(scorer, LAYOUT, CPU), judges
+
+
+class Counter:
+    """An optimizer that adds one to the only weight, and looks at the loss once."""
+
+    def __init__(self, X, lr=1.0):
+        self.X, self.lr, self.lrs = X, lr, []
+
+    def step(self, score):
+        loss = float(torch.cat([part.losses(1)[0] for part in score.parts]).mean())
+        self.X.X["w"] += 1
+        self.lrs.append(self.lr)
+        return Report(loss, forwards=3, backwards=2, scalars={"projected_grad": 0.5})
+
+
+class Notes:
+    """An observer that writes everything down."""
+
+    def __init__(self):
+        self.rows, self.steps, self.evaluations, self.skips, self.events = [], [], [], [], []
+
+    def stepped(self, row):
+        self.rows.append(dict(row))
+
+    def advanced(self, step, loss):
+        self.steps.append(step)
+
+    def skipped(self, step, why):
+        self.skips.append((step, why))
+
+    def happened(self, step, event):
+        self.events.append((step, event.name, dict(event.values)))
+
+    def evaluating(self, name, done, of):
+        pass
+
+    def evaluated(self, step, name, metrics, forward_passes):
+        assert forward_passes == 3 * step or name == "test"
+        self.evaluations.append((step, name, metrics.score))
+
+
+def train(scores_at, steps=6, **changes):
+    """Train with a scorer that reads the step from the weight: scores_at(step) for each row."""
+    X = InPlace({"w": torch.zeros(())})
+    settings = Settings(
+        **{
+            "steps": steps,
+            "eval_batch_size": 4,
+            "eval_every": 2,
+            "log_every": 4,
+            "schedule": Schedule.constant,
+            "select": Select.dev_metric,
+            "max_bad_steps": 3,
+        }
+        | changes
+    )
+    notes, optimizer = Notes(), Counter(X)
+    objective, judges = aims(
+        lambda batch: torch.tensor([scores_at(float(X.X["w"]))] * len(batch.labels))
+    )
+    data = Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], LAYOUT)
+    rows = TrainingRows(len(EXAMPLES), 4, 0, Needs())
+    parts = Components(X, optimizer, objective, judges, data, rows, settings, CPU)
+    trainer = Trainer(parts, history=History(Log(), None, 0), observer=notes)
+    return trainer.run(), notes, optimizer, X
+
+
+def confident(step):
+    """Right about class 0 at step 4 only, and least wrong about it at step 6."""
+    return [1.0, 0.0] if step == 4 else [-0.1 if step == 6 else -5.0, 0.0]
+
+
+def test_passes_examples_and_tokens_are_counted():
+    outcome, notes, _, _ = train(confident)
+    assert (outcome.spent.forwards, outcome.spent.backwards) == (18, 12)
+    assert outcome.spent.tokens == 3 * (
+        4 + 2 + 4 + 2 + 4 + 2
+    )  # batches of 4 and 2 rows of one token
+    assert [(row["step"], row["forward_passes"], row["examples"]) for row in notes.rows] == [
+        (4, 12, 12),
+        (6, 18, 18),
+    ]
+
+
+def test_a_row_has_the_fields_of_the_file_format():
+    _, notes, _, _ = train(confident)
+    assert set(notes.rows[0]) == {
+        "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "bad_steps",
+        "elapsed_s",
+    }  # fmt: skip
+
+
+def test_evaluations_come_when_due_and_after_the_last_step():
+    _, notes, _, _ = train(confident, steps=5)
+    assert [(step, name) for step, name, _ in notes.evaluations] == [
+        (0, "zero_shot"),
+        (2, "dev"),
+        (4, "dev"),
+        (5, "dev"),
+        (4, "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("select", "step"), [(Select.dev_metric, 4), (Select.dev_loss, 4), (Select.last, 6)]
+)
+def test_the_chosen_step_is_the_one_tested(select, step):
+    outcome, _, _, X = train(confident, select=select)
+    assert outcome.best_step == step
+    assert float(X.X["w"]) == step
+    assert outcome.dev.score == (1.0 if step == 4 else 0.0)
+
+
+def test_dev_loss_and_dev_accuracy_may_choose_differently():
+    def scores(step):
+        return {2: [0.1, 0.0], 4: [9.0, 0.0], 6: [0.2, 0.0]}.get(step, [-1.0, 0.0])
+
+    assert train(scores, select=Select.dev_metric)[0].best_step == 2
+    assert train(scores, select=Select.dev_loss)[0].best_step == 4
+
+
+@pytest.mark.parametrize(
+    ("select", "new", "better"),
+    [
+        (Select.dev_metric, metrics(0.6, 9.0), True),
+        (Select.dev_metric, metrics(0.5, 0.1), False),  # equal accuracy: the first stays
+        (Select.dev_loss, metrics(0.1, 0.9), True),
+        (Select.dev_loss, metrics(0.9, 1.0), False),
+        (Select.last, metrics(0.0, 9.0), True),
+    ],
+)
+def test_better_is_strictly_better(select, new, better):
+    assert is_better(new, metrics(0.5, 1.0), select) is better
+
+
+def test_a_linear_schedule_falls_to_nothing():
+    factors = [schedule_factor(Schedule.linear, step, 4) for step in (1, 2, 3, 4)]
+    assert factors == [1.0, 0.75, 0.5, 0.25]
+    assert schedule_factor(Schedule.constant, 4, 4) == 1.0
+
+
+def test_the_schedule_sets_the_optimizers_learning_rate():
+    _, _, optimizer, _ = train(confident, steps=4, schedule=Schedule.linear)
+    assert optimizer.lrs == [1.0, 0.75, 0.5, 0.25]
+
+
+def train_where_losses_fail_at(bad, max_bad_steps, steps=6):
+    """Steps along a direction from a weight that counts them; some meet a loss that is NaN."""
+    X = InPlace({"w": torch.zeros(1, dtype=torch.float64)})
+    P = Subspace({}, {}, {"w": torch.ones(1, 1, dtype=torch.float64)})
+    calls = []
+
+    class Walker(Counter):
+        def step(self, score):
+            calls.append(score)
+            score(P, (0.5,))
+            X.X["w"].add_(1)
+            return Report(0.0, forwards=1)
+
+    def scorer(batch):
+        training = X.X["w"] % 1 != 0 or X.X["w"] == len(calls) + 0.5
+        nan = training and len(calls) in bad
+        return torch.full((len(batch.labels), 2), math.nan if nan else 0.0)
+
+    settings = Settings(steps, 2, 100, 1, Schedule.constant, Select.last, max_bad_steps)
+    data = Data(EXAMPLES, EXAMPLES, EXAMPLES, LAYOUT)
+    notes = Notes()
+    notes.evaluated = lambda *told: None
+    rows = TrainingRows(len(EXAMPLES), 2, 0, Needs())
+    parts = Components(X, Walker(X), *aims(scorer), data, rows, settings, CPU)
+    trainer = Trainer(parts, history=History(Log(), None, 0), observer=notes)
+    return trainer, notes, X
+
+
+def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_told():
+    trainer, notes, _ = train_where_losses_fail_at({2, 3, 5}, max_bad_steps=2)
+    outcome = trainer.run()
+    assert outcome.spent.bad_steps == 3
+    assert outcome.spent.forwards == 3
+    assert [step for step, _ in notes.skips] == [2, 3, 5]
+    assert "nan" in notes.skips[0][1]
+    assert notes.steps == [1, 4, 6]
+
+
+@pytest.mark.parametrize(("limit", "step"), [(0, 2), (1, 3), (2, 4)])
+def test_too_many_such_steps_in_a_row_stop_the_run_and_say_what_to_do(limit, step):
+    trainer, _, X = train_where_losses_fail_at({2, 3, 4}, max_bad_steps=limit)
+    with pytest.raises(UserError, match=rf"^step {step}: the losses .* are nan.*optimizer\.lr"):
+        trainer.run()
+    assert float(X.X["w"]) == 1.0
+
+
+def test_an_evaluation_that_is_not_finite_stops_the_run():
+    with pytest.raises(UserError, match=r"^step 0: the zero_shot loss is nan; .*optimizer\.lr"):
+        train(lambda step: [math.nan, 0.0])
