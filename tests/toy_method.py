@@ -52,7 +52,7 @@ class Objective:
     def __init__(self, model):
         self.model = model
 
-    def part(self, examples, shares):
+    def prepare(self, examples, shares):
         rows = [example.rows[0][0] for example in examples]
         losses = lambda copies: self.model.losses(rows).repeat(copies, 1)  # noqa: E731
         return SimpleNamespace(part=MicroBatch(len(rows), len(rows), losses), tokens=len(rows))
@@ -67,7 +67,7 @@ class Evaluator:
     def __init__(self, model):
         self.model = model
 
-    def found(self, examples):
+    def results(self, examples):
         return self.model.losses([example.rows[0][0] for example in examples]).view(-1, 1)
 
     def metrics(self, found, examples):
@@ -180,7 +180,7 @@ def _run(folder, replayable, kill_at, environment):
         engine=engine,
         optimizer=optimizer,
         objective=Objective(model),
-        judges=dict.fromkeys(("zero_shot", "dev", "test"), Evaluator(model)),
+        evaluators=dict.fromkeys(("zero_shot", "dev", "test"), Evaluator(model)),
         data=Data(EXAMPLES, EXAMPLES, EXAMPLES, BatchLayout(pad_id=0)),
         rows=TrainingRows(ROWS, 5, 0, optimizer.needs),
         settings=Settings(STEPS, 4, 2, 1, Schedule.constant, Select.dev_metric, 0),

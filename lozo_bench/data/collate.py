@@ -93,7 +93,7 @@ class Batch:
     option: Tensor
     labels: Tensor
     options: int
-    alike: bool
+    single_position: bool
     tokens: int
     virtual_tokens: int = 0
     position_ids: Tensor | None = None
@@ -186,7 +186,7 @@ def collate(
         option=option,
         labels=torch.tensor([example.label for example in examples]),
         options=len(layout.label_ids) or max(len(example.rows) for example in examples),
-        alike=read.shape[1] == 1 and token.shape[1] > 1,
+        single_position=read.shape[1] == 1 and token.shape[1] > 1,
         tokens=_tokens(laid),
         virtual_tokens=layout.virtual_tokens,
         position_ids=_padded([row.positions for row in rows], longest, 0) if packed else None,

@@ -157,6 +157,6 @@ def _layout(config: Config, loaded: Loaded, tuned: Tuned, prompt: AnyPrompt) -> 
             share_prompt=engine.share_prompt,
             buckets=engine.buckets,
         ),
-        packed=tuned.packs and supports_packed_rows(loaded.model),
+        packed=tuned.supports_packed_rows and supports_packed_rows(loaded.model),
         virtual_tokens=tuned.virtual_tokens,
     )

@@ -83,7 +83,7 @@ class ProgressBar:
         """Show an evaluation: the best dev metric in the bar, or all metrics as a log line."""
         self.bar.update(self.evaluation, visible=False)
         if name == "dev" and metrics.name != "loss":
-            self.best_dev = max(metrics.score, self.best_dev or metrics.score)
+            self.best_dev = max(metrics.main, self.best_dev or metrics.main)
         if not self.live:
             message = "  ".join(f"{key} {value:.4f}" for key, value in metrics.values.items())
             log.info("step %d  %s %s", step, name, message)

@@ -43,11 +43,11 @@ class Tracker:
         tracking: TrackingConfig,
         name: str,
         run_id: str,
-        remembers: Callable[[Mapping[str, float]], bool] = lambda row: False,
+        is_final: Callable[[Mapping[str, float]], bool] = lambda row: False,
     ) -> None:
         self._folder = folder
-        _keep_final_rows(folder / METRICS, remembers)
-        _keep_final_rows(folder / EVENTS, remembers)
+        _keep_final_rows(folder / METRICS, is_final)
+        _keep_final_rows(folder / EVENTS, is_final)
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
         self._wandb = _start_wandb(folder, config, tracking, name, run_id)
 
@@ -77,7 +77,7 @@ class Tracker:
         numbers = {f"{event.name}/{key}": x for key, x in event.values.items()}
         self._with_wandb(lambda run: run.log({"step": step, **numbers}))
 
-    def settle(self) -> None:
+    def sync(self) -> None:
         """Sync the rows written so far to disk."""
         os.fsync(self._lines.fileno())
 
@@ -115,7 +115,7 @@ class Tracker:
             self._wandb = None
 
 
-def _keep_final_rows(path: Path, remembers: Callable[[Mapping[str, float]], bool]) -> None:
+def _keep_final_rows(path: Path, is_final: Callable[[Mapping[str, float]], bool]) -> None:
     """Remove the rows that the run will write again, an incomplete one included."""
     if not path.exists():
         return
@@ -125,7 +125,7 @@ def _keep_final_rows(path: Path, remembers: Callable[[Mapping[str, float]], bool
             row = json.loads(line)
         except json.JSONDecodeError:
             break
-        if remembers(row):
+        if is_final(row):
             kept.append(line + "\n")
     write_text(path, "".join(kept))
 

@@ -1,4 +1,4 @@
-"""Losses that are not finite, and the number that stands for a process that was asked to stop."""
+"""Checks of losses: their shape, whether they are finite, and whether a process was stopped."""
 
 from __future__ import annotations
 
@@ -11,51 +11,47 @@ from torch import Tensor
 from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.errors import Stopped
 
-# In place of the losses of a process that was asked to stop. It goes through the same sum as they
-# do, so that all processes see it in the same step and no further message is needed. No loss is as
-# large (see `bounded`); float32 can still hold a sum of them, and so is a mean of it and losses.
+# A process that was asked to stop returns this number instead of its losses. It takes part in the
+# same sum as the losses, so that all processes notice it in the same step without a further
+# message. No loss is as large (see `bounded`), and a sum or mean of it and losses fits float32.
 STOPPED = 1e35
-
-
 _LEAST_STOPPED = 1e30
-
-
 _LARGEST_LOSS = 1e25
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss or gradient that is not finite. The weights are as they were before the step."""
+    """A loss or gradient is not finite. The weights are what they were before the step."""
 
 
 def bounded(losses: Tensor) -> Tensor:
-    """The same, with infinity in place of what could be taken for STOPPED."""
+    """Return the losses, with infinity in place of values that could be mistaken for STOPPED."""
     values = losses.detach()
     return torch.where(values.abs() > _LARGEST_LOSS, values * math.inf, losses)
 
 
 def raise_if_stopped(losses: Tensor) -> None:
-    """Raise Stopped if one of the processes put STOPPED in place of its losses."""
+    """Raise Stopped if a process returned STOPPED instead of its losses."""
     if is_stopped(losses):
         raise Stopped
 
 
 def is_stopped(losses: Tensor) -> bool:
-    """Whether STOPPED, or a mean of it and losses, is among these."""
+    """Return whether STOPPED, or a mean of it and losses, is among these numbers."""
     large = losses.double().abs()
     return bool(((large > _LEAST_STOPPED) & large.isfinite()).any())
 
 
 def unknown_losses(K: int, parts: Sequence[MicroBatch]) -> Tensor:
-    """Losses [K, B] of which none is known yet."""
+    """Return NaN losses [K, rows], to be filled in; float64 on the CPU."""
     size = sum(part.size for part in parts)
     return torch.full((K, size), math.nan, dtype=torch.float64)
 
 
 def checked_losses(part: MicroBatch, copies: int) -> Tensor:
-    """Losses [copies, size] of a part, float64 on the CPU.
+    """Return the losses [copies, size] of a micro-batch, float64 on the CPU.
 
     Raises:
-        ValueError: the part's closure gives something else.
+        ValueError: the micro-batch's function returns another shape.
     """
     losses = part.losses(copies)
     if losses.shape != (copies, part.size):
@@ -68,12 +64,10 @@ def checked_losses(part: MicroBatch, copies: int) -> Tensor:
 
 
 def require_finite(losses: Tensor) -> Tensor:
-    """Losses [K, B] as they are, unless a candidate's mean is NaN or infinite.
-
-    A zero is a loss like any other.
+    """Return losses [K, B] unchanged if each candidate's mean is finite. A zero is a valid loss.
 
     Raises:
-        NonFiniteLossError: naming the K mean losses.
+        NonFiniteLossError: names the K mean losses.
     """
     means = losses.mean(1).tolist()
     if not all(math.isfinite(loss) for loss in means):

@@ -69,35 +69,35 @@ class Fused:
             )
         self.X, self.model, self.per_forward = X, model, per_forward
         self._stacking_checked = False
-        self.point = PendingUpdate(X, folder, max_rank, extras)
-        self.extras = self.point.extras
-        self.move, self.attach = self.point.move, self.point.attach
-        self.decay, self.settle = self.point.decay, self.point.settle
-        self.tensors, self.state = self.point.tensors, self.point.state
-        self.load_state = self.point.load_state
+        self.pending = PendingUpdate(X, folder, max_rank, extras)
+        self.extras = self.pending.extras
+        self.move, self.set_adapter = self.pending.move, self.pending.set_adapter
+        self.decay, self.flush = self.pending.decay, self.pending.flush
+        self.tensors, self.state = self.pending.tensors, self.pending.state
+        self.load_state = self.pending.load_state
         self._sites = Sites(model, X)
 
     def losses(
         self,
         P: Subspace,
-        places: Coordinates,
+        coordinates: Coordinates,
         parts: Sequence[MicroBatch],
         only: Only = None,
         rows: Sequence[int] | None = None,
     ) -> Tensor:
         """See `Engine`."""
-        self.point.know_again(P)
-        if rows is not None and places.s.ndim == 3:
-            places = places[:, list(rows)]
+        self.pending.recognize_period(P)
+        if rows is not None and coordinates.s.ndim == 3:
+            coordinates = coordinates[:, list(rows)]
         if only is not None or not parts:
-            losses = unknown_losses(len(places), parts)
+            losses = unknown_losses(len(coordinates), parts)
             if only and parts:
-                losses[list(only)] = self.losses(P, places[list(only)], parts)
+                losses[list(only)] = self.losses(P, coordinates[list(only)], parts)
             return losses
-        per_example = places.s.ndim == 3  # each example has coordinates of its own
+        per_example = coordinates.s.ndim == 3  # each example has coordinates of its own
         losses_of_parts, start = [], 0
         for part in parts:
-            here = places[:, start : start + part.size] if per_example else places
+            here = coordinates[:, start : start + part.size] if per_example else coordinates
             start += part.size
             count = self.per_forward or max(1, STACKED_TOKENS // max(1, part.tokens))
             passes = [here[k : k + count] for k in range(0, len(here), count)]
@@ -106,7 +106,7 @@ class Fused:
                 self._check_stacking(P, here, part, losses_of_parts[-1])
         return torch.cat(losses_of_parts, dim=1)
 
-    def returning_if_it_fails(self) -> AbstractContextManager[None]:
+    def restored_on_failure(self) -> AbstractContextManager[None]:
         """See `Engine`. Nothing has to be restored: scoring does not write to the weights."""
         return nullcontext()
 
@@ -129,16 +129,16 @@ class Fused:
         raise _no_full_rank()
 
     @contextmanager
-    def weights(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """See `Engine`."""
-        with self._weights_replaced(self.point.terms, {}, torch.zeros(1, 0), versions=1):
+        with self._weights_replaced(self.pending.terms, {}, torch.zeros(1, 0), versions=1):
             yield
 
-    def _forward(self, P: Subspace, places: Coordinates, part: MicroBatch) -> Tensor:
+    def _forward(self, P: Subspace, coordinates: Coordinates, part: MicroBatch) -> Tensor:
         """Return the losses [K, size] of K candidates that share one forward pass."""
-        K = len(places)
-        flat = places.flat() if places.s.ndim == 3 else places
-        terms = [*self.point.terms, LowRankTerm(P.U, P.V, flat.C)] if P.U else self.point.terms
+        K = len(coordinates)
+        flat = coordinates.flat() if coordinates.s.ndim == 3 else coordinates
+        terms = [*self.pending.terms, LowRankTerm(P.U, P.V, flat.C)] if P.U else self.pending.terms
         with (
             torch.inference_mode(),
             self._weights_replaced(terms, P.z, flat.s, versions=len(flat)),
@@ -146,7 +146,7 @@ class Fused:
             return checked_losses(part, K)
 
     def _check_stacking(
-        self, P: Subspace, places: Coordinates, part: MicroBatch, stacked: Tensor
+        self, P: Subspace, coordinates: Coordinates, part: MicroBatch, stacked: Tensor
     ) -> None:
         """Check once that stacking does not change the losses of the first two candidates.
 
@@ -156,18 +156,20 @@ class Fused:
 
         Args:
             P: the subspace of the candidates.
-            places: the coordinates of the candidates that were scored together.
+            coordinates: those of the candidates that were scored together.
             part: the micro-batch.
             stacked: their losses [K, size].
 
         Raises:
             UserError: a candidate has another loss when it is scored by itself.
         """
-        for k in range(min(2, len(places))):
-            one = places[k : k + 1]
-            if places.s.ndim == 3:  # check the version of the first example, on that example only
+        for k in range(min(2, len(coordinates))):
+            one = coordinates[k : k + 1]
+            if (
+                coordinates.s.ndim == 3
+            ):  # check the version of the first example, on that example only
                 one = Coordinates(one.C[:, 0], one.s[:, 0])
-            columns = slice(0, 1) if places.s.ndim == 3 else slice(None)
+            columns = slice(0, 1) if coordinates.s.ndim == 3 else slice(None)
             alone = self._forward(P, one, part)[0, columns]
             difference = (stacked[k, columns] - alone).abs().max()
             rounding = 64 * torch.finfo(self._coarsest).eps * (1 + alone.abs().max())
@@ -208,12 +210,12 @@ class Fused:
         replacements = {}
         for name, x in self.X.items():
             own_terms = [term for term in terms if name in term.U]
-            if x.ndim < 2 and (name in z or name in self.point.moved):
+            if x.ndim < 2 and (name in z or name in self.pending.moved):
                 change: LowRankChange | VectorChange = _vector_change(
-                    self.point.a[name], z.get(name), s, sent
+                    self.pending.a[name], z.get(name), s, sent
                 )
-            elif x.ndim >= 2 and (own_terms or self.point.keep != 1):
-                change = _low_rank_change(name, x, own_terms, versions, self.point.keep, sent)
+            elif x.ndim >= 2 and (own_terms or self.pending.keep != 1):
+                change = _low_rank_change(name, x, own_terms, versions, self.pending.keep, sent)
             else:
                 continue
             replacements[name] = Versions.of(x, change, forward_pass)

@@ -1,11 +1,11 @@
-"""Scoring versions of a model by moving its weights, in place: the yardstick for `fused.py`.
+"""The engine that scores a candidate by moving the weights to it, in place.
 
-Every move is one pass over the weights without a temporary of their size. The weights are moved
-back only when something else is asked of them: an update along the direction that was just scored
-is merged with the way back, so that two losses and an update are three passes.
+Each move is one pass over the weights, without a temporary tensor of their size. The weights are
+moved back as late as possible: an update along the direction that was just scored is merged with
+the way back, so that two losses and an update take three passes.
 
-In half precision each pass rounds: this engine is for float32 and float64, and for directions of
-full rank, which have no other.
+In half precision each pass rounds. This engine is meant for float32 and float64, and for full-rank
+directions, which no other engine can score. It is also the reference for testing `fused.py`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lozo_bench.engine.terms import Extras, LowRankTerm, load_term, save_term
 
 
 class InPlace:
-    """An `Engine` that writes to the weights.
+    """An `Engine` that scores candidates by writing to the weights.
 
     Args:
-        X: the weights that move, by name.
-        model: has X as parameters; only `slopes` needs it.
+        X: the trainable weights by name.
+        model: the model with the parameters X; only `slopes` needs it.
         extras: further tensors that the model's function depends on.
     """
 
@@ -49,22 +49,22 @@ class InPlace:
     def losses(
         self,
         P: Subspace,
-        places: Coordinates,
+        coordinates: Coordinates,
         parts: Sequence[MicroBatch],
         only: Only = None,
         rows: Sequence[int] | None = None,
     ) -> Tensor:
-        """See `Engine`. Places of each example's own cost a pass of the batch for each example.
+        """See `Engine`. If each example has its own candidates, each costs a pass of the batch.
 
-        The weights go to every place, scored or not: each move rounds, and a process that left one
-        out would drift away from the others.
+        The weights move to every candidate, scored or not: each move rounds, and a process that
+        skipped one would have other weights than the others.
         """
-        if places.s.ndim == 3:
-            return self._losses_of_each_example(P, places, parts, only, rows)
-        losses = unknown_losses(len(places), parts)
-        with self.returning_if_it_fails():
-            for k in range(len(places)):
-                self._go(P, places[k])
+        if coordinates.s.ndim == 3:
+            return self._losses_of_each_example(P, coordinates, parts, only, rows)
+        losses = unknown_losses(len(coordinates), parts)
+        with self.restored_on_failure():
+            for k in range(len(coordinates)):
+                self._go(P, coordinates[k])
                 if only is None or k in only:
                     losses[k] = _run(parts)
         return losses
@@ -74,7 +74,7 @@ class InPlace:
     ) -> Tensor:
         """See `Engine`."""
         losses = unknown_losses(len(at), parts)
-        with self.returning_if_it_fails():
+        with self.restored_on_failure():
             for k, c in enumerate(at):
                 self._go_along(z, c)
                 if only is None or k in only:
@@ -83,8 +83,8 @@ class InPlace:
 
     def slopes(self, v: FullRank, parts: Sequence[MicroBatch]) -> Tensor:
         """See `Engine`."""
-        assert self.model is not None, "an engine without its model"
-        self.settle()
+        assert self.model is not None, "slopes need the model"
+        self.flush()
         return slopes(Sites(self.model, self.X), self.X, v, parts)
 
     def move(self, P: Subspace, to: Coordinates) -> None:
@@ -97,9 +97,9 @@ class InPlace:
         self._go_along(z, by)
         self._away_along = None
 
-    def attach(self, P: Subspace, at: Coordinates) -> None:
+    def set_adapter(self, P: Subspace, at: Coordinates) -> None:
         """See `Engine`."""
-        self.settle()
+        self.flush()
         if self._attached is not None:
             before, place = self._attached
             shift(self.X, before, Coordinates(-place.C, -place.s))
@@ -109,19 +109,19 @@ class InPlace:
     def decay(self, rate: float) -> None:
         """See `Engine`."""
         if rate:
-            self.settle()
+            self.flush()
             with torch.no_grad():
                 for x in self.X.values():
                     if x.ndim >= 2:
                         x.mul_(1 - rate)
 
     @contextmanager
-    def weights(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """See `Engine`."""
-        self.settle()
+        self.flush()
         yield
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """See `Engine`."""
         if self._away is not None:
             P, place = self._away
@@ -133,7 +133,7 @@ class InPlace:
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Engine`."""
-        self.settle()
+        self.flush()
         state = {f"X/{name}": x for name, x in self.X.items()}
         if self._attached is not None:
             P, place = self._attached
@@ -157,37 +157,37 @@ class InPlace:
     def _losses_of_each_example(
         self,
         P: Subspace,
-        places: Coordinates,
+        coordinates: Coordinates,
         parts: Sequence[MicroBatch],
         only: Only,
         rows: Sequence[int] | None,
     ) -> Tensor:
-        K, B = places.s.shape[:2]
+        K, B = coordinates.s.shape[:2]
         losses = unknown_losses(K, parts)
         row_of = {b: row for row, b in enumerate(range(B) if rows is None else rows)}
-        with self.returning_if_it_fails():
+        with self.restored_on_failure():
             for k in range(K):
                 for b in range(B):
-                    self._go(P, Coordinates(places.C[k, b], places.s[k, b]))
+                    self._go(P, Coordinates(coordinates.C[k, b], coordinates.s[k, b]))
                     if b in row_of and (only is None or k in only):
                         losses[k, row_of[b]] = _run(parts)[row_of[b]]
         return losses
 
     @contextmanager
-    def returning_if_it_fails(self) -> Iterator[None]:
+    def restored_on_failure(self) -> Iterator[None]:
         """See `Engine`."""
         try:
             yield
         except BaseException:
-            self.settle()
+            self.flush()
             raise
 
     def _go(self, P: Subspace, to: Coordinates) -> None:
-        """From wherever in P the weights are to another place of P."""
+        """Move the weights, from any point of P or from where they belong, to this point of P."""
         if self._away is not None and self._away[0] is P:
             shift(self.X, P, to - self._away[1])
         else:
-            self.settle()
+            self.flush()
             shift(self.X, P, to)
         self._away = (P, to)
 
@@ -195,14 +195,14 @@ class InPlace:
         if self._away_along is not None and self._away_along[0] is z:
             z.move(self.X, to - self._away_along[1])
         else:
-            self.settle()
+            self.flush()
             z.move(self.X, to)
         self._away_along = (z, to)
 
 
 @torch.no_grad()
 def shift(X: Mapping[str, Tensor], P: Subspace, by: Coordinates) -> None:
-    """X <- X + U C V^T, X + z s, in place."""
+    """Add U C V^T to matrices and z s to vectors, in place."""
     for name, U in P.U.items():
         x = X[name]
         left = (U @ by.C.to(U)).to(x)

@@ -1,12 +1,13 @@
-"""Where the weights are: what is in the model, and what has been gathered but not yet written.
+"""The weights' value: what is in the model, and the updates that are not written to it yet.
 
-    W + sum_j A_j V_j^T + A V^T + U C V^T     closed periods j, the open one, and what is attached
-    p + a                                     vectors
+    matrices    W + sum_j A_j V_j^T + A V^T + U C V^T
+    vectors     p + a
 
-A and a are float32 (float64 for float64 weights). A step along the open period's V only changes A,
-which is exact where the same step into half-precision weights would be lost or drowned in rounding.
-When V changes, the period closes; once the closed ones have more than ``max_rank`` columns they are
-folded into the weights, all at once, because each fold rounds.
+The sum runs over the closed periods j; A V^T is the open period, and U C V^T the adapter. A and a
+are float32 (float64 for float64 weights). A step along the open period's V changes only A, which is
+exact, while the same step written to half-precision weights would be lost in rounding. When V
+changes, the period is closed. When the closed periods have more than ``max_rank`` columns, they are
+all folded into the weights at once, because each fold rounds.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from lozo_bench.engine.terms import Extras, LowRankTerm, load_term, save_term, w
 
 
 class PendingUpdate:
-    """The weights' value.
+    """The weights and the updates that are not folded into them yet.
 
     Args:
-        X: the weights by name; written to by folding only.
-        folder: folds.
-        max_rank: columns of closed periods that are kept unwritten; 0 writes each as it closes.
+        X: the weights by name; only folding writes to them.
+        folder: folds low-rank terms into the weights.
+        max_rank: how many columns of closed periods may stay unfolded; 0 folds each period when it
+            closes.
         extras: further tensors that the model's function depends on.
     """
 
@@ -47,20 +49,20 @@ class PendingUpdate:
         self.a = {
             name: torch.zeros_like(x, dtype=wide(x.dtype)) for name, x in X.items() if x.ndim < 2
         }
-        self.moved: set[str] = set()  # vectors whose a is not zero
+        self.moved: set[str] = set()  # names of vectors whose a is not zero
         self._loaded = False
         self.keep = 1.0
 
     @property
     def terms(self) -> list[LowRankTerm]:
-        """All thin terms."""
+        """All low-rank terms: closed periods, the open one, and the adapter."""
         return [*self.closed, *filter(None, (self.open, self.attached))]
 
     @torch.no_grad()
     def move(self, P: Subspace, to: Coordinates) -> None:
-        """Go to a place of P."""
+        """Add the point of P with these coordinates to the weights' value."""
         if P.U:
-            self.know_again(P)
+            self.recognize_period(P)
             if self.open is None or self.open.V is not P.V:
                 self._close()
                 self.open = self._new_period(P)
@@ -70,26 +72,26 @@ class PendingUpdate:
                 A.addmm_(U.to(A), sent(("C",), lambda: to.C, A))
         for name, z in P.z.items():
             a = self.a[name]
-            # By numbers and not by a product with s, which would have to be on the device.
+            # Python numbers are used because a product with s would need s on the device.
             for column, c in enumerate(to.s.tolist()):
                 a.add_(z[:, column].view(a.shape).to(a), alpha=c)
         self.moved |= set(P.z)
 
-    def know_again(self, P: Subspace) -> None:
-        """After `load_state` the open period's V is a copy: a P with an equal V goes on in it."""
+    def recognize_period(self, P: Subspace) -> None:
+        """After `load_state`, continue the open period if P has an equal V; the loaded V is a copy."""
         if self._loaded and self.open is not None and P.U:
             mine = self.open.V
             if mine.keys() == P.V.keys() and all(torch.equal(mine[n], P.V[n]) for n in mine):
                 self.open = LowRankTerm(self.open.U, P.V, self.open.C)
             self._loaded = False
 
-    def attach(self, P: Subspace, at: Coordinates) -> None:
-        """Replace the adapter."""
+    def set_adapter(self, P: Subspace, at: Coordinates) -> None:
+        """Set the adapter, in place of the one set before."""
         self.attached = LowRankTerm(P.U, P.V, at.C)
 
     @torch.no_grad()
     def decay(self, rate: float) -> None:
-        """Shrink matrices, written or not. W itself shrinks when it is next folded."""
+        """Multiply matrices by 1 - rate; W itself is multiplied when it is next folded."""
         if rate:
             self.keep *= 1 - rate
             for term in (*self.closed, *filter(None, [self.open])):
@@ -97,8 +99,8 @@ class PendingUpdate:
                     A.mul_(1 - rate)
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Write everything into X except what is attached; what rounding leaves of a is kept."""
+    def flush(self) -> None:
+        """Write everything except the adapter to X; what rounding leaves of a is kept."""
         self._close(fold=True)
         for name, a in self.a.items():
             x = self.X[name]
@@ -107,7 +109,7 @@ class PendingUpdate:
             a.copy_(wanted - x)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything, under names like ``closed/0/U/lm_head.weight``."""
+        """Return all tensors of the value, under names like ``closed/0/U/lm_head.weight``."""
         state = {f"X/{name}": x for name, x in self.X.items()}
         state |= {f"a/{name}": a for name, a in self.a.items()}
         state["keep"] = torch.tensor(self.keep, dtype=torch.float64)
@@ -117,12 +119,12 @@ class PendingUpdate:
         return state | {f"folder/{name}": value for name, value in self.folder.state().items()}
 
     def state(self) -> dict[str, Tensor]:
-        """The same, copied to the CPU."""
+        """Return copies of `tensors` on the CPU."""
         return on_cpu(self.tensors())
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to a `state`."""
+        """Restore what `state` returned."""
         for name, x in self.X.items():
             x.copy_(state[f"X/{name}"])
         for name, a in self.a.items():
@@ -162,10 +164,10 @@ class PendingUpdate:
             self._fold()
 
     def _compact(self, term: LowRankTerm) -> LowRankTerm:
-        """A closed period takes half the memory beside half-precision weights.
+        """Keep a closed period of half-precision weights in bfloat16, at half the memory.
 
-        bfloat16 whatever the weights are: float16 has no bits for factors as small as A. What that
-        rounds away, 0.2 % of the period, cannot be seen beside what folding it rounds away.
+        bfloat16 is also used for float16 weights, because A is too small for float16. This rounding
+        changes the period by 0.2 %, far less than folding it does.
         """
 
         def compact(factors: Factors) -> Factors:
@@ -174,7 +176,7 @@ class PendingUpdate:
         return LowRankTerm(compact(term.U), compact(term.V), term.C)
 
     def _fold(self) -> None:
-        """Closed periods go into the weights, and with them the decay."""
+        """Fold the closed periods and the decay into the weights."""
         for name, x in self.X.items():
             if x.ndim < 2:
                 continue

@@ -1,4 +1,4 @@
-"""What an engine is: it holds the weights of a model and scores candidates of them."""
+"""The interface of an engine, which holds a model's weights and scores candidates near them."""
 
 from __future__ import annotations
 
@@ -12,124 +12,33 @@ from torch import Tensor
 from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.terms import Extras
 
+# copies -> losses [copies, size] of a micro-batch
 Losses = Callable[[int], Tensor]
-
-
 Features = Callable[[], tuple[Tensor, Tensor]]
-
-
+# The numbers of the candidates to score; None: all of them.
 Only = Collection[int] | None
-
-
+# number of a micro-batch -> the context in which it is differentiated
 DropoutContext = Callable[[int], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """A batch, or the part of one that goes through the model together.
+    """Examples that go through the model together.
 
-    ``losses(copies)`` stacks the part ``copies`` times along the first dimension, runs the model on
-    it and returns the loss of each example, [copies, size]. ``tokens`` counts the part's tokens,
-    padding included; it decides how many candidates share one pass. ``features()`` are what the
-    output layer sees before each answer token, [N, d], and the tokens [N]; None where nobody asks.
+    Args:
+        size: how many examples there are.
+        tokens: how many tokens they have, padding included; it decides how many candidates share a
+            forward pass.
+        losses: ``losses(copies)`` stacks the examples ``copies`` times along the first dimension,
+            runs the model on them and returns the loss of each example, [copies, size].
+        features: returns the output layer's input before each answer token, [N, d], and these
+            tokens, [N]; None if the method does not need them.
     """
 
     size: int
     tokens: int
     losses: Losses
     features: Features | None = None
-
-
-class FullRank(Protocol):
-    """A direction as large as the weights, which only exists while it is applied."""
-
-    def move(self, X: Mapping[str, Tensor], by: float) -> None:
-        """X <- X + by * direction, in place."""
-        ...
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """The weights of a model, where they can be put and what they lose there.
-
-    ``X`` are the tensors by name, ``extras`` further ones that the model's function depends on.
-    Between steps an engine may hold part of the weights' value
-    elsewhere than in X; `weights` says it whole, `settle` writes it back.
-    """
-
-    X: Mapping[str, Tensor]
-    extras: Extras
-
-    def losses(
-        self,
-        P: Subspace,
-        places: Coordinates,
-        parts: Sequence[MicroBatch],
-        only: Only = None,
-        rows: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Loss of each example at each of K places of P, seen from where the weights are.
-
-        ``places`` has leading dimensions [K], or [K, B] for places of each example's own; ``rows``
-        says which example each row of the parts is then (None: as they come). Returns [K, rows],
-        float64 on the CPU; with ``only`` some of the K are scored and the others are NaN,
-        while whatever scoring does to the weights is done for all. Afterwards the weights are where
-        they were, or will be before anything else is done with them.
-        """
-        ...
-
-    def full_rank_losses(
-        self, z: FullRank, at: Sequence[float], parts: Sequence[MicroBatch], only: Only = None
-    ) -> Tensor:
-        """The same for the places c z along a direction of full rank."""
-        ...
-
-    def slopes(self, v: FullRank, parts: Sequence[MicroBatch]) -> Tensor:
-        """Loss of each example where the weights are, and its derivative along v.
-
-        Returns [2, rows], float64 on the CPU.
-        """
-        ...
-
-    def returning_if_it_fails(self) -> AbstractContextManager[None]:
-        """If an exception leaves this context, the weights go back to where they were."""
-        ...
-
-    def move(self, P: Subspace, to: Coordinates) -> None:
-        """The weights go to this place."""
-        ...
-
-    def full_rank_move(self, z: FullRank, by: float) -> None:
-        """The weights go to X + by * z."""
-        ...
-
-    def attach(self, P: Subspace, at: Coordinates) -> None:
-        """Add U C V^T to the weights in place of what was attached before: an adapter."""
-        ...
-
-    def decay(self, rate: float) -> None:
-        """Matrices shrink to (1 - rate) of themselves; vectors are left alone."""
-        ...
-
-    def weights(self) -> AbstractContextManager[None]:
-        """While this is open, calling the model runs it with the weights as they are now."""
-        ...
-
-    def settle(self) -> None:
-        """Write what has been gathered into X, but for what is attached."""
-        ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that makes up the weights' value: the tensors themselves, to be read only."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """The same, copied to the CPU."""
-        ...
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to a `state`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +56,104 @@ class ScoredBatch:
     order: Sequence[int] | None = None
     examples: int | None = None
     tokens: int = 0
+
+
+class FullRank(Protocol):
+    """A direction as large as the weights, which exists only while it is applied."""
+
+    def move(self, X: Mapping[str, Tensor], by: float) -> None:
+        """Add ``by`` times the direction to X, in place."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Holds a model's weights, scores candidates near them, and updates them.
+
+    ``X`` are the weights by name, ``extras`` further tensors that the model's function depends on.
+    Between steps an engine may hold a part of the weights' value outside X: `applied` runs the
+    model with the full value, and `flush` writes the full value to X.
+    """
+
+    X: Mapping[str, Tensor]
+    extras: Extras
+
+    def losses(
+        self,
+        P: Subspace,
+        coordinates: Coordinates,
+        parts: Sequence[MicroBatch],
+        only: Only = None,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return the loss of each example at each of K candidates: the weights plus a point of P.
+
+        Afterwards the weights are what they were, at the latest before their next use.
+
+        Args:
+            P: the subspace.
+            coordinates: the candidates' coordinates in P. Their leading dimensions are [K], or
+                [K, B] if each example has candidates of its own.
+            parts: the batch, in micro-batches.
+            only: the candidates to score. The losses of the others are NaN. Whatever scoring does
+                to the weights is done for all candidates, so that all processes round alike.
+            rows: which example each row of the parts is; None: in order.
+
+        Returns:
+            Losses [K, rows], float64 on the CPU.
+        """
+        ...
+
+    def full_rank_losses(
+        self, z: FullRank, at: Sequence[float], parts: Sequence[MicroBatch], only: Only = None
+    ) -> Tensor:
+        """Return the losses [K, rows] of the candidates X + c z, for each number c of ``at``."""
+        ...
+
+    def slopes(self, v: FullRank, parts: Sequence[MicroBatch]) -> Tensor:
+        """Return each example's loss at the weights, and its derivative along v.
+
+        Returns:
+            [2, rows], float64 on the CPU.
+        """
+        ...
+
+    def restored_on_failure(self) -> AbstractContextManager[None]:
+        """Return a context that restores the weights if an exception leaves it."""
+        ...
+
+    def move(self, P: Subspace, to: Coordinates) -> None:
+        """Update the weights: add the point of P with these coordinates."""
+        ...
+
+    def full_rank_move(self, z: FullRank, by: float) -> None:
+        """Update the weights: add ``by`` times z."""
+        ...
+
+    def set_adapter(self, P: Subspace, at: Coordinates) -> None:
+        """Add an adapter U C V^T to the weights, in place of the adapter set before."""
+        ...
+
+    def decay(self, rate: float) -> None:
+        """Multiply matrices by 1 - rate; vectors do not decay."""
+        ...
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Return a context in which calling the model uses the weights' full value."""
+        ...
+
+    def flush(self) -> None:
+        """Write the weights' full value to X, except the adapter."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that make up the weights' value; they must not be changed."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies of `tensors` on the CPU."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+        ...

@@ -61,7 +61,7 @@ class Score:
         examples: int | None = None,
         recorded: Sequence[Tensor] | None = None,
         check: Callable[[], None] = lambda: None,
-        noise: DropoutContext = lambda part: nullcontext(),
+        dropout: DropoutContext = lambda part: nullcontext(),
         streams: Callable[[str], ScoredBatch] | None = None,
         tokens: int = 0,
     ) -> None:
@@ -70,11 +70,11 @@ class Score:
         self.parts = [replace(part, losses=_checking(check, part.losses)) for part in parts]
         self.order = list(range(here) if order is None else order)
         self.examples = here if examples is None else examples
-        self.told: list[Tensor] = []
+        self.answers: list[Tensor] = []
         self.of_streams: list[Score] = []
         self.forwards = self.backwards = 0
         self.failed_candidates = 0
-        self._check, self._noise, self._streams = check, noise, streams
+        self._check, self._dropout, self._streams = check, dropout, streams
         self._recorded = None if recorded is None else list(recorded)
         self._exact = any(x.dtype == torch.float64 for x in engine.X.values())
 
@@ -100,10 +100,10 @@ class Score:
             sharing=self.sharing,
             examples=batch.examples,
             check=check,
-            noise=lambda part: self._noise(first + part),
+            dropout=lambda part: self._dropout(first + part),
             tokens=batch.tokens,
         )
-        child.told, child._recorded = self.told, self._recorded
+        child.answers, child._recorded = self.answers, self._recorded
         self.of_streams.append(child)
         return child
 
@@ -122,9 +122,11 @@ class Score:
             NonFiniteLossError: a loss is NaN or infinite.
             Stopped: the run was asked to stop; nothing has changed.
         """
-        places = at if isinstance(at, Coordinates) else stacked([along(P, c) for c in at])
-        K = len(places)
-        return self._means(K, lambda only: self.engine.losses(P, places, self.parts, only), finite)
+        coordinates = at if isinstance(at, Coordinates) else stacked([along(P, c) for c in at])
+        K = len(coordinates)
+        return self._means(
+            K, lambda only: self.engine.losses(P, coordinates, self.parts, only), finite
+        )
 
     def full_rank(self, z: FullRank, at: Sequence[float], *, finite: bool = True) -> list[float]:
         """Return the losses at c z for each c; ``finite`` as for low-rank candidates.
@@ -153,7 +155,7 @@ class Score:
         loss, slope = require_finite(self._answer(shared)[:, None]).flatten().tolist()
         return loss, slope
 
-    def noted(self, find: Callable[[], Tensor]) -> list[float]:
+    def recorded_mean(self, find: Callable[[], Tensor]) -> list[float]:
         """Record numbers that every process computes at the weights, and return their mean.
 
         They are recorded like losses: a replay on another device uses the original values.
@@ -164,7 +166,7 @@ class Score:
         """
 
         def shared() -> Tensor:
-            with self.engine.weights():
+            with self.engine.applied():
                 found = bounded(find().to("cpu", torch.float64))
             total = self.sharing.totals(torch.cat([found, torch.ones(1, dtype=torch.float64)]))
             return self._rounded(total[:-1] / total[-1])
@@ -172,18 +174,18 @@ class Score:
         numbers: list[float] = require_finite(self._answer(shared)[:, None]).flatten().tolist()
         return numbers
 
-    def of_each_example(self, P: Subspace, places: Coordinates) -> Tensor:
+    def of_each_example(self, P: Subspace, coordinates: Coordinates) -> Tensor:
         """Return losses [K, B], float64 on the CPU, at [K, B] points: each example has its own.
 
         Raises:
             NonFiniteLossError: one of the losses is NaN or infinite.
             Stopped: the run was asked to stop; nothing has changed.
         """
-        K, mine = len(places), self.sharing.examples(self.examples)
+        K, mine = len(coordinates), self.sharing.examples(self.examples)
         rows = [mine[i] for i in self.order]
 
         def ask(only: Only) -> Tensor:
-            return self.engine.losses(P, places, self.parts, only, rows)
+            return self.engine.losses(P, coordinates, self.parts, only, rows)
 
         def shared() -> Tensor:
             losses = self._asked(K, ask)
@@ -192,7 +194,7 @@ class Score:
             return self.sharing.each(self._rounded(in_order), self.examples)
 
         self.forwards += K
-        with self.engine.returning_if_it_fails():
+        with self.engine.restored_on_failure():
             if self._recorded is not None:
                 ask(())
             return require_finite(self._answer(shared))
@@ -216,15 +218,15 @@ class Score:
         mine = self.sharing.examples(self.examples)
         last = len(self.parts) - 1
         sums: list[Tensor] = []
-        with ExitStack() as noise:
+        with ExitStack() as dropout:
             try:
-                with self.sharing.apart():
+                with self.sharing.no_sync():
                     for i, part in enumerate(self.parts[:-1]):
-                        with self._noise(mine.start + i * mine.step):
+                        with self._dropout(mine.start + i * mine.step):
                             sums.append(part.losses(1).sum())
                             torch.autograd.backward(sums[-1] * factor)
                         sums[-1] = sums[-1].detach()
-                noise.enter_context(self._noise(mine.start + last * mine.step))
+                dropout.enter_context(self._dropout(mine.start + last * mine.step))
                 sums.append(self.parts[-1].losses(1).sum())
                 total = bounded(_added(sums))
             except Stopped:
@@ -265,7 +267,7 @@ class Score:
             return torch.cat([first, self._rounded(means[1:] - _base(first, finite))])
 
         self.forwards += K
-        with self.engine.returning_if_it_fails():
+        with self.engine.restored_on_failure():
             if self._recorded is not None:
                 ask(())
             first_and_differences = self._answer(shared)
@@ -295,7 +297,7 @@ class Score:
         else:
             answer = ask()
             raise_if_stopped(answer)
-        self.told.append(answer)
+        self.answers.append(answer)
         return answer.double()
 
     def _rounded(self, losses: Tensor) -> Tensor:

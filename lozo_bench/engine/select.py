@@ -91,7 +91,7 @@ def measure_fastest(fused: Fused, rank: int, parts: Sequence[MicroBatch]) -> Cho
 
 def _in_place(fused: Fused, P: Subspace, parts: Sequence[MicroBatch]) -> None:
     """Do the work of one in-place step without changing the weights."""
-    with torch.inference_mode(), fused.weights():
+    with torch.inference_mode(), fused.applied():
         for part in (*parts, *parts):
             part.losses(1)
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""How the work of one step's losses is dealt among processes, and put together again.
+"""How processes divide the losses of a step among themselves and combine them.
 
-Every process holds the same weights, makes the same draws and applies the same update; what differs
-is which losses it computes. See `lozo_bench.parallel` for several processes.
+Every process holds the same weights, draws the same directions and applies the same update. They
+differ only in the losses that they compute. `lozo_bench.parallel` implements it for several.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 
 class Sharing(Protocol):
-    """One process's part of the work, and what all of them found."""
+    """The share of one process, and how the results of all are combined."""
 
     def candidates(self, K: int) -> Collection[int] | None:
-        """Which of K candidates this process scores; None: all of them."""
+        """Return the candidates, out of K, that this process scores; None: all of them."""
         ...
 
     def examples(self, B: int) -> range:
-        """Which examples of a batch of B this process scores."""
+        """Return the examples, out of a batch of B, that this process scores."""
         ...
 
     def rows(self, count: int) -> range:
-        """Which of so many rows this process evaluates."""
+        """Return the rows, out of ``count``, that this process evaluates."""
         ...
 
     def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
@@ -36,41 +36,41 @@ class Sharing(Protocol):
         ...
 
     def each(self, losses: Tensor, B: int) -> Tensor:
-        """Losses [K, B] of every example from this process's losses [K, b]; float64."""
+        """Return losses [K, B] of every example from this process's losses [K, b]; float64."""
         ...
 
     def totals(self, totals: Tensor) -> Tensor:
-        """The sum over processes of a small vector, float64."""
+        """Return the sum of a small vector over the processes, float64."""
         ...
 
     def differentiable(self, model: nn.Module) -> nn.Module:
-        """What is called in the model's place, so that all processes get one gradient."""
+        """Return the module to call instead of the model, so that all processes get one gradient."""
         ...
 
-    def apart(self) -> AbstractContextManager[None]:
-        """Forward and backward passes in here leave their gradients with this process for now.
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Return a context whose backward passes do not synchronize gradients between processes.
 
-        The next backward pass outside puts all together.
+        The next backward pass outside it adds up the gradients of all processes.
         """
         ...
 
     def gradient_share(self, B: int) -> float:
-        """What the sum of this process's losses counts in what is differentiated, of B examples."""
+        """Return the factor from this process's loss sum to the gradient of the batch mean of B."""
         ...
 
 
 class Alone:
-    """One process does everything."""
+    """The only process."""
 
     def candidates(self, K: int) -> None:
-        """All."""
+        """Return None: it scores all candidates."""
 
     def examples(self, B: int) -> range:
-        """All."""
+        """Return all examples."""
         return range(B)
 
     def rows(self, count: int) -> range:
-        """All."""
+        """Return all rows."""
         return range(count)
 
     def means(self, losses: Tensor, B: int, finite: bool = True) -> Tensor:
@@ -78,23 +78,23 @@ class Alone:
         return losses.sum(1) / B
 
     def each(self, losses: Tensor, B: int) -> Tensor:
-        """What is here."""
+        """Return them unchanged."""
         return losses
 
     def totals(self, totals: Tensor) -> Tensor:
-        """What is here."""
+        """Return them unchanged."""
         return totals
 
     def differentiable(self, model: nn.Module) -> nn.Module:
-        """The model."""
+        """Return the model."""
         return model
 
-    def apart(self) -> AbstractContextManager[None]:
-        """Nothing to put together."""
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Return a context without effect."""
         return nullcontext()
 
     def gradient_share(self, B: int) -> float:
-        """One B-th."""
+        """Return 1 / B."""
         return 1 / B
 
 

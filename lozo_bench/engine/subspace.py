@@ -108,9 +108,11 @@ def combination(
     return Coordinates(C, s if e else s[..., :0])
 
 
-def stacked(places: Sequence[Coordinates]) -> Coordinates:
+def stacked(coordinates: Sequence[Coordinates]) -> Coordinates:
     """Stack the coordinates of K single points, which gives leading dimensions [K]."""
-    return Coordinates(torch.stack([p.C for p in places]), torch.stack([p.s for p in places]))
+    return Coordinates(
+        torch.stack([p.C for p in coordinates]), torch.stack([p.s for p in coordinates])
+    )
 
 
 def _columns(factors: Factors) -> int:

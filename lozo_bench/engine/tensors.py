@@ -54,7 +54,7 @@ class DeviceCache:
 
 
 def check_weights(X: Mapping[str, Tensor]) -> None:
-    """Refuse weights that cannot be seen as matrices where they are.
+    """Refuse weights that cannot be viewed as matrices without a copy.
 
     Raises:
         UserError: a tensor of more than two dimensions is not contiguous.

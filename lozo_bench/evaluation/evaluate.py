@@ -35,7 +35,7 @@ class Metrics:
         return next(iter(self.values))
 
     @property
-    def score(self) -> float:
+    def main(self) -> float:
         """The value of the task's main metric, in [0, 1] (`matthews`: [-1, 1])."""
         return self.values[self.name]
 
@@ -53,7 +53,7 @@ class Evaluator(Protocol):
 
     columns: int
 
-    def found(self, examples: Sequence[Encoded]) -> Tensor:
+    def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return the results of these examples, [n, columns], float64 on the CPU."""
         ...
 
@@ -64,7 +64,7 @@ class Evaluator(Protocol):
 
 @torch.inference_mode()
 def evaluate(
-    judge: Evaluator,
+    evaluator: Evaluator,
     examples: Sequence[Encoded],
     batch_size: int,
     sharing: Sharing = ALONE,
@@ -74,7 +74,7 @@ def evaluate(
     """Evaluate every example and return the metrics of the set.
 
     Args:
-        judge: the evaluator.
+        evaluator: the evaluator.
         examples: the set.
         batch_size: how many examples are evaluated together.
         sharing: distributes the examples among processes.
@@ -87,16 +87,16 @@ def evaluate(
     """
     own_rows = sharing.rows(len(examples))
     order = sorted(own_rows, key=lambda i: max(map(len, examples[i].rows)))
-    found = torch.zeros(len(examples), judge.columns, dtype=torch.float64)
+    found = torch.zeros(len(examples), evaluator.columns, dtype=torch.float64)
     try:
         for start in range(0, len(order), batch_size):
             check()
             numbers = order[start : start + batch_size]
-            found[numbers] = judge.found([examples[i] for i in numbers])
+            found[numbers] = evaluator.results([examples[i] for i in numbers])
             advanced(start + len(numbers), len(order))
         found = bounded(found)
     except Stopped:
         found = torch.full_like(found, STOPPED)
     found = sharing.totals(found.flatten()).view(found.shape)
     raise_if_stopped(found)
-    return judge.metrics(found, examples)
+    return evaluator.metrics(found, examples)

@@ -42,13 +42,13 @@ class OptionEvaluator:
         layout: BatchLayout,
         device: torch.device,
         loss: Loss,
-        rates: Mapping[str, ClassMetric] | None = None,
+        class_metrics: Mapping[str, ClassMetric] | None = None,
         by_tokens: bool = False,
     ) -> None:
         self.scorer, self.layout, self.device, self.loss = scorer, layout, device, loss
-        self.rates, self.by_tokens = rates or {}, by_tokens
+        self.class_metrics, self.by_tokens = class_metrics or {}, by_tokens
 
-    def found(self, examples: Sequence[Encoded]) -> Tensor:
+    def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return each example's chosen option, loss and weight of the loss, [n, 3]."""
         counts = [float(_answer_tokens(e)) if self.by_tokens else 1.0 for e in examples]
         batch = collate(examples, self.layout).to(self.device)
@@ -76,10 +76,12 @@ class OptionEvaluator:
         return relative.masked_fill(scores.isneginf(), -torch.inf)
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
-        """See `Judge`."""
+        """See `Evaluator`."""
         chosen = found[:, 0].long()
         labels = [example.label for example in examples]
-        values = {name: metric(chosen.tolist(), labels) for name, metric in self.rates.items()}
+        values = {
+            name: metric(chosen.tolist(), labels) for name, metric in self.class_metrics.items()
+        }
         values["accuracy"] = float(right(chosen, examples).double().mean())
         values["loss"] = _mean(found[:, 1:])
         return Metrics(values)
@@ -98,12 +100,12 @@ class LossEvaluator:
     def __init__(self, objective: OptionObjective) -> None:
         self.objective = objective
 
-    def found(self, examples: Sequence[Encoded]) -> Tensor:
+    def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return the loss of each right answer and its number of tokens, [n, 2]."""
         return _losses_and_tokens(self.objective, examples)
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
-        """See `Judge`."""
+        """See `Evaluator`."""
         return Metrics({"loss": _mean(found)})
 
 
@@ -118,24 +120,27 @@ class GenerationEvaluator:
     """
 
     def __init__(
-        self, writer: Generator, worths: Mapping[str, TextMetric], objective: OptionObjective
+        self,
+        generator: Generator,
+        text_metrics: Mapping[str, TextMetric],
+        objective: OptionObjective,
     ) -> None:
-        self.writer, self.worths, self.objective = writer, worths, objective
-        self.columns = len(worths) + 2
+        self.generator, self.text_metrics, self.objective = generator, text_metrics, objective
+        self.columns = len(text_metrics) + 2
 
-    def found(self, examples: Sequence[Encoded]) -> Tensor:
+    def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return each answer's metrics, and the right answer's loss and number of tokens."""
-        texts = self.writer([example.prompt for example in examples])
+        texts = self.generator([example.prompt for example in examples])
         values = [
-            [float(metric(text, example.answers)) for metric in self.worths.values()]
+            [float(metric(text, example.answers)) for metric in self.text_metrics.values()]
             for text, example in zip(texts, examples, strict=True)
         ]
         metrics = torch.tensor(values, dtype=torch.float64)
         return torch.cat([metrics, _losses_and_tokens(self.objective, examples)], 1)
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
-        """See `Judge`."""
-        values = {name: float(found[:, i].mean()) for i, name in enumerate(self.worths)}
+        """See `Evaluator`."""
+        values = {name: float(found[:, i].mean()) for i, name in enumerate(self.text_metrics)}
         return Metrics({**values, "loss": _mean(found[:, -2:])})
 
 
@@ -144,7 +149,7 @@ def _answer_tokens(example: Encoded) -> int:
 
 
 def _losses_and_tokens(objective: OptionObjective, examples: Sequence[Encoded]) -> Tensor:
-    losses = objective.part(examples, None).part.losses(1)[0]
+    losses = objective.part(examples, None).micro_batch.losses(1)[0]
     tokens = torch.tensor([_answer_tokens(e) for e in examples], dtype=torch.float64)
     return torch.stack([_double(losses), tokens], 1)
 

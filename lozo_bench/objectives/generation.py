@@ -94,27 +94,27 @@ class GenerationObjective:
         worth: the metric, from 0 to 1, of an answer and the right answers.
     """
 
-    def __init__(self, writer: Generator, worth: TextMetric) -> None:
-        self.writer, self.worth = writer, worth
+    def __init__(self, generator: Generator, metric: TextMetric) -> None:
+        self.generator, self.metric = generator, metric
 
-    def part(
+    def prepare(
         self, examples: Sequence[Encoded], weights: Sequence[float] | None
     ) -> PreparedMicroBatch:
         """See `Objective`. ``weights`` are ignored: every example counts the same."""
         prompts = [example.prompt for example in examples]
 
         def losses(copies: int) -> Tensor:
-            texts = self.writer(prompts * copies)
+            texts = self.generator(prompts * copies)
             minus_metrics = [
-                -self.worth(text, examples[i % len(examples)].answers)
+                -self.metric(text, examples[i % len(examples)].answers)
                 for i, text in enumerate(texts)
             ]
             return torch.tensor(minus_metrics, dtype=torch.float64).view(copies, len(examples))
 
-        longest = max(map(len, prompts)) + self.writer.max_new_tokens
+        longest = max(map(len, prompts)) + self.generator.max_new_tokens
         part = MicroBatch(len(examples), longest * len(prompts), losses)
         return PreparedMicroBatch(part, self.tokens(examples))
 
     def tokens(self, examples: Sequence[Encoded]) -> int:
         """See `Objective`. Counts the prompts' tokens and the most that can be generated."""
-        return sum(len(example.prompt) + self.writer.max_new_tokens for example in examples)
+        return sum(len(example.prompt) + self.generator.max_new_tokens for example in examples)

@@ -25,7 +25,7 @@ Loss = Callable[[Tensor, Batch, Sequence[Encoded]], Tensor]
 class Objective(Protocol):
     """What the optimizer minimises."""
 
-    def part(
+    def prepare(
         self, examples: Sequence[Encoded], weights: Sequence[float] | None
     ) -> PreparedMicroBatch:
         """Prepare examples as one micro-batch.
@@ -45,7 +45,7 @@ class Objective(Protocol):
 class PreparedMicroBatch:
     """A prepared micro-batch for the engine, and its number of tokens without padding."""
 
-    part: MicroBatch
+    micro_batch: MicroBatch
     tokens: int
 
 
@@ -108,7 +108,7 @@ class OptionObjective:
         self.scorer, self.layout, self.device, self.loss = scorer, layout, device, loss
         self.features = features
 
-    def part(
+    def prepare(
         self, examples: Sequence[Encoded], weights: Sequence[float] | None
     ) -> PreparedMicroBatch:
         """See `Objective`."""

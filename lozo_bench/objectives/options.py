@@ -51,7 +51,7 @@ def option_scorer(
 
     def score(batch: Batch) -> Tensor:
         words = None
-        cancels = batch.alike and not probabilities
+        cancels = batch.single_position and not probabilities
         if cancels and scoring.columns:
             words, token = torch.unique(batch.token, return_inverse=True)
         else:

@@ -91,7 +91,7 @@ class MezoLora:
         self.B = {name: keep * B - self.lr * c * Z_B[name] for name, B in self.B.items()}
         BA = Subspace(self.B, self.A, {})
         r = BA.sizes[0]
-        self.engine.attach(
+        self.engine.set_adapter(
             BA, Coordinates(self.scale * torch.eye(r).double(), torch.empty(0).double())
         )
         return Report((loss_plus + loss_minus) / 2, forwards=2, scalars={"projected_grad": c})

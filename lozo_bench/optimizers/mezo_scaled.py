@@ -116,9 +116,9 @@ class MezoScaled:
         if not groups:
             pass
         elif self.norm == "parameters":
-            norms = score.noted(lambda: parameter_norms(self.engine.X, groups))
+            norms = score.recorded_mean(lambda: parameter_norms(self.engine.X, groups))
         elif self.norm == "gradient":
-            norms, passes = score.noted(lambda: gradient_norms(score, groups)), (1, 1)
+            norms, passes = score.recorded_mean(lambda: gradient_norms(score, groups)), (1, 1)
         else:
             norms, passes = self._gradient_norms_by_losses(score, t), (2 * len(groups), 0)
         self.d = {

@@ -62,7 +62,7 @@ class SplitBatch:
         )
         return self._shared
 
-    def apart(self) -> AbstractContextManager[None]:
+    def no_sync(self) -> AbstractContextManager[None]:
         """Return DDP's no_sync context; the next backward pass outside adds these gradients up."""
         return nullcontext() if self._shared is None else self._shared.no_sync()
 
@@ -105,7 +105,7 @@ class SplitCandidates:
         """Not used: a gradient has no candidates to split, so it is refused before a run begins."""
         raise NotImplementedError
 
-    def apart(self) -> AbstractContextManager[None]:
+    def no_sync(self) -> AbstractContextManager[None]:
         """Not used: see `differentiable`."""
         raise NotImplementedError
 

@@ -31,7 +31,7 @@ class Checkpoint:
 
     step: int
     tensors: Mapping[str, Tensor]
-    told: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 class Checkpoints:
@@ -54,7 +54,7 @@ class Checkpoints:
         self.folder.mkdir(exist_ok=True)
         path = self._path(state.step)
         write_whole(path, lambda draft: save_file(dict(state.tensors), draft))
-        line = {"step": state.step, "told": state.told, "blake2b": _checksum(path)}
+        line = {"step": state.step, "told": state.metadata, "blake2b": _checksum(path)}
         write_text(path.with_suffix(".json"), json.dumps(line) + "\n")
         for old in self.steps()[: -self.keep]:
             self._remove(old)

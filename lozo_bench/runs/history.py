@@ -51,7 +51,7 @@ class History:
         """Return the metrics of an earlier evaluation, or None if it was not recorded."""
         return self.log.evaluations.get((step, name))
 
-    def has(self, row: Mapping[str, float]) -> bool:
+    def is_final(self, row: Mapping[str, float]) -> bool:
         """Return whether a row of metrics.jsonl is in this history and will not come again."""
         step = int(row["step"])
         for key in row:
@@ -77,7 +77,7 @@ class History:
     def state(self) -> tuple[int, Mapping[str, Tensor], Mapping[str, Any]] | None:
         """Return the step, tensors and metadata of the checkpoint to resume from, or None."""
         state, self.newest = self.newest, None  # called once; it is as large as the model
-        return None if state is None else (state.step, state.tensors, state.told)
+        return None if state is None else (state.step, state.tensors, state.metadata)
 
     def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """Do nothing: another process records this."""
@@ -123,11 +123,11 @@ class HistoryWriter(History):
         every: int,
         states: Checkpoints | None,
         replayable: bool,
-        settle: Callable[[], None],
+        sync_metrics: Callable[[], None],
     ) -> None:
         super().__init__(past.log, past.newest, past.known)
         self._journal = Journal(folder / JOURNAL, past.known, header, past.spent())
-        self._every, self._states, self._settle = every, states, settle
+        self._every, self._states, self._sync_metrics = every, states, sync_metrics
         self._replayable, self._last_saved = replayable, past.state_step
         self._flushed = time.monotonic()
 
@@ -160,7 +160,7 @@ class HistoryWriter(History):
 
     def flush(self) -> None:
         """Write everything recorded so far to disk."""
-        self._settle()
+        self._sync_metrics()
         self._journal.flush()
         self._flushed = time.monotonic()
 

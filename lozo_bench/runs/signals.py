@@ -41,7 +41,7 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def told(self) -> str:
+    def cause(self) -> str:
         """Return `` by SIGTERM``, or "" if the signal went to another process of the run."""
         return "" if self.signal is None else f" by {self.signal.name}"
 

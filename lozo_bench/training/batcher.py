@@ -40,7 +40,7 @@ class Batcher:
         mine = list(self.sharing.examples(len(batch)))
         groups = self._groups([batch[i] for i in mine])
         prepared = [
-            self.objective.part(
+            self.objective.prepare(
                 [batch[mine[i]] for i in group],
                 None if shares is None else [shares[mine[i]] for i in group],
             )
@@ -52,7 +52,7 @@ class Batcher:
                 self.objective.tokens([batch[i] for i in group]) for group in self._groups(batch)
             )
         return ScoredBatch(
-            parts=[each.part for each in prepared],
+            parts=[each.micro_batch for each in prepared],
             order=[i for group in groups for i in group],
             examples=len(batch),
             tokens=tokens,

@@ -80,7 +80,7 @@ def build_run(
     rows = TrainingRows(len(data.train), config.batch_size, config.seed.value, needs)
     forward = _forward(config, needs, rows, tuned.model, team)
     scorer = _scorer(loaded, tuned, forward, data)
-    objective, judges = objective_and_evaluators(
+    objective, evaluators = objective_and_evaluators(
         config, needs.features, loaded, tuned, data, scorer
     )
 
@@ -93,7 +93,15 @@ def build_run(
     def choose(engine: EngineConfig) -> ChosenEngine:
         rank = config.rank.value
         return choose_engine(
-            engine, loaded.model, X, needs, draws, rank, first_batch, tuned.whole, tuned.extras
+            engine,
+            loaded.model,
+            X,
+            needs,
+            draws,
+            rank,
+            first_batch,
+            tuned.all_weights,
+            tuned.extras,
         )
 
     chosen = _agreed_engine(config.engine, choose, team, engine_before)
@@ -104,7 +112,7 @@ def build_run(
         engine=chosen.engine,
         optimizer=optimizer,
         objective=objective,
-        judges=judges,
+        evaluators=evaluators,
         data=data,
         rows=rows,
         settings=settings,
@@ -187,7 +195,7 @@ def _agreed_engine(
     """Choose the engine in the first process, or take that of the attempt before."""
     if engine_before is None and team.rank == 0:
         chosen = choose(config)
-        team.from_first(json.dumps(chosen.told()).encode())
+        team.from_first(json.dumps(chosen.describe()).encode())
         return chosen
     recorded = engine_before or json.loads(team.from_first(b""))
     return choose(as_before(config, recorded))

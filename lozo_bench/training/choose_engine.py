@@ -38,7 +38,7 @@ class ChosenEngine:
     candidates_per_forward: int | None
     measured_ms: Mapping[str, float]
 
-    def told(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """As it stands in result.json."""
         return {
             "mode": self.mode.value,
@@ -55,17 +55,17 @@ def choose_engine(
     draws: Draws,
     rank: int,
     first_batch: Callable[[], Sequence[MicroBatch]],
-    whole: bool = True,
+    all_weights: bool = True,
     extras: Extras | None = None,
 ) -> ChosenEngine:
     """Return the engine for an optimizer's directions.
 
     Full-rank directions can only be scored in place, and gradients are taken there, whatever the
-    mode is. If only a few of many weights move (``whole`` is false), they are moved in place too,
-    because that costs next to nothing. ``first_batch`` is called only if something is measured.
+    mode is. If only a few of many weights move (``all_weights`` is false), they are moved in place
+    too, because that costs next to nothing. ``first_batch`` is called only if something is measured.
     """
     low_rank = needs.directions == "low_rank"
-    if not low_rank or not whole or config.mode is EngineMode.in_place:
+    if not low_rank or not all_weights or config.mode is EngineMode.in_place:
         log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
         return ChosenEngine(InPlace(X, model, extras), EngineMode.in_place, None, {})
     half = any(map(is_half, X.values()))

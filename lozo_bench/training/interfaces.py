@@ -135,7 +135,7 @@ class Components:
     engine: Engine
     optimizer: Optimizer | None
     objective: Objective
-    judges: Mapping[str, Evaluator]
+    evaluators: Mapping[str, Evaluator]
     data: Data
     rows: TrainingRows
     settings: Settings

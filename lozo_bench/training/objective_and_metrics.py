@@ -58,20 +58,20 @@ def objective_and_evaluators(
     writes = config.task.answer is not None
     lowers_metric = config.objective is Lowered.metric
     if not writes:
-        rates = CLASS_METRICS[config.task.metric]
-        judge: Evaluator = OptionEvaluator(
-            scorer, data.layout, loaded.device, loss, rates, data.by_tokens
+        class_metrics = CLASS_METRICS[config.task.metric]
+        evaluator: Evaluator = OptionEvaluator(
+            scorer, data.layout, loaded.device, loss, class_metrics, data.by_tokens
         )
         by_metric = OptionObjective(scorer, data.layout, loaded.device, minus_accuracy)
-        return by_metric if lowers_metric else by_loss, dict.fromkeys(SETS, judge)
-    writer = Generator(tuned.model, loaded.tokenizer, config.task.max_new_tokens, loaded.device)
-    worths = TEXT_METRICS[config.task.metric]
-    written = GenerationEvaluator(writer, worths, by_loss)
-    judges: dict[str, Evaluator] = dict.fromkeys(SETS, written)
+        return by_metric if lowers_metric else by_loss, dict.fromkeys(SETS, evaluator)
+    generator = Generator(tuned.model, loaded.tokenizer, config.task.max_new_tokens, loaded.device)
+    text_metrics = TEXT_METRICS[config.task.metric]
+    written = GenerationEvaluator(generator, text_metrics, by_loss)
+    evaluators: dict[str, Evaluator] = dict.fromkeys(SETS, written)
     if config.task.select is Select.dev_loss:
-        judges["dev"] = LossEvaluator(by_loss)
-    objective = GenerationObjective(writer, next(iter(worths.values())))
-    return objective if lowers_metric else by_loss, judges
+        evaluators["dev"] = LossEvaluator(by_loss)
+    objective = GenerationObjective(generator, next(iter(text_metrics.values())))
+    return objective if lowers_metric else by_loss, evaluators
 
 
 SETS = ("zero_shot", "dev", "test")

@@ -50,7 +50,7 @@ class Rebuilt:
             # What is attached is a multiple of U V^T: see `MezoLora`.
             save_adapter(loaded, adapter.U, adapter.V, float(adapter.C[0, 0]), out)
             return "adapter"
-        engine.settle()
+        engine.flush()
         return save_tuned(loaded, out)
 
 
@@ -111,7 +111,7 @@ def _kept(folder: Path, step: int) -> dict[str, Tensor]:
             continue
         if kept == step:
             return with_prefix("engine", state.tensors)
-        best = state.told["best"]
+        best = state.metadata["best"]
         if best and best["step"] == step:
             return with_prefix("best", state.tensors)
         bests += [best["step"]] if best else []

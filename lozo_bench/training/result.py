@@ -32,7 +32,7 @@ def journal_header(cell: Cell, past: History, built: BuiltRun) -> dict[str, Any]
     return {
         "digest": cell.digest,
         "device": device,
-        "engine": built.chosen.told(),
+        "engine": built.chosen.describe(),
         # wandb's run can be found by the digest, and is another one for another sweep or a rerun.
         "wandb_id": f"{cell.digest}-{time.time_ns() // 10**6:x}",
         "versions": provenance.versions(),
@@ -93,7 +93,7 @@ def result_of(cell: Cell, outcome: Outcome, built: BuiltRun, team: Team) -> dict
         "sittings": spent.sittings,
         "train_s": round(spent.train_s, 3),
         "weights": outcome.weights,
-        "engine": built.chosen.told(),
+        "engine": built.chosen.describe(),
         "parallel": {"processes": team.size, "sent_bytes": team.sent_bytes},
         "step_ms_median": outcome.step_ms_median,
         "elapsed_s": round(outcome.elapsed_s, 3),

@@ -92,7 +92,7 @@ def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSig
             without = " without rerun=all" if config.get("rerun") is Rerun.all else ""
             log.warning(
                 "stopped%s; everything so far is saved, and the same command%s continues",
-                stop.told(),
+                stop.cause(),
                 without,
             )
             return Code.stopped

@@ -23,7 +23,7 @@ class Best:
 def is_better(new: Metrics, best: Metrics, select: Select) -> bool:
     """Whether ``new`` replaces ``best``: strictly better, so that the first of equals stays."""
     if select is Select.dev_metric:
-        return new.score > best.score
+        return new.main > best.main
     if select is Select.dev_loss:
         return new.loss < best.loss
     return True

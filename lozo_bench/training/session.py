@@ -130,7 +130,9 @@ class Leader:
         name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
         header = journal_header(cell, past, built)
         self._tracker = self._held.enter_context(
-            Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.has)
+            Tracker(
+                cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.is_final
+            )
         )
         bar = self._held.enter_context(ProgressBar(built.parts.settings.steps))
         states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)
@@ -141,14 +143,14 @@ class Leader:
             config.checkpoint.every,
             states if cell.plan.full_states else None,
             cell.plan.replayable,
-            self._tracker.settle,
+            self._tracker.sync,
         )
         return self._held.enter_context(closing(history)), FilesAndTerminal(self._tracker, bar)
 
     def record(self, built: BuiltRun, outcome: Outcome) -> Result:
         """Write ``result.json`` and wandb's summary, and return the result."""
         test = outcome.test
-        self._tracker.summarize({f"test_{test.name}": test.score, "best_step": outcome.best_step})
+        self._tracker.summarize({f"test_{test.name}": test.main, "best_step": outcome.best_step})
         self.result = result_of(self.cell, outcome, built, self.team)
         write_result(self.cell.folder, self.result)
         return self.result

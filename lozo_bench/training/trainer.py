@@ -169,7 +169,7 @@ class Trainer:
             sharing=self.sharing,
             examples=batch.examples,
             check=self.check,
-            noise=partial(self.parts.dropout, step),
+            dropout=partial(self.parts.dropout, step),
             streams=lambda name: self.batcher.batch(self.streams.next(name)),
             tokens=batch.tokens,
         )
@@ -177,7 +177,7 @@ class Trainer:
             report = self.optimizer.step(score)
         except NonFiniteLossError as error:
             self._skip_step(step, error)
-            self.history.step_made(step, score.told, self._costs())
+            self.history.step_made(step, score.answers, self._costs())
             return
         _synchronize(self.parts.device)
         self.step_seconds.append(time.perf_counter() - began)
@@ -187,7 +187,7 @@ class Trainer:
             self.observer.happened(step, event)
         if self._is_last(step) or step % self.settings.log_every == 0:
             self.observer.stepped(self._row(step, report))
-        self.history.step_made(step, score.told, self._costs())
+        self.history.step_made(step, score.answers, self._costs())
 
     def _count(self, score: Score, report: Report) -> None:
         spent = self.spent
@@ -240,9 +240,9 @@ class Trainer:
         before = self.history.evaluation(step, name)
         if before is not None:
             return Metrics(before)
-        with self.engine.weights():
+        with self.engine.applied():
             metrics = evaluate(
-                self.parts.judges[name],
+                self.parts.evaluators[name],
                 examples,
                 self.settings.eval_batch_size,
                 self.sharing,

@@ -34,9 +34,9 @@ class Tuned:
 
     X: dict[str, nn.Parameter]
     model: nn.Module
-    whole: bool
+    all_weights: bool
     virtual_tokens: int = 0
-    packs: bool = True
+    supports_packed_rows: bool = True
     extras: Extras = field(default_factory=Extras)
 
 

@@ -23,4 +23,4 @@ class BitFit:
                 f"tuning=bitfit: a {type(model).__name__} has no biases; what to do: choose "
                 "another tuning"
             )
-        return Tuned(X, model, whole=False)
+        return Tuned(X, model, all_weights=False)

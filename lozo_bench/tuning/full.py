@@ -13,4 +13,4 @@ class Full:
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""
         X = {name: x for name, x in loaded.model.named_parameters() if x.requires_grad}
-        return Tuned(X, loaded.model, whole=True)
+        return Tuned(X, loaded.model, all_weights=True)

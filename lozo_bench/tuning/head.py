@@ -26,7 +26,7 @@ class Head:
         """See `Tuning`."""
         ids = head_parameters(loaded, "tuning=head")
         X = freeze_rest(loaded.model, lambda _, x: id(x) in ids)
-        return Tuned(X, loaded.model, whole=False)
+        return Tuned(X, loaded.model, all_weights=False)
 
 
 def with_trainable_head(tuned: Tuned, loaded: Loaded) -> Tuned:

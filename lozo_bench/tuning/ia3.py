@@ -48,4 +48,4 @@ class Ia3:
                 scales = module.ia3_l["default"]
                 set_initial_values(scales, torch.ones(scales.shape, dtype=new_dtype(module)))
         X = freeze_rest(model, lambda name, _: ".ia3_l." in name)
-        return Tuned(X, model, whole=False)
+        return Tuned(X, model, all_weights=False)

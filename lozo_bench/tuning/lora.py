@@ -62,7 +62,7 @@ class Lora:
             if isinstance(module, LoraLayer):
                 _initialise(name, module, draws)
         X = freeze_rest(model, lambda name, x: ".lora_" in name or id(x) in head)
-        return Tuned(X, model, whole=False)
+        return Tuned(X, model, all_weights=False)
 
 
 def _initialise(name: str, layer: LoraLayer, draws: Draws) -> None:

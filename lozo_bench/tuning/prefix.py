@@ -71,7 +71,7 @@ class Prefix:
                 start = _standard_normal(draws, names[module], start)
             module.prefix = Pair(*start)
         X = freeze_rest(model, lambda name, _: ".prefix." in name)
-        return Tuned(X, model, whole=False)
+        return Tuned(X, model, all_weights=False)
 
 
 class Pair(nn.Module):

@@ -54,7 +54,7 @@ class Prompt:
         model.soft_prompt = SoftPrompt(start.to(wide(start.dtype)))
         model.register_forward_pre_hook(_put_soft_prompt_in_front, with_kwargs=True)
         X = freeze_rest(model, lambda name, _: name.startswith("soft_prompt."))
-        return Tuned(X, model, whole=False, virtual_tokens=self.tokens)
+        return Tuned(X, model, all_weights=False, virtual_tokens=self.tokens)
 
 
 class SoftPrompt(nn.Module):

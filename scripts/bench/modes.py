@@ -120,7 +120,7 @@ def work(
         model,
         dict(model.named_parameters()),
         [plain],
-        [objective.part([examples[i] for i in group], None).part for group in groups],
+        [objective.prepare([examples[i] for i in group], None).micro_batch for group in groups],
         rows.numel(),
     )
 
@@ -150,7 +150,7 @@ def modes(
                 engine.move(P, along(P, LR))
 
         def fold() -> None:
-            engine.settle()
+            engine.flush()
 
         refill()
         return Running(step, fold, refill)

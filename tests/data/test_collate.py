@@ -35,7 +35,7 @@ def test_row_by_row_a_token_is_read_one_position_before_it():
     assert batch.at.tolist() == [[0, 1, 2], [0, 1, 0]]
     assert batch.token.tolist() == [[8, 9, 6], [8, 9, 0]]
     assert batch.option.tolist() == [[0, 1, 1], [0, 1, 2]]
-    assert not batch.alike
+    assert not batch.single_position
 
 
 def test_behind_one_prompt_options_stand_without_their_last_tokens():
@@ -54,7 +54,7 @@ def test_single_tokens_behind_one_prompt_are_read_at_its_end():
     assert batch.input_ids.tolist() == [[2], [2]]
     assert batch.read.tolist() == [[0], [1]]
     assert batch.token.tolist() == [[8, 9], [8, 9]]
-    assert batch.alike
+    assert batch.single_position
     assert batch.block is None
 
 
@@ -71,7 +71,7 @@ def test_label_words_are_read_at_the_mask():
     assert batch.read.tolist() == [[2]]
     assert batch.token.tolist() == [[5, 6, 9]]
     assert batch.option.tolist() == [[0, 1, 2]]
-    assert (batch.alike, batch.options) == (True, 3)
+    assert (batch.single_position, batch.options) == (True, 3)
 
 
 def test_copies_follow_one_another_and_read_from_their_own_rows():

@@ -47,7 +47,7 @@ def displacement(kind, engine_of, optimizer_class, steps, attention="sdpa", **op
     for _ in range(steps):
         optimizer.step(Score(engine, batch))
     with torch.no_grad():
-        engine.settle()
+        engine.flush()
         attached = getattr(getattr(engine, "point", None), "attached", None)
         if attached is not None:  # settle() does not add an adapter to the weights
             for name, U in attached.U.items():
@@ -132,7 +132,7 @@ def test_1000_steps_at_learning_rate_zero_change_no_byte(dtype):
     batch = [part(net, rows=((5, 6),))]
     for _ in range(1000):
         optimizer.step(Score(engine, batch))
-    engine.settle()
+    engine.flush()
     for name, x in net.named_parameters():
         assert torch.equal(x.detach().view(torch.uint8), before[name].view(torch.uint8)), name
 
@@ -150,9 +150,9 @@ def test_the_model_uses_the_pending_updates_only_inside_the_weights_context():
     engine.move(P, along(P, 0.01))
     assert float(batch.losses(1).mean().detach()) == plain
     assert all(type(x) is torch.nn.Parameter for x in net.parameters())
-    with engine.weights(), torch.no_grad():
+    with engine.applied(), torch.no_grad():
         moved = float(batch.losses(1).mean())
-    engine.settle()
+    engine.flush()
     assert float(batch.losses(1).mean().detach()) == pytest.approx(moved, rel=1e-13)
     assert moved != pytest.approx(plain, rel=1e-6)
 
@@ -181,12 +181,12 @@ def test_loading_a_state_restores_the_losses():
     for _ in range(7):
         optimizer.step(Score(engine, batch))
     state = engine.state()
-    with engine.weights(), torch.no_grad():
+    with engine.applied(), torch.no_grad():
         wanted = batch[0].losses(1)
     for _ in range(7):
         optimizer.step(Score(engine, batch))
     engine.load_state(state)
-    with engine.weights(), torch.no_grad():
+    with engine.applied(), torch.no_grad():
         assert torch.equal(batch[0].losses(1), wanted)
 
 

@@ -60,7 +60,7 @@ def test_a2_weights_are_back_in_place_when_they_are_asked_for():
     before = copy(X)
     scored = score(X, lambda: X["w"].sum())
     scored(P, (+1e-3, -1e-3))
-    with scored.engine.weights():
+    with scored.engine.applied():
         for name, x in X.items():
             assert (x - before[name]).square().mean().sqrt() < 1e-8
 
@@ -74,7 +74,7 @@ def test_the_way_back_and_the_update_along_the_same_direction_are_one_pass(monke
     scored = score(X, lambda: X["w"].sum())
     scored(P, (+1e-3, -1e-3))
     scored.engine.move(P, along(P, 0.25))
-    scored.engine.settle()
+    scored.engine.flush()
     assert len(passes) == 3
     torch.testing.assert_close(X["w"], before["w"] + 0.25 * P.U["w"] @ P.V["w"].T)
 
@@ -138,8 +138,8 @@ def test_a_loss_of_zero_is_a_loss():
 def test_an_adapter_takes_the_place_of_the_one_before():
     X, P = weights(), direction()
     before, engine = copy(X), InPlace(X)
-    engine.attach(P, along(P, 2.0))
-    engine.attach(P, along(P, -0.5))
+    engine.set_adapter(P, along(P, 2.0))
+    engine.set_adapter(P, along(P, -0.5))
     torch.testing.assert_close(X["w"], before["w"] - 0.5 * P.U["w"] @ P.V["w"].T)
 
 
@@ -158,7 +158,7 @@ def test_weights_moved_while_scoring_can_be_trained_afterwards():
     P = Subspace({"w": torch.ones(2, 1)}, {"w": torch.ones(2, 1)}, {})
     scored = score(X, lambda: (X["w"] ** 2).sum())
     scored(P, (0.1, -0.1))
-    scored.engine.settle()
+    scored.engine.flush()
     scored.differentiate()
     torch.testing.assert_close(X["w"].grad, 2 * X["w"].detach())
 
@@ -175,9 +175,9 @@ def test_a_state_brings_the_weights_back():
 def test_a_state_knows_the_adapter_that_is_in_the_weights():
     X, P = weights(), direction()
     before, engine = copy(X), InPlace(X)
-    engine.attach(P, along(P, 2.0))
+    engine.set_adapter(P, along(P, 2.0))
     state = engine.state()
-    engine.attach(P, along(P, -7.0))
+    engine.set_adapter(P, along(P, -7.0))
     engine.load_state(state)
-    engine.attach(P, along(P, 0.0))
+    engine.set_adapter(P, along(P, 0.0))
     torch.testing.assert_close(X["w"], before["w"])

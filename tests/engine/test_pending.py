@@ -69,7 +69,7 @@ def test_while_a_period_is_open_the_weights_are_not_written():
 def test_settling_writes_everything():
     at = point(99)
     wanted = walk(at)
-    at.settle()
+    at.flush()
     assert at.terms == []
     torch.testing.assert_close(at.X["w"], wanted[0])
     torch.testing.assert_close(at.X["b"], wanted[1])
@@ -81,7 +81,7 @@ def test_decay_shrinks_written_and_unwritten_alike_and_spares_vectors():
     w, b = value(at)
     at.decay(0.25)
     torch.testing.assert_close(value(at)[0], 0.75 * w)
-    at.settle()
+    at.flush()
     torch.testing.assert_close(at.X["w"], 0.75 * w)
     torch.testing.assert_close(at.X["b"], b)
 
@@ -90,8 +90,8 @@ def test_what_is_attached_counts_and_is_replaced_by_the_next():
     at = point(0)
     w, _ = value(at)
     first, second = period(0)
-    at.attach(first, along(first, 1.0))
-    at.attach(second, Coordinates(2 * torch.eye(2).double(), torch.empty(0).double()))
+    at.set_adapter(first, along(first, 1.0))
+    at.set_adapter(second, Coordinates(2 * torch.eye(2).double(), torch.empty(0).double()))
     torch.testing.assert_close(value(at)[0], w + 2 * second.U["w"] @ second.V["w"].T)
 
 
@@ -103,7 +103,7 @@ def test_a_vector_in_half_precision_gathers_steps_that_its_own_type_would_lose()
         at.move(P, along(P, 1e-6))
     assert torch.equal(at.X["b"], before)
     torch.testing.assert_close(value(at)[1], before.double() + 1e-3, rtol=0, atol=1e-7)
-    at.settle()
+    at.flush()
     assert (at.X["b"] != before).any()
     torch.testing.assert_close(value(at)[1], before.double() + 1e-3, rtol=0, atol=1e-7)
 
@@ -120,7 +120,7 @@ def test_a_state_goes_on_as_if_nothing_had_happened(rounding):
             at.load_state(state)
         for P in (*period(7, torch.float32), *period(8, torch.float32)):
             at.move(P, along(P, 0.01))
-        at.settle()
+        at.flush()
         ends.append(at.state())
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])

@@ -70,7 +70,7 @@ def test_each_part_goes_forward_and_back_in_noise_of_its_own():
     told = []
 
     @contextmanager
-    def noise(part):
+    def dropout(part):
         told.append(f"noise {part}")
         yield
         told.append("quiet")
@@ -82,7 +82,7 @@ def test_each_part_goes_forward_and_back_in_noise_of_its_own():
     w, losses = telling(told)
     parts = [MicroBatch(1, 1, losses)] * 2
     engine = InPlace({"w": w})
-    Score(engine, parts, sharing=Second(), examples=7, noise=noise).differentiate()
+    Score(engine, parts, sharing=Second(), examples=7, dropout=dropout).differentiate()
     both = ["forward", "backward", "quiet"]
     assert told == ["noise 4", *both, "noise 5", *both]
 
@@ -92,7 +92,7 @@ def test_processes_put_gradients_together_with_the_last_part_alone():
 
     class Spy(Alone):
         @contextmanager
-        def apart(self):
+        def no_sync(self):
             told.append("apart")
             yield
             told.append("together")
@@ -142,8 +142,8 @@ def recorded_and_made_again(engine, ask):
     """What a score tells when it is asked, and when it has it on record."""
     first = Score(engine, [part([1.0, 2.0, 4.0])])
     answer = ask(first)
-    again = Score(engine, [], examples=3, recorded=first.told)
-    return answer, ask(again), first.told
+    again = Score(engine, [], examples=3, recorded=first.answers)
+    return answer, ask(again), first.answers
 
 
 def test_what_was_told_is_told_again_bit_for_bit_without_a_pass():

@@ -40,15 +40,15 @@ EXAMPLES = [example(3, 0), example(1, 1), example(2, 1)]
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_metrics_do_not_depend_on_the_batch_size(batch_size):
     metrics = evaluate(evaluator(SCORES), EXAMPLES, batch_size)
-    assert (metrics.name, metrics.score) == ("accuracy", metrics.values["accuracy"])
-    assert metrics.score == pytest.approx(2 / 3)  # the example of width 2 is wrong
+    assert (metrics.name, metrics.main) == ("accuracy", metrics.values["accuracy"])
+    assert metrics.main == pytest.approx(2 / 3)  # the example of width 2 is wrong
     wanted = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(2)), math.log(2)]
     assert metrics.loss == pytest.approx(sum(wanted) / 3)
 
 
 def test_the_first_of_equal_scores_wins():
     def right(label):
-        return evaluate(evaluator(SCORES), [example(3, label)], 1).score
+        return evaluate(evaluator(SCORES), [example(3, label)], 1).main
 
     assert (right(0), right(1)) == (1.0, 0.0)
 

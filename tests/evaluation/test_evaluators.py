@@ -50,10 +50,10 @@ def test_the_main_metric_comes_first():
     table = {1: [0.0, 1.0], 2: [1.0, 0.0]}
     rows = [example(1, 1), example(2, 1)]
     metrics = evaluate(
-        evaluator(table, rates={"always": lambda chosen, golds: chosen[1] + 0.25}), rows, 1
+        evaluator(table, class_metrics={"always": lambda chosen, golds: chosen[1] + 0.25}), rows, 1
     )
     assert list(metrics.values) == ["always", "accuracy", "loss"]
-    assert (metrics.name, metrics.score) == ("always", 0.25)
+    assert (metrics.name, metrics.main) == ("always", 0.25)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
@@ -69,10 +69,10 @@ def test_calibrated_scores_are_sums_minus_the_sums_without_the_row():
     table = {3: [-1.0, -2.0], 1: [-0.5, -3.0]}
     blank = example(1, 1, (1, 2))
     plain, calibrated = example(3, 1, (1, 2)), example(3, 1, (1, 2), calibration=blank)
-    assert evaluate(evaluator(table), [plain], 1).score == 0.0  # -1 beats -2
+    assert evaluate(evaluator(table), [plain], 1).main == 0.0  # -1 beats -2
     metrics = evaluate(evaluator(table), [calibrated], 1)
     left, right = -1 - (-0.5), 2 * -2 - 2 * -3  # -0.5 and 2
-    assert metrics.score == 1.0
+    assert metrics.main == 1.0
     assert metrics.loss == pytest.approx(math.log(math.exp(left) + math.exp(right)) - right)
 
 
@@ -82,10 +82,10 @@ def test_an_absent_option_is_never_chosen_after_calibration():
     three = example(4, 2, (1, 1, 1), calibration=example(4, 2, (1, 1, 1)))
     together = evaluate(evaluator(table), [two, three], 2)
     assert together.loss == pytest.approx((math.log(1 + math.exp(-1.5)) + math.log(3)) / 2)
-    assert together.score == 0.5
+    assert together.main == 0.5
 
 
-def writer(texts):
+def generator(texts):
     return lambda prompts: [texts[len(prompt)] for prompt in prompts]
 
 
@@ -105,7 +105,7 @@ def test_generated_answers_are_evaluated_in_the_order_of_the_set():
     }
     for batch_size in (1, 3):
         metrics = evaluate(
-            GenerationEvaluator(writer(texts), metrics_of_text, objective), rows, batch_size
+            GenerationEvaluator(generator(texts), metrics_of_text, objective), rows, batch_size
         )
         assert metrics.values["em"] == pytest.approx(2 / 3)
         assert metrics.values["length"] == pytest.approx(8 / 3)

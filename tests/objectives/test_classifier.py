@@ -84,10 +84,12 @@ def test_scores_are_the_heads_logits_of_each_row_whatever_the_padding(kind: str)
 
 def test_the_loss_is_the_cross_entropy_of_the_classes() -> None:
     of = model("roberta")
-    laid = OptionObjective(classifier_scorer(of), LAYOUT, torch.device("cpu")).part(EXAMPLES, None)
+    laid = OptionObjective(classifier_scorer(of), LAYOUT, torch.device("cpu")).prepare(
+        EXAMPLES, None
+    )
     with torch.no_grad():
         wanted = F.cross_entropy(one_by_one(of), torch.tensor([0, 1, 2]), reduction="none")
-        torch.testing.assert_close(laid.part.losses(1)[0], wanted)
+        torch.testing.assert_close(laid.micro_batch.losses(1)[0], wanted)
     assert laid.tokens == sum(map(len, ROWS))
 
 
@@ -118,11 +120,13 @@ def test_both_engines_train_a_head_alike(kind: str) -> None:
         engine = Fused(of, X, Folder("nearest", Draws(0))) if fused else InPlace(X)
         optimizer = Lozo(engine, Draws(1), lr=1e-2, eps=1e-3, rank=2, nu=4)
         scorer = classifier_scorer(of)
-        batch = OptionObjective(scorer, LAYOUT, torch.device("cpu")).part(EXAMPLES, None).part
+        batch = (
+            OptionObjective(scorer, LAYOUT, torch.device("cpu")).prepare(EXAMPLES, None).micro_batch
+        )
         for _ in range(6):
             optimizer.step(Score(engine, [batch]))
         with torch.no_grad():
-            engine.settle()
+            engine.flush()
         moved = {name: x.detach() - before[name] for name, x in X.items()}
         assert all(moved[name].any() for name in X if name.split(".")[0] in ("score", "classifier"))
         ends.append(torch.cat([x.flatten() for x in moved.values()]))

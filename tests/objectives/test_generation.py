@@ -25,7 +25,7 @@ def loaded():
     return load(model)
 
 
-def writer(loaded, max_new_tokens=12):
+def generator(loaded, max_new_tokens=12):
     return Generator(loaded.model, loaded.tokenizer, max_new_tokens, loaded.device)
 
 
@@ -47,13 +47,13 @@ def by_hand(loaded, prompt, most):
 
 def test_answers_generated_together_equal_those_generated_one_by_one(loaded):
     wanted = [by_hand(loaded, prompt, 12) for prompt in prompts(loaded)]
-    assert writer(loaded)(prompts(loaded)) == wanted
-    assert writer(loaded)(prompts(loaded)[::-1]) == wanted[::-1]
+    assert generator(loaded)(prompts(loaded)) == wanted
+    assert generator(loaded)(prompts(loaded)[::-1]) == wanted[::-1]
     assert all(wanted)
 
 
 def test_an_answer_ends_at_a_new_line_or_the_end_token(loaded):
-    made = writer(loaded)
+    made = generator(loaded)
     new_line = loaded.tokenizer.encode("\n", add_special_tokens=False)[-1]
     assert made.how.eos_token_id == [new_line, loaded.tokenizer.eos_token_id]
     long = made(prompts(loaded)[:1])[0]
@@ -72,10 +72,10 @@ def test_an_end_token_whose_id_is_0_ends_an_answer_too(loaded):
 
 
 def test_a_checkpoints_generation_config_changes_no_answer(loaded, monkeypatch):
-    wanted = writer(loaded)(prompts(loaded))
+    wanted = generator(loaded)(prompts(loaded))
     own = GenerationConfig(repetition_penalty=5.0, min_new_tokens=12, do_sample=True)
     monkeypatch.setattr(loaded.model, "generation_config", own)
-    assert writer(loaded)(prompts(loaded)) == wanted
+    assert generator(loaded)(prompts(loaded)) == wanted
     assert loaded.model.generation_config is own
 
 
@@ -91,7 +91,7 @@ def test_the_metric_of_candidates_does_not_depend_on_how_many_share_a_pass(loade
         texts.append(text)
         return len(text) / 100
 
-    part = GenerationObjective(writer(loaded, 6), metric).part(rows, None).part
+    part = GenerationObjective(generator(loaded, 6), metric).prepare(rows, None).micro_batch
     found = []
     for per_forward in (1, 2):
         engine = Fused(loaded.model, X, Folder("nearest", Draws(0)), per_forward=per_forward)

@@ -29,7 +29,7 @@ def objective(scores, loss=None):
 
 
 def losses(made, examples, weights=None, copies=1):
-    return made.part(examples, weights).part.losses(copies)
+    return made.prepare(examples, weights).micro_batch.losses(copies)
 
 
 def test_the_classification_loss_is_minus_the_log_softmax_of_the_right_option():

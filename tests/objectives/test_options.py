@@ -114,7 +114,7 @@ def micro_batches_of(model, examples, layout):
     """Return the batch as the micro-batches that the engine gets."""
     made = objective(model, layout)
     groups = micro_batches(examples, layout)
-    return [made.part([examples[i] for i in group], None).part for group in groups]
+    return [made.prepare([examples[i] for i in group], None).micro_batch for group in groups]
 
 
 def scores(model, examples, label_ids, scoring):

@@ -112,7 +112,7 @@ def test_recorded_losses_replay_the_same_steps_without_a_forward_pass(name):
     for _ in range(6):
         asked = score(engine, loss)
         optimizer.step(asked)
-        recorded.append(asked.told)
+        recorded.append(asked.answers)
 
     again, _ = trainable()
     replayed = make(name, again, lr=1e-3)

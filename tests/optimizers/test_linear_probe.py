@@ -18,10 +18,10 @@ TOKENS, WIDTH = 12, 3
 
 def blobs(tokens, each):
     """Return features, clustered around one corner for each token, and the tokens."""
-    noise = Draws(1).normal("noise", 0, {"x": (len(tokens) * each, WIDTH)}, dtype=torch.float64)
+    dropout = Draws(1).normal("noise", 0, {"x": (len(tokens) * each, WIDTH)}, dtype=torch.float64)
     labels = torch.tensor(tokens).repeat_interleave(each)
     corners = torch.eye(WIDTH, dtype=torch.float64)[torch.arange(len(tokens))]
-    return 3 * corners.repeat_interleave(each, 0) + 0.3 * noise["x"], labels
+    return 3 * corners.repeat_interleave(each, 0) + 0.3 * dropout["x"], labels
 
 
 def probe(features, tokens, bias=True, **options):

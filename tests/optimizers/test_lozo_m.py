@@ -130,6 +130,6 @@ def test_a_skipped_step_does_not_count_for_the_bias_correction():
         with pytest.raises(NonFiniteLossError):
             optimizer.step(score(engine, lambda loss=loss: loss() * float("nan")))
         optimizer.step(score(engine, loss))
-        engine.settle()
+        engine.flush()
         ends.append(engine.X["w"])
     torch.testing.assert_close(ends[0], ends[1])

@@ -71,7 +71,7 @@ def test_a_batch_of_one_is_lozo():
         optimizer = optimizer_class(engine, Draws(0), lr=0.5, eps=1e-3, rank=2, nu=2)
         for _ in range(5):
             optimizer.step(score)
-        engine.settle()
+        engine.flush()
         ends.append(engine.X)
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-12, atol=1e-12)
 

@@ -43,7 +43,7 @@ def test_n_directions_are_the_mean_of_n_estimates_at_the_same_weights():
         z = Draws(0).normal(role, 0, SHAPES, dtype=torch.float64)
         slopes.append(float(sum((g[n] * z[n]).sum() for n in z)))
         wanted = {name: x - 0.5 * slopes[-1] * z[name] / 3 for name, x in wanted.items()}
-    engine.settle()
+    engine.flush()
     torch.testing.assert_close({n: x.detach() for n, x in engine.X.items()}, wanted)
     assert report.forwards == 6
     assert report.scalars["projected_grad"] == pytest.approx(sum(slopes) / 3)
@@ -73,7 +73,7 @@ def test_steps_with_several_directions_are_replayed_from_the_recorded_losses():
     for _ in range(8):
         asked = score(engine, loss)
         first.step(asked)
-        second.step(Score(replayed, [], examples=1, recorded=asked.told))
+        second.step(Score(replayed, [], examples=1, recorded=asked.answers))
     assert fingerprint(replayed.state()) == fingerprint(engine.state())
     assert fingerprint(replayed.state()) != fingerprint(linear()[0].state())
 

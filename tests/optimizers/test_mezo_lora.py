@@ -41,7 +41,7 @@ def test_steps_follow_the_equations(weight_decay):
         assert report.scalars["projected_grad"] == pytest.approx(c, rel=1e-9)
         keep = 1 - 0.05 * weight_decay
         A, B = keep * A - 0.05 * c * Z_A, keep * B - 0.05 * c * Z_B
-    with engine.weights():
+    with engine.applied():
         torch.testing.assert_close(engine.X["q"], W["q"] + 3.0 * B @ A.T)
         torch.testing.assert_close(engine.X["other"], W["other"], rtol=0, atol=0)
 

@@ -23,5 +23,5 @@ def test_three_steps_follow_the_equations():
         if before is not None:
             x = x - 0.01 * (loss - before) / 0.1 * z
         before = loss
-        engine.settle()
+        engine.flush()
         torch.testing.assert_close(module.w.detach(), x)

@@ -35,7 +35,7 @@ class Toy:
     def gradient(self):
         return {NAMES[n]: getattr(self.module, n).detach() - y for n, y in self.y.items()}
 
-    def weights(self):
+    def applied(self):
         return {name: x.detach().clone() for name, x in self.engine.X.items()}
 
 
@@ -59,7 +59,7 @@ def flat(tensors):
 @pytest.mark.parametrize("estimate", ["variance", "expectation"])
 def test_a_step_with_the_norms_of_the_weights_follows_the_equations(estimate):
     toy = Toy()
-    before, g = toy.weights(), toy.gradient()
+    before, g = toy.applied(), toy.gradient()
     d = {name: float(before[name].norm()) for name in before} | {"other": 1.0}
     optimizer = MezoScaled(toy.engine, Draws(0), lr=0.5, eps=1e-3, estimate=estimate)
     report = optimizer.step(score(toy.engine, toy.loss))
@@ -69,7 +69,7 @@ def test_a_step_with_the_norms_of_the_weights_follows_the_equations(estimate):
     c = float(sum((g[n] * z[n] / d[n]).sum() for n in z))
     power = 1 if estimate == "variance" else 0
     wanted = {name: before[name] - 0.5 * c * d[name] ** power * z[name] for name in z}
-    torch.testing.assert_close(toy.weights(), wanted)
+    torch.testing.assert_close(toy.applied(), wanted)
     assert (report.forwards, report.backwards) == (2, 0)
 
 
@@ -129,11 +129,11 @@ def test_a_group_whose_norm_is_zero_is_not_scaled():
 def test_norms_that_are_not_finite_change_nothing_but_are_recorded(norm):
     toy = Toy()
     optimizer = MezoScaled(toy.engine, Draws(0), lr=0.1, eps=1e-3, norm=norm)
-    before, asked = toy.weights(), score(toy.engine, lambda: toy.loss() * float("nan"))
+    before, asked = toy.applied(), score(toy.engine, lambda: toy.loss() * float("nan"))
     with pytest.raises(NonFiniteLossError):
         optimizer.step(asked)
-    torch.testing.assert_close(toy.weights(), before, rtol=0, atol=1e-14)
-    assert len(asked.told) == 1
+    torch.testing.assert_close(toy.applied(), before, rtol=0, atol=1e-14)
+    assert len(asked.answers) == 1
     assert all(x.grad is None for x in toy.engine.X.values())
     optimizer.step(score(toy.engine, toy.loss))
     assert optimizer.d.keys() == {"layers.0", "head"}
@@ -151,7 +151,7 @@ def test_steps_are_replayed_from_the_recorded_norms_and_losses(norm, every):
     for _ in range(5):
         asked = score(toy.engine, toy.loss)
         first.step(asked)
-        second.step(Score(again.engine, [], examples=1, recorded=asked.told))
+        second.step(Score(again.engine, [], examples=1, recorded=asked.answers))
     assert fingerprint(again.engine.state()) == fingerprint(toy.engine.state())
     assert fingerprint(again.engine.state()) != fingerprint(Toy().engine.state())
 

@@ -41,7 +41,7 @@ def test_a_step_follows_the_equations(update):
     engine = ones()
     optimizer = ZoBlock(engine, Draws(0), lr=1e-3, eps=1e-3, update=update)
     report = optimizer.step(score(engine, lambda: product(engine)))
-    engine.settle()
+    engine.flush()
     torch.testing.assert_close(engine.X, expected_step(update))
     assert report.forwards == 8
 
@@ -49,7 +49,7 @@ def test_a_step_follows_the_equations(update):
 def test_blocks_of_equal_shapes_have_different_directions():
     engine = ones()
     ZoBlock(engine, Draws(0), lr=1e-3, eps=1e-3).step(score(engine, lambda: product(engine)))
-    engine.settle()
+    engine.flush()
     moved = [(x - 1) / (x - 1).norm() for x in engine.X.values()]
     for i, one in enumerate(moved):
         for other in moved[:i]:
@@ -66,6 +66,6 @@ def test_updates_of_earlier_blocks_are_undone_if_a_later_loss_is_not_finite(bad)
 
     with pytest.raises(NonFiniteLossError):
         ZoBlock(engine, Draws(0), lr=1e-3, eps=1e-3).step(score(engine, loss))
-    engine.settle()
+    engine.flush()
     before = {name: torch.ones(2, 2, dtype=torch.float64) for name in NAMES}
     torch.testing.assert_close(engine.X, before, rtol=0, atol=1e-14)

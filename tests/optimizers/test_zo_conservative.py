@@ -20,7 +20,7 @@ def test_the_batchs_loss_never_rises_even_if_lr_is_sometimes_far_too_large():
     for t in range(20):
         optimizer.lr = (1e-1, 1e-2)[t % 2]
         report = optimizer.step(score(engine, loss))
-        engine.settle()
+        engine.flush()
         losses.append(float(loss()))
         directions.add(report.scalars["direction"])
         assert report.loss == pytest.approx(losses[-2], rel=1e-12)
@@ -44,7 +44,7 @@ def test_each_of_the_three_candidates_is_taken_where_it_is_best(lr, away, direct
 
     z = float(Draws(0).normal("z", 0, {"w": (1,)}, dtype=torch.float64)["w"])
     report = ZoConservative(engine, Draws(0), lr=lr, eps=1e-3).step(score(engine, loss))
-    engine.settle()
+    engine.flush()
     assert report.scalars["direction"] == direction
     assert float(module.w.sum()) == pytest.approx(-direction * lr * z**2, abs=1e-12)
     assert math.isfinite(report.loss)

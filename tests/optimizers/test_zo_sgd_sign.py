@@ -30,5 +30,5 @@ def test_equal_losses_move_nothing():
     ZoSgdSign(engine, Draws(0), lr=0.25, eps=0.5).step(
         score(engine, lambda: torch.ones(()).double())
     )
-    engine.settle()
+    engine.flush()
     torch.testing.assert_close(engine.X["w"], torch.ones(2, 2).double(), rtol=0, atol=1e-15)

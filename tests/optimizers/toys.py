@@ -48,7 +48,7 @@ def score(engine, loss):
 def run(optimizer, engine, loss, steps):
     """Make this many steps, each on the full batch, and return their reports."""
     reports = [optimizer.step(score(engine, loss)) for _ in range(steps)]
-    engine.settle()
+    engine.flush()
     return reports
 
 

@@ -190,7 +190,7 @@ def test_gradient_norms_are_those_of_the_whole_batch():
         engine = InPlace({"w": w})
         parts = [MicroBatch(len(mine), 1, lambda copies: (w.sum() * mine)[None])]
         score = Score(engine, parts, sharing=sharing, examples=7)
-        return score.noted(lambda: gradient_norms(score, [["w"]]))
+        return score.recorded_mean(lambda: gradient_norms(score, [["w"]]))
 
     # d/dw of the mean is 28 / 7 for both elements.
     for result in run_in_threads(3, SplitBatch, work):

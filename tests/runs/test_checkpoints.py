@@ -37,7 +37,7 @@ def test_a_checkpoint_is_read_back_as_it_was_saved(tmp_path):
     states = Checkpoints(tmp_path / "checkpoints", 2)
     states.save(Checkpoint(12, tensors, {"best": {"step": 10}}))
     found = states.newest(12)
-    assert (found.step, found.told) == (12, {"best": {"step": 10}})
+    assert (found.step, found.metadata) == (12, {"best": {"step": 10}})
     for name, x in tensors.items():
         assert found.tensors[name].dtype == x.dtype
         assert torch.equal(found.tensors[name], x)

@@ -18,7 +18,7 @@ def test_a_signal_is_noticed_at_the_next_check(name):
         os.kill(os.getpid(), signal.Signals[name])
         with pytest.raises(Stopped, match=name):
             stop.check()
-        assert stop.told() == f" by {name}"
+        assert stop.cause() == f" by {name}"
 
 
 def test_the_previous_handlers_are_restored():

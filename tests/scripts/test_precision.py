@@ -69,7 +69,7 @@ def test_the_study_rounds_as_the_engine_does(rounding, max_rank):
         for k in range(NU * p, min(NU * p + NU, 230)):
             step = Subspace({"W": of.U[k]}, V, {})
             point.move(step, along(step, -LR_G * float(of.g[k])))
-    point.settle()
+    point.flush()
     _, saved = Scheme(rounding, max_rank, bf16_factors=True).run(of, LR_G)
     # The engine sums a period in float32, the study in float64: a few weights round differently.
     assert ((W.double() - of.W.double()) != saved).double().mean() < 0.02

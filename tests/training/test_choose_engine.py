@@ -25,7 +25,7 @@ def chosen(needs=LOW_RANK, dtype=torch.float32, **config):
 def test_full_rank_directions_and_gradients_are_in_place_whatever_the_mode(needs, mode):
     got = chosen(needs, mode=mode)
     assert isinstance(got.engine, InPlace)
-    assert got.told() == {"mode": "in_place", "candidates_per_forward": None, "measured_ms": {}}
+    assert got.describe() == {"mode": "in_place", "candidates_per_forward": None, "measured_ms": {}}
 
 
 def test_thin_steps_get_the_engine_that_is_asked_for():
@@ -37,7 +37,7 @@ def test_thin_steps_get_the_engine_that_is_asked_for():
     ("dtype", "max_rank"), [(torch.float32, 0), (torch.bfloat16, 32), (torch.float16, 32)]
 )
 def test_only_half_precision_keeps_closed_periods(dtype, max_rank):
-    assert chosen(dtype=dtype).engine.point.max_rank == max_rank
+    assert chosen(dtype=dtype).engine.pending.max_rank == max_rank
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -48,7 +48,7 @@ def test_auto_takes_what_was_faster_and_writes_down_what_it_measured(monkeypatch
     )
     got = chosen(mode=EngineMode.auto)
     assert isinstance(got.engine, InPlace if in_place else Fused)
-    assert got.told() == {
+    assert got.describe() == {
         "mode": "in_place" if in_place else "fused",
         "candidates_per_forward": None if in_place else 2,
         "measured_ms": ms,

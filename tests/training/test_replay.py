@@ -108,7 +108,7 @@ def test_an_adapter_is_written_as_peft_loads_it(tmp_path):
     assert not (tmp_path / "out" / "model.safetensors").exists()
     base = rebuild(folder, 0).built.loaded.model
     ids = torch.arange(5, 25).view(2, 10)
-    with torch.no_grad(), rebuilt.built.chosen.engine.weights():
+    with torch.no_grad(), rebuilt.built.chosen.engine.applied():
         ours = rebuilt.built.loaded.model(ids).logits
         plain = base(ids).logits
         theirs = PeftModel.from_pretrained(base, tmp_path / "out")(ids).logits

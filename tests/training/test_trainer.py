@@ -37,9 +37,9 @@ def metrics(accuracy, loss):
 
 def aims(scorer):
     """Classification by such scores, and its judges."""
-    judge = OptionEvaluator(scorer, LAYOUT, CPU, classification)
-    judges = dict.fromkeys(("zero_shot", "dev", "test"), judge)
-    return OptionObjective(scorer, LAYOUT, CPU), judges
+    evaluator = OptionEvaluator(scorer, LAYOUT, CPU, classification)
+    evaluators = dict.fromkeys(("zero_shot", "dev", "test"), evaluator)
+    return OptionObjective(scorer, LAYOUT, CPU), evaluators
 
 
 class Counter:
@@ -78,7 +78,7 @@ class Notes:
 
     def evaluated(self, step, name, metrics, forward_passes):
         assert forward_passes == 3 * step or name == "test"
-        self.evaluations.append((step, name, metrics.score))
+        self.evaluations.append((step, name, metrics.main))
 
 
 def train(scores_at, steps=6, **changes):
@@ -97,12 +97,12 @@ def train(scores_at, steps=6, **changes):
         | changes
     )
     notes, optimizer = Notes(), Counter(X)
-    objective, judges = aims(
+    objective, evaluators = aims(
         lambda batch: torch.tensor([scores_at(float(X.X["w"]))] * len(batch.labels))
     )
     data = Data(EXAMPLES, EXAMPLES[:1], EXAMPLES[:2], LAYOUT)
     rows = TrainingRows(len(EXAMPLES), 4, 0, Needs())
-    parts = Components(X, optimizer, objective, judges, data, rows, settings, CPU)
+    parts = Components(X, optimizer, objective, evaluators, data, rows, settings, CPU)
     trainer = Trainer(parts, history=History(Log(), None, 0), observer=notes)
     return trainer.run(), notes, optimizer, X
 
@@ -150,7 +150,7 @@ def test_the_chosen_step_is_the_one_tested(select, step):
     outcome, _, _, X = train(confident, select=select)
     assert outcome.best_step == step
     assert float(X.X["w"]) == step
-    assert outcome.dev.score == (1.0 if step == 4 else 0.0)
+    assert outcome.dev.main == (1.0 if step == 4 else 0.0)
 
 
 def test_dev_loss_and_dev_accuracy_may_choose_differently():

@@ -72,6 +72,6 @@ def test_a_model_without_biases_is_refused():
 @pytest.mark.parametrize("tie", [False, True])
 def test_full_trains_every_weight_and_tied_ones_once(tie):
     this = Full().tune(loaded("opt", tie=tie), Draws(0))
-    assert this.whole
+    assert this.all_weights
     assert {id(x) for x in this.X.values()} == {id(x) for x in this.model.parameters()}
     assert ("lm_head.weight" in this.X) != tie

@@ -136,7 +136,7 @@ def test_generated_text_depends_neither_on_padding_nor_on_other_rows(arch):
 @pytest.mark.parametrize("arch", CAUSAL)
 def test_options_behind_one_prompt_score_as_if_alone(arch):
     this = prefix(arch)
-    assert this.packs
+    assert this.supports_packed_rows
     assert supports_packed_rows(this.model)
     prompt, options = [3, 4, 5], [[6, 7], [8, 9, 10]]
     row = torch.tensor([prompt + options[0] + options[1]])

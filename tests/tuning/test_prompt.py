@@ -55,7 +55,7 @@ def test_generated_text_depends_neither_on_padding_nor_on_other_rows(arch):
 @pytest.mark.parametrize("kind", [torch.float64, torch.bool])
 def test_options_behind_one_prompt_score_as_if_alone(arch, kind):
     this = prompt(arch)
-    assert this.packs
+    assert this.supports_packed_rows
     assert supports_packed_rows(this.model)
     shown, options = [3, 4, 5], [[6, 7], [8, 9, 10]]
     row = torch.tensor([shown + options[0] + options[1]])
