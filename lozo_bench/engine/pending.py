@@ -78,7 +78,7 @@ class PendingUpdate:
         self.moved |= set(P.z)
 
     def recognize_period(self, P: Subspace) -> None:
-        """After `load_state`, continue the open period if P has an equal V; the loaded V is a copy."""
+        """After `load_state`, continue the open period if V is equal; the loaded V is a copy."""
         if self._loaded and self.open is not None and P.U:
             mine = self.open.V
             if mine.keys() == P.V.keys() and all(torch.equal(mine[n], P.V[n]) for n in mine):

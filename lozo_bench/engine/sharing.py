@@ -44,7 +44,7 @@ class Sharing(Protocol):
         ...
 
     def differentiable(self, model: nn.Module) -> nn.Module:
-        """Return the module to call instead of the model, so that all processes get one gradient."""
+        """Return what to call instead of the model, so that all processes get one gradient."""
         ...
 
     def no_sync(self) -> AbstractContextManager[None]:

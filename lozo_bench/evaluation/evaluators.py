@@ -149,7 +149,7 @@ def _answer_tokens(example: Encoded) -> int:
 
 
 def _losses_and_tokens(objective: OptionObjective, examples: Sequence[Encoded]) -> Tensor:
-    losses = objective.part(examples, None).micro_batch.losses(1)[0]
+    losses = objective.prepare(examples, None).micro_batch.losses(1)[0]
     tokens = torch.tensor([_answer_tokens(e) for e in examples], dtype=torch.float64)
     return torch.stack([_double(losses), tokens], 1)
 

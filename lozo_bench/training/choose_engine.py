@@ -62,7 +62,7 @@ def choose_engine(
 
     Full-rank directions can only be scored in place, and gradients are taken there, whatever the
     mode is. If only a few of many weights move (``all_weights`` is false), they are moved in place
-    too, because that costs next to nothing. ``first_batch`` is called only if something is measured.
+    too, because that costs next to nothing. ``first_batch`` is called only to measure.
     """
     low_rank = needs.directions == "low_rank"
     if not low_rank or not all_weights or config.mode is EngineMode.in_place:
