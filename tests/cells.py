@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from lozo_bench.launch.cell import PRELOAD
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHORT = [
     "steps=24", "eval_every=8", "log_every=1", "batch_size=8", "checkpoint.every=5",
@@ -18,7 +20,7 @@ SHORT = [
 ]  # fmt: skip
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["lozo_bench.run"])
+context.set_forkserver_preload([*PRELOAD, "wandb"])
 
 
 def start(folder, overrides, environment=None):

@@ -201,5 +201,6 @@ def test_it_looks_into_outputs_unless_told_otherwise(tmp_path, lozo_status, monk
 
 def test_it_answers_at_once_without_torch():
     code = "import sys, lozo_bench.status; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "False"

@@ -7,7 +7,18 @@ import signal
 
 import pytest
 
+from lozo_bench.launch.signals import SIGNALS, heed
 from lozo_bench.stop import ASKS, Stop, Stopped
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Start with Python's own handlers: a shell may ignore SIGINT, as ``nohup`` and ``&`` do."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heed()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("name", ASKS)

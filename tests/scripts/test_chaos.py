@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import cells
+import programs
 import pytest
 from methods import STEPPING
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+CHAOS = ROOT / "scripts" / "chaos.py"
+sys.path.insert(0, str(CHAOS.parent))
 import chaos  # noqa: E402
 
 
@@ -24,8 +25,7 @@ def test_every_optimizer_takes_part_by_existing():
 
 @pytest.mark.parametrize("only", ["lozo_m", "adamw"])
 def test_killed_runs_end_as_if_nothing_had_been(only):
-    command = [sys.executable, ROOT / "scripts" / "chaos.py", "--kills", "4", "--only", only]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = programs.run(ROOT, "--kills", "4", "--only", only, script=CHAOS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills, " in done.stdout
     assert "0 optimizers differ" in done.stdout
@@ -61,7 +61,6 @@ def test_a_difference_is_found(finished, tmp_path, what):
 
 
 def test_an_optimizer_that_is_not_there_is_one_line():
-    command = [sys.executable, ROOT / "scripts" / "chaos.py", "--only", "nope"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = programs.run(ROOT, "--only", "nope", script=CHAOS)
     assert done.returncode == 2
     assert done.stderr == "--only: no optimizer has 'nope' in its name\n"

@@ -15,12 +15,17 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 def up(folder, **settings):
     return subprocess.run(
-        [SCRIPTS / "slurm_up.sh", folder], capture_output=True, text=True, check=False, **settings
+        [SCRIPTS / "slurm_up.sh", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **settings,
     )
 
 
 def down(folder):
-    subprocess.run([SCRIPTS / "slurm_down.sh", folder], check=True)
+    subprocess.run([SCRIPTS / "slurm_down.sh", folder], check=True, timeout=100)
 
 
 def daemons(folder):
