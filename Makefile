@@ -21,10 +21,10 @@ run: setup ## fine-tune the embedded model; more: make run ARGS="optimizer=mezo 
 	$(BIN)/python -m lozo_bench.train $(ARGS)
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slurm' $(ARGS)
 
 coverage: setup ## run the tests and show what they do not reach
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slurm' --cov --cov-report=term $(ARGS)
 
 test-slurm: setup ## run the tests on a real one-node SLURM; skips them where there can be none
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm $(ARGS)

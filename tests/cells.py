@@ -33,7 +33,7 @@ def start(folder, overrides, environment=None):
 
 def start_waiting(folder, overrides, environment=None):
     """Start one that trains a while and then waits: for a signal, or to be let `go_on`."""
-    return start(folder, overrides, {"WAITS_AT_LOOK": "120", **(environment or {})})
+    return start(folder, overrides, {"WAITS_IN_TRAINING": "1", **(environment or {})})
 
 
 def wait_until_it_waits(folder, *processes):
@@ -121,26 +121,29 @@ def _cell(overrides, folder, environment):
         os.dup2(file.fileno(), 2)
     logging.basicConfig(level=environment.get("LEVEL", "INFO"))
     torch.set_num_threads(1)
-    if look := int(environment.get("WAITS_AT_LOOK", 0)):
-        _wait_at(look, folder / "waits")
+    if "WAITS_IN_TRAINING" in environment:
+        _wait_in_training(folder)
     if limit := int(environment.get("LARGEST_FILE", 0)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.exit(run_and_tell(config(*overrides), folder))
 
 
-def _wait_at(look, flag):
-    """Wait there, so that no signal comes too early or too late however busy the machine is."""
+def _wait_in_training(folder):
+    """Wait once a training step is in metrics.jsonl, so that no signal comes too early or late."""
+    from lozo_bench import run
     from lozo_bench.stop import Stop
 
-    check, looks = Stop.check, 0
+    rows, flag = folder / "metrics.jsonl", folder / "waits"
 
-    def check_and_wait(self):
-        nonlocal looks
-        looks += 1
-        if looks == look:
-            flag.touch()
-            while self.signal is None and flag.exists():
-                time.sleep(0.005)
-        check(self)
+    class WaitingStop(Stop):
+        waited = False
 
-    Stop.check = check_and_wait
+        def check(self):
+            if not self.waited and rows.exists() and '"loss"' in rows.read_text():
+                self.waited = True
+                flag.touch()
+                while self.signal is None and flag.exists():
+                    time.sleep(0.005)
+            super().check()
+
+    run.Stop = WaitingStop

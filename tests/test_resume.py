@@ -23,7 +23,7 @@ from lozo_bench.runs.outcome import Code, read_failure
 from lozo_bench.stop import Stopped
 
 EMBEDDED = Path(assemble.__file__).parent / "models" / "embedded"
-LONG = ["steps=150", "eval_every=50", "log_every=10"]
+LONG = ["steps=60", "eval_every=20", "log_every=5"]
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
 
@@ -186,7 +186,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
 
 
 def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(tmp_path, quiet):
-    overrides = [*LONG, "log_every=1"]
+    overrides = ["steps=150", "eval_every=50", "log_every=1"]
     process = cells.start(tmp_path, overrides, {"LARGEST_FILE": "9000", "LEVEL": "WARNING"})
     process.join(60)
     assert process.exitcode == Code.bad_input
@@ -274,7 +274,8 @@ def test_a_run_is_one_wandb_run_however_often_it_was_interrupted(tmp_path):
     wandb_options = ["tracking=wandb"]
     interrupted(tmp_path, *wandb_options)
     (first,) = tmp_path.glob("wandb/offline-run-*")
-    first.rename(first.with_name("offline-run-20200101_000000-" + first.name.rsplit("-", 1)[1]))
+    run_id = first.name.split("-", 3)[3]
+    first.rename(first.with_name(f"offline-run-20200101_000000-{run_id}"))  # another second's
     run(cells.config(*wandb_options), tmp_path)
     names = [path.name.rsplit("-", 2) for path in tmp_path.glob("wandb/offline-run-*")]
     assert len(names) == 2

@@ -11,6 +11,8 @@ from methods import STEPPING, ZEROTH_ORDER
 
 from lozo_bench.runs.journal import read
 
+pytestmark = pytest.mark.timeout(400)  # several processes share the cores
+
 # Every optimizer with one pair of split and number of processes, in turn; those that ask in a way
 # of their own with two, one with all four. A gradient has no candidates: see test_team.py.
 PAIRS = [("batch", 2), ("candidates", 4), ("batch", 4), ("candidates", 2)]

@@ -23,9 +23,10 @@ def test_every_optimizer_takes_part_by_existing():
     assert names == {f"{name} ({kind})" for name in STEPPING for kind in ("auto", "full")}
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("only", ["lozo_m", "adamw"])
 def test_killed_runs_end_as_if_nothing_had_been(only):
-    done = programs.run(ROOT, "--kills", "4", "--only", only, script=CHAOS)
+    done = programs.run(ROOT, "--kills", "4", "--only", only, script=CHAOS, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills, " in done.stdout
     assert "0 optimizers differ" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cluster import SMALL, cells, wait_for
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 def test_a_cell_of_two_tasks_goes_back_into_the_queue_and_on_from_there(slurm, tmp_path):
