@@ -30,10 +30,10 @@ types: setup ## check the types of the package and of the scripts
 	$(BIN)/mypy
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slurm' $(ARGS)
 
 coverage: setup ## run the tests and list the lines that they do not cover
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slurm' --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slurm' --cov --cov-report=term $(ARGS)
 
 test-slurm: setup ## run the tests on a real one-node SLURM; they are skipped where SLURM cannot run
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm $(ARGS)

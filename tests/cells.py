@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from lozo_bench.launch.cell import PRELOAD
+
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHORT = [
     "steps=24", "eval_every=8", "log_every=1", "batch_size=8", "checkpoint.every=5",
@@ -18,7 +20,7 @@ SHORT = [
 ]  # fmt: skip
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["lozo_bench.training.run"])
+context.set_forkserver_preload([*PRELOAD, "wandb"])
 
 
 def start(folder, overrides, environment=None):
@@ -30,8 +32,8 @@ def start(folder, overrides, environment=None):
 
 
 def start_waiting(folder, overrides, environment=None):
-    """Start a cell that pauses after a while of training until it gets a signal or `go_on`."""
-    return start(folder, overrides, {"PAUSE_AT_CHECK": "120", **(environment or {})})
+    """Start a cell that pauses once it trains, until it gets a signal or `go_on`."""
+    return start(folder, overrides, {"PAUSES_IN_TRAINING": "1", **(environment or {})})
 
 
 def wait_until_it_waits(folder, *processes):
@@ -119,26 +121,29 @@ def _cell(overrides, folder, environment):
         os.dup2(file.fileno(), 2)
     logging.basicConfig(level=environment.get("LEVEL", "INFO"))
     torch.set_num_threads(1)
-    if pause_at := int(environment.get("PAUSE_AT_CHECK", 0)):
-        _pause_at_check(pause_at, folder / "paused")
+    if "PAUSES_IN_TRAINING" in environment:
+        _pause_in_training(folder)
     if limit := int(environment.get("MAX_FILE_BYTES", 0)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.exit(run_cell(config(*overrides), folder))
 
 
-def _pause_at_check(pause_at, flag):
-    """Pause at that call of `StopSignal.check`, so that a signal always comes at the same point."""
+def _pause_in_training(folder):
+    """Pause once a training step is in metrics.jsonl, so that no signal comes too early or late."""
     from lozo_bench.runs.signals import StopSignal
+    from lozo_bench.training import run
 
-    check, checks = StopSignal.check, 0
+    rows, flag = folder / "metrics.jsonl", folder / "paused"
 
-    def check_and_pause(self):
-        nonlocal checks
-        checks += 1
-        if checks == pause_at:
-            flag.touch()
-            while self.signal is None and flag.exists():
-                time.sleep(0.005)
-        check(self)
+    class PausingStop(StopSignal):
+        paused = False
 
-    StopSignal.check = check_and_pause
+        def check(self):
+            if not self.paused and rows.exists() and '"loss"' in rows.read_text():
+                self.paused = True
+                flag.touch()
+                while self.signal is None and flag.exists():
+                    time.sleep(0.005)
+            super().check()
+
+    run.StopSignal = PausingStop

@@ -113,5 +113,6 @@ def test_the_entry_point_imports_no_slow_library():
         "import sys, lozo_bench.train; "
         "print([m for m in ('torch', 'transformers', 'wandb', 'datasets') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "[]"

@@ -178,6 +178,7 @@ def test_both_commands_find_conf_from_any_folder(start, tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=100,
     )
     assert "lozo_bench.optimizers.lozo.Lozo" in done.stdout
 
@@ -189,6 +190,7 @@ def test_tab_completion_offers_options(tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=100,
         env={"COMP_LINE": "lozo-train optimizer=", "COMP_POINT": "21", "PATH": "/usr/bin:/bin"},
     )
     assert "optimizer=lozo" in done.stdout

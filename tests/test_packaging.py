@@ -24,6 +24,7 @@ def unpacked(tmp_path_factory):
         ],
         check=True,
         capture_output=True,
+        timeout=100,
     )
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -46,6 +47,7 @@ def test_an_unpacked_wheel_uses_its_own_conf_folder(unpacked, tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=100,
     )
     assert f"file://{unpacked / 'lozo_bench' / 'conf'}" in done.stdout
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 
+import programs
 import pytest
 
 SHORT = [
@@ -74,14 +72,10 @@ def test_a_cell_that_another_process_runs_fails_no_sweep(command, tmp_path, mode
 def test_ctrl_c_ends_in_130_after_a_line_that_says_how_to_go_on(tmp_path, mode):
     """In a sweep of one process, the cells that are left do not begin."""
     arguments = [*mode, f"seed.value={'0,1' if mode else 0}", *SHORT, "steps=20000", "log_every=1"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "lozo_bench.train", *arguments, "eval_every=20000"],
-        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 60
-        while not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with programs.start(tmp_path, *arguments, "eval_every=20000") as process:
+        programs.wait_for(
+            lambda: any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl"))
+        )
         os.kill(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130

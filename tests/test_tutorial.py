@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,11 +45,7 @@ def yaml_of(command):
 
 def lozo_train(folder, *arguments):
     """The command in a checkout's folder of its own; its result."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-m", "lozo_bench.train", *arguments, *SHORT],
-        cwd=folder, capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
+    done = programs.run(folder, *arguments, *SHORT, package=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     (result,) = folder.glob("outputs/**/result.json")
     return json.loads(result.read_text())

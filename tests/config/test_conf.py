@@ -22,7 +22,22 @@ GROUPS = (
     "model", "task", "optimizer", "tuning", "rank", "seed", "tracking", "method", "experiment",
     "variant", "scale",
 )  # fmt: skip
+
+
+def swept(path, group):
+    """The options of a group that an experiment sweeps over."""
+    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or {}
+    return [name for name in str(params.get(group, "")).split(",") if name]
+
+
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+# A variant changes values that only some optimizers or tunings have: those of the experiment that
+# sweeps over it.
+EXPERIMENT_OF = {
+    variant: path.stem
+    for path in sorted((CONF / "experiment").glob("*.yaml"))
+    for variant in swept(path, "variant")
+}
 IDS = [f"{group}={option}" for group, option in OPTIONS]
 
 
@@ -38,10 +53,8 @@ def test_every_option_composes_to_a_config_that_passes_all_checks(group, option)
     needed = {"local": ["model.path=embedded:tiny_opt"]}.get(option, [])
     if group == "task":  # tasks that read a folder need one
         needed = ["task.data_dir=."]
-    if group == "variant":  # its first line names the method and task that it changes
-        text = (CONF / group / f"{option}.yaml").read_text()
-        first = text.splitlines()[1].split()
-        needed = [word for word in first if word.startswith(("method=", "task="))]
+    if group == "variant":
+        needed = [f"experiment={EXPERIMENT_OF[option]}"]
     config, _ = typed(composed(f"{group}={option}", *needed))
     check(config)
     build(config.task.source, "task.source")

@@ -75,6 +75,7 @@ def recorded(run):
         capture_output=True,
         text=True,
         check=True,
+        timeout=100,
     )
     return json.loads(done.stdout)
 

@@ -22,6 +22,7 @@ def test_the_example_lowers_the_loss_without_hydra_and_the_other_optional_packag
     end = "with torch.no_grad(): print(start - float(losses(1).mean()))\n"
     code = block + example.replace("facebook/opt-125m", str(embedded)) + end
     code = code.replace("engine = Fused", begin + "engine = Fused")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[-1]) > 0.05

@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import programs
 import pytest
+from programs import wait_for
 
-HERE = Path(__file__).resolve().parent
 LOCAL = ["-m", "hydra/launcher=local"]
 SHORT = [
     "experiment=smoke", "steps=1", "eval_every=1", "model.device=cpu", "task.source.train=32",
@@ -26,21 +26,12 @@ PROCESS_INFO = "+hydra.callbacks.info._target_=cell_callbacks.WriteProcessInfo"
 
 def start(folder, *arguments):
     """Start the command in its own process group, as a shell does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lozo_bench.train", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(HERE)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return programs.start(folder, *arguments)
 
 
 def lozo_train(folder, *arguments):
-    with start(folder, *arguments) as process:
-        out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    done = programs.run(folder, *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def cell(folder, seed):
@@ -48,11 +39,10 @@ def cell(folder, seed):
     return found
 
 
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.05)
+def steps(folder, seed):
+    """How many steps of a running cell are on disk."""
+    paths = list(folder.glob(f"outputs/smoke/*/*/*-s{seed}-*/metrics.jsonl"))
+    return sum(path.read_text().count('"loss"') for path in paths)
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +202,7 @@ def test_a_cell_whose_folder_name_cannot_be_resolved_fails_alone(command, tmp_pa
 def test_after_a_signal_running_cells_save_and_no_other_cell_begins(tmp_path, number):
     arguments = [*LOCAL, "hydra.launcher.at_once=2", "seed.value=0,1,2", *LONG, PROCESS_INFO]
     with start(tmp_path, *arguments) as process:
-        wait_for(lambda: len(list(tmp_path.rglob("metrics.jsonl"))) == 2)
-        time.sleep(0.5)
+        wait_for(lambda: all(steps(tmp_path, seed) for seed in (0, 1)))
         os.killpg(process.pid, number)  # as a terminal does: to the whole process group
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -235,7 +224,7 @@ def test_a_second_ctrl_c_kills_the_cells(tmp_path):
         pid = int((cell(tmp_path, 0) / "pid").read_text())
         os.kill(pid, signal.SIGSTOP)  # a cell that does not react to signals
         os.killpg(process.pid, signal.SIGINT)
-        assert "stopping" in "".join(process.stderr.readline() for _ in range(2))
+        wait_for(lambda: "stopping" in process.stderr_so_far())
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -262,10 +251,13 @@ def test_cells_save_and_end_when_their_launcher_is_killed(tmp_path):
 
 
 def test_a_relative_path_in_a_cells_config_refers_to_the_working_directory(tmp_path):
+    """Everything runs in fresh processes, the launcher's fork server included."""
     from lozo_bench.config.paths import EMBEDDED
 
     shutil.copytree(EMBEDDED / "tiny_opt", tmp_path / "my_model")
     here = ["model=local", "model.path=my_model", "model.name=mine"]
-    code, out, err = lozo_train(tmp_path, *LOCAL, *here, *SHORT)
-    assert code == 0, err
+    command = [sys.executable, "-m", "lozo_bench.train", *LOCAL, *here, *SHORT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    out = done.stdout
+    assert done.returncode == 0, done.stderr
     assert "1 cells: 1 finished" in out or "1 cell: 1 finished" in out

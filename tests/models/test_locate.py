@@ -27,7 +27,8 @@ def test_planning_a_sweep_imports_neither_torch_nor_transformers() -> None:
         "import sys, lozo_bench.models.locate; "
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "[]"
 
 

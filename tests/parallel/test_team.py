@@ -10,7 +10,9 @@ import pytest
 
 from lozo_bench.runs.outcome import Code
 
-LONG = ["steps=240", "eval_every=60", "log_every=20"]
+pytestmark = pytest.mark.timeout(400)  # several processes share the cores
+
+LONG = ["steps=60", "eval_every=15", "log_every=5"]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from methods import STEPPING, ZEROTH_ORDER
 
 from lozo_bench.runs.journal import read
 
+pytestmark = pytest.mark.timeout(400)  # several processes share the cores
+
 # Each optimizer is run with one pair of split and number of processes, in turn. Those that ask for
 # losses in their own way get two pairs, and one gets all four. A gradient cannot be split by
 # candidates: see test_team.py.

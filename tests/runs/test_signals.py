@@ -8,7 +8,18 @@ import signal
 import pytest
 
 from lozo_bench.errors import Stopped
+from lozo_bench.launch.signals import SIGNALS, restore_handlers
 from lozo_bench.runs.signals import ASKS, StopSignal
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Start with Python's own handlers: a shell may ignore SIGINT, as ``nohup`` and ``&`` do."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    restore_handlers()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("name", ASKS)

@@ -211,5 +211,6 @@ def test_the_default_folder_is_outputs(tmp_path, lozo_status, monkeypatch):
 
 def test_torch_is_not_imported():
     code = "import sys, lozo_bench.runs.status; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "False"

@@ -60,9 +60,8 @@ def measured(tmp_path_factory):
     argv = ["bench_step.py", "--model", "opt-125m", "--random-init", *SMALL]
     argv += ["--options", "2", "--repeats", "3", "--json", str(out)]
     code = BARE.format(absent=ABSENT, argv=argv, scripts=str(SCRIPTS))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=out.parent, check=False
-    )
+    command, options = [sys.executable, "-c", code], {"cwd": out.parent, "timeout": 100}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(out.read_text())
 

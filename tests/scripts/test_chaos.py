@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import cells
+import programs
 import pytest
 from methods import STEPPING
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+CHAOS = ROOT / "scripts" / "chaos.py"
+sys.path.insert(0, str(CHAOS.parent))
 import chaos  # noqa: E402
 
 
@@ -22,10 +23,10 @@ def test_every_optimizer_is_covered_automatically():
     assert names == {f"{name} ({kind})" for name in STEPPING for kind in ("auto", "full")}
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("only", ["lozo_m", "adamw"])
 def test_killed_runs_end_with_the_result_of_an_undisturbed_run(only):
-    command = [sys.executable, ROOT / "scripts" / "chaos.py", "--kills", "4", "--only", only]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = programs.run(ROOT, "--kills", "4", "--only", only, script=CHAOS, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills, " in done.stdout
     assert "0 optimizers differ" in done.stdout
@@ -61,7 +62,6 @@ def test_a_difference_is_detected(finished, tmp_path, what):
 
 
 def test_an_unknown_optimizer_is_reported_in_one_line():
-    command = [sys.executable, ROOT / "scripts" / "chaos.py", "--only", "nope"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = programs.run(ROOT, "--only", "nope", script=CHAOS)
     assert done.returncode == 2
     assert done.stderr == "--only: no optimizer has 'nope' in its name\n"

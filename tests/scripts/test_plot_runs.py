@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+import programs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -40,12 +41,7 @@ def test_runs_that_differ_only_in_seed_share_a_label_and_other_labels_name_the_d
 
 
 def plot(folder, out):
-    return subprocess.run(
-        [sys.executable, str(SCRIPTS / "plot_runs.py"), str(folder), "--out", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return programs.run(folder, folder, "--out", out, script=SCRIPTS / "plot_runs.py")
 
 
 def test_a_picture_is_written_and_unfinished_runs_are_ignored(tmp_path):

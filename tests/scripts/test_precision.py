@@ -138,7 +138,8 @@ def test_without_the_absent_libraries_a_table_and_rows_are_written(tmp_path):
     argv = ["precision.py", "--steps", "60", "120", "--sizes", "16", "--max-ranks", "2"]
     argv += ["--json", str(out)]
     code = BARE.format(absent=ABSENT, argv=argv, script=str(SCRIPTS / "precision.py"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())
     names = {scheme.name for scheme in precision.schemes([2])}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
@@ -26,14 +26,8 @@ sys.path.insert(0, str(SCRIPT.parent))
 from pretrain import real, synthetic  # noqa: E402
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+def _run(*arguments: str) -> programs.Finished:
+    return programs.run(ROOT, *arguments, script=SCRIPT)
 
 
 def _load(folder: Path) -> tuple[Any, dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 import yaml
 from hydra import compose
@@ -35,9 +35,7 @@ def cell(path):
 
 
 def test_the_committed_files_equal_what_the_script_writes():
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "published.py", "--check"], capture_output=True, text=True
-    )
+    done = programs.run(SCRIPTS, "--check", script=SCRIPTS / "published.py")
     assert (done.stdout, done.returncode) == ("", 0), "python scripts/published.py updates them"
 
 

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from lozo_bench.launch.signals import restore_handlers
+
 SHORT = [
     "steps=200", "eval_every=100", "log_every=5", "batch_size=8", "checkpoint.every=25",
     "task.source.train=44", "task.source.dev=20", "task.source.test=20", "tracking=files",
@@ -37,7 +39,7 @@ class Slurm:
 
     def ask(self, *command):
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=True
+            command, env=self.environment, capture_output=True, text=True, check=True, timeout=60
         )
         return done.stdout
 
@@ -70,6 +72,7 @@ class Slurm:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=restore_handlers,  # the tests' own shell may ignore SIGINT
         )
         self._started.append(process)
         return process
@@ -78,7 +81,7 @@ class Slurm:
         """Kill the processes that a failed test has left."""
         for process in self._started:
             process.kill()
-            process.communicate()
+            process.communicate(timeout=20)
 
 
 class Cell:

@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 def slurm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     up = subprocess.run(
-        [SCRIPTS / "slurm_up.sh", folder], capture_output=True, text=True, check=False
+        [SCRIPTS / "slurm_up.sh", folder], capture_output=True, text=True, check=False, timeout=120
     )
     if up.returncode == 77:
         pytest.skip(up.stderr.splitlines()[-1])
@@ -29,4 +29,4 @@ def slurm(tmp_path_factory):
     slurm = Slurm(folder, environment)
     yield slurm
     slurm.kill_all()
-    subprocess.run([SCRIPTS / "slurm_down.sh", folder], check=True)
+    subprocess.run([SCRIPTS / "slurm_down.sh", folder], check=True, timeout=100)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from cluster import SMALL, cells, first_mid_run, wait_for
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 SWEEP = ["-m", "hydra/launcher=slurm", "hydra.launcher.partition=spot", *SMALL, "seed=s0,s1,s2"]
 
 

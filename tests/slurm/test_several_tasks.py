@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cluster import SMALL, cells, wait_for
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 def test_a_cell_of_two_tasks_is_requeued_and_resumed(slurm, tmp_path):

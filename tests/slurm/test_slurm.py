@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from cluster import SMALL, Cell, cells, first_mid_run, wait_for
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 RATES = ["1e30", *(f"{n}e-5" for n in range(1, 12))]
 SWEEP = [
     "-m", "hydra/launcher=slurm_array", "hydra.launcher.partition=scavenge", *SMALL,

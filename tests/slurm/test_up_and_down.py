@@ -9,18 +9,23 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 def up(folder, **settings):
     return subprocess.run(
-        [SCRIPTS / "slurm_up.sh", folder], capture_output=True, text=True, check=False, **settings
+        [SCRIPTS / "slurm_up.sh", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        **settings,
     )
 
 
 def down(folder):
-    subprocess.run([SCRIPTS / "slurm_down.sh", folder], check=True)
+    subprocess.run([SCRIPTS / "slurm_down.sh", folder], check=True, timeout=100)
 
 
 def daemons(folder):

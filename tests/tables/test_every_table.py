@@ -50,9 +50,16 @@ def run_all(overrides):
     return Sweep(table, runs, "")
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", groups())
 def test_every_cell_of_a_table_runs_and_fills_it(group, tmp_path):
-    common = ["scale=tiny", "rank=r2", f"hydra.sweep.dir={tmp_path}", *NARROWED.get(group, [])]
+    common = [
+        "scale=tiny",
+        "rank=r2",
+        "eval_every=2",
+        f"hydra.sweep.dir={tmp_path}",
+        *NARROWED.get(group, []),
+    ]
     for experiment in groups()[group]:
         swept = [text for text in common if text != "rank=r2" or experiment != "lozo_ablation"]
         with configs(CONF):

@@ -87,5 +87,6 @@ def test_no_slow_library_is_imported():
         "import sys, lozo_bench.tables.main; "
         "print([m for m in ('torch', 'transformers', 'wandb', 'datasets') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "[]"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cells
+import programs
 import pytest
 import torch
 from methods import ZEROTH_ORDER
@@ -144,8 +143,7 @@ def test_another_run_goes_on_from_what_a_linear_probe_solved_for(tmp_path):
 
 def replay(*arguments):
     script = Path(__file__).resolve().parents[2] / "scripts" / "replay.py"
-    command = [sys.executable, script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return programs.run(Path.cwd(), *arguments, script=script)
 
 
 def test_the_script_writes_the_tested_step_and_says_so(lozo, tmp_path):

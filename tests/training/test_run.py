@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 from omegaconf import OmegaConf
 
@@ -23,13 +22,7 @@ RESULT_KEYS = {
 
 def lozo_train(folder, *arguments):
     """The command, in a process of its own, as a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "lozo_bench.train", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return programs.run(folder, *arguments)
 
 
 @pytest.fixture(scope="module")
