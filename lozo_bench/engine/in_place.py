@@ -44,7 +44,7 @@ class InPlace:
         self.X, self.model, self.extras = X, model, extras or Extras()
         self._away: tuple[Subspace, Coordinates] | None = None
         self._away_along: tuple[FullRank, float] | None = None
-        self._attached: tuple[Subspace, Coordinates] | None = None
+        self._adapter: tuple[Subspace, Coordinates] | None = None
 
     def losses(
         self,
@@ -100,11 +100,11 @@ class InPlace:
     def set_adapter(self, P: Subspace, at: Coordinates) -> None:
         """See `Engine`."""
         self.flush()
-        if self._attached is not None:
-            before, place = self._attached
+        if self._adapter is not None:
+            before, place = self._adapter
             shift(self.X, before, Coordinates(-place.C, -place.s))
         shift(self.X, P, at)
-        self._attached = (P, at)
+        self._adapter = (P, at)
 
     def decay(self, rate: float) -> None:
         """See `Engine`."""
@@ -135,8 +135,8 @@ class InPlace:
         """See `Engine`."""
         self.flush()
         state = {f"X/{name}": x for name, x in self.X.items()}
-        if self._attached is not None:
-            P, place = self._attached
+        if self._adapter is not None:
+            P, place = self._adapter
             state |= save_term("attached", LowRankTerm(P.U, P.V, place.C))
         return state | self.extras.state()
 
@@ -147,11 +147,11 @@ class InPlace:
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine`."""
-        self._away = self._away_along = self._attached = None
+        self._away = self._away_along = self._adapter = None
         for name, x in self.X.items():
             x.copy_(state[f"X/{name}"])
         if (term := load_term("attached", state, self.X)) is not None:
-            self._attached = Subspace(term.U, term.V, {}), Coordinates(term.C, term.C.new_zeros(0))
+            self._adapter = Subspace(term.U, term.V, {}), Coordinates(term.C, term.C.new_zeros(0))
         self.extras.load_state(state)
 
     def _losses_of_each_example(

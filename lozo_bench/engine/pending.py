@@ -45,7 +45,7 @@ class PendingUpdate:
         self.extras = extras or Extras()
         self.closed: list[LowRankTerm] = []
         self.open: LowRankTerm | None = None
-        self.attached: LowRankTerm | None = None
+        self.adapter: LowRankTerm | None = None
         self.a = {
             name: torch.zeros_like(x, dtype=wide(x.dtype)) for name, x in X.items() if x.ndim < 2
         }
@@ -56,7 +56,7 @@ class PendingUpdate:
     @property
     def terms(self) -> list[LowRankTerm]:
         """All low-rank terms: closed periods, the open one, and the adapter."""
-        return [*self.closed, *filter(None, (self.open, self.attached))]
+        return [*self.closed, *filter(None, (self.open, self.adapter))]
 
     @torch.no_grad()
     def move(self, P: Subspace, to: Coordinates) -> None:
@@ -87,7 +87,7 @@ class PendingUpdate:
 
     def set_adapter(self, P: Subspace, at: Coordinates) -> None:
         """Set the adapter, in place of the one set before."""
-        self.attached = LowRankTerm(P.U, P.V, at.C)
+        self.adapter = LowRankTerm(P.U, P.V, at.C)
 
     @torch.no_grad()
     def decay(self, rate: float) -> None:
@@ -136,7 +136,7 @@ class PendingUpdate:
         while (term := load_term(f"closed/{len(self.closed)}", state, self.X)) is not None:
             self.closed.append(term)
         self.open = load_term("open", state, self.X)
-        self.attached = load_term("attached", state, self.X)
+        self.adapter = load_term("attached", state, self.X)
         self._loaded = True
         self.extras.load_state(state)
 
@@ -144,8 +144,8 @@ class PendingUpdate:
         named = {f"closed/{j}": term for j, term in enumerate(self.closed)}
         if self.open is not None:
             named["open"] = self.open
-        if self.attached is not None:
-            named["attached"] = self.attached
+        if self.adapter is not None:
+            named["attached"] = self.adapter
         return named
 
     def _new_period(self, P: Subspace) -> LowRankTerm:

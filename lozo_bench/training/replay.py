@@ -47,7 +47,7 @@ class Rebuilt:
         loaded, engine = self.built.loaded, self.built.chosen.engine
         adapter = load_term("attached", engine.tensors(), engine.X)
         if adapter is not None:
-            # What is attached is a multiple of U V^T: see `MezoLora`.
+            # The adapter is a multiple of U V^T: see `MezoLora`.
             save_adapter(loaded, adapter.U, adapter.V, float(adapter.C[0, 0]), out)
             return "adapter"
         engine.flush()

@@ -48,10 +48,10 @@ def displacement(kind, engine_of, optimizer_class, steps, attention="sdpa", **op
         optimizer.step(Score(engine, batch))
     with torch.no_grad():
         engine.flush()
-        attached = getattr(getattr(engine, "point", None), "attached", None)
-        if attached is not None:  # settle() does not add an adapter to the weights
-            for name, U in attached.U.items():
-                X[name] += U @ attached.C @ attached.V[name].T
+        adapter = getattr(getattr(engine, "pending", None), "adapter", None)
+        if adapter is not None:  # flush() does not add an adapter to the weights
+            for name, U in adapter.U.items():
+                X[name] += U @ adapter.C @ adapter.V[name].T
     return torch.cat([(x.detach() - before[name]).flatten() for name, x in X.items()])
 
 

@@ -31,7 +31,7 @@ def test_the_fastest_way_is_chosen(monkeypatch, seconds, in_place, per_forward):
     times = iter(list(seconds.values()) * 4)
     monkeypatch.setattr(select, "_milliseconds", lambda run, X: next(times))
     net, fused = engine()
-    choice = select.choose(fused, rank=2, parts=[part(net)])
+    choice = select.measure_fastest(fused, rank=2, parts=[part(net)])
     assert (choice.in_place, choice.per_forward) == (in_place, per_forward)
     assert choice.ms == seconds
 
@@ -39,7 +39,7 @@ def test_the_fastest_way_is_chosen(monkeypatch, seconds, in_place, per_forward):
 def test_measuring_times_every_way_and_changes_no_byte():
     net, fused = engine()
     before = {name: x.detach().clone() for name, x in net.named_parameters()}
-    choice = select.choose(fused, rank=2, parts=[part(net)])
+    choice = select.measure_fastest(fused, rank=2, parts=[part(net)])
     assert set(choice.ms) == {"fused_2", "fused_1", "in_place"}
     assert all(ms > 0 for ms in choice.ms.values())
     assert fused.per_forward is None
@@ -49,7 +49,10 @@ def test_measuring_times_every_way_and_changes_no_byte():
 
 def test_the_in_place_engine_is_not_considered_for_half_precision():
     net, fused = engine(torch.bfloat16)
-    assert set(select.choose(fused, rank=2, parts=[part(net)]).ms) == {"fused_2", "fused_1"}
+    assert set(select.measure_fastest(fused, rank=2, parts=[part(net)]).ms) == {
+        "fused_2",
+        "fused_1",
+    }
 
 
 def test_a_way_that_the_model_does_not_support_is_not_considered(monkeypatch):
@@ -59,7 +62,7 @@ def test_a_way_that_the_model_does_not_support_is_not_considered(monkeypatch):
         raise UserError("no rule for it")
 
     monkeypatch.setattr(fused, "losses", refuse)
-    choice = select.choose(fused, rank=2, parts=[part(net)])
+    choice = select.measure_fastest(fused, rank=2, parts=[part(net)])
     assert choice.in_place
     assert set(choice.ms) == {"in_place"}
 
@@ -72,4 +75,4 @@ def test_a_model_that_supports_no_way_raises_the_reason(monkeypatch):
 
     monkeypatch.setattr(fused, "losses", refuse)
     with pytest.raises(UserError, match="no rule for it"):
-        select.choose(fused, rank=2, parts=[part(net)])
+        select.measure_fastest(fused, rank=2, parts=[part(net)])
