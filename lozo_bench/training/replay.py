@@ -125,7 +125,7 @@ def _kept(folder: Path, step: int) -> dict[str, Tensor]:
 def _past(folder: Path, step: int) -> History:
     path = folder / JOURNAL
     if not path.exists():
-        raise UserError(f"{folder}: the run has no {JOURNAL}: it made no step, or an older version ran it")
+        raise UserError(f"{folder}: no {JOURNAL} in it: the run made no step, or is too old")
     data = path.read_bytes()
     whole = read(data)
     check_format(whole, path)
