@@ -30,10 +30,12 @@ AnyPrompt = MaskedPrompt | CausalPrompt | JoinedPrompt | PairPrompt
 
 
 def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
-    """How the task's rows become tokens for this kind of model, and no longer than it can read.
+    """Return the encoder that turns the task's rows into tokens for this kind of model.
+
+    Rows are no longer than the model can read.
 
     Raises:
-        UserError: the task is not for such a model.
+        UserError: the task has no prompt for such a model.
     """
     check_prompts(config, loaded.kind)
     task, tokenizer = config.task, loaded.tokenizer
@@ -64,7 +66,7 @@ def _longest(wanted: int, loaded: Loaded, tuned: Tuned) -> int:
     if limit is None or wanted + tuned.virtual_tokens <= limit:
         return wanted
     log.warning(
-        "rows are cut to %d tokens, not to task.max_length=%d: %s reads no longer ones",
+        "rows are cut to %d tokens instead of task.max_length=%d, the most that %s can read",
         limit - tuned.virtual_tokens,
         wanted,
         loaded.name,
@@ -140,8 +142,8 @@ def _evaluated(
 def _calibration(prompt: TaskPrompt, example: Example, shown: Sequence[Example]) -> Encoded:
     if not isinstance(prompt, CausalPrompt):
         raise UserError(
-            "evaluation.calibrated: given true; allowed for causal models: a masked one scores "
-            "words at one place, and has no text to score them after"
+            "evaluation.calibrated: given true; allowed for causal models: a masked model scores "
+            "words at its mask token, and has no text to score them after"
         )
     return prompt.encode_calibration(example, shown)
 

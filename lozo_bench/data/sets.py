@@ -11,9 +11,15 @@ from lozo_bench.tasks.base import Encoded
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The three sets, as tokens, and how they become batches.
+    """The rows of the three sets as tokens, and how they become batches.
 
-    ``by_tokens``: a batch's loss is the mean over its answers' tokens, not over its examples.
+    Args:
+        train: the training rows.
+        dev: the rows that choose the step to test.
+        test: the test rows.
+        layout: how rows become batches.
+        by_tokens: whether a batch's loss is the mean over its answers' tokens, instead of over its
+            examples.
     """
 
     train: Sequence[Encoded]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -278,9 +279,7 @@ def _version_by_version(
 
         return func(*map(own, args), **{key: own(a) for key, a in kwargs.items()})
 
-    dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
     if G == 1:
         one = of_version(0, sliced=False)
         alone = len(versions) == len(tensors)
@@ -289,16 +288,20 @@ def _version_by_version(
         return torch.cat([of_version(g, sliced=True) for g in range(G)]).to(dtype)
     plain = func(*map(_plain, args), **{key: _plain(a) for key, a in kwargs.items()})
     if len(versions) > 1 or not isinstance(plain, Tensor) or plain.ndim != 1:
-        raise UserError(
-            f"engine.candidates_per_forward: the model uses a weight in torch's {_name(func)}, "
-            "which cannot be computed for several candidates at once; candidates_per_forward=1 "
-            "scores them one by one, and engine.mode=in_place works for every model"
-        )
+        raise _refused(func)
     each = torch.stack([of_version(g, sliced=False) - plain for g in range(G)], dim=1)
     return Versions.of(
         plain,
         VectorChange(each.to(wide(each.dtype)), torch.eye(len(each.T)).to(each)),
         forward_pass,
+    )
+
+
+def _refused(func: Callable[..., Any]) -> UserError:
+    return UserError(
+        f"engine.candidates_per_forward: the model uses a weight in torch's {_name(func)}, "
+        "which cannot be computed for several candidates at once; candidates_per_forward=1 "
+        "scores them one by one, and engine.mode=in_place works for every model"
     )
 
 

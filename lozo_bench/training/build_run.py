@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,12 +16,13 @@ from lozo_bench.config.checks import class_count
 from lozo_bench.config.schema import Config, EngineConfig, EngineMode, Kind, ModelConfig, Split
 from lozo_bench.data.encode import encoded, prompt_for
 from lozo_bench.data.sets import Data
-from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.errors import UserError, bad_value
+from lozo_bench.evaluation.evaluate import Evaluator
 from lozo_bench.models.check import output_layer
 from lozo_bench.models.dropout import Dropout
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.objectives.classifier import classifier_scorer
+from lozo_bench.objectives.losses import Objective
 from lozo_bench.objectives.options import Scorer, option_scorer
 from lozo_bench.optimizers.base import Needs, Optimizer
 from lozo_bench.parallel.team import Team
@@ -60,11 +62,11 @@ def build_run(
     """Read the data, load the model, and make engine and optimizer.
 
     Args:
-        config: of the run.
-        plan: from `plan_run`, with the same config.
-        team: the processes of the run; all of them get one engine.
-        engine_before: what an earlier attempt recorded about its engine. The run continues with
-            that one, because another engine rounds in another way.
+        config: the run's config.
+        plan: what `plan_run` returned for it.
+        team: the processes of the run; all of them use the same engine.
+        engine_before: what an earlier attempt recorded about its engine, which this one continues
+            with, because another engine rounds in another way.
 
     Raises:
         UserError: bad data, or a model that cannot be loaded.
@@ -78,39 +80,25 @@ def build_run(
 
     data = encoded(config, splits, prompt_for(config, loaded, tuned), loaded, tuned, plan.needs)
     rows = TrainingRows(len(data.train), config.batch_size, config.seed.value, needs)
-    forward = _forward(config, needs, rows, tuned.model, team)
-    scorer = _scorer(loaded, tuned, forward, data)
-    objective, evaluators = objective_and_evaluators(
-        config, needs.features, loaded, tuned, data, scorer
-    )
-
+    objective, evaluators = _objective(config, needs, loaded, tuned, data, rows, team)
     settings = _settings(config, plan.needs)
 
-    def first_batch() -> Sequence[MicroBatch]:
-        batcher = Batcher(data, objective, settings.micro_batch_size)
-        return batcher.batch(next(rows.batches())).parts
-
-    def choose(engine: EngineConfig) -> ChosenEngine:
-        rank = config.rank.value
-        return choose_engine(
-            engine,
-            loaded.model,
-            X,
-            needs,
-            draws,
-            rank,
-            first_batch,
-            tuned.all_weights,
-            tuned.extras,
-        )
-
+    batcher = Batcher(data, objective, settings.micro_batch_size)
+    choose = partial(
+        choose_engine,
+        model=loaded.model,
+        X=X,
+        needs=needs,
+        draws=draws,
+        rank=config.rank.value,
+        first_batch=lambda: batcher.batch(next(rows.batches())).parts,
+        all_weights=tuned.all_weights,
+        extras=tuned.extras,
+    )
     chosen = _agreed_engine(config.engine, choose, team, engine_before)
-    optimizer: Optimizer | None = None
-    if plan.needs is not None:
-        optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
     parts = Components(
         engine=chosen.engine,
-        optimizer=optimizer,
+        optimizer=_optimizer(config, chosen, draws),
         objective=objective,
         evaluators=evaluators,
         data=data,
@@ -120,6 +108,13 @@ def build_run(
         dropout=Dropout(tuned.model, config.seed.value) if needs.dropout else no_dropout,
     )
     return BuiltRun(loaded, X, chosen, parts)
+
+
+def _optimizer(config: Config, chosen: ChosenEngine, draws: Draws) -> Optimizer | None:
+    if not config.optimizer:
+        return None
+    optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
+    return optimizer
 
 
 def as_before(config: EngineConfig, recorded: Mapping[str, Any]) -> EngineConfig:
@@ -150,6 +145,20 @@ def _output_layer(loaded: Loaded) -> dict[str, Tensor]:
         raise UserError(f"optimizer: model={loaded.name} has no output layer to solve for")
     wanted = {id(x) for x in (layer.weight, layer.bias) if x is not None}
     return {name: x for name, x in loaded.model.named_parameters() if id(x) in wanted}
+
+
+def _objective(
+    config: Config,
+    needs: Needs,
+    loaded: Loaded,
+    tuned: Tuned,
+    data: Data,
+    rows: TrainingRows,
+    team: Team,
+) -> tuple[Objective, dict[str, Evaluator]]:
+    forward = _forward(config, needs, rows, tuned.model, team)
+    scorer = _scorer(loaded, tuned, forward, data)
+    return objective_and_evaluators(config, needs.features, loaded, tuned, data, scorer)
 
 
 def _forward(

@@ -1,4 +1,4 @@
-"""Which engine a run uses: the config's choice, or the faster one on the run's first batch."""
+"""Choose a run's engine: the config's, or the one that is faster on the run's first batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DIRECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ChosenEngine:
-    """An engine and what to write down about it."""
+    """An engine, and what the run records about it."""
 
     engine: Engine
     mode: EngineMode
@@ -39,7 +39,7 @@ class ChosenEngine:
     measured_ms: Mapping[str, float]
 
     def describe(self) -> dict[str, Any]:
-        """As it stands in result.json."""
+        """Return what result.json and the journal record about the engine."""
         return {
             "mode": self.mode.value,
             "candidates_per_forward": self.candidates_per_forward,

@@ -1,11 +1,11 @@
-"""What a run lowers and what it is judged by."""
+"""Which objective a run minimizes, and with which metrics its sets are evaluated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from lozo_bench.config.schema import Config, Metric, Select
-from lozo_bench.config.schema import Minimize as Lowered
+from lozo_bench.config.schema import Config, Metric, Minimize, Select
 from lozo_bench.data.sets import Data
 from lozo_bench.evaluation import metrics
 from lozo_bench.evaluation.drop import drop_official_em, drop_official_f1
@@ -29,6 +29,9 @@ from lozo_bench.objectives.losses import (
 from lozo_bench.objectives.options import Scorer
 from lozo_bench.tuning.base import Tuned
 
+# The sets that a run evaluates; zero_shot is the test set before training.
+SETS = ("zero_shot", "dev", "test")
+
 CLASS_METRICS: Mapping[Metric, dict[str, ClassMetric]] = {
     Metric.accuracy: {},
     Metric.f1: {"f1": metrics.f1},
@@ -45,33 +48,28 @@ TEXT_METRICS: Mapping[Metric, dict[str, TextMetric]] = {
 def objective_and_evaluators(
     config: Config, with_features: bool, loaded: Loaded, tuned: Tuned, data: Data, scorer: Scorer
 ) -> tuple[Objective, dict[str, Evaluator]]:
-    """What is lowered, and what each set is judged by.
+    """Return the objective, and the evaluator of each set by the set's name.
 
-    A dev set of written answers is judged by its loss alone where the loss chooses: writing them
-    would cost more than the training between two evaluations.
+    With ``with_features`` the objective also returns what the output layer reads. If the task's
+    answers are generated and the best step is chosen by the dev loss, dev is evaluated by its loss
+    alone: generating its answers would cost more than the training between two evaluations.
     """
     loss = language_model if data.by_tokens else classification
-    features = None
-    if with_features:
-        features = lambda batch: answer_features(loaded.model, batch)  # noqa: E731
+    features = partial(answer_features, loaded.model) if with_features else None
     by_loss = OptionObjective(scorer, data.layout, loaded.device, loss, features)
-    writes = config.task.answer is not None
-    lowers_metric = config.objective is Lowered.metric
-    if not writes:
+    minimizes_metric = config.objective is Minimize.metric
+    if config.task.answer is None:
         class_metrics = CLASS_METRICS[config.task.metric]
         evaluator: Evaluator = OptionEvaluator(
             scorer, data.layout, loaded.device, loss, class_metrics, data.by_tokens
         )
         by_metric = OptionObjective(scorer, data.layout, loaded.device, minus_accuracy)
-        return by_metric if lowers_metric else by_loss, dict.fromkeys(SETS, evaluator)
+        return by_metric if minimizes_metric else by_loss, dict.fromkeys(SETS, evaluator)
     generator = Generator(tuned.model, loaded.tokenizer, config.task.max_new_tokens, loaded.device)
     text_metrics = TEXT_METRICS[config.task.metric]
-    written = GenerationEvaluator(generator, text_metrics, by_loss)
-    evaluators: dict[str, Evaluator] = dict.fromkeys(SETS, written)
+    generated = GenerationEvaluator(generator, text_metrics, by_loss)
+    evaluators: dict[str, Evaluator] = dict.fromkeys(SETS, generated)
     if config.task.select is Select.dev_loss:
         evaluators["dev"] = LossEvaluator(by_loss)
     objective = GenerationObjective(generator, next(iter(text_metrics.values())))
-    return objective if lowers_metric else by_loss, evaluators
-
-
-SETS = ("zero_shot", "dev", "test")
+    return objective if minimizes_metric else by_loss, evaluators

@@ -14,8 +14,7 @@ from lozo_bench.config.build import build
 from lozo_bench.config.checks import check, check_keys, check_prompts
 from lozo_bench.config.digest import digest
 from lozo_bench.config.explain import explain
-from lozo_bench.config.schema import Config, EngineMode, Kept, Kind
-from lozo_bench.config.schema import Minimize as Minimized
+from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, Minimize
 from lozo_bench.config.secrets import find_secret
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError, bad_value
@@ -111,7 +110,7 @@ def plan_run(config: Config) -> Plan:
     kept = config.checkpoint.kind
     if not needs.replayable and kept is Kept.log:
         raise bad_value("checkpoint.kind", "log", "full or auto: gradients are not in a scalar log")
-    if (needs.gradient or needs.features) and config.objective is Minimized.metric:
+    if (needs.gradient or needs.features) and config.objective is Minimize.metric:
         raise bad_value("objective", "metric", "loss: a metric has no gradient")
     low_rank = needs.directions == "low_rank"
     if config.model.autocast is not None and low_rank and not _is_in_place(config):

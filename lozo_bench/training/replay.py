@@ -1,4 +1,4 @@
-"""Any step of a run, made again from its log: no forward pass, no gradient, no stored weights."""
+"""Rebuild any step of a run from its journal, without forward passes or stored weights."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """A run's parts with the weights of a step, and the fingerprint of the engine's state then."""
+    """A run whose weights are those of a step, and the fingerprint of the engine's state then."""
 
     built: BuiltRun
     step: int
     weights: str
 
     def save(self, out: Path) -> str:
-        """Write the model as Hugging Face loads it, or the adapter where that is what moved.
+        """Write a Hugging Face model, or the adapter if the run tuned one.
 
-        Returns what was written, in a word (see `save_tuned`).
+        Returns:
+            What was written (see `save_tuned`).
         """
         out.mkdir(parents=True, exist_ok=True)
         loaded, engine = self.built.loaded, self.built.chosen.engine
@@ -55,17 +56,17 @@ class Rebuilt:
 
 
 def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
-    """The weights of a run after ``step``.
+    """Rebuild the weights of a run after ``step``.
 
-    From the newest full state before it, if there is one, and the log from there on.
+    Replays the journal from the newest checkpoint before the step, or from the beginning.
 
     Args:
-        folder: the run's.
-        step: from 0 to the last in the log.
-        device: where, if not where the run was; the bits are those of that device.
+        folder: the run's folder.
+        step: from 0 to the last step in the journal.
+        device: where to replay; None: the run's own device, which gives the run's own bits.
 
     Raises:
-        UserError: the folder has no run, or no such step.
+        UserError: the folder contains no run, or the run has no such step.
     """
     config = _config(folder)
     if device is not None:
@@ -83,25 +84,25 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
 
 
 def _config(folder: Path) -> Config:
-    """The run's config: its result's, as a later command for the same cell changes Hydra's file."""
+    """Return the run's config from its result: later commands overwrite Hydra's config file."""
     result, of_hydra = folder / RESULT, folder / ".hydra" / "config.yaml"
     path = result if result.exists() else of_hydra
     try:
         if path is result:
-            told = OmegaConf.create(json.loads(path.read_text(encoding="utf-8"))["config"])
+            stored = OmegaConf.create(json.loads(path.read_text(encoding="utf-8"))["config"])
         else:
-            told = OmegaConf.load(path)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), told))
+            stored = OmegaConf.load(path)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), stored))
     except FileNotFoundError as error:
-        raise UserError(f"{folder}: not a run's folder: there is no {path.name} in it") from error
+        raise UserError(f"{folder}: not a run's folder: it contains no {path.name}") from error
     except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: holds no config of this version: {error}") from error
+        raise UserError(f"{path}: contains no config of this version: {error}") from error
     assert isinstance(config, Config)
     return config
 
 
 def _kept(folder: Path, step: int) -> dict[str, Tensor]:
-    """The engine's state after a step of a run whose steps cannot be made again."""
+    """Return the engine's state after a step of a run that cannot be replayed."""
     states = Checkpoints(folder / CHECKPOINTS, keep=1)
     there = states.steps()
     bests = []
@@ -116,15 +117,15 @@ def _kept(folder: Path, step: int) -> dict[str, Tensor]:
             return with_prefix("best", state.tensors)
         bests += [best["step"]] if best else []
     raise UserError(
-        f"step {step}: a first-order run can only be had where a full state was kept; there are "
-        f"the steps {', '.join(map(str, sorted({*there, *bests}))) or 'none'}"
+        f"step {step}: a first-order run can only be rebuilt at a step with a checkpoint; there "
+        f"are the steps {', '.join(map(str, sorted({*there, *bests}))) or 'none'}"
     )
 
 
 def _past(folder: Path, step: int) -> History:
     path = folder / JOURNAL
     if not path.exists():
-        raise UserError(f"{folder}: the run has no {JOURNAL}; it was never begun, or is older")
+        raise UserError(f"{folder}: no {JOURNAL} in it: the run made no step, or is too old")
     data = path.read_bytes()
     whole = read(data)
     check_format(whole, path)
@@ -136,7 +137,7 @@ def _past(folder: Path, step: int) -> History:
 
 
 def _cut(whole: Log, data: bytes, step: int) -> Log:
-    """The log as far as ``step``, wherever its blocks end."""
+    """Return the log up to ``step``, which may be inside a block."""
     cut = read(up_to(whole, data, step))
     cut.steps = whole.steps[:step]
     cut.evaluations = {at: value for at, value in whole.evaluations.items() if at[0] <= step}

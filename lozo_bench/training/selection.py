@@ -1,4 +1,4 @@
-"""Which step of a run is tested, and how its learning rate moves."""
+"""Which step of a run is tested, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lozo_bench.evaluation.evaluate import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The step to be tested so far, its dev metrics, and the engine's state there."""
+    """The best step so far, its dev metrics, and the engine's state after it."""
 
     step: int
     dev: Metrics
@@ -21,7 +21,7 @@ class Best:
 
 
 def is_better(new: Metrics, best: Metrics, select: Select) -> bool:
-    """Whether ``new`` replaces ``best``: strictly better, so that the first of equals stays."""
+    """Return whether ``new`` is strictly better: of equal steps the first one is kept."""
     if select is Select.dev_metric:
         return new.main > best.main
     if select is Select.dev_loss:
@@ -30,7 +30,7 @@ def is_better(new: Metrics, best: Metrics, select: Select) -> bool:
 
 
 def schedule_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Share of the learning rate used at ``step`` (1-based): all of it, or falling to 1/steps."""
+    """Return the learning rate's factor at ``step`` (from 1): 1, or falling linearly to 1/steps."""
     if schedule is Schedule.constant:
         return 1.0
     return (steps - step + 1) / steps

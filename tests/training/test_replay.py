@@ -75,7 +75,7 @@ def test_a_damaged_result_is_one_line(lozo, tmp_path, text):
     copy = tmp_path / "copy"
     shutil.copytree(lozo, copy)
     (copy / "result.json").write_text(text)
-    with pytest.raises(UserError, match=r"result\.json: holds no config of this version"):
+    with pytest.raises(UserError, match=r"result\.json: contains no config of this version"):
         rebuild(copy, 24)
 
 
