@@ -6,6 +6,7 @@ import re
 
 import documents
 import pytest
+import test_architecture
 
 ROOT = documents.ROOT
 IDS = [str(path.relative_to(ROOT)) for path in documents.DOCUMENTS]
@@ -69,6 +70,25 @@ NEW = {
     # The names that stand for others:
     "conf/tuned/TUNING/OPTIMIZER-MODEL-TASK.yaml",
 }
+
+
+def first_cells(path):
+    """What stands in backticks in the first cells of a document's tables."""
+    rows = re.findall(r"^\| (`.*?) \|", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name.rstrip("/") for row in rows for name in re.findall(r"`(.*?)`", row)}
+
+
+def test_every_room_is_explained():
+    rooms = {name.removesuffix(".py") for name in first_cells(ROOT / "lozo_bench/README.md")}
+    assert rooms == set(test_architecture.ALLOWED)
+
+
+def test_every_optimizer_and_every_published_table_is_listed():
+    for folder, document in (("optimizer", "optimizers"), ("experiment", "tables")):
+        text = (ROOT / f"lozo_bench/{document}/README.md").read_text(encoding="utf-8")
+        for option in (ROOT / "conf" / folder).glob("*.yaml"):
+            name = option.stem.replace("_k512", "_k16")  # two tables in one row
+            assert f"`{name}`" in text or f"{folder}={name}`" in text or name == "smoke", name
 
 
 def test_the_readme_is_short():
