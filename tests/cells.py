@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from lozo_bench.launch.cell import PRELOAD
+from lozo_bench.launch.child import PRELOAD
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHORT = [
