@@ -56,13 +56,13 @@ def displacement(kind, engine_of, optimizer_class, steps, attention="sdpa", **op
 
 
 @pytest.mark.parametrize("kind", ["opt", "roberta", "gpt2", "llama"])
-def test_200_steps_end_at_the_same_weights_on_both_engines_and_with_every_setting(kind):
-    """The engines differ by less than 1e-10 of the displacement in 4 periods of 50 steps."""
-    options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 50, "q": 2}
-    wanted = displacement(kind, lambda net, X: InPlace(X), LozoQ, 200, **options)
+def test_40_steps_end_at_the_same_weights_on_both_engines_and_with_every_setting(kind):
+    """The engines differ by less than 1e-10 of the displacement in 4 periods of 10 steps."""
+    options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 10, "q": 2}
+    wanted = displacement(kind, lambda net, X: InPlace(X), LozoQ, 40, **options)
     for setting, given in SETTINGS.items():
         got = displacement(
-            kind, lambda net, X, given=given: fused(net, X, **given), LozoQ, 200, **options
+            kind, lambda net, X, given=given: fused(net, X, **given), LozoQ, 40, **options
         )
         assert (got - wanted).norm() < 1e-10 * wanted.norm(), setting
 

@@ -263,7 +263,7 @@ def test_the_error_for_a_model_without_a_backbone_names_the_switch():
         def forward(self, input_ids, attention_mask):
             return SimpleNamespace(logits=torch.ones(*input_ids.shape, 50))
 
-    with pytest.raises(ValueError, match=r"engine\.answer_positions: Odd has no backbone"):
+    with pytest.raises(ValueError, match=r"engine\.answer_positions: Odd has no separate backbone"):
         scores(Odd(), SEVERAL_TOKENS, (), ScoringOptions())
     got = scores(
         Odd(),

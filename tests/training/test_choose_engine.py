@@ -44,7 +44,7 @@ def test_only_half_precision_keeps_closed_periods(dtype, max_rank):
 def test_auto_takes_what_was_faster_and_writes_down_what_it_measured(monkeypatch, in_place):
     ms = {"fused_2": 1.0, "fused_1": 2.0, "in_place": 3.0}
     monkeypatch.setattr(
-        "lozo_bench.training.choose_engine.choose", lambda *_: Choice(in_place, 2, ms)
+        "lozo_bench.training.choose_engine.measure_fastest", lambda *_: Choice(in_place, 2, ms)
     )
     got = chosen(mode=EngineMode.auto)
     assert isinstance(got.engine, InPlace if in_place else Fused)
@@ -56,6 +56,8 @@ def test_auto_takes_what_was_faster_and_writes_down_what_it_measured(monkeypatch
 
 
 def test_auto_leaves_a_number_of_candidates_that_was_given(monkeypatch):
-    monkeypatch.setattr("lozo_bench.training.choose_engine.choose", lambda *_: Choice(False, 2, {}))
+    monkeypatch.setattr(
+        "lozo_bench.training.choose_engine.measure_fastest", lambda *_: Choice(False, 2, {})
+    )
     got = chosen(mode=EngineMode.auto, candidates_per_forward=1)
     assert got.engine.per_forward == got.candidates_per_forward == 1

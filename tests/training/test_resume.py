@@ -8,20 +8,19 @@ import logging
 import os
 import shutil
 import signal
-from pathlib import Path
 
 import cells
 import pytest
 import torch
 import wandb
 
-from lozo_bench import assemble
+from lozo_bench.config.paths import EMBEDDED
 from lozo_bench.errors import Stopped, UserError
 from lozo_bench.runs.journal import Journal, read
 from lozo_bench.runs.outcome import Code, read_failure
-from lozo_bench.training.run import run, run_and_tell
+from lozo_bench.training import build_run
+from lozo_bench.training.run import run, run_cell
 
-EMBEDDED = Path(assemble.__file__).parent / "models" / "embedded"
 LONG = ["steps=60", "eval_every=20", "log_every=5"]
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
@@ -208,7 +207,7 @@ def test_an_output_that_cannot_be_written_is_a_one_line_error(tmp_path, monkeypa
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "journal.bin"))
 
     monkeypatch.setattr(Journal, "flush", refused)
-    assert run_and_tell(cells.config(), tmp_path) == Code.bad_input
+    assert run_cell(cells.config(), tmp_path) == Code.bad_input
     message = caplog.records[-1].getMessage()
     assert message.startswith(
         f"{tmp_path / 'journal.bin'}: Read-only file system; make room for it"
@@ -219,7 +218,7 @@ def test_an_output_that_cannot_be_written_is_a_one_line_error(tmp_path, monkeypa
 def test_a_gpu_out_of_memory_is_a_one_line_error_and_the_steps_are_kept(
     tmp_path, undisturbed, monkeypatch
 ):
-    original = assemble.option_scorer
+    original = build_run.option_scorer
     calls = []
 
     def small_gpu(*arguments):
@@ -234,7 +233,7 @@ def test_a_gpu_out_of_memory_is_a_one_line_error_and_the_steps_are_kept(
         return score
 
     with monkeypatch.context() as patch:
-        patch.setattr(assemble, "option_scorer", small_gpu)
+        patch.setattr(build_run, "option_scorer", small_gpu)
         with pytest.raises(UserError, match=r"out of memory .*batch_size.*dtype=bf16.*are kept"):
             run(cells.config(), tmp_path)
     assert len(read((tmp_path / "journal.bin").read_bytes()).steps) > 5
@@ -294,20 +293,20 @@ def test_an_interrupted_run_keeps_its_wandb_id(tmp_path):
 def test_each_value_of_rerun_selects_the_right_cells(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     bad = cells.config("optimizer.lr=1e30", "engine.max_bad_steps=0")
-    assert run_and_tell(bad, tmp_path) == Code.bad_input
+    assert run_cell(bad, tmp_path) == Code.bad_input
     assert "the run stops here" in read_failure(tmp_path).reason
-    assert run_and_tell(bad, tmp_path) == Code.bad_input  # and again, for the same reason
+    assert run_cell(bad, tmp_path) == Code.bad_input  # and again, for the same reason
 
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
-    assert run_and_tell(cells.config("rerun=failed"), tmp_path) == Code.skipped
+    assert run_cell(cells.config("rerun=failed"), tmp_path) == Code.skipped
     assert not (tmp_path / "journal.bin").exists()
-    assert run_and_tell(cells.config(), tmp_path) == Code.finished
+    assert run_cell(cells.config(), tmp_path) == Code.finished
     before = (tmp_path / "journal.bin").stat().st_mtime_ns
-    assert run_and_tell(cells.config("rerun=failed"), tmp_path) == Code.finished
+    assert run_cell(cells.config("rerun=failed"), tmp_path) == Code.finished
     assert "already finished" in caplog.text
     assert (tmp_path / "journal.bin").stat().st_mtime_ns == before
-    assert run_and_tell(cells.config("rerun=all"), tmp_path) == Code.finished
+    assert run_cell(cells.config("rerun=all"), tmp_path) == Code.finished
     assert (tmp_path / "journal.bin").stat().st_mtime_ns > before
     assert cells.result(tmp_path)["sittings"] == 1
 
@@ -317,7 +316,8 @@ def test_a_resumed_run_keeps_the_measured_engine(tmp_path, monkeypatch):
     auto = ["engine.mode=auto", "optimizer.nu=7"]
     interrupted(tmp_path, *auto)
     monkeypatch.setattr(
-        "lozo_bench.training.choose_engine.choose", lambda *given: pytest.fail("measured again")
+        "lozo_bench.training.choose_engine.measure_fastest",
+        lambda *given: pytest.fail("measured again"),
     )
     run(cells.config(*auto), tmp_path)
     assert cells.result(tmp_path)["sittings"] == 2
@@ -332,7 +332,7 @@ def test_a_journal_of_another_run_is_refused(tmp_path):
 def test_a_token_in_a_config_is_refused_and_never_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "a-very-secret-token")
     secret = cells.config("tracking.project=x-a-very-secret-token")
-    assert run_and_tell(secret, tmp_path) == Code.bad_input
+    assert run_cell(secret, tmp_path) == Code.bad_input
     assert "tracking.project: contains an access token" in caplog.text
     assert "a-very-secret" not in caplog.text
     assert "a-very-secret" not in "".join(p.read_text() for p in tmp_path.glob("*.json*"))
