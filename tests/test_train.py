@@ -80,5 +80,5 @@ def test_ctrl_c_ends_in_130_after_a_line_that_says_how_to_go_on(tmp_path, mode):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped" in err.splitlines()[-1]
-    assert "the same command goes on" in err.splitlines()[-1]
+    assert "the same command continues" in err.splitlines()[-1]
     assert len(list(tmp_path.rglob("metrics.jsonl"))) == 1

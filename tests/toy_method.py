@@ -55,7 +55,9 @@ class Objective:
     def prepare(self, examples, shares):
         rows = [example.rows[0][0] for example in examples]
         losses = lambda copies: self.model.losses(rows).repeat(copies, 1)  # noqa: E731
-        return SimpleNamespace(part=MicroBatch(len(rows), len(rows), losses), tokens=len(rows))
+        return SimpleNamespace(
+            micro_batch=MicroBatch(len(rows), len(rows), losses), tokens=len(rows)
+        )
 
     def tokens(self, examples):
         return len(examples)

@@ -32,7 +32,7 @@ class Tracker:
         tracking: which records are kept.
         name: the run's name in wandb.
         run_id: the run's id in wandb, which stays the same when the run is resumed.
-        remembers: returns whether a row in the file is final, so that it is kept; the run writes
+        is_final: returns whether a row in the file is final, so that it is kept; the run writes
             all other rows again.
     """
 

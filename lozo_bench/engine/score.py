@@ -45,7 +45,7 @@ class Score:
         recorded: the losses that were recorded when this step was first made, with those of
             streams; the model is then not run.
         check: called before each pass through the model; raises Stopped to stop the run.
-        noise: the dropout context that a micro-batch is differentiated in. It is given a number
+        dropout: the dropout context that a micro-batch is differentiated in. It is given a number
             that no other micro-batch of the step has in any process.
         streams: returns the next batch of a named stream.
         tokens: how many tokens the whole batch has.

@@ -124,7 +124,7 @@ class Components:
         engine: holds the weights that move.
         optimizer: moves them; None: the run only evaluates.
         objective: what is minimized on a batch.
-        judges: how each set is evaluated: ``zero_shot``, ``dev`` and ``test``.
+        evaluators: how each set is evaluated: ``zero_shot``, ``dev`` and ``test``.
         data: the three sets.
         rows: which training rows each batch consists of.
         settings: how long and how to train.

@@ -25,10 +25,11 @@ class Tuned:
     Attributes:
         X: the trainable parameters by name, in the model's order. Only they have ``requires_grad``.
         model: the model to call.
-        whole: whether X are all weights of the model.
+        all_weights: whether X are all weights of the model.
         virtual_tokens: how many tokens the model itself puts in front of each row; its logits have
             that many more positions.
-        packs: whether 4-dimensional masks with explicit positions still work as in the plain model.
+        supports_packed_rows: whether 4-dimensional masks with explicit positions still work as in
+            the plain model.
         extras: further tensors that the model's function depends on, such as gates.
     """
 

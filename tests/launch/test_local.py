@@ -212,7 +212,7 @@ def test_after_a_signal_running_cells_save_and_no_other_cell_begins(tmp_path, nu
     for seed in (0, 1):
         assert (cell(tmp_path, seed) / "journal.bin").stat().st_size
         console = (cell(tmp_path, seed) / "console.log").read_text()
-        assert "the same command goes on" in console.splitlines()[-1]
+        assert "the same command continues" in console.splitlines()[-1]
         assert not (cell(tmp_path, seed) / "failed.json").exists()
         assert not (cell(tmp_path, seed) / "lock").exists()
 
@@ -247,7 +247,7 @@ def test_cells_save_and_end_when_their_launcher_is_killed(tmp_path):
     pid = int((cell(tmp_path, 0) / "pid").read_text())
     wait_for(lambda: not running(pid))
     assert not (cell(tmp_path, 0) / "lock").exists()
-    assert "the same command goes on" in (cell(tmp_path, 0) / "console.log").read_text()
+    assert "the same command continues" in (cell(tmp_path, 0) / "console.log").read_text()
 
 
 def test_a_relative_path_in_a_cells_config_refers_to_the_working_directory(tmp_path):

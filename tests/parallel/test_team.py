@@ -69,7 +69,7 @@ def test_when_one_process_gets_a_signal_all_stop_in_the_same_step(
     assert not (tmp_path / "result.json").exists()
 
     assert cells.run(tmp_path, *LONG, *more, processes=3) == [Code.finished] * 3
-    assert "going on after step" in cells.log(tmp_path)
+    assert "continuing after step" in cells.log(tmp_path)
     assert_similar(cells.result(tmp_path), undisturbed(*more))
 
 

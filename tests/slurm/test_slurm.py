@@ -73,7 +73,7 @@ def test_the_preempted_and_the_limited_cell_were_requeued_and_resumed(sweep):
     for cell in (sweep.preempted, sweep.limited):
         log = (cell.folder / "train.log").read_text()
         assert "stopped by SIGUSR2" in log
-        assert "going on after step" in log
+        assert "continuing after step" in log
     assert sweep.limited.folder != sweep.preempted.folder
 
 

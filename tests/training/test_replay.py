@@ -127,7 +127,7 @@ def test_a_first_order_run_is_rebuilt_where_a_state_was_kept(tmp_path):
     assert rebuild(folder, 10).weights == fingerprint(with_prefix("engine", kept.tensors))
     best = cells.result(folder)["best_step"]
     assert rebuild(folder, best).weights == cells.result(folder)["weights"]["tested"]
-    with pytest.raises(UserError, match=r"where a full state was kept; there are the steps 5, "):
+    with pytest.raises(UserError, match=r"at a step with a checkpoint; there are the steps 5, "):
         rebuild(folder, 12)
 
 
