@@ -1,9 +1,9 @@
-"""The typed configuration: what a run may be told.
+"""The typed configuration of a run.
 
 The dataclasses go into Hydra's ConfigStore as the node ``schema``, so that every YAML file and
-every override is checked while the config is composed, before a model is loaded. Optimizers and
-task sources are the exception: their schema is the signature of the class that ``_target_`` names
-(see `lozo_bench.config.build`), so that adding one stays a matter of one file and one YAML.
+every override is checked while the config is composed, before a model is loaded. Optimizers,
+tunings and task sources are the exception: their schema is the signature of the class that
+``_target_`` names (see `lozo_bench.config.build`), so that a new one is one file and one YAML.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Kind(Enum):
-    """How a model predicts words, or with ``classifier`` classes, by a head of its own.
+    """How a model predicts: words, or classes by a head of its own (``classifier``).
 
     ``auto`` reads it from the model's own config.json.
     """
@@ -26,7 +26,7 @@ class Kind(Enum):
 
 
 class Dtype(Enum):
-    """The type the weights are kept in."""
+    """The data type of the weights."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -42,9 +42,9 @@ class Select(Enum):
 
 
 class TrainAs(Enum):
-    """What is trained: the choice among the options, or the right one's text word by word.
+    """Whether the choice among the options is trained, or the text of the correct one.
 
-    ``language_model`` is the mean over all tokens of the batch, so that long answers weigh more.
+    ``language_model`` minimizes the mean over all tokens of the batch, so long answers weigh more.
     """
 
     classification = "classification"
@@ -52,9 +52,9 @@ class TrainAs(Enum):
 
 
 class Minimize(Enum):
-    """What the optimizer lowers: the loss, or minus a metric, which has no gradient.
+    """What the optimizer minimizes: the loss, or minus a metric, which has no gradient.
 
-    ``metric`` is the accuracy of chosen options, or what a written answer is worth (F1).
+    ``metric`` is the accuracy of chosen options, or the F1 of generated answers.
     """
 
     loss = "loss"
@@ -62,10 +62,11 @@ class Minimize(Enum):
 
 
 class Metric(Enum):
-    """How predictions are judged; ``squad`` and ``drop`` judge written answers.
+    """The metric of predictions; ``squad`` and ``drop`` are for generated answers.
 
-    ``f1`` is of class 1. ``squad`` is token F1, and exact match with it; ``drop`` the published
-    simplification (the best of the gold spans counts), ``drop_official`` AllenNLP's metric.
+    ``f1`` is that of class 1. ``squad`` is token F1, with exact match besides. ``drop`` is the
+    simplification of the published code, in which the best of the gold spans counts;
+    ``drop_official`` is AllenNLP's metric.
     """
 
     accuracy = "accuracy"
@@ -78,7 +79,7 @@ class Metric(Enum):
 
 
 class Schedule(Enum):
-    """How the learning rate moves over the run."""
+    """The schedule of the learning rate: constant, or falling linearly to 1/steps of it."""
 
     constant = "constant"
     linear = "linear"
@@ -87,7 +88,7 @@ class Schedule(Enum):
 class EngineMode(Enum):
     """How candidates are scored; ``auto`` measures which is faster on the run's first batch.
 
-    ``fused`` leaves the weights alone, ``in_place`` moves them there and back.
+    ``fused`` does not write to the weights; ``in_place`` moves them to a candidate and back.
     """
 
     fused = "fused"
@@ -96,7 +97,7 @@ class EngineMode(Enum):
 
 
 class Rounding(Enum):
-    """How gathered steps are rounded when they are folded into half-precision weights."""
+    """How pending updates are rounded when they are folded into half-precision weights."""
 
     nearest = "nearest"
     stochastic = "stochastic"
@@ -104,10 +105,10 @@ class Rounding(Enum):
 
 
 class Kept(Enum):
-    """What a run can be gone on with from: its scalar log, full states, or what its method needs.
+    """What a run saves in order to be resumed: its journal, full states, or what its method needs.
 
-    ``auto``: the log for zeroth-order methods, whose seed and scalars are the run; full states for
-    first-order ones.
+    ``auto``: the journal for zeroth-order methods, which can be replayed from seed and losses;
+    full states for first-order ones.
     """
 
     auto = "auto"
@@ -123,16 +124,16 @@ class Sets(Enum):
 
 
 class Split(Enum):
-    """What several processes share of a step: its examples, or its candidates."""
+    """What several processes divide among themselves: the examples of a step, or its candidates."""
 
     batch = "batch"
     candidates = "candidates"
 
 
 class Pick(Enum):
-    """Which of a grid's points a table shows: each seed's own best, or one that is best overall.
+    """Which point of a grid a table shows: each seed's own best one, or one for all seeds.
 
-    ``overall`` is the best mean over the seeds, of the points that all of them have.
+    ``overall`` is the point with the best mean over the seeds, among those that all seeds have.
     """
 
     per_seed = "per_seed"
@@ -140,7 +141,7 @@ class Pick(Enum):
 
 
 class By(Enum):
-    """By what a table chooses among the points of a grid; never by a test metric."""
+    """By which dev number a table chooses the point of a grid; never by a test metric."""
 
     dev_metric = "dev_metric"
     dev_loss = "dev_loss"
@@ -166,9 +167,9 @@ class WandbMode(Enum):
 class ModelConfig:
     """A model and how to load it. ``path``: hub name, local directory, or ``embedded:NAME``.
 
-    ``stand_in`` is the embedded model that takes its place with ``scale=tiny``. ``autocast`` is
-    torch's mixed precision: ``bf16`` or ``fp16`` passes of float32 weights. With
-    ``gradient_checkpointing`` a layer's inside is not kept for the backward pass but made again.
+    ``stand_in`` is the embedded model that replaces it with ``scale=tiny``. ``autocast`` is torch's
+    mixed precision: passes in ``bf16`` or ``fp16`` with float32 weights. With
+    ``gradient_checkpointing``, activations inside a layer are recomputed for the backward pass.
     """
 
     name: str = "???"
@@ -186,15 +187,15 @@ class ModelConfig:
 
 @dataclass
 class TaskConfig:
-    """A data set, its prompts for masked and causal models, and how a run on it is judged.
+    """A data set, its prompts for masked and causal models, and its metric.
 
-    ``options`` are texts to choose from, ``answer`` instead is a text that a causal model writes;
-    both may have ``{field}`` in them. ``calibration`` is what stands for the prompt where options
-    are scored against their probability without the row (SFC). ``invented_rows``, if not 0, are so
-    many made-up rows for each of the three sets, in place of the source's. With ``joined``,
-    template and prompt are C-LoRA's: whole texts, in which the words' first pieces are compared.
-    ``folder`` is what a benchmark calls the task's folder among those of its other tasks, and
-    ``split`` names one of several ways to divide the rows, where a task has those.
+    ``options`` are the texts to choose from; ``answer``, instead of them, is a text that a causal
+    model generates. Both may contain ``{field}``. ``calibration`` replaces the prompt when options
+    are scored relative to their probability without the row (SFC). ``invented_rows``, if not 0, is
+    the number of made-up rows in each of the three sets, which replace the source's. With
+    ``joined``, template and prompt are C-LoRA's: whole texts, in which the first tokens of the words
+    are compared. ``folder`` is the name of the task's folder in its benchmark, and ``split`` chooses
+    among several ways to divide the rows, if the task has them.
     """
 
     name: str = "???"
@@ -236,12 +237,12 @@ class SeedConfig:
 
 @dataclass
 class EngineConfig:
-    """How losses are computed. Nothing here changes what is computed, but for rounding.
+    """How losses are computed. Nothing here changes the result, except by rounding.
 
-    ``candidates_per_forward``: null lets as many share a pass as stay within 256 tokens.
-    ``max_rank``: columns of low-rank steps kept beside half-precision weights before they are
-    folded in; float32 weights take each period as it closes.
-    ``max_bad_steps``: so many steps in a row may have a loss that is not finite.
+    ``candidates_per_forward``: how many candidates share a forward pass; null: as many as stay
+    within 256 tokens. ``max_rank``: how many columns of low-rank updates are kept beside
+    half-precision weights before they are folded in; float32 weights take each period when it
+    closes. ``max_bad_steps``: how many steps in a row may be skipped because a loss is not finite.
     """
 
     mode: EngineMode = EngineMode.fused
@@ -257,9 +258,9 @@ class EngineConfig:
 
 @dataclass
 class CheckpointConfig:
-    """How a run is kept, so that it can be interrupted anywhere.
+    """What is saved of a run, so that it can be interrupted at any time.
 
-    ``every``: steps between two writes. ``keep``: full states that are kept, the newest ones.
+    ``every``: steps between two writes. ``keep``: how many full states are kept, the newest ones.
     """
 
     kind: Kept = Kept.auto
@@ -271,7 +272,7 @@ class CheckpointConfig:
 class ParallelConfig:
     """How the processes of torchrun or of a SLURM job step share a run.
 
-    ``timeout_s``: after so long without a word another process counts as lost.
+    ``timeout_s``: after so many seconds without a message another process counts as lost.
     """
 
     split: Split = Split.batch
@@ -297,7 +298,7 @@ class EvaluationConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where numbers go besides the run's own files.
+    """Where numbers are logged besides the run's own files.
 
     ``name``, ``group`` and ``tags`` are wandb's; a run without a name is called after its folder.
     """
@@ -313,13 +314,13 @@ class TrackingConfig:
 
 @dataclass
 class TableConfig:
-    """How `lozo-tables` prints the runs of a sweep; the sweep itself does not look at it.
+    """How `lozo-tables` prints the runs of a sweep; the sweep itself does not use it.
 
-    ``rows`` and ``columns`` are swept choices, ``over`` the one that a mean is taken over. Whatever
-    else is swept is a grid, of which ``select`` and ``by`` choose. ``grids`` are the published
-    ones, each with the choices it is for: ``{method: mezo, task: "squad,drop", grid: NAME}``, the
-    last that fits counting. ``published`` is a file of `lozo_bench/tables/published`, ``names`` are
-    titles for choices.
+    ``rows`` and ``columns`` are swept choices, ``over`` is the choice whose mean is shown. All
+    other swept choices are a grid, from which ``select`` and ``by`` choose a point. ``grids`` are
+    the published grids, each with the choices that it is for: ``{method: mezo, task: "squad,drop",
+    grid: NAME}``; if several fit, the last one counts. ``published`` is a file of
+    `lozo_bench/tables/published`, and ``names`` are titles of choices.
     """
 
     title: str = ""

@@ -1,8 +1,8 @@
-"""What an optimizer sees of the model during one step: losses on one batch, nothing else.
+"""What an optimizer sees of the model during one step: losses on batches of training rows.
 
-What it is told is also written down (`Score.told`), as exactly as it is told: whoever puts the same
-answers to the same optimizer again (`recorded`) has the same step again, without a forward pass.
-That is how a run is resumed, and how a worker that joins late catches up.
+Every answer that an optimizer gets is recorded in `Score.answers`. A `Score` that is given the
+recorded answers returns them instead of running the model, so the same optimizer makes the same
+step again. This is how a run is resumed, and how a process that joins later catches up.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Extras:
 
     Args:
         tensors: by name; the model reads these very tensors, and they are changed in place.
-        apply: called after they were restored, if the model has to be told.
+        apply: called after they were restored, if the model has to react.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)

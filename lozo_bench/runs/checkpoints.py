@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The state of a run after ``step``: its tensors by name, and metadata in ``told``."""
+    """The state of a run after ``step``: its tensors by name, and metadata."""
 
     step: int
     tensors: Mapping[str, Tensor]

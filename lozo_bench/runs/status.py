@@ -169,7 +169,8 @@ def print_table(found: Sequence[CellStatus]) -> None:
         if chosen:
             console.print(f"\n{title}")
         for cell in chosen:
-            console.print(f"  {cell.folder.relative_to(root)}: {cell.note}\n    {cell.command}")
+            note = cell.note.replace("\n", "\n    ")
+            console.print(f"  {cell.folder.relative_to(root)}: {note}\n    {cell.command}")
 
 
 def counts(found: Sequence[CellStatus]) -> str:

@@ -66,8 +66,8 @@ def test_why_a_cell_died_is_in_its_folder_and_in_the_table(ended_cells):
     folder, (_, out, _) = ended_cells
     reasons = {
         1: "killed by SIGKILL; out of memory is the usual reason",
-        2: "exited with code 3",
-        3: "exited with code 0",
+        2: "exited early with code 3",
+        3: "exited early with code 0",
         4: "killed by SIGSEGV",
     }
     for seed, reason in reasons.items():

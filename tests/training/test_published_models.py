@@ -1,4 +1,4 @@
-"""Acceptance tests of the protocol on the models it was published with (spec lozo_mezo, 7b).
+"""Acceptance tests of the protocol on the models it was published with.
 
 They ask the hub, and the last two want its weights: set LOZO_HUB=1.
 """
