@@ -193,9 +193,9 @@ class TaskConfig:
     model generates. Both may contain ``{field}``. ``calibration`` replaces the prompt when options
     are scored relative to their probability without the row (SFC). ``invented_rows``, if not 0, is
     the number of made-up rows in each of the three sets, which replace the source's. With
-    ``joined``, template and prompt are C-LoRA's: whole texts, in which the first tokens of the words
-    are compared. ``folder`` is the name of the task's folder in its benchmark, and ``split`` chooses
-    among several ways to divide the rows, if the task has them.
+    ``joined``, template and prompt are C-LoRA's: whole texts, in which the first tokens of the
+    words are compared. ``folder`` is the name of the task's folder in its benchmark, and ``split``
+    chooses among several ways to divide the rows, if the task has them.
     """
 
     name: str = "???"
