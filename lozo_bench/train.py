@@ -28,17 +28,17 @@ from lozo_bench.runs.outcome import Code
 
 
 class CellFailedError(RuntimeError):
-    """A cell of a sweep failed, and has said why; the other cells go on."""
+    """A cell of a sweep failed and logged the reason; the other cells continue."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> None:
-    """One run, in the folder that Hydra made for it."""
+    """Run one cell in the folder that Hydra made for it."""
     from lozo_bench.training.run import run_cell
 
     hydra_config = HydraConfig.get()
     code = run_cell(config, Path(hydra_config.runtime.output_dir))
-    if code is Code.stopped:  # whoever stops one cell of a sweep in this process stops the sweep
+    if code is Code.stopped:  # in this process, stopping one cell stops the whole sweep
         sys.exit(launch.INTERRUPTED)
     if code and hydra_config.mode == RunMode.RUN:
         sys.exit(code)
@@ -47,14 +47,14 @@ def job(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Run, or say in one line why the command or its config cannot be.
+    """Run the command, or print one line that says why it cannot run.
 
-    The exit code of a single run is its `Code`, and 130 if it was stopped. That of a sweep is 1 if
-    any cell failed, 130 if it was stopped, else 0.
+    The exit code of a single run is its `Code`, or 130 if it was stopped. The exit code of a sweep
+    is 1 if any cell failed, 130 if it was stopped, and 0 otherwise.
     """
-    leak = find_secret(sys.argv[1:])
-    if leak is not None:  # before Hydra writes the command line down
-        print(leak, file=sys.stderr)
+    secret = find_secret(sys.argv[1:])
+    if secret is not None:  # checked before Hydra writes the command line to a file
+        print(secret, file=sys.stderr)
         sys.exit(Code.bad_input)
     sys.argv[1:], notes = with_new_names(sys.argv[1:])
     for note in notes:
@@ -64,7 +64,7 @@ def main() -> None:
     launch.register("lozo_slurm", slurm, slurm.SlurmLauncher)
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
-    # Hydra then raises its errors instead of printing them over several lines.
+    # With this, Hydra raises its errors instead of printing them over several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         job()

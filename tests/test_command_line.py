@@ -113,7 +113,7 @@ BAD_CONFIGS = {
 
 
 @pytest.mark.parametrize("name", BAD_CONFIGS)
-def test_a_bad_config_is_one_line_and_exit_code_2(command, name, monkeypatch):
+def test_a_bad_config_is_a_one_line_error_with_exit_code_2(command, name, monkeypatch):
     arguments, said = BAD_CONFIGS[name]
     monkeypatch.setattr(
         "lozo_bench.training.build_run.load", lambda config: pytest.fail("model loaded")
@@ -134,7 +134,7 @@ def test_a_bad_config_is_one_line_and_exit_code_2(command, name, monkeypatch):
         (b"lr: caf\xe9\n", "a YAML file of the config cannot be read"),
     ],
 )
-def test_a_yaml_file_that_cannot_be_read_is_one_line(command, tmp_path, text, said):
+def test_an_unreadable_yaml_file_is_a_one_line_error(command, tmp_path, text, said):
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "odd.yaml").write_bytes(text)
     code, _, err = command("--config-dir", str(tmp_path / "mine"), "optimizer=odd")
@@ -143,7 +143,7 @@ def test_a_yaml_file_that_cannot_be_read_is_one_line(command, tmp_path, text, sa
     assert len(err.splitlines()) == 1
 
 
-def test_an_interrupted_run_says_how_to_go_on(command, monkeypatch):
+def test_an_interrupted_run_says_how_to_continue(command, monkeypatch):
     def interrupted(*told):
         raise KeyboardInterrupt
 

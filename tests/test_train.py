@@ -34,7 +34,7 @@ def test_a_token_on_the_command_line_is_refused_before_anything_is_written(comma
         (["optimizer=sgd"], "there is no conf/tuned/full/sgd-tiny_opt-reviews.yaml: values not"),
     ],
 )
-def test_a_run_says_where_its_values_are_from(command, choices, line):
+def test_a_run_logs_which_file_its_values_come_from(command, choices, line):
     code, _, err = command(*choices, *SHORT)
     assert code == 0
     assert line in err
@@ -44,20 +44,20 @@ def test_a_run_says_where_its_values_are_from(command, choices, line):
     ("arguments", "expected"),
     [(["rank.value=0"], 2), (["-m", "rank.value=0,1"], 1), (["-m", "rank.value=1,2"], 0)],
 )
-def test_the_exit_code_of_a_run_is_its_own_and_that_of_a_sweep_1_if_any_failed(
-    command, arguments, expected
-):
+def test_a_run_has_its_own_exit_code_and_a_sweep_1_if_any_cell_failed(command, arguments, expected):
     assert command(*arguments, *SHORT)[0] == expected
 
 
-def test_a_sweep_is_not_blamed_for_the_one_before_in_the_same_process(command):
+def test_a_failed_sweep_does_not_change_the_exit_code_of_the_next_one(command):
     local = ["-m", "hydra/launcher=local"]
     assert command(*local, "rank.value=0", *SHORT)[0] == 1
     assert command(*local, "rank.value=1", *SHORT)[0] == 0
 
 
 @pytest.mark.parametrize(("mode", "expected"), [([], 3), (["-m"], 0)])
-def test_a_cell_that_another_process_runs_fails_no_sweep(command, tmp_path, mode, expected):
+def test_a_cell_that_another_process_runs_does_not_fail_the_sweep(
+    command, tmp_path, mode, expected
+):
     from lozo_bench.runs.lock import Lock
 
     assert command(*SHORT)[0] == 0
@@ -69,8 +69,8 @@ def test_a_cell_that_another_process_runs_fails_no_sweep(command, tmp_path, mode
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]], ids=["a run", "a sweep"])
-def test_ctrl_c_ends_in_130_after_a_line_that_says_how_to_go_on(tmp_path, mode):
-    """In a sweep of one process, the cells that are left do not begin."""
+def test_ctrl_c_ends_with_130_and_a_line_that_says_how_to_continue(tmp_path, mode):
+    """In a sweep of one process, the remaining cells do not start."""
     arguments = [*mode, f"seed.value={'0,1' if mode else 0}", *SHORT, "steps=20000", "log_every=1"]
     with programs.start(tmp_path, *arguments, "eval_every=20000") as process:
         programs.wait_for(

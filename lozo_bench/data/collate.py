@@ -7,7 +7,7 @@ one row behind a single copy of the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -144,7 +144,7 @@ class _Row:
 
 
 @dataclass(slots=True)
-class _Laid:
+class _PreparedExample:
     """One example as rows, with its answer tokens.
 
     Attributes:
@@ -156,7 +156,7 @@ class _Laid:
     entries: list[tuple[int, int, int, int]]
 
     @property
-    def places(self) -> list[tuple[int, int]]:
+    def read_positions(self) -> list[tuple[int, int]]:
         """The distinct (row, position) at which tokens are predicted, in the entries' order."""
         return list(dict.fromkeys((row, position) for row, position, _, _ in self.entries))
 
@@ -171,12 +171,12 @@ def collate(
         layout: how examples become rows.
         weights: factor of each example's loss; None: all factors are 1.
     """
-    laid = _lay(examples, layout)
-    rows = [row for example in laid for row in example.rows]
+    prepared = _prepare(examples, layout)
+    rows = [row for example in prepared for row in example.rows]
     longest = max(len(row.tokens) for row in rows)
     packed = any(max(row.blocks, default=0) > 0 for row in rows)
-    read = _read(laid, longest, layout.virtual_tokens)
-    at, token, option = _entries(laid)
+    read = _read(prepared, longest, layout.virtual_tokens)
+    at, token, option = _entries(prepared)
     return Batch(
         input_ids=_padded([row.tokens for row in rows], longest, layout.pad_id),
         attention_mask=_padded([[1] * len(row.tokens) for row in rows], longest, 0),
@@ -187,7 +187,7 @@ def collate(
         labels=torch.tensor([example.label for example in examples]),
         options=len(layout.label_ids) or max(len(example.rows) for example in examples),
         single_position=read.shape[1] == 1 and token.shape[1] > 1,
-        tokens=_tokens(laid),
+        tokens=_tokens(prepared),
         virtual_tokens=layout.virtual_tokens,
         position_ids=_padded([row.positions for row in rows], longest, 0) if packed else None,
         block=_padded([row.blocks for row in rows], longest, -1) if packed else None,
@@ -197,20 +197,10 @@ def collate(
 
 def count_tokens(examples: Sequence[Encoded], layout: BatchLayout) -> int:
     """Return the number of tokens, without padding, of a batch of these examples."""
-    return _tokens(_lay(examples, layout))
+    return _tokens(_prepare(examples, layout))
 
 
-def in_order(
-    examples: Sequence[Encoded], batch_size: int, layout: BatchLayout
-) -> Iterator[tuple[list[int], Batch]]:
-    """Yield each example once, in batches of similar length, with the indices of the examples."""
-    order = sorted(range(len(examples)), key=lambda i: max(map(len, examples[i].rows)))
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        yield numbers, collate([examples[i] for i in numbers], layout)
-
-
-def _lay(examples: Sequence[Encoded], layout: BatchLayout) -> list[_Laid]:
+def _prepare(examples: Sequence[Encoded], layout: BatchLayout) -> list[_PreparedExample]:
     if layout.label_ids:
         return [_at_the_mask(example, layout.label_ids) for example in examples]
     if _may_share(examples, layout):
@@ -218,28 +208,28 @@ def _lay(examples: Sequence[Encoded], layout: BatchLayout) -> list[_Laid]:
     return [_row_by_row(example) for example in examples]
 
 
-def _tokens(laid: Sequence[_Laid]) -> int:
-    return sum(len(row.tokens) for example in laid for row in example.rows)
+def _tokens(prepared: Sequence[_PreparedExample]) -> int:
+    return sum(len(row.tokens) for example in prepared for row in example.rows)
 
 
-def _at_the_mask(example: Encoded, label_ids: Sequence[int]) -> _Laid:
+def _at_the_mask(example: Encoded, label_ids: Sequence[int]) -> _PreparedExample:
     """Lay out an example of a masked model: all label words are predicted at the one mask token."""
     ((position,),) = example.answer
     entries = [(0, position, token, k) for k, token in enumerate(label_ids)]
-    return _Laid([_whole_row(example.rows[0])], entries)
+    return _PreparedExample([_whole_row(example.rows[0])], entries)
 
 
-def _row_by_row(example: Encoded) -> _Laid:
+def _row_by_row(example: Encoded) -> _PreparedExample:
     """Lay out one row for each option; the position before a token predicts it."""
     entries = [
         (k, position - 1, example.rows[k][position], k)
         for k, answer in enumerate(example.answer)
         for position in answer
     ]
-    return _Laid([_whole_row(row) for row in example.rows], entries)
+    return _PreparedExample([_whole_row(row) for row in example.rows], entries)
 
 
-def _behind_one_prompt(example: Encoded) -> _Laid:
+def _behind_one_prompt(example: Encoded) -> _PreparedExample:
     """Lay out one row: the prompt, then each option without its last token.
 
     The last token of an option is left out because no token is predicted after it.
@@ -254,7 +244,7 @@ def _behind_one_prompt(example: Encoded) -> _Laid:
         row.tokens += option[start:-1]
         row.positions += range(start, len(option) - 1)
         row.blocks += [k + 1] * (len(option) - 1 - start)
-    return _Laid([row], entries)
+    return _PreparedExample([row], entries)
 
 
 def _may_share(examples: Sequence[Encoded], layout: BatchLayout) -> bool:
@@ -279,25 +269,28 @@ def _whole_row(tokens: Sequence[int]) -> _Row:
     return _Row(list(tokens), list(range(len(tokens))), [0] * len(tokens))
 
 
-def _read(laid: Sequence[_Laid], longest: int, virtual: int) -> Tensor:
+def _read(prepared: Sequence[_PreparedExample], longest: int, virtual: int) -> Tensor:
     """Return the distinct positions to read, [B, Q]; a shorter list repeats its first position."""
-    first_row = np.cumsum([0, *(len(example.rows) for example in laid)])
+    first_row = np.cumsum([0, *(len(example.rows) for example in prepared)])
     width = virtual + longest
     reads = [
-        [(first_row[b] + row) * width + virtual + position for row, position in example.places]
-        for b, example in enumerate(laid)
+        [
+            (first_row[b] + row) * width + virtual + position
+            for row, position in example.read_positions
+        ]
+        for b, example in enumerate(prepared)
     ]
     most = max(map(len, reads))
     return torch.tensor([[*read, *[read[0]] * (most - len(read))] for read in reads])
 
 
-def _entries(laid: Sequence[_Laid]) -> tuple[Tensor, Tensor, Tensor]:
+def _entries(prepared: Sequence[_PreparedExample]) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``at``, ``token`` and ``option`` of a `Batch`, [B, P] each."""
-    most = max(len(example.entries) for example in laid)
-    options = 1 + max(option for example in laid for *_, option in example.entries)
+    most = max(len(example.entries) for example in prepared)
+    options = 1 + max(option for example in prepared for *_, option in example.entries)
     at, tokens, of_option = [], [], []
-    for example in laid:
-        place = {where: i for i, where in enumerate(example.places)}
+    for example in prepared:
+        place = {where: i for i, where in enumerate(example.read_positions)}
         at.append([place[row, position] for row, position, _, _ in example.entries])
         tokens.append([token for _, _, token, _ in example.entries])
         of_option.append([option for *_, option in example.entries])

@@ -19,7 +19,7 @@ class Batcher:
     Args:
         data: the training rows as tokens, and how they become batches.
         objective: makes micro-batches of them.
-        micro_batch_size: at most so many examples in each; None: as many as there are.
+        micro_batch_size: the largest number of examples in a micro-batch; None: no limit.
         sharing: divides a batch among processes.
     """
 
@@ -34,7 +34,7 @@ class Batcher:
         self.micro_batch_size, self.sharing = micro_batch_size, sharing
 
     def batch(self, numbers: Sequence[int]) -> ScoredBatch:
-        """Return the batch of these training rows, as micro-batches of examples of like length."""
+        """Return the batch of these training rows, in micro-batches of similar length."""
         batch = [self.data.train[i] for i in numbers]
         shares = token_shares(batch) if self.data.by_tokens else None
         mine = list(self.sharing.examples(len(batch)))

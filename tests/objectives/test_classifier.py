@@ -84,13 +84,13 @@ def test_scores_are_the_heads_logits_of_each_row_whatever_the_padding(kind: str)
 
 def test_the_loss_is_the_cross_entropy_of_the_classes() -> None:
     of = model("roberta")
-    laid = OptionObjective(classifier_scorer(of), LAYOUT, torch.device("cpu")).prepare(
+    prepared = OptionObjective(classifier_scorer(of), LAYOUT, torch.device("cpu")).prepare(
         EXAMPLES, None
     )
     with torch.no_grad():
         wanted = F.cross_entropy(one_by_one(of), torch.tensor([0, 1, 2]), reduction="none")
-        torch.testing.assert_close(laid.micro_batch.losses(1)[0], wanted)
-    assert laid.tokens == sum(map(len, ROWS))
+        torch.testing.assert_close(prepared.micro_batch.losses(1)[0], wanted)
+    assert prepared.tokens == sum(map(len, ROWS))
 
 
 def test_a_wrapper_is_called_instead_of_the_model() -> None:

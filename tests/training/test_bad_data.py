@@ -43,7 +43,7 @@ def refused(command, folder, *arguments):
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file_is_one_line_and_exit_code_2(command, folder, name):
+def test_a_bad_file_is_a_one_line_error_with_exit_code_2(command, folder, name):
     content, said = BAD_FILES[name]
     (folder / "dev.tsv").unlink()
     if content is not None:
@@ -53,20 +53,20 @@ def test_a_bad_file_is_one_line_and_exit_code_2(command, folder, name):
     assert said in err
 
 
-def test_bad_json_is_told_with_its_line(command, folder):
+def test_the_error_for_bad_json_names_its_line(command, folder):
     for name in ("train", "dev", "test"):
         (folder / f"{name}.tsv").unlink()
         (folder / f"{name}.jsonl").write_text('{"sentence": "fine", "label": "1"}\n{"sentence": \n')
     assert "train.jsonl:2: " in refused(command, folder)
 
 
-def test_a_label_word_of_several_tokens_is_told_with_its_tokens(command, folder):
+def test_the_error_for_a_label_word_of_several_tokens_names_the_tokens(command, folder):
     err = refused(command, folder, "task.label_words=[terrible,extraordinary]")
     assert "task.label_words: given 'extraordinary'" in err
     assert "tokens" in err or "one token" in err
 
 
-def test_a_row_too_long_for_its_prompt_is_told_with_its_line(command, folder):
+def test_the_error_for_a_row_that_is_too_long_names_its_line(command, folder):
     (folder / "test.tsv").write_bytes(GOOD + b"long " * 300 + b"\t1\n")
     assert "test.tsv:4: the mask would be token" in refused(command, folder)
 

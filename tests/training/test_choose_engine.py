@@ -1,4 +1,4 @@
-"""Which engine a run gets."""
+"""Which engine is chosen for a run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def chosen(needs=LOW_RANK, dtype=torch.float32, **config):
 
 @pytest.mark.parametrize("mode", EngineMode)
 @pytest.mark.parametrize("needs", [Needs(directions="full_rank"), Needs(gradient=True)])
-def test_full_rank_directions_and_gradients_are_in_place_whatever_the_mode(needs, mode):
+def test_full_rank_directions_and_gradients_are_in_place_in_every_mode(needs, mode):
     got = chosen(needs, mode=mode)
     assert isinstance(got.engine, InPlace)
     assert got.describe() == {"mode": "in_place", "candidates_per_forward": None, "measured_ms": {}}
 
 
-def test_thin_steps_get_the_engine_that_is_asked_for():
+def test_low_rank_directions_use_the_engine_of_the_config():
     assert isinstance(chosen(mode=EngineMode.fused).engine, Fused)
     assert isinstance(chosen(mode=EngineMode.in_place).engine, InPlace)
 
@@ -41,7 +41,7 @@ def test_only_half_precision_keeps_closed_periods(dtype, max_rank):
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-def test_auto_takes_what_was_faster_and_writes_down_what_it_measured(monkeypatch, in_place):
+def test_auto_chooses_the_faster_engine_and_records_the_measurements(monkeypatch, in_place):
     ms = {"fused_2": 1.0, "fused_1": 2.0, "in_place": 3.0}
     monkeypatch.setattr(
         "lozo_bench.training.choose_engine.measure_fastest", lambda *_: Choice(in_place, 2, ms)
@@ -55,7 +55,7 @@ def test_auto_takes_what_was_faster_and_writes_down_what_it_measured(monkeypatch
     }
 
 
-def test_auto_leaves_a_number_of_candidates_that_was_given(monkeypatch):
+def test_auto_keeps_a_given_number_of_candidates(monkeypatch):
     monkeypatch.setattr(
         "lozo_bench.training.choose_engine.measure_fastest", lambda *_: Choice(False, 2, {})
     )

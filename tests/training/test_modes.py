@@ -1,4 +1,4 @@
-"""Ways to evaluate, to tune and to lower, each from its config to its result."""
+"""Ways to evaluate, tunings and objectives, each from its config to its result."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def result(folder, *overrides):
 
 
 def told(folder):
-    """Everything the optimizer was told."""
+    """Return all recorded losses of a run."""
     steps = read((folder / "journal.bin").read_bytes()).steps
     return torch.cat([answer.flatten() for step in steps for answer in step]).double()
 
 
 @pytest.mark.parametrize("method", ["zero_shot", "icl"])
-def test_without_training_the_test_set_alone_is_looked_at(tmp_path, method):
+def test_without_training_only_the_test_set_is_evaluated(tmp_path, method):
     found = result(tmp_path, f"optimizer={method}")
     assert set(found["metrics"]) == {"test"}
     assert (found["steps"], found["forwards"], found["flops"]) == (0, 0, 0)
     assert found["best_step"] == 0
 
 
-def test_demonstrations_change_what_is_answered(tmp_path):
+def test_demonstrations_change_the_predictions(tmp_path):
     shown = result(tmp_path / "icl", "optimizer=icl", "evaluation.shots=2")
     bare = result(tmp_path / "zero_shot", "optimizer=zero_shot")
     assert shown["metrics"]["test"]["loss"] != bare["metrics"]["test"]["loss"]
 
 
-def test_calibration_wants_a_text_and_changes_the_scores(tmp_path):
+def test_calibration_needs_a_text_and_changes_the_scores(tmp_path):
     with pytest.raises(UserError, match=r"task\.calibration: given None"):
         result(tmp_path / "none", "optimizer=zero_shot", "evaluation.calibrated=true")
     sfc = result(
@@ -66,7 +66,7 @@ def test_a_linear_probe_solves_for_the_output_layer_in_one_step(tmp_path, model)
 
 
 @pytest.mark.parametrize("tuning", ["lora", "prefix", "prompt", "ia3", "bitfit"])
-def test_low_rank_steps_move_what_a_tuning_says_and_nothing_else(tmp_path, tuning):
+def test_low_rank_steps_move_only_what_the_tuning_trains(tmp_path, tuning):
     """LOZO on adapters, prefixes and biases; the fused engine is for whole models."""
     found = result(
         tmp_path, f"tuning={tuning}", "optimizer=lozo", "optimizer.lr=0.1", "rank=r1", "steps=2"
@@ -77,7 +77,7 @@ def test_low_rank_steps_move_what_a_tuning_says_and_nothing_else(tmp_path, tunin
                                               "rank=r1", "steps=2")["weights"]["last"]  # fmt: skip
 
 
-def test_micro_batches_find_the_losses_of_the_whole_batch(tmp_path):
+def test_micro_batches_give_the_losses_of_the_whole_batch(tmp_path):
     whole = result(tmp_path / "whole", "optimizer=lozo", "steps=6")
     parts = result(tmp_path / "parts", "optimizer=lozo", "steps=6", "micro_batch_size=3")
     torch.testing.assert_close(
@@ -101,13 +101,13 @@ def test_text_losses_of_micro_batches_are_still_the_mean_over_the_batchs_tokens(
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_the_command_that_a_method_begins_with_runs(tmp_path, path):
+def test_the_command_at_the_top_of_a_method_file_runs(tmp_path, path):
     first = path.read_text().splitlines()[1].removeprefix("# lozo-train ").partition(":")[0]
     found = run(cells.composed(*first.split(), "scale=tiny"), tmp_path)
     assert found["metrics"]["test"]["loss"] != 0
 
 
-def test_a_metric_can_be_lowered_without_a_gradient(tmp_path):
+def test_a_metric_can_be_optimized_without_a_gradient(tmp_path):
     found = result(tmp_path, "objective=metric", "optimizer.eps=0.1", "steps=4", "batch_size=8")
     losses = told(tmp_path).view(4, 2)
     accuracies = -(losses[:, 0] * 8)  # of eight rows
@@ -159,12 +159,14 @@ def test_queries_tokens_and_operations_are_counted(tmp_path):
         (["micro_batch_size=0"], "micro_batch_size: given 0; allowed: a whole number >= 1"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused_before_anything_loads(tmp_path, overrides, told):
+def test_values_that_do_not_fit_together_are_refused_before_anything_is_loaded(
+    tmp_path, overrides, told
+):
     with pytest.raises(UserError, match=f"^{told}"):
         result(tmp_path, *overrides)
 
 
 @pytest.mark.parametrize("tuning", ["prefix", "prompt"])
-def test_more_tokens_than_a_model_reads_are_refused(tmp_path, tuning):
+def test_more_virtual_tokens_than_a_model_can_read_are_refused(tmp_path, tuning):
     with pytest.raises(UserError, match=r"^tuning\.tokens: given 1000; allowed: less than 256"):
         result(tmp_path, f"tuning={tuning}", "tuning.tokens=1000", "optimizer=mezo")

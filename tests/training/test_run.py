@@ -38,7 +38,7 @@ def cells(folder):
     return sorted((folder / "outputs" / "first" / "reviews" / "tiny_opt").iterdir())
 
 
-def test_each_cell_has_a_folder_named_by_what_it_is(sweep):
+def test_each_cell_has_a_folder_named_after_its_choices(sweep):
     folder, _ = sweep
     names = [cell.name.rsplit("-", 1) for cell in cells(folder)]
     assert [name for name, _ in names] == [
@@ -56,7 +56,7 @@ def test_a_cell_holds_config_metrics_result_log_and_its_own_wandb_run(sweep):
         assert len(list(cell.glob("wandb/offline-run-*"))) == 1
 
 
-def test_a_result_says_what_was_run_and_what_came_of_it(sweep):
+def test_a_result_contains_the_config_and_the_metrics(sweep):
     cell = cells(sweep[0])[2]
     result = json.loads((cell / "result.json").read_text())
     assert set(result) == RESULT_KEYS
@@ -71,7 +71,7 @@ def test_a_result_says_what_was_run_and_what_came_of_it(sweep):
     )
 
 
-def test_a_training_row_has_the_promised_fields(sweep):
+def test_a_training_row_has_the_documented_fields(sweep):
     rows = [
         json.loads(line) for line in (cells(sweep[0])[2] / "metrics.jsonl").read_text().splitlines()
     ]
@@ -84,7 +84,7 @@ def test_a_training_row_has_the_promised_fields(sweep):
     assert training[-1]["forward_passes"] == 8
 
 
-def test_standard_output_is_the_table_alone(sweep):
+def test_standard_output_contains_only_the_table(sweep):
     """Logs go to standard error; the last thing printed says where the outputs are."""
     folder, done = sweep
     lines = done.stdout.splitlines()
@@ -93,7 +93,7 @@ def test_standard_output_is_the_table_alone(sweep):
     assert lines[-1] == f"outputs: {cells(folder)[1]}"  # AdamW with seed 1 came last
 
 
-def test_a_finished_cell_is_not_run_again_unless_told(sweep):
+def test_a_finished_cell_runs_again_only_with_rerun_all(sweep):
     folder, _ = sweep
     cell = cells(folder)[2]
     before = (cell / "metrics.jsonl").stat().st_mtime_ns
@@ -111,7 +111,7 @@ def test_a_finished_cell_is_not_run_again_unless_told(sweep):
     assert second["metrics"] == first["metrics"]  # the same run, whenever it is run
 
 
-def test_a_failed_cell_leaves_the_others_alone_and_ends_in_exit_code_1(tmp_path):
+def test_after_a_failed_cell_the_others_run_and_the_exit_code_is_1(tmp_path):
     done = lozo_train(tmp_path, "-m", "rank.value=0,1", "tracking=files", *SHORT)
     assert done.returncode == 1
     assert "rank.value: given 0; allowed: a whole number >= 1" in done.stderr
@@ -167,7 +167,7 @@ def test_causal_sst2_runs_on_real_rows_with_a_real_model(tmp_path):
     assert "1000 train, 20 dev, 20 test rows" in done.stderr
 
 
-def test_a_damaged_model_is_one_line(tmp_path):
+def test_a_damaged_model_is_a_one_line_error(tmp_path):
     from lozo_bench.config.paths import EMBEDDED
 
     shutil.copytree(EMBEDDED / "tiny_opt", tmp_path / "model")

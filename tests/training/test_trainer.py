@@ -1,4 +1,4 @@
-"""The loop: what it counts, what it tells, which step it keeps."""
+"""The training loop: what it counts and reports, and which step it tests."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def metrics(accuracy, loss):
 
 
 def aims(scorer):
-    """Classification by such scores, and its judges."""
+    """Return a classification objective with these scores, and its evaluators."""
     evaluator = OptionEvaluator(scorer, LAYOUT, CPU, classification)
     evaluators = dict.fromkeys(("zero_shot", "dev", "test"), evaluator)
     return OptionObjective(scorer, LAYOUT, CPU), evaluators
 
 
 class Counter:
-    """An optimizer that adds one to the only weight, and looks at the loss once."""
+    """An optimizer that adds one to the only weight in each step and computes the loss once."""
 
     def __init__(self, X, lr=1.0):
         self.X, self.lr, self.lrs = X, lr, []
@@ -56,7 +56,7 @@ class Counter:
 
 
 class Notes:
-    """An observer that writes everything down."""
+    """An observer that keeps everything it receives."""
 
     def __init__(self):
         self.rows, self.steps, self.evaluations, self.skips, self.events = [], [], [], [], []
@@ -82,7 +82,7 @@ class Notes:
 
 
 def train(scores_at, steps=6, **changes):
-    """Train with a scorer that reads the step from the weight: scores_at(step) for each row."""
+    """Train with scores that depend on the step: each row has the scores scores_at(step)."""
     X = InPlace({"w": torch.zeros(())})
     settings = Settings(
         **{
@@ -108,7 +108,7 @@ def train(scores_at, steps=6, **changes):
 
 
 def confident(step):
-    """Right about class 0 at step 4 only, and least wrong about it at step 6."""
+    """Correct about class 0 only at step 4, and least wrong about it at step 6."""
     return [1.0, 0.0] if step == 4 else [-0.1 if step == 6 else -5.0, 0.0]
 
 
@@ -132,7 +132,7 @@ def test_a_row_has_the_fields_of_the_file_format():
     }  # fmt: skip
 
 
-def test_evaluations_come_when_due_and_after_the_last_step():
+def test_evaluations_are_made_when_due_and_after_the_last_step():
     _, notes, _, _ = train(confident, steps=5)
     assert [(step, name) for step, name, _ in notes.evaluations] == [
         (0, "zero_shot"),
@@ -175,7 +175,7 @@ def test_better_is_strictly_better(select, new, better):
     assert is_better(new, metrics(0.5, 1.0), select) is better
 
 
-def test_a_linear_schedule_falls_to_nothing():
+def test_a_linear_schedule_falls_to_one_over_the_number_of_steps():
     factors = [schedule_factor(Schedule.linear, step, 4) for step in (1, 2, 3, 4)]
     assert factors == [1.0, 0.75, 0.5, 0.25]
     assert schedule_factor(Schedule.constant, 4, 4) == 1.0
@@ -187,7 +187,7 @@ def test_the_schedule_sets_the_optimizers_learning_rate():
 
 
 def train_where_losses_fail_at(bad, max_bad_steps, steps=6):
-    """Steps along a direction from a weight that counts them; some meet a loss that is NaN."""
+    """Train with a weight that counts the steps; the losses of some steps are NaN."""
     X = InPlace({"w": torch.zeros(1, dtype=torch.float64)})
     P = Subspace({}, {}, {"w": torch.ones(1, 1, dtype=torch.float64)})
     calls = []
@@ -214,7 +214,7 @@ def train_where_losses_fail_at(bad, max_bad_steps, steps=6):
     return trainer, notes, X
 
 
-def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_told():
+def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_reported():
     trainer, notes, _ = train_where_losses_fail_at({2, 3, 5}, max_bad_steps=2)
     outcome = trainer.run()
     assert outcome.spent.bad_steps == 3
@@ -225,7 +225,7 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_told():
 
 
 @pytest.mark.parametrize(("limit", "step"), [(0, 2), (1, 3), (2, 4)])
-def test_too_many_such_steps_in_a_row_stop_the_run_and_say_what_to_do(limit, step):
+def test_too_many_skipped_steps_in_a_row_end_the_run_with_advice(limit, step):
     trainer, _, X = train_where_losses_fail_at({2, 3, 4}, max_bad_steps=limit)
     with pytest.raises(UserError, match=rf"^step {step}: the losses .* are nan.*optimizer\.lr"):
         trainer.run()
