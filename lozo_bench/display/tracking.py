@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,9 +72,12 @@ class Tracker:
 
     def event(self, step: int, event: Event) -> None:
         """Append a line to ``events.jsonl``, and log the event's numbers to wandb."""
-        line = {"step": step, "event": event.name, **event.values}
+        values = {key: _json_value(x) for key, x in event.values.items()}
+        line = {"step": step, "event": event.name, **values}
         with (self._folder / EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         numbers = {f"{event.name}/{key}": x for key, x in event.values.items()}
         self._with_wandb(lambda run: run.log({"step": step, **numbers}))
 
@@ -113,6 +117,13 @@ class Tracker:
                 METRICS,
             )
             self._wandb = None
+
+
+def _json_value(value: float | str) -> float | str:
+    """Return a value as JSON can hold it: infinity and NaN as texts."""
+    if isinstance(value, str) or math.isfinite(value):
+        return value
+    return str(float(value))
 
 
 def _keep_final_rows(path: Path, is_final: Callable[[Mapping[str, float]], bool]) -> None:

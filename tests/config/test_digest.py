@@ -94,3 +94,26 @@ def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
         digests.append(digest(changed("task", data_dir="data")))
     assert digests[0] != digests[1]
     assert digests[1] == digest(changed("task", data_dir=str(tmp_path / "b" / "data")))
+
+
+EVALUATION = {
+    "shots": 0, "sets": "per_example", "seed": 0, "calibrated": False, "calibrate_shown": False,
+}  # fmt: skip
+
+
+def test_a_config_without_the_group_evaluation_has_the_digest_of_its_default_values():
+    assert digest({**BASE, "evaluation": EVALUATION}) == digest(BASE)
+    assert digest({**BASE, "evaluation": {**EVALUATION, "shots": 2}}) != digest(BASE)
+
+
+def test_runs_without_an_optimizer_have_the_digest_of_the_optimizers_they_were():
+    """Finished zero-shot and in-context runs of former versions are still found."""
+    zero_shot = {"_target_": "lozo_bench.optimizers.zero_shot.ZeroShot", "calibrated": False}
+    now = {**BASE, "optimizer": {}, "evaluation": EVALUATION}
+    assert digest(now) == digest({**BASE, "optimizer": zero_shot})
+    icl = {
+        "_target_": "lozo_bench.optimizers.icl.InContext", "demonstrations": 4, "sets": "fixed",
+        "seed": 1, "calibrated": True, "calibrate_shown": False,
+    }  # fmt: skip
+    shots = {**EVALUATION, "shots": 4, "sets": "fixed", "seed": 1, "calibrated": True}
+    assert digest({**now, "evaluation": shots}) == digest({**BASE, "optimizer": icl})

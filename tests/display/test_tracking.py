@@ -13,6 +13,7 @@ from lozo_bench.config.schema import TrackingConfig, WandbMode
 from lozo_bench.display.tracking import Tracker
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.optimizers.base import Event
 from lozo_bench.runs.result_file import read_result, write_result
 
 
@@ -25,6 +26,28 @@ def test_rows_and_evaluations_are_written_as_json_lines_at_once(tmp_path):
         {"step": 1, "loss": 0.5},
         {"step": 1, "forward_passes": 2, "dev_accuracy": 0.75, "dev_loss": 0.4},
     ]
+
+
+def test_events_are_written_as_json_lines_at_once(tmp_path):
+    with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker:
+        tracker.event(3, Event("incumbent", {"loss": 0.5, "layer": "h.0"}))
+        tracker.event(4, Event("incumbent", {"loss": float("inf")}))
+        lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 3, "event": "incumbent", "loss": 0.5, "layer": "h.0"},
+        {"step": 4, "event": "incumbent", "loss": "inf"},
+    ]
+
+
+def test_a_resumed_run_keeps_the_events_of_recorded_steps_only(tmp_path):
+    for last, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        with Tracker(
+            tmp_path, {}, TrackingConfig(), "run", "id", lambda row, last=last: row["step"] <= last
+        ) as tracker:
+            for step in steps:
+                tracker.event(step, Event("swap"))
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
 def test_a_nan_is_refused(tmp_path):

@@ -9,11 +9,11 @@ import torch
 
 from lozo_bench.engine.finite import NonFiniteLossError, require_finite
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.protocol import MicroBatch, ScoredBatch
 from lozo_bench.engine.score import Score
 from lozo_bench.engine.sharing import Alone
 from lozo_bench.engine.subspace import Subspace, along
-from lozo_bench.errors import Stopped
+from lozo_bench.errors import Stopped, UserError
 
 
 def part(values):
@@ -213,3 +213,93 @@ def test_a_huge_loss_is_a_bad_loss_and_no_request_to_stop(huge):
     losses = MicroBatch(2, 1, lambda copies: torch.tensor([[1.0, huge]]) + w.sum())
     with pytest.raises(NonFiniteLossError, match="inf"):
         Score(InPlace({"w": w}), [losses]).differentiate()
+
+
+LINE = Subspace({}, {}, {"w": torch.ones(1, 1, dtype=torch.float64)})
+
+
+def shaped(values):
+    """Return an engine with the weight 0, and a batch whose loss at weight k is values[k]."""
+    w = torch.zeros(1, dtype=torch.float64)
+    batch = MicroBatch(1, 1, lambda copies: torch.tensor([[values[round(float(w))]]]).double())
+    return InPlace({"w": w}), batch
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("losses", "returned"),
+    [
+        ([1.5, NAN, 2.5], [1.5, INF, 2.5]),
+        ([NAN, 1.5, 2.5], [INF, 1.5, 2.5]),
+        ([INF, 1.5, -INF], [INF, 1.5, INF]),
+        ([0.0, 1.5, 2.5], [0.0, 1.5, 2.5]),
+    ],
+)
+def test_a_population_survives_candidates_whose_loss_is_not_finite(losses, returned):
+    engine, batch = shaped(losses)
+    score = Score(engine, [batch])
+    assert score(LINE, (0.0, 1.0, 2.0), finite=False) == returned
+    assert score.failed_candidates == sum(loss == INF for loss in returned)
+    again = Score(engine, [], examples=1, recorded=score.answers)
+    assert again(LINE, (0.0, 1.0, 2.0), finite=False) == returned
+    assert again.failed_candidates == score.failed_candidates
+
+
+def test_if_no_candidate_has_a_finite_loss_the_step_is_skipped():
+    engine, batch = shaped([NAN, INF, NAN])
+    with pytest.raises(NonFiniteLossError):
+        Score(engine, [batch])(LINE, (0.0, 1.0, 2.0), finite=False)
+    assert float(engine.X["w"]) == 0.0
+
+
+def test_losses_of_streams_are_recorded_with_those_of_the_batch_in_order():
+    engine, batch = shaped([1.0, 2.0, 3.0])
+    drawn = []
+
+    def streams(name):
+        drawn.append(name)
+        return ScoredBatch([part([10.0, 20.0])], examples=2, tokens=7)
+
+    score = Score(engine, [batch], streams=streams)
+    upper = score.on("upper")
+    assert upper(LINE, (0.0,)) == [15.0]
+    assert score(LINE, (1.0,)) == [2.0]
+    assert score.on("upper")(LINE, (0.0, 0.0)) == [15.0, 15.0]
+    assert drawn == ["upper", "upper"]
+    assert [answer.tolist() for answer in score.answers] == [[15.0], [2.0], [15.0, 0.0]]
+    counts = [(each.forwards, each.examples, each.tokens) for each in score.of_streams]
+    assert counts == [(1, 2, 7), (2, 2, 7)]
+
+    replay = Score(
+        engine, [], examples=1, recorded=score.answers, streams=lambda _: ScoredBatch(examples=2)
+    )
+    assert replay.on("upper")(LINE, (0.0,)) == [15.0]
+    assert replay(LINE, (1.0,)) == [2.0]
+    assert replay.on("upper")(LINE, (0.0, 0.0)) == [15.0, 15.0]
+
+
+def test_micro_batches_of_different_streams_are_differentiated_in_different_dropout():
+    w = torch.ones(1, requires_grad=True)
+    losses = MicroBatch(1, 1, lambda copies: w.view(1, 1).clone())
+    numbers = []
+
+    @contextmanager
+    def dropout(part):
+        numbers.append(part)
+        yield
+
+    score = Score(
+        InPlace({"w": w}), [losses, losses], dropout=dropout,
+        streams=lambda name: ScoredBatch([losses, losses], examples=2),
+    )  # fmt: skip
+    for each in (score, score.on("lower"), score.on("lower")):
+        each.differentiate()
+    assert len(set(numbers)) == 6
+
+
+def test_a_stream_that_the_method_does_not_declare_is_refused():
+    engine, batch = shaped([1.0])
+    with pytest.raises(UserError, match=r"^optimizer: it asks for the stream 'upper'; declare it"):
+        Score(engine, [batch]).on("upper")

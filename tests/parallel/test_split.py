@@ -197,3 +197,25 @@ def test_gradient_norms_are_those_of_the_whole_batch():
         assert result == pytest.approx([4 * 2**0.5])
     (error, _) = run_in_threads(2, SplitCandidates, work)
     assert str(error).startswith("parallel.split: given 'candidates'; allowed: batch")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_a_failed_candidate_leaves_the_losses_of_the_others_intact(split, bad):
+    """In one process only, and also if it is the first, relative to which losses are sent."""
+
+    def work(sharing):
+        x = torch.zeros(1)
+        mine = sharing.examples(4)
+
+        def losses(copies):
+            k = round(float(x))
+            return torch.tensor([[float("inf") if k == bad and b == 3 else b + k for b in mine]])
+
+        score = Score(
+            InPlace({"w": x}), [MicroBatch(len(mine), 1, losses)], sharing=sharing, examples=4
+        )
+        return score(Subspace({}, {}, {"w": torch.ones(1, 1)}), (0.0, 1.0, 2.0), finite=False)
+
+    wanted = [float("inf") if k == bad else 1.5 + k for k in range(3)]
+    assert run_in_threads(2, split, work) == [wanted, wanted]
