@@ -18,10 +18,10 @@ from lozo_bench.tables.cells import Sweep, compose_runs, configs
 from lozo_bench.tables.table import build_table
 from lozo_bench.training.run import run
 
-# These tables are narrowed, each to a few tables that are filled completely. The large ones run every
-# method on one task of each kind (options, generated answers) and every task with one method. The
-# others differ from an experiment that runs in full only by a number, a model's name or the source
-# of the rows.
+# Tables that are narrowed to a few tables, which are filled completely. In the large ones, every
+# method runs on one task of each kind (options, generated answers) and every task with one method.
+# The others differ from an experiment that runs in full only by a number, a model's name or the
+# source of the rows.
 NARROWED = {
     "opt13b": [["task=sst2,squad"], ["method=mezo"]],
     "roberta_k16": [["task=sst2_kshot"], ["method=mezo"]],
