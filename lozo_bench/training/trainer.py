@@ -120,7 +120,9 @@ class Trainer:
                 continue
             if step > start:
                 with self._state_saved_if_stopped(step - 1):
-                    self._step(step, numbers)
+                    self._set_learning_rate(step)
+                    make_step = self._replay_step if step <= known else self._make_step
+                    make_step(step, numbers)
             if step == known > start:
                 self._load_spent()
             if self._is_last(step) or step % self.settings.eval_every == 0:
@@ -132,13 +134,9 @@ class Trainer:
 
     # One step.
 
-    def _step(self, step: int, numbers: Sequence[int]) -> None:
+    def _set_learning_rate(self, step: int) -> None:
         factor = schedule_factor(self.settings.schedule, step, self.settings.steps)
         self.optimizer.lr = self.lr * factor
-        if step <= self.history.known:
-            self._replay_step(step, numbers)
-        else:
-            self._make_step(step, numbers)
 
     def _replay_step(self, step: int, numbers: Sequence[int]) -> None:
         """Make a step of an earlier attempt again, from its recorded losses."""
