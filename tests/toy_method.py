@@ -6,7 +6,10 @@ import json
 import math
 import os
 import signal
+import sys
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from types import SimpleNamespace
 
 import torch
@@ -20,6 +23,7 @@ from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.engine.subspace import Subspace
 from lozo_bench.engine.terms import Extras
+from lozo_bench.errors import Stopped
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event, Needs, Report, Stream
 from lozo_bench.parallel.team import join
@@ -31,6 +35,7 @@ from lozo_bench.training.rows import TrainingRows
 from lozo_bench.training.trainer import Trainer
 
 STEPS, ROWS = 6, 12
+STOPPED = 3
 EXAMPLES = [Encoded(rows=((i,),), answer=((0,),), label=0) for i in range(ROWS)]
 X_OF_ROWS = torch.linspace(-1, 1, ROWS * 4, dtype=torch.float64).view(ROWS, 4).sin()
 
@@ -113,7 +118,7 @@ class Toy:
         self.search = Search()
         self.nested = {"means": {"upper": 0.0, "lower": []}, "pair": (torch.zeros(2), 1)}
         self.first_loss = None
-        self.kill_at = "" if kill_at is None else str(kill_at)  # a text is no state
+        self.may_be_killed = partial(_kill_at, kill_at)  # an option, which is no state
 
     def step(self, score):
         t, self.t = self.t, self.t + 1
@@ -121,8 +126,10 @@ class Toy:
         P, eps = Subspace({}, {}, {"w": z}), 1e-2
         plus, minus = score(P, (eps, -eps))
         upper = score.on("upper")(P, (eps, -eps))
-        if self.kill_at == str(t + 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+        self.may_be_killed(t + 1)
+        # What changes between two questions must not be in the state of a run that stops there.
+        self.nested["means"]["upper"] += sum(upper)
+        self.engine.extras.tensors["gate"].mul_(1.001)
         lower = [score.on("lower")(P, (0.0,))[0] for _ in range(1 + t % 2)]
         far, near, other = score.on("probe")(P, (1e6, 0.1, -0.1), finite=False)
         assert far == math.inf
@@ -132,7 +139,6 @@ class Toy:
         gate = self.engine.extras.tensors["gate"]
         gate.mul_(1.01 if near < other else 0.99)
         self.search.told.append(near - other)
-        self.nested["means"]["upper"] += sum(upper)
         self.nested["means"]["lower"].append(torch.tensor(lower))
         if self.first_loss is None:
             self.first_loss = torch.tensor(plus)
@@ -143,16 +149,23 @@ class Toy:
         return Report(plus, forwards=2, events=[Event("gate", {"value": float(gate)})])
 
 
+def _kill_at(wanted, step):
+    if step == wanted:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _point(P, c):
     from lozo_bench.engine.subspace import along
 
     return along(P, c)
 
 
-def start(folder, *, replayable, kill_at=None, rank=0, processes=1, port=0):
+def start(folder, *, replayable, kill_at=None, stop_after=None, rank=0, processes=1, port=0):
     folder.mkdir(parents=True, exist_ok=True)
     environment = place(rank, processes, port)
-    process = context.Process(target=_run, args=(folder, replayable, kill_at, environment))
+    process = context.Process(
+        target=_run, args=(folder, replayable, kill_at, stop_after, environment)
+    )
     process.start()
     return process
 
@@ -170,7 +183,7 @@ class Events:
         return lambda *_: None
 
 
-def _run(folder, replayable, kill_at, environment):
+def _run(folder, replayable, kill_at, stop_after, environment):
     os.environ.update(environment)
     torch.set_num_threads(1)
     team, events = join("batch", 60), Events()
@@ -193,7 +206,17 @@ def _run(folder, replayable, kill_at, environment):
         states = None if replayable else Checkpoints(folder / "checkpoints", keep=2)
         header = {"digest": "toy"}
         history = HistoryWriter(folder, past, header, 2, states, replayable, lambda: None)
-    outcome = Trainer(parts, history=history, observer=events, sharing=team.sharing).run()
+    checks = count(1)
+
+    def check():
+        if stop_after is not None and next(checks) > stop_after:
+            raise Stopped
+
+    trainer = Trainer(parts, history=history, observer=events, sharing=team.sharing, check=check)
+    try:
+        outcome = trainer.run()
+    except Stopped:
+        sys.exit(STOPPED)
     if team.rank == 0:
         found = {
             "weights": outcome.weights,

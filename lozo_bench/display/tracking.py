@@ -35,6 +35,7 @@ class Tracker:
         run_id: the run's id in wandb, which stays the same when the run is resumed.
         is_final: returns whether a row in the file is final, so that it is kept; the run writes
             all other rows again.
+        known_step: the last step that is not made again; later events are removed.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class Tracker:
         name: str,
         run_id: str,
         is_final: Callable[[Mapping[str, float]], bool] = lambda row: False,
+        known_step: int = 0,
     ) -> None:
         self._folder = folder
         _keep_final_rows(folder / METRICS, is_final)
-        _keep_final_rows(folder / EVENTS, is_final)
+        _keep_final_rows(folder / EVENTS, lambda row: row["step"] <= known_step)
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
         self._wandb = _start_wandb(folder, config, tracking, name, run_id)
 
@@ -78,7 +80,7 @@ class Tracker:
             file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        numbers = {f"{event.name}/{key}": x for key, x in event.values.items()}
+        numbers = {f"{event.name}/{key}": x for key, x in values.items()}
         self._with_wandb(lambda run: run.log({"step": step, **numbers}))
 
     def sync(self) -> None:
@@ -121,9 +123,10 @@ class Tracker:
 
 def _json_value(value: float | str) -> float | str:
     """Return a value as JSON can hold it: infinity and NaN as texts."""
-    if isinstance(value, str) or math.isfinite(value):
+    if isinstance(value, str | int):
         return value
-    return str(float(value))
+    number = float(value)  # also of tensors and of numpy's numbers
+    return number if math.isfinite(number) else str(number)
 
 
 def _keep_final_rows(path: Path, is_final: Callable[[Mapping[str, float]], bool]) -> None:
@@ -133,11 +136,10 @@ def _keep_final_rows(path: Path, is_final: Callable[[Mapping[str, float]], bool]
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            if is_final(json.loads(line)):
+                kept.append(line + "\n")
+        except (ValueError, TypeError, LookupError):  # half a row, or not one of ours
             break
-        if is_final(row):
-            kept.append(line + "\n")
     write_text(path, "".join(kept))
 
 

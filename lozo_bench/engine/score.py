@@ -104,6 +104,7 @@ class Score:
             tokens=batch.tokens,
         )
         child.answers, child._recorded = self.answers, self._recorded
+        child._streams = _no_streams
         self.of_streams.append(child)
         return child
 
@@ -257,8 +258,8 @@ class Score:
         """Return mean losses of K candidates over the whole batch.
 
         They are recorded as the first mean and the differences of the others from it, each as one
-        float32: the slope computed from them keeps all its digits in 4 bytes a candidate. If the
-        first mean is not finite, the differences are from 0.
+        float32: the slope computed from them keeps all its digits in 4 bytes a candidate. If losses
+        need not be ``finite``, the means themselves are recorded.
         """
 
         def shared() -> Tensor:
@@ -314,10 +315,17 @@ def _checking(check: Callable[[], None], losses: Losses) -> Losses:
     return checked_losses
 
 
+def _no_streams(name: str) -> ScoredBatch:
+    raise UserError(f"optimizer: ask for the stream {name!r} on the step's own score")
+
+
 def _base(first: Tensor, finite: bool) -> Tensor:
-    """What the other means are recorded relative to: the first one, or 0 if it is not finite."""
-    base = first.double()
-    return base if finite else torch.where(base.isfinite(), base, 0.0)
+    """Return what the other means are recorded relative to.
+
+    That is the first one, whose difference from them is a slope. In a population of unrelated
+    candidates, of which the first may have a huge loss, it is 0.
+    """
+    return first.double() if finite else torch.zeros_like(first, dtype=torch.float64)
 
 
 def _added(losses: Sequence[Tensor]) -> Tensor:

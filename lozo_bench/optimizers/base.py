@@ -44,6 +44,10 @@ class Stream:
             raise bad_value("rows", self.rows, "two shares: 0 <= start < end <= 1")
         if isinstance(self.batch_size, int):
             check_count("batch_size", self.batch_size)
+        elif self.batch_size not in (None, "all"):
+            raise bad_value("batch_size", self.batch_size, "a whole number >= 1, all or None")
+        if self.order not in ("shuffled", "fixed"):
+            raise bad_value("order", self.order, "shuffled or fixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,10 @@ class Needs:
     batch: Stream = Stream()
     streams: Mapping[str, Stream] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if "" in self.streams:
+            raise bad_value("streams", "", "a name; the steps' own batches are ``batch``")
+
     @property
     def updates_by_gradient(self) -> bool:
         """Whether gradients enter the update as tensors, which several processes must share."""
@@ -89,6 +97,10 @@ class Event:
 
     name: str
     values: Mapping[str, float | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := {"step", "event"} & set(self.values):
+            raise bad_value("values", sorted(taken), "other names: an event has these already")
 
 
 @dataclass(frozen=True, slots=True)

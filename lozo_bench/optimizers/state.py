@@ -3,22 +3,25 @@
 An optimizer's file needs no code for this. What is saved, and under which name:
 
     number                         ``t``
-    tensor                         ``N``; one without dimensions ``scale/()``
-    mapping, also nested           ``moments/lm_head.weight``
+    tensor                         ``N``
+    dict, also nested              ``moments/lm_head.weight``
     list or tuple, also nested     ``history/[0]``
     torch optimizer                ``adamw/0/exp_avg``
     object with ``state()`` and ``load_state(state)``     ``search/`` and the names of its state
 
-Texts, None, functions and frozen options are constants and are not saved. Neither are the engine
-and the random draws, which have a state of their own or none, and parameters of the model. Anything
-else is refused, so that nothing is lost without a message.
+The state also has one tensor, ``#structure``, that describes the attributes: which of them are
+numbers, texts, None, lists and so on, so that each comes back as what it was. Options (functions,
+dtypes, frozen dataclasses), the engine, the random draws and the weights are not saved: they are
+made again with the optimizer. Anything else is refused, so that nothing is lost without a message.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,11 +32,12 @@ from lozo_bench.engine.protocol import Engine
 from lozo_bench.engine.tensors import on_cpu
 from lozo_bench.engine.terms import with_prefix
 from lozo_bench.errors import UserError
-from lozo_bench.optimizers.base import Needs
 from lozo_bench.randomness.draws import Draws
 
+_STRUCTURE = "#structure"
+# Attributes of former versions, which today's optimizers do not have.
+_FORMER = {"dropout", "differentiates"}
 _Devices = Mapping[str, torch.device]
-_SCALAR_TENSOR = "()"
 
 
 @runtime_checkable
@@ -55,10 +59,13 @@ def optimizer_state(optimizer: object) -> dict[str, Tensor]:
     Raises:
         UserError: an attribute holds something that a checkpoint cannot keep.
     """
-    state: dict[str, Tensor] = {}
-    for name, value in vars(optimizer).items():
-        state |= dict(_saved(name, value))
-    return on_cpu(state)
+    weights = {id(x) for x in _weights(optimizer).values()}
+    tensors: dict[str, Tensor] = {}
+    structure = {
+        name: _save(value, name, tensors, weights) for name, value in vars(optimizer).items()
+    }
+    described = json.dumps(structure, sort_keys=True).encode()
+    return on_cpu(tensors) | {_STRUCTURE: torch.tensor(list(described), dtype=torch.uint8)}
 
 
 def load_optimizer_state(optimizer: object, state: Mapping[str, Tensor]) -> None:
@@ -67,120 +74,151 @@ def load_optimizer_state(optimizer: object, state: Mapping[str, Tensor]) -> None
     Raises:
         UserError: the state lacks an attribute of this optimizer, or has one that it does not have.
     """
-    devices, kind = _devices(optimizer), type(optimizer).__name__
     attributes = vars(optimizer)
-    unknown = {name.partition("/")[0] for name in state} - set(attributes)
-    if unknown:
+    if _STRUCTURE in state:
+        structure = json.loads(bytes(state[_STRUCTURE].tolist()))
+    else:
+        structure = _structure_of_former_state(optimizer, state)
+    unknown, missing = structure.keys() - attributes.keys(), attributes.keys() - structure.keys()
+    if unknown or missing:
         raise UserError(
-            f"the checkpoint's optimizer state has {', '.join(sorted(unknown))}, which {kind} does "
-            "not have; it is of another version of this optimizer: run again with rerun=all"
+            f"the checkpoint's optimizer state does not fit {type(optimizer).__name__}: "
+            f"{', '.join(sorted(unknown | missing))} is only in one of them; it is of another "
+            "version of this optimizer: run again with rerun=all"
         )
-    for name, value in list(attributes.items()):
-        mine = with_prefix(name, state) | ({"": state[name]} if name in state else {})
+    devices = {name: x.device for name, x in _weights(optimizer).items()}
+    for name, described in structure.items():
         try:
-            setattr(optimizer, name, _restored(value, mine, devices))
-        except LookupError as error:
+            setattr(optimizer, name, _load(described, attributes[name], name, state, devices))
+        except (LookupError, AttributeError) as error:
             raise UserError(
-                f"the checkpoint's optimizer state does not fit {kind}.{name} ({error}); it is of "
-                "another version of this optimizer: run again with rerun=all"
+                f"the checkpoint's optimizer state does not fit {type(optimizer).__name__}.{name} "
+                f"({error}); it is of another version of this optimizer: run again with rerun=all"
             ) from error
 
 
-def _saved(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if _is_constant(value):
-        return
+def _save(value: Any, path: str, tensors: dict[str, Tensor], weights: Collection[int]) -> Any:
+    """Add a value's tensors to ``tensors`` and return its description for the structure."""
+    if value is None or (isinstance(value, str) and not isinstance(value, Enum)):
+        return {"text": value}
+    if id(value) in weights or _is_option(value):
+        return "option"
     if isinstance(value, bool | int | float):
-        yield path, torch.tensor(value, dtype=_number_type(value))
-    elif isinstance(value, Tensor):
-        yield (path if value.ndim else f"{path}/{_SCALAR_TENSOR}"), value
-    elif isinstance(value, torch.optim.Optimizer):
-        yield from _below(path, _torch_state(value))
-    elif isinstance(value, Stateful):
-        yield from _below(path, value.state())
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _saved(f"{path}/{_checked_key(path, key)}", item)
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            yield from _saved(f"{path}/[{i}]", item)
-    else:
-        raise UserError(
-            f"optimizer: its attribute {path} is a {type(value).__name__}, which a checkpoint "
-            "cannot keep; allowed: numbers, tensors, mappings and lists of them, torch optimizers, "
-            "and objects with state() and load_state()"
-        )
+        tensors[path] = _number(value, path)
+        return "number"
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return "tensor"
+    if isinstance(value, torch.optim.Optimizer):
+        _add(_torch_state(value, path), path, tensors)
+        return "torch optimizer"
+    if isinstance(value, Stateful):
+        _add(value.state(), path, tensors)
+        return "stateful"
+    if type(value) is dict:
+        items = {_checked_key(path, key): item for key, item in value.items()}
+        return {"dict": {k: _save(x, f"{path}/{k}", tensors, weights) for k, x in items.items()}}
+    if type(value) in (list, tuple):
+        saved = [_save(x, f"{path}/[{i}]", tensors, weights) for i, x in enumerate(value)]
+        return {type(value).__name__: saved}
+    raise _refused(path, value)
 
 
-def _restored(like: Any, state: Mapping[str, Tensor], devices: _Devices, key: str = "") -> Any:
-    """Return what was saved under the names of ``state``; ``like`` is the new optimizer's value."""
-    if isinstance(like, torch.optim.Optimizer):
-        _load_torch_state(like, state)
-        return like
-    if isinstance(like, Stateful) and not _is_constant(like):
-        like.load_state(state)
-        return like
-    if not state:
-        if isinstance(like, bool | int | float | Tensor) and not _is_constant(like):
-            raise KeyError("it is missing")
-        return _emptied(like)
-    if "" in state:
-        return _leaf(like, state[""], devices.get(key))
-    if set(state) == {_SCALAR_TENSOR}:
-        tensor = state[_SCALAR_TENSOR]
-        return tensor.to(like.device if isinstance(like, Tensor) else devices.get(key, "cpu"))
-    children: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        child, _, rest = name.partition("/")
-        children.setdefault(child, {})[rest] = tensor
-    if all(child.startswith("[") for child in children):
-        items = list(like) if isinstance(like, list | tuple) else []
-        values = [
-            _restored(items[i] if i < len(items) else None, children[f"[{i}]"], devices)
-            for i in range(len(children))
-        ]
-        return tuple(values) if isinstance(like, tuple) else values
-    known = like if isinstance(like, Mapping) else {}
-    return {
-        child: _restored(known.get(child), mine, devices, child) for child, mine in children.items()
-    }
+def _load(
+    described: Any, like: Any, path: str, state: Mapping[str, Tensor], devices: _Devices
+) -> Any:
+    """Return a saved value; ``like`` is the new optimizer's value at the same place."""
+    match described:
+        case "option":
+            return like
+        case {"text": text}:
+            return text
+        case "number":
+            return state[path].item()
+        case "tensor":
+            device = like.device if isinstance(like, Tensor) else devices.get(_last(path), "cpu")
+            return state[path].to(device)
+        case "torch optimizer":
+            _load_torch_state(like, with_prefix(path, state))
+            return like
+        case "stateful":
+            like.load_state(with_prefix(path, state))
+            return like
+        case {"dict": items}:
+            new = like if isinstance(like, Mapping) else {}
+            return {
+                key: _load(each, new.get(key), f"{path}/{key}", state, devices)
+                for key, each in items.items()
+            }
+    ((kind, items),) = described.items()
+    old = like if isinstance(like, list | tuple) else ()
+    values = [
+        _load(each, old[i] if i < len(old) else None, f"{path}/[{i}]", state, devices)
+        for i, each in enumerate(items)
+    ]
+    return tuple(values) if kind == "tuple" else values
 
 
-def _leaf(like: Any, saved: Tensor, device: torch.device | None) -> Any:
-    if isinstance(like, Tensor):
-        return saved.to(like.device)
-    if isinstance(like, bool | int | float):
-        return type(like)(saved.item())
-    return saved.item() if saved.ndim == 0 else saved.to(device or "cpu")
+def _structure_of_former_state(optimizer: object, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Describe a state without ``#structure``: it has numbers, tensors and dicts of tensors."""
+    tensors: dict[str, Tensor] = {}
+    structure: dict[str, Any] = {}
+    weights = {id(x) for x in _weights(optimizer).values()}
+    for name, value in vars(optimizer).items():
+        if type(value) is dict and not _is_option(value):
+            mine = with_prefix(name, state)
+            structure[name] = {"dict": dict.fromkeys(mine, "tensor")}
+            if not mine and value and all(isinstance(x, list | str) for x in value.values()):
+                structure[name] = "option"
+        else:
+            structure[name] = _save(value, name, tensors, weights)
+    known = {name.partition("/")[0] for name in state} - _FORMER
+    return structure | dict.fromkeys(known - structure.keys(), "tensor")
 
 
-def _emptied(like: Any) -> Any:
-    """Return a constant as it is, and a collection without its values: none were saved."""
-    is_collection = isinstance(like, Mapping | list | tuple)
-    return type(like)() if is_collection and not _is_constant(like) else like
-
-
-def _is_constant(value: Any) -> bool:
-    """Whether a value is an option or a part of the run, which the state does not hold."""
-    if value is None or isinstance(value, str | Enum | Needs | Engine | Draws | nn.Parameter):
+def _is_option(value: Any) -> bool:
+    """Whether a value belongs to the options or the run, and is made again with the optimizer."""
+    if isinstance(value, Enum | Engine | Draws | nn.Parameter | range | torch.dtype | torch.device):
         return True
-    if isinstance(value, Mapping):
-        return bool(value) and all(map(_is_constant, value.values()))
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return bool(value) and all(map(_is_constant, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        frozen: bool = type(value).__dataclass_params__.frozen  # type: ignore[attr-defined]
+        return frozen
     return inspect.isroutine(value) or isinstance(value, type | functools.partial)
 
 
+def _add(state: Mapping[str, Tensor], path: str, tensors: dict[str, Tensor]) -> None:
+    for name, x in state.items():
+        if not isinstance(x, Tensor):
+            raise _refused(f"{path}/{name}", x)
+        tensors[f"{path}/{name}"] = x
+
+
+def _refused(path: str, value: object) -> UserError:
+    return UserError(
+        f"optimizer: its attribute {path} is a {type(value).__name__}, which a checkpoint cannot "
+        "keep; allowed: numbers, texts, tensors, dicts, lists and tuples of them, torch "
+        "optimizers, and objects with state() and load_state()"
+    )
+
+
 def _checked_key(path: str, key: object) -> str:
-    if not isinstance(key, str) or "/" in key or key[:1] in "[(":
+    if not isinstance(key, str) or "/" in key or key[:1] == "[":
         raise UserError(
             f"optimizer: its attribute {path} has the key {key!r}, which a checkpoint cannot keep; "
-            "allowed: texts without '/' that do not begin with '[' or '('"
+            "allowed: texts without '/' that do not begin with '['"
         )
     return key
 
 
-def _below(path: str, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    return ((f"{path}/{key}", x) for key, x in state.items())
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _number(value: bool | int | float, path: str) -> Tensor:
+    try:
+        return torch.tensor(value, dtype=_number_type(value))
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise _refused(path, value) from error
 
 
 def _number_type(value: bool | int | float) -> torch.dtype:
@@ -189,18 +227,18 @@ def _number_type(value: bool | int | float) -> torch.dtype:
     return torch.int64 if isinstance(value, int) else torch.float64
 
 
-def _devices(optimizer: object) -> dict[str, torch.device]:
-    """Return each weight's device by name: what is kept for a weight goes there."""
+def _weights(optimizer: object) -> dict[str, Tensor]:
+    """Return the weights of the optimizer's engine by name: what is kept for one goes beside it."""
     weights: dict[str, Tensor] = {}
     for value in vars(optimizer).values():
         weights |= getattr(value, "X", {})
-    return {name: x.device for name, x in weights.items()}
+    return weights
 
 
-def _torch_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _torch_state(optimizer: torch.optim.Optimizer, path: str) -> dict[str, Tensor]:
     moments: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{i}/{key}": x if isinstance(x, Tensor) else torch.tensor(x, dtype=_number_type(x))
+        f"{i}/{key}": x if isinstance(x, Tensor) else _number(x, f"{path}/{i}/{key}")
         for i, each in moments.items()
         for key, x in each.items()
     }

@@ -29,7 +29,7 @@ _FLUSH_EVERY_S = 10.0
 
 
 class History:
-    """The history of a run, read only. Implements `Memory`.
+    """The history of a run, read only. Implements `RunHistory`.
 
     The methods that record do nothing: only the run's first process writes its history.
 
@@ -112,7 +112,8 @@ class HistoryWriter(History):
         every: the number of steps between two blocks of the journal, and between two checkpoints.
         states: where checkpoints are saved; None: they are not.
         replayable: the recorded steps can be replayed, so the last step needs no checkpoint.
-        settle: called before each block; must write everything else about the same steps to disk.
+        sync_metrics: called before each block; must write everything else about the same steps
+            to disk.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from lozo_bench.config.explain import explain
 from lozo_bench.config.paths import CONF
+from lozo_bench.config.renamed import with_new_names
 from lozo_bench.runs.outcome import Code
 from lozo_bench.runs.status import CellState, status_of
 from lozo_bench.tables.cells import Advanced, Run, Sweep, configs, sweep
@@ -30,7 +31,9 @@ def main() -> None:
     if arguments.name is None:
         print(_experiments())
         return
-    overrides = [f"experiment={arguments.name}", *arguments.overrides]
+    overrides, notes = with_new_names([f"experiment={arguments.name}", *arguments.overrides])
+    for note in notes:
+        print(note, file=sys.stderr)
     try:
         with configs(CONF):
             table = build_table(_sweeps(overrides, arguments.grids))

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from lozo_bench.config.renamed import with_new_optimizer
 from lozo_bench.config.schema import Config
 from lozo_bench.display.console import SilentObserver
 from lozo_bench.engine.tensors import fingerprint
@@ -89,9 +90,10 @@ def _config(folder: Path) -> Config:
     path = result if result.exists() else of_hydra
     try:
         if path is result:
-            stored = OmegaConf.create(json.loads(path.read_text(encoding="utf-8"))["config"])
+            stored = json.loads(path.read_text(encoding="utf-8"))["config"]
         else:
-            stored = OmegaConf.load(path)
+            stored = OmegaConf.to_container(OmegaConf.load(path))
+        stored = OmegaConf.create(with_new_optimizer(stored))
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), stored))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: not a run's folder: it contains no {path.name}") from error

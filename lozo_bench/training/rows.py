@@ -30,9 +30,10 @@ class TrainingRows:
         self.streams: dict[str, Stream] = {"": needs.batch, **needs.streams}
         for name, stream in self.streams.items():
             if count and not self._rows(name):
+                what = f"the stream {name!r}" if name else "the steps' own stream"
                 raise UserError(
-                    f"optimizer: the stream {name!r}, which is rows {stream.rows} of {count} "
-                    "training rows, has no rows; use more training rows"
+                    f"optimizer: {what}, which is the share {stream.rows} of {count} training "
+                    "rows, has no rows; use more training rows"
                 )
 
     def batches(self, name: str = "") -> Iterator[list[int]]:

@@ -131,7 +131,13 @@ class Leader:
         header = journal_header(cell, past, built)
         self._tracker = self._held.enter_context(
             Tracker(
-                cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.is_final
+                cell.folder,
+                cell.plain,
+                config.tracking,
+                name,
+                header["wandb_id"],
+                past.is_final,
+                past.known,
             )
         )
         bar = self._held.enter_context(ProgressBar(built.parts.settings.steps))

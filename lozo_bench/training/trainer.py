@@ -60,6 +60,7 @@ class Trainer:
         self.batcher = Batcher(parts.data, parts.objective, micro_batch_size, sharing)
         self.streams = StreamBatches(parts.rows)
         self.lr = parts.optimizer.lr if parts.optimizer else 0.0
+        self.attributes = set(vars(parts.optimizer)) if parts.optimizer else set()
         self.spent = Spent()
         self.best: Best | None = None
         self.step_seconds: list[float] = []
@@ -166,7 +167,7 @@ class Trainer:
             order=batch.order,
             sharing=self.sharing,
             examples=batch.examples,
-            check=self.check,
+            check=self._check_in_step(),
             dropout=partial(self.parts.dropout, step),
             streams=lambda name: self.batcher.batch(self.streams.next(name)),
             tokens=batch.tokens,
@@ -177,6 +178,11 @@ class Trainer:
             self._skip_step(step, error)
             self.history.step_made(step, score.answers, self._costs())
             return
+        if not math.isfinite(report.loss):
+            raise UserError(
+                f"optimizer: step {step} reports the loss {report.loss}; report a finite one, such "
+                "as that of the best candidate"
+            )
         _synchronize(self.parts.device)
         self.step_seconds.append(time.perf_counter() - began)
         self._count(score, report)
@@ -186,6 +192,24 @@ class Trainer:
         if self._is_last(step) or step % self.settings.log_every == 0:
             self.observer.stepped(self._row(step, report))
         self.history.step_made(step, score.answers, self._costs())
+
+    @property
+    def _asks_once(self) -> bool:
+        """Whether the method changes nothing before it has the only gradient that it asks for."""
+        needs = self.optimizer.needs
+        return needs.directions is None and not needs.streams
+
+    def _check_in_step(self) -> Callable[[], None]:
+        """Return the check for a stop during a step.
+
+        A step that cannot be made again from its losses, and asks for more than one thing, may
+        change something in between. It is stopped only before its first pass, so that the state
+        that is saved is the one before the step.
+        """
+        if self.optimizer.needs.replayable or self._asks_once:
+            return self.check
+        checks = iter([self.check])
+        return lambda: next(checks, _no_check)()
 
     def _count(self, score: Score, report: Report) -> None:
         spent = self.spent
@@ -266,16 +290,22 @@ class Trainer:
         streams, attributes = dict(self.streams.taken), dict(vars(self.optimizer))
         try:
             yield
-        except (Stopped, UserError):
+        except (Stopped, UserError) as error:
             # What the step that was not finished has counted so far is not part of that state.
             self.streams.go_to(streams)
             vars(self.optimizer).update(attributes)
-            if self.history.wants_last_state(step):
+            unchanged = isinstance(error, Stopped) or self._asks_once
+            if unchanged and self.history.wants_last_state(step):
                 self._save_state(step)
             raise
 
     def _save_state(self, step: int) -> None:
         tensors = {f"engine/{name}": x for name, x in self.engine.state().items()}
+        if late := vars(self.optimizer).keys() - self.attributes:
+            raise UserError(
+                f"optimizer: a step added the attribute {', '.join(sorted(late))}; set it in "
+                "__init__, to None if it has no value yet, so that a checkpoint can restore it"
+            )
         tensors |= {f"optimizer/{name}": x for name, x in optimizer_state(self.optimizer).items()}
         metadata: dict[str, Any] = {"best": None}
         if self.streams.taken:
@@ -324,6 +354,10 @@ class Trainer:
 
     def _is_last(self, step: int) -> bool:
         return step == self.settings.steps
+
+
+def _no_check() -> None:
+    """Do not stop here."""
 
 
 def _not_finite(step: int, what: str) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lozo_bench.config.renamed import RENAMED, with_new_names
+from lozo_bench.config.renamed import RENAMED, with_new_names, with_new_optimizer
 from lozo_bench.config.schema import EvaluationConfig
 
 
@@ -13,7 +13,9 @@ def test_old_keys_are_replaced_and_named():
 
 
 def test_a_plus_before_an_old_key_is_dropped_because_the_new_key_always_exists():
-    assert with_new_names(["++optimizer.calibrated=true"])[0] == ["evaluation.calibrated=true"]
+    assert with_new_names(["method=icl", "++optimizer.calibrated=true"])[0] == [
+        "method=icl", "evaluation.calibrated=true",
+    ]  # fmt: skip
 
 
 def test_other_arguments_stay_as_they_are():
@@ -25,6 +27,21 @@ def test_other_arguments_stay_as_they_are():
         "optimizer.seeds=1",
     ]
     assert with_new_names(arguments) == (arguments, [])
+
+
+def test_options_of_other_optimizers_keep_their_names():
+    for choice in ("optimizer=lozo", "optimizer=lozo,icl", "seed=s1"):
+        arguments = [choice, "optimizer.seed=3"]
+        assert with_new_names(arguments) == (arguments, [])
+
+
+def test_a_stored_config_of_a_run_that_only_evaluated_is_understood():
+    icl = {"_target_": "lozo_bench.optimizers.icl.InContext", "demonstrations": 4, "seed": 1}
+    assert with_new_optimizer({"steps": 1, "optimizer": icl}) == {
+        "steps": 1, "optimizer": {}, "evaluation": {"shots": 4, "seed": 1},
+    }  # fmt: skip
+    lozo = {"optimizer": {"_target_": "lozo_bench.optimizers.lozo.Lozo", "lr": 1.0}}
+    assert with_new_optimizer(lozo) == lozo
 
 
 def test_every_new_key_exists():

@@ -41,9 +41,7 @@ def test_events_are_written_as_json_lines_at_once(tmp_path):
 
 def test_a_resumed_run_keeps_the_events_of_recorded_steps_only(tmp_path):
     for last, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        with Tracker(
-            tmp_path, {}, TrackingConfig(), "run", "id", lambda row, last=last: row["step"] <= last
-        ) as tracker:
+        with Tracker(tmp_path, {}, TrackingConfig(), "run", "id", known_step=last) as tracker:
             for step in steps:
                 tracker.event(step, Event("swap"))
     lines = (tmp_path / "events.jsonl").read_text().splitlines()

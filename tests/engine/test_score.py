@@ -221,7 +221,9 @@ LINE = Subspace({}, {}, {"w": torch.ones(1, 1, dtype=torch.float64)})
 def shaped(values):
     """Return an engine with the weight 0, and a batch whose loss at weight k is values[k]."""
     w = torch.zeros(1, dtype=torch.float64)
-    batch = MicroBatch(1, 1, lambda copies: torch.tensor([[values[round(float(w))]]]).double())
+    batch = MicroBatch(
+        1, 1, lambda copies: torch.tensor([[values[round(float(w))]]], dtype=w.dtype)
+    )
     return InPlace({"w": w}), batch
 
 
@@ -235,6 +237,7 @@ INF, NAN = float("inf"), float("nan")
         ([NAN, 1.5, 2.5], [INF, 1.5, 2.5]),
         ([INF, 1.5, -INF], [INF, 1.5, INF]),
         ([0.0, 1.5, 2.5], [0.0, 1.5, 2.5]),
+        ([1e20, 1.5, 2.5], [1e20, 1.5, 2.5]),  # a difference from 1e20 would lose the others
     ],
 )
 def test_a_population_survives_candidates_whose_loss_is_not_finite(losses, returned):

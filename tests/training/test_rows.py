@@ -65,6 +65,17 @@ def test_a_stream_without_rows_is_refused():
         TrainingRows(3, 2, 0, Needs(streams={"few": Stream(rows=(0.0, 0.1))}))
 
 
+@pytest.mark.parametrize("options", [{"order": "foo"}, {"batch_size": "foo"}, {"batch_size": 0}])
+def test_an_unknown_order_or_batch_size_is_refused(options):
+    with pytest.raises(UserError, match=f"^{next(iter(options))}: given"):
+        Stream(**options)
+
+
+def test_a_stream_needs_a_name():
+    with pytest.raises(UserError, match=r"^streams: given ''"):
+        Needs(streams={"": Stream()})
+
+
 @pytest.mark.parametrize("rows", [(0.5, 0.5), (-0.1, 1.0), (0.0, 1.1), (0.9, 0.1)])
 def test_shares_that_are_none_are_refused(rows):
     with pytest.raises(UserError, match="0 <= start < end <= 1"):

@@ -79,6 +79,25 @@ def test_killed_at_every_step_it_ends_with_the_same_bits(tmp_path, straight):
     assert str(losses(tmp_path)) == str(losses(folder))  # as texts, in which NaN equals NaN
 
 
+@pytest.mark.parametrize("checks", [1, 2, 3, 5, 7, 11, 17])
+def test_stopped_anywhere_again_and_again_it_ends_with_the_same_bits(tmp_path, straight, checks):
+    """Each attempt is asked to stop after so many more checks, wherever that is in a step."""
+    replayable, folder = straight
+    exits = []
+    for attempt in range(1, 40):
+        more = {"stop_after": checks * attempt} if attempt < 12 else {}
+        process = toy_method.start(tmp_path, replayable=replayable, **more)
+        process.join(60)
+        exits.append(process.exitcode)
+        if process.exitcode == 0:
+            break
+    assert set(exits[:-1]) == {toy_method.STOPPED}
+    assert exits[-1] == 0
+    found, wanted = outcome(tmp_path), outcome(folder)
+    for key in ("weights", "w", "gate", "best_step", "test", "forwards", "queries", "tokens"):
+        assert found[key] == wanted[key], key
+
+
 def test_the_best_step_is_tested_with_its_own_gate(straight):
     found = outcome(straight[1])
     assert found["best_step"] < toy_method.STEPS
@@ -87,7 +106,7 @@ def test_the_best_step_is_tested_with_its_own_gate(straight):
         for step, name, values in found["events"]
         if (step, name) == (found["best_step"], "gate")
     )
-    assert found["gate"] == [gate_then]
+    assert found["gate"] == [pytest.approx(gate_then, abs=0)]
     assert found["weights"]["tested"] != found["weights"]["last"]
 
 
