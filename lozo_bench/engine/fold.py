@@ -11,7 +11,7 @@ rounding to nearest loses such small updates permanently. Three kinds of roundin
     residual    stores the rounding error and adds it to the next fold, so that only the last
                 rounding remains; needs a second copy of the weights in host memory
 
-With every kind of rounding, fewer folds are better: see ``max_rank`` in `point.py`.
+With every kind of rounding, fewer folds are better: see ``max_rank`` in `pending.py`.
 """
 
 from __future__ import annotations

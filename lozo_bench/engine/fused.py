@@ -1,7 +1,7 @@
 """The fused engine: it computes the losses of several candidates without writing to the weights.
 
 Candidate k adds U C_k V^T to each matrix and z s_k to each vector, on top of the pending updates
-(`point.py`), which are low-rank terms as well: A_j V_j^T of closed periods and A V^T of the open
+(`pending.py`), which are low-rank terms as well: A_j V_j^T of closed periods and A V^T of the open
 one. The candidates usually have the V of the open period. During a forward pass, a tensor that
 represents all versions of a weight (`versions.py`) replaces the weight, so that a linear layer
 computes
