@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
 def test_a_difference_is_detected(finished, tmp_path, what):
     other = tmp_path / "other"
     shutil.copytree(finished, other)
-    tally = chaos.Tally(0, [], [])
+    tally = chaos.Report(0, [], [])
     chaos.compare(finished, other, tally)
     assert tally.differences == []
     if what == "weights":
@@ -64,4 +64,4 @@ def test_a_difference_is_detected(finished, tmp_path, what):
 def test_an_unknown_optimizer_is_reported_in_one_line():
     done = programs.run(ROOT, "--only", "nope", script=CHAOS)
     assert done.returncode == 2
-    assert done.stderr == "--only: no optimizer has 'nope' in its name\n"
+    assert done.stderr == "--only: no optimizer's name contains 'nope'\n"

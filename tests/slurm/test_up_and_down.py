@@ -71,4 +71,6 @@ def test_the_reason_is_printed_when_slurm_cannot_be_started(slurm, tmp_path):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     bare = up(tmp_path / "a", env={"PATH": str(tmp_path)})
     assert bare.returncode == 77
-    assert bare.stderr == "slurm_up: no slurmctld, slurmd and munged, and no apt-get\n"
+    assert bare.stderr == (
+        "slurm_up: slurmctld, slurmd or munged is missing, and there is no apt-get\n"
+    )
