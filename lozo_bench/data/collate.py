@@ -74,8 +74,8 @@ class Batch:
         option: int64 [B, P], which of the K options each answer token belongs to.
         labels: int64 [B], the correct option of each example.
         options: K, the number of options.
-        single_position: whether every option is one token and all options of an example are predicted at the
-            same position.
+        single_position: whether every option is one token and all options of an example are
+            predicted at the same position.
         tokens: number of tokens without padding.
         virtual_tokens: number of tokens that the model inserts before each row.
         position_ids: int64 [R, T], which restart for each option; None unless rows hold several
