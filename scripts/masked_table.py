@@ -1,7 +1,7 @@
 """Test accuracy (mean and std) of every method on real few-shot tasks with a small masked model.
 
-    python scripts/pretrain_tiny.py --corpus ../shared/data --out DIR
-    python scripts/masked_table.py --model DIR/masked_real --kshot ../shared/data/kshot --out OUT
+    python scripts/pretrain_tiny.py --corpus CORPUS --out DIR
+    python scripts/masked_table.py --model DIR/masked_real --kshot CORPUS/kshot --out OUT
 
 For each split, dev accuracy selects a method's learning rate (the first of equals). The test rows
 are evaluated once, at the end of each run. If the script is called again, it runs only what is

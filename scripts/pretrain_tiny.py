@@ -1,7 +1,7 @@
 """Pre-train the tiny models, a causal OPT and a masked RoBERTa, each with its own tokenizer.
 
 python scripts/pretrain_tiny.py                                      writes the two embedded models
-python scripts/pretrain_tiny.py --corpus ../shared/data --out DIR    writes DIR/masked_real
+python scripts/pretrain_tiny.py --corpus CORPUS --out DIR    writes DIR/masked_real
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lozo_bench.config.paths import EMBEDDED, PREFIX
+from lozo_bench.config.renamed import with_former_optimizer
 
 _NOT_PART_OF_A_RESULT = {
     "hydra",
@@ -45,7 +46,7 @@ def digest(config: Mapping[str, Any]) -> str:
     that a run does not count as finished after its data changed. Files above 16 MiB (the weights of
     a large model) are identified by name and size only. 1 and 1.0 are the same number.
     """
-    text = json.dumps(_identity(_with_former_optimizer(config), ""), sort_keys=True)
+    text = json.dumps(_identity(with_former_optimizer(config), ""), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
@@ -65,25 +66,6 @@ def _identity(node: Any, key: str) -> Any:
     if key in _PATHS and isinstance(node, str):
         return _path_identity(node)
     return node
-
-
-def _with_former_optimizer(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the config as it was when evaluating without training was an optimizer.
-
-    Zero-shot and in-context runs from that time keep their digest, so that they are still found.
-    """
-    evaluation = config.get("evaluation")
-    if config.get("optimizer") or not evaluation:
-        return config
-    options = {name: value for name, value in evaluation.items() if name != "shots"}
-    if evaluation["shots"]:
-        target = "lozo_bench.optimizers.icl.InContext"
-        former = {"_target_": target, "demonstrations": evaluation["shots"], **options}
-    else:
-        target = "lozo_bench.optimizers.zero_shot.ZeroShot"
-        former = {"_target_": target, "calibrated": evaluation["calibrated"]}
-    rest = {name: value for name, value in config.items() if name != "evaluation"}
-    return {**rest, "optimizer": former}
 
 
 def _is_as_before(value: Any, key: str) -> bool:

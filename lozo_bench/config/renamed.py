@@ -14,10 +14,10 @@ RENAMED = {
     "optimizer.calibrate_shown": "evaluation.calibrate_shown",
 }
 _WITHOUT_OPTIMIZER = {"zero_shot", "icl"}
-_FORMER_TARGETS = {
-    "lozo_bench.optimizers.zero_shot.ZeroShot",
-    "lozo_bench.optimizers.icl.InContext",
-}
+_ZERO_SHOT = "lozo_bench.optimizers.zero_shot.ZeroShot"
+_IN_CONTEXT = "lozo_bench.optimizers.icl.InContext"
+# option of the former optimizers -> key of the group evaluation
+_OPTIONS = {old.partition(".")[2]: new.partition(".")[2] for old, new in RENAMED.items()}
 
 
 def with_new_names(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -51,8 +51,24 @@ def with_new_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
     Such a config is of a former version.
     """
     optimizer = config.get("optimizer") or {}
-    if optimizer.get("_target_") not in _FORMER_TARGETS:
+    if optimizer.get("_target_") not in (_ZERO_SHOT, _IN_CONTEXT):
         return dict(config)
-    options = {key.partition(".")[2]: new.partition(".")[2] for key, new in RENAMED.items()}
-    evaluation = {options[name]: x for name, x in optimizer.items() if name in options}
+    evaluation = {_OPTIONS[name]: x for name, x in optimizer.items() if name in _OPTIONS}
     return {**config, "optimizer": {}, "evaluation": evaluation}
+
+
+def with_former_optimizer(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a config as it was when evaluation without training was an optimizer.
+
+    Zero-shot and in-context runs of that time keep their digest, so that they are still found.
+    """
+    evaluation = config.get("evaluation")
+    if config.get("optimizer") or not evaluation:
+        return config
+    if evaluation["shots"]:
+        options = {old: evaluation[new] for old, new in _OPTIONS.items()}
+        former = {"_target_": _IN_CONTEXT, **options}
+    else:
+        former = {"_target_": _ZERO_SHOT, "calibrated": evaluation["calibrated"]}
+    rest = {name: value for name, value in config.items() if name != "evaluation"}
+    return {**rest, "optimizer": former}

@@ -120,28 +120,6 @@ class FilesAndTerminal:
         self.bar.evaluated(step, name, metrics)
 
 
-class SilentObserver:
-    """An observer that does nothing, for all processes of a run except the first."""
-
-    def stepped(self, row: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def advanced(self, step: int, loss: float) -> None:
-        """Do nothing."""
-
-    def skipped(self, step: int, why: str) -> None:
-        """Do nothing."""
-
-    def happened(self, step: int, event: Event) -> None:
-        """Ignore it."""
-
-    def evaluating(self, name: str, done: int, of: int) -> None:
-        """Do nothing."""
-
-    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """Do nothing."""
-
-
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -165,11 +165,9 @@ def _structure_of_former_state(optimizer: object, state: Mapping[str, Tensor]) -
     structure: dict[str, Any] = {}
     weights = {id(x) for x in _weights(optimizer).values()}
     for name, value in vars(optimizer).items():
-        if type(value) is dict and not _is_option(value):
-            mine = with_prefix(name, state)
-            structure[name] = {"dict": dict.fromkeys(mine, "tensor")}
-            if not mine and value and all(isinstance(x, list | str) for x in value.values()):
-                structure[name] = "option"
+        saved = with_prefix(name, state)
+        if type(value) is dict and saved:
+            structure[name] = {"dict": dict.fromkeys(saved, "tensor")}
         else:
             structure[name] = _save(value, name, tensors, weights)
     known = {name.partition("/")[0] for name in state} - _FORMER

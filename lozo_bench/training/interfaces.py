@@ -48,6 +48,28 @@ class Observer(Protocol):
         """Receive the metrics of a set (``zero_shot``, ``dev`` or ``test``)."""
 
 
+class SilentObserver:
+    """An observer that does nothing, for all processes of a run except the first."""
+
+    def stepped(self, row: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def advanced(self, step: int, loss: float) -> None:
+        """Do nothing."""
+
+    def skipped(self, step: int, why: str) -> None:
+        """Do nothing."""
+
+    def happened(self, step: int, event: Event) -> None:
+        """Do nothing."""
+
+    def evaluating(self, name: str, done: int, of: int) -> None:
+        """Do nothing."""
+
+    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """Do nothing."""
+
+
 class RunHistory(Protocol):
     """A run's saved progress: what earlier attempts did, and where this one is recorded.
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lozo_bench.config.renamed import with_new_optimizer
 from lozo_bench.config.schema import Config
-from lozo_bench.display.console import SilentObserver
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import load_term, with_prefix
 from lozo_bench.errors import UserError
@@ -24,6 +23,7 @@ from lozo_bench.runs.history import CHECKPOINTS, JOURNAL, History, check_format
 from lozo_bench.runs.journal import Log, read, up_to
 from lozo_bench.runs.outcome import RESULT
 from lozo_bench.training.build_run import BuiltRun, build_run
+from lozo_bench.training.interfaces import SilentObserver
 from lozo_bench.training.plan import plan_run
 from lozo_bench.training.trainer import Trainer
 from lozo_bench.tuning.save import save_tuned

@@ -37,7 +37,16 @@ class TrainingRows:
                 )
 
     def batches(self, name: str = "") -> Iterator[list[int]]:
-        """Return the endless batches of a stream; without a name those of the steps themselves."""
+        """Return the endless batches of a stream; without a name those of the steps themselves.
+
+        Raises:
+            UserError: the method declares no stream of this name.
+        """
+        if name not in self.streams:
+            declared = ", ".join(sorted(self.streams.keys() - {""})) or "none"
+            raise UserError(
+                f"optimizer: it asks for the stream {name!r}; declared in its needs: {declared}"
+            )
         stream, rows = self.streams[name], self._rows(name)
         size = self._batch_size(name)
         order = f"order/{name}" if name else "order"

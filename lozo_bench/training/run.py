@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,10 @@ def run(
     """
     cell = plan_cell(raw, folder)
     team = join(cell.config.parallel.split.value, cell.config.parallel.timeout_s)
-    session: Session = (Follower if team.rank else Leader)(cell, team, check)
-    with _machine_errors_explained(folder), session:
+    with _machine_errors_explained(folder), ExitStack() as held:
+        session: Session = (
+            Follower(cell, team, check) if team.rank else Leader(cell, team, check, held)
+        )
         past = session.recall()
         if past is None:
             return session.result

@@ -11,11 +11,10 @@ import logging
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from lozo_bench.config.schema import Rerun
-from lozo_bench.display.console import FilesAndTerminal, ProgressBar, SilentObserver
+from lozo_bench.display.console import FilesAndTerminal, ProgressBar
 from lozo_bench.display.tracking import Tracker
 from lozo_bench.errors import UserError
 from lozo_bench.parallel.team import Team
@@ -28,7 +27,7 @@ from lozo_bench.runs.outcome import EVENTS, FAILED, METRICS, RESULT
 from lozo_bench.runs.result_file import read_result, write_result
 from lozo_bench.runs.status import values_of
 from lozo_bench.training.build_run import BuiltRun
-from lozo_bench.training.interfaces import Observer, Outcome, RunHistory
+from lozo_bench.training.interfaces import Observer, Outcome, RunHistory, SilentObserver
 from lozo_bench.training.plan import Cell
 from lozo_bench.training.result import journal_header, log_plan, result_of
 
@@ -42,7 +41,7 @@ class LeftAlone(Exception):  # noqa: N818  # not an error: what was asked for
 
 
 class Session(Protocol):
-    """One process's part in a run; a context manager that ends with the run."""
+    """One process's part in a run."""
 
     result: Result | None
 
@@ -62,15 +61,6 @@ class Session(Protocol):
         """Raise Stopped if the run has to stop."""
         ...
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
 
 class Leader:
     """The session of a run's only or first process.
@@ -79,24 +69,14 @@ class Leader:
         cell: the run.
         team: its processes.
         check: raises Stopped when the run was asked to stop.
+        held: releases the lock and closes the files when the run ends.
     """
 
-    def __init__(self, cell: Cell, team: Team, check: Callable[[], None]) -> None:
+    def __init__(self, cell: Cell, team: Team, check: Callable[[], None], held: ExitStack) -> None:
         self.cell, self.team = cell, team
         self.result: Result | None = None
-        self._check, self._held = check, ExitStack()
+        self._check, self._held = check, held
         self._lock: Lock | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._held.__exit__(kind, error, trace)
 
     def recall(self) -> History | None:
         """Lock the folder and read it, unless the run is finished; tell the other processes.
@@ -169,18 +149,13 @@ class Leader:
 
 
 class Follower:
-    """The session of another process of the run; see `Leader` for the arguments."""
+    """The session of another process of the run; see `Leader` for its arguments."""
 
     def __init__(self, cell: Cell, team: Team, check: Callable[[], None]) -> None:
         self.cell, self.team, self.check = cell, team, check
         self.result: Result | None = None
         # The first process logs for all of them.
         logging.getLogger("lozo_bench").setLevel(logging.WARNING)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
 
     def recall(self) -> History | None:
         """Return what the first process read.

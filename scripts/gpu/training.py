@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from gpu.machine import Line, Machine
@@ -17,13 +16,12 @@ from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.protocol import Engine
-from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.evaluation.evaluators import OptionEvaluator
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.objectives.losses import OptionObjective, classification
 from lozo_bench.objectives.options import option_scorer
 from lozo_bench.optimizers.adamw import AdamW
-from lozo_bench.optimizers.base import Event, Optimizer
+from lozo_bench.optimizers.base import Optimizer
 from lozo_bench.optimizers.first_order import Autocast
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.mezo import Mezo
@@ -32,7 +30,7 @@ from lozo_bench.runs.history import History
 from lozo_bench.runs.journal import Log
 from lozo_bench.tasks.causal import CausalPrompt
 from lozo_bench.tasks.synthetic import Synthetic
-from lozo_bench.training.interfaces import Components, Settings
+from lozo_bench.training.interfaces import Components, Settings, SilentObserver
 from lozo_bench.training.rows import TrainingRows
 from lozo_bench.training.trainer import Trainer
 
@@ -73,7 +71,7 @@ def _train(machine: Machine, method: str, steps: int, autocast: Autocast = None)
     )
     engine, optimizer = _method(loaded, method, autocast)
     parts = _components(machine, loaded, engine, optimizer, steps)
-    outcome = Trainer(parts, history=History(Log(), None, 0), observer=Silent()).run()
+    outcome = Trainer(parts, history=History(Log(), None, 0), observer=SilentObserver()).run()
     accuracy = outcome.test.main
     assert outcome.zero_shot is not None
     assert outcome.step_ms_median is not None
@@ -131,28 +129,6 @@ def _components(
         ),
         device=loaded.device,
     )
-
-
-class Silent:
-    """An `Observer` that does nothing; the package's own one needs the library rich."""
-
-    def stepped(self, row: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def advanced(self, step: int, loss: float) -> None:
-        """Do nothing."""
-
-    def skipped(self, step: int, why: str) -> None:
-        """Do nothing."""
-
-    def happened(self, step: int, event: Event) -> None:
-        """Do nothing."""
-
-    def evaluating(self, name: str, done: int, of: int) -> None:
-        """Do nothing."""
-
-    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """Do nothing."""
 
 
 _TEAM = """

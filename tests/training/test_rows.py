@@ -80,3 +80,9 @@ def test_a_stream_needs_a_name():
 def test_shares_that_are_none_are_refused(rows):
     with pytest.raises(UserError, match="0 <= start < end <= 1"):
         Stream(rows=rows)
+
+
+def test_a_stream_that_is_not_declared_is_refused_with_those_that_are():
+    rows = TrainingRows(6, 2, 0, Needs(streams={"upper": Stream()}))
+    with pytest.raises(UserError, match=r"^optimizer: .* 'uper'; declared in its needs: upper$"):
+        rows.batches("uper")
