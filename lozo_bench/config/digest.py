@@ -33,6 +33,7 @@ _ADDED_LATER = {
     "evaluation.seed": 0,
     "evaluation.calibrated": False,
     "evaluation.calibrate_shown": False,
+    "optimizer.replicate_first_step": False,
 }
 _PATHS = {"model.path", "task.data_dir", "task.source.data_dir", "task.source.full_dir"}
 _READ_WHOLE_BYTES = 16 * 2**20

@@ -13,9 +13,13 @@ the current one. Only N in R^{m x r} is stored; N V^T is never formed. With U, V
 The first projection is the paper's. The second is the least-squares projection, which the first
 approximates for large n. One-dimensional parameters get an ordinary moving average of c z.
 
-The published code differs in three points: its first step omits (1 - beta), it has no momentum at
-all with nu = 1, and it has LOZO's boundary bug, so that a wrong U enters N. Only the last is
-reproduced, with `replicate_boundary_bug=true`.
+The published code differs in three points:
+
+* Its first step has N = c U, without (1 - beta), for matrices and for vectors. This is reproduced
+  with `replicate_first_step=true`.
+* It has LOZO's boundary bug, so that a wrong U enters N. This is reproduced with
+  `replicate_boundary_bug=true`.
+* It has no momentum at all with nu = 1. This is not reproduced.
 
 Because independent V_k and V_{k+1} are nearly orthogonal, the projected N is nearly zero and the
 average starts again with each period. `bias_correction=true` divides by 1 - beta^j, where j counts
@@ -31,6 +35,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.engine.subspace import Subspace, along
+from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import Engine, Needs, Report, Score, check_fraction
 from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.low_rank import LowRankDirections, check_options, one_over_r
@@ -53,6 +58,7 @@ class LozoM:
         scale: ``paper`` divides matrix updates by r, ``reference`` does not.
         weight_decay: each step multiplies the matrices by 1 - lr * weight_decay.
         replicate_boundary_bug: reproduce the published code's wrong steps where V is resampled.
+        replicate_first_step: reproduce the published code's first momentum, c U.
     """
 
     needs = Needs(directions="low_rank")
@@ -72,12 +78,16 @@ class LozoM:
         scale: Literal["paper", "reference"] = "reference",
         weight_decay: float = 0.0,
         replicate_boundary_bug: bool = False,
+        replicate_first_step: bool = False,
     ) -> None:
         check_options(lr, eps, rank, nu, weight_decay)
         check_fraction("beta", beta)
+        if replicate_first_step and bias_correction:
+            allowed = "false with bias_correction: an average that begins with c U has no bias"
+            raise bad_value("replicate_first_step", True, allowed)
         self.engine, self.lr, self.eps, self.weight_decay = engine, lr, eps, weight_decay
         self.nu, self.beta, self.projection = nu, beta, projection
-        self.bias_correction = bias_correction
+        self.bias_correction, self.replicate_first_step = bias_correction, replicate_first_step
         self.one_over_r = one_over_r(scale, rank)
         self.directions = LowRankDirections(engine.X, draws, rank, nu, replicate_boundary_bug)
         self.N: dict[str, Tensor] = {}  # [m, r] of a matrix, [d, 1] of a vector
@@ -96,9 +106,10 @@ class LozoM:
             for name, V in self.V.items():
                 self.N[name] = self._project(self.N[name], V, UV.V[name])  # (1)
             self.V, self.period, self.since_V = UV.V, t // self.nu, 0
+        weight = 1.0 if self.replicate_first_step and not self.updates else 1 - self.beta
         for name, u in {**UV.U, **UV.z}.items():
             N = self.N.setdefault(name, torch.zeros_like(u))
-            N.mul_(self.beta).add_(u, alpha=(1 - self.beta) * c)  # (2)
+            N.mul_(self.beta).add_(u, alpha=weight * c)  # (2)
 
         self.updates, self.since_V = self.updates + 1, self.since_V + 1
 

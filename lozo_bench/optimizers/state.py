@@ -37,6 +37,8 @@ from lozo_bench.randomness.draws import Draws
 _STRUCTURE = "#structure"
 # Attributes of former versions, which today's optimizers do not have.
 _FORMER = {"dropout", "differentiates"}
+# Options that former versions did not have. Today's value is the one that the config gives.
+_ADDED_LATER = {"replicate_first_step"}
 _Devices = Mapping[str, torch.device]
 
 
@@ -80,6 +82,7 @@ def load_optimizer_state(optimizer: object, state: Mapping[str, Tensor]) -> None
     else:
         structure = _structure_of_former_state(optimizer, state)
     unknown, missing = structure.keys() - attributes.keys(), attributes.keys() - structure.keys()
+    missing -= _ADDED_LATER
     if unknown or missing:
         raise UserError(
             f"the checkpoint's optimizer state does not fit {type(optimizer).__name__}: "

@@ -106,6 +106,12 @@ def test_a_config_without_the_group_evaluation_has_the_digest_of_its_default_val
     assert digest({**BASE, "evaluation": {**EVALUATION, "shots": 2}}) != digest(BASE)
 
 
+def test_a_config_without_an_option_that_was_added_has_the_digest_of_its_default_value():
+    key = "replicate_first_step"
+    assert digest(changed("optimizer", **{key: False})) == digest(BASE)
+    assert digest(changed("optimizer", **{key: True})) != digest(BASE)
+
+
 def test_runs_without_an_optimizer_have_the_digest_of_the_optimizers_they_were():
     """Finished zero-shot and in-context runs of former versions are still found."""
     zero_shot = {"_target_": "lozo_bench.optimizers.zero_shot.ZeroShot", "calibrated": False}

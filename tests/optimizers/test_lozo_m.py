@@ -9,6 +9,7 @@ from toys import quadratic, run, score
 from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.lozo_m import LozoM
+from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.randomness.draws import Draws
 
 BETA = 0.8
@@ -113,6 +114,46 @@ def test_with_the_published_bug_a_wrong_U_enters_the_momentum():
     read_as_V, read_as_U = stream[:12].view(6, 2), stream[12:24].view(6, 2)
     torch.testing.assert_close(N, (1 - BETA) * c * read_as_V)
     assert not torch.allclose(read_as_V, read_as_U)
+
+
+@pytest.mark.parametrize("nu", [1, 3])
+def test_with_the_published_first_step_the_momentum_begins_with_c_U(nu):
+    """N_0 = c U without 1 - beta, as the released code has it; only the first step differs."""
+    (c0, N0), (c1, N1) = steps_with_momentum(2, nu=nu, replicate_first_step=True)
+    torch.testing.assert_close(N0, c0 * factors("U", 0))
+    carried = N0 if nu > 1 else N0 @ factors("V", 0).T @ factors("V", 1) / 6
+    torch.testing.assert_close(N1, BETA * carried + (1 - BETA) * c1 * factors("U", 1))
+
+
+def test_the_published_first_step_also_begins_the_momentum_of_vectors_and_survives_a_bad_step():
+    engine, loss = quadratic(6)
+    engine.X["b"] = torch.zeros(6, dtype=torch.float64)
+    optimizer = LozoM(
+        engine, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=5, beta=BETA, replicate_first_step=True
+    )
+    with pytest.raises(NonFiniteLossError):
+        optimizer.step(score(engine, lambda: loss() * float("nan")))
+    c = optimizer.step(score(engine, loss)).scalars["projected_grad"]
+    z = Draws(0).normal("U", 1, {"b": (6, 1)}, dtype=torch.float64)["b"]
+    torch.testing.assert_close(optimizer.N["b"], c * z)
+
+
+def test_a_bias_correction_of_the_published_first_step_is_refused():
+    with pytest.raises(ValueError, match=r"replicate_first_step: given True.*bias_correction"):
+        LozoM(
+            {}, Draws(0), lr=1, eps=1, rank=1, nu=1, bias_correction=True, replicate_first_step=True
+        )
+
+
+def test_a_state_of_a_version_without_the_option_is_continued():
+    engine, loss = quadratic(6)
+    optimizer = LozoM(engine, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=5)
+    optimizer.step(score(engine, loss))
+    del optimizer.replicate_first_step  # as in that version
+    state = optimizer_state(optimizer)
+    later = LozoM(engine, Draws(0), lr=0.01, eps=1e-3, rank=2, nu=5)
+    load_optimizer_state(later, state)
+    assert (later.t, later.replicate_first_step) == (1, False)
 
 
 @pytest.mark.parametrize("beta", [1.0, -0.1])
