@@ -3,6 +3,11 @@
 The MeZO paper is arXiv 2305.17333, the LOZO paper arXiv 2410.07698. LOZO's Table 5 comes from a
 transcription (playeriv65/zo-vllm). LOZO's table for RoBERTa-large was not available; the README and
 the scripts of the published code take its place.
+
+The papers search grids and do not say which of its points a task used. One rule chooses the point
+that a file has, for every method: the example in the README of the authors' released code
+(github.com/princeton-nlp/MeZO, github.com/optsuite/LOZO; ``large_models`` for OPT, ``medium_models``
+for RoBERTa), if the task's grid has its value; otherwise the first point of the grid.
 """
 
 from __future__ import annotations
@@ -192,7 +197,7 @@ _MEZO_RUN = {
 _KSHOT_RUN = {
     "steps": "100000", "eval_every": "10000", "batch_size": "64", "schedule": "constant",
 }  # fmt: skip
-# Batch size 8 is in the grids of k=16 and of k=512 and is that of the published script.
+# Batch size 8 is in the grids of k=16 and of k=512 and is that of the README's examples.
 _KSHOT_FT = {"steps": "1000", "eval_every": "100", "batch_size": "8", "schedule": "linear"}
 _LAST = {"task.select": "last"}
 _MIXED = {"model.dtype": "fp32", "model.autocast": "fp16"}
@@ -217,25 +222,30 @@ def _by_split(values: Mapping[str, int]) -> str:
     return f"${{pick:${{task.split}},{{{cases}}}}}"
 
 
-_FIRST = f"{_UNKNOWN} the first value."
-_FIRST_LAST = f"{_UNKNOWN} the first value. The last step is tested, as in Appendix E.4."
+_README_OF_MEZO = f"{_UNKNOWN} that of the example in the README of MeZO's code"
+_EXAMPLE = f"{_README_OF_MEZO}."
+_SQUAD = f"{_README_OF_MEZO} for SQuAD; that for other tasks is not in this grid."
+_FIRST = f"{_UNKNOWN} the first one, as the README of MeZO's code has no example for it."
+_LAST_STEP = "The last step is tested, as in Appendix E.4."
 
 
 def _mezo_opt(tuning: str, name: str, eps: str, lr: str, lr_answers: str) -> tuple[Facts, ...]:
     """Return the facts of MeZO on OPT-13B and larger; SQuAD and DROP have a separate grid."""
     answers = f"{name}_answers"
     values, others = _zeroth(lr, eps), _zeroth(lr_answers, eps)
+    of_squad = _SQUAD if lr != lr_answers else _EXAMPLE
     small = (
-        Facts(tuning, "mezo", ("opt_13b",), CHOICES, (name,), _TABLE_16, _FIRST, values),
-        Facts(tuning, "mezo", ("opt_13b",), ANSWERS, (answers,), _TABLE_16, _FIRST, others),
+        Facts(tuning, "mezo", ("opt_13b",), CHOICES, (name,), _TABLE_16, _EXAMPLE, values),
+        Facts(tuning, "mezo", ("opt_13b",), ANSWERS, (answers,), _TABLE_16, of_squad, others),
     )
     if tuning == "lora":
         return small
     last, also = {**values, **_LAST}, {**others, **_LAST}
+    here, here_squad = f"{_EXAMPLE} {_LAST_STEP}", f"{of_squad} {_LAST_STEP}"
     return (
         *small,
-        Facts(tuning, "mezo", LARGE, LARGE_CHOICES, (name,), _TABLE_16, _FIRST_LAST, last),
-        Facts(tuning, "mezo", LARGE, ("squad",), (answers,), _TABLE_16, _FIRST_LAST, also),
+        Facts(tuning, "mezo", LARGE, LARGE_CHOICES, (name,), _TABLE_16, here, last),
+        Facts(tuning, "mezo", LARGE, ("squad",), (answers,), _TABLE_16, here_squad, also),
     )
 
 
@@ -247,29 +257,36 @@ def _kshot(
 
 
 _LOZO = {**_zeroth("1.0e-7", "1.0e-3"), "optimizer.nu": "50"}
-_LOZO_HERE = f"{_UNKNOWN} the example in the README of LOZO's code. Select its rank with rank=r2."
+_LOZO_HERE = (
+    f"{_UNKNOWN} that of the example in the README of LOZO's code. Select its rank with rank=r2."
+)
 _LOZO_KSHOT = {**_zeroth("1.0e-7", "1.0e-3", _KSHOT_RUN), "optimizer.nu": "100"}
 _README = "README of LOZO's code; the grid in the LOZO paper's Table 4 was not available"
-_README_HERE = "Select its rank with rank=r4, as experiment=lozo_roberta_k16 does."
+_README_HERE = (
+    "This file has the values of that README's example. Select its rank with rank=r4, as "
+    "experiment=lozo_roberta_k16 does."
+)
 _LLAMA_HERE = "No grid for LLaMA was found. This file has the values of OPT-13B."
-_SCRIPT = f"{_UNKNOWN} the values of the published script"
-_FIRST_LR = f"{_UNKNOWN} the first lr and the batch size of the published script."
 _BATCH = "batch size 8, which is in both grids"
+_DECAY = (
+    "Table 15 says weight decay 0.1, but the code that made Table 18 ignored it (until its commit "
+    "552cb1b); this file has 0, which is what was run."
+)
 _HEAD = "the head too: set tuning.train_head=true, or use method=mezo_lora_head or ft_lora_head."
 
 FACTS = (
-    *_mezo_opt("full", "mezo_opt", "1.0e-3", "1.0e-6", "1.0e-6"),
-    *_mezo_opt("prefix", "mezo_prefix_opt", "1.0e-1", "1.0e-2", "5.0e-2"),
-    *_mezo_opt("lora", "mezo_lora_opt", "1.0e-2", "1.0e-4", "1.0e-4"),
+    *_mezo_opt("full", "mezo_opt", "1.0e-3", "1.0e-7", "1.0e-7"),
+    *_mezo_opt("prefix", "mezo_prefix_opt", "1.0e-1", "1.0e-3", "1.0e-2"),
+    *_mezo_opt("lora", "mezo_lora_opt", "1.0e-2", "5.0e-5", "5.0e-5"),
     Facts(
         "full", "adamw", ("opt_13b",), (*CHOICES, *ANSWERS), ("ft_opt",), _TABLE_16,
-        f"{_UNKNOWN} the first value, and five epochs in mixed precision, as published.",
+        f"{_README_OF_MEZO}, and five epochs in mixed precision, as published.",
         {**_MIXED, "optimizer.lr": "1.0e-5", "optimizer.weight_decay": "0.0"}, _five_epochs,
     ),
     Facts(
         "head", "adamw", ("opt_13b",), ("copa", "record", *ANSWERS), ("head_opt",),
         "MeZO paper, Appendix E.4",
-        f"{_UNKNOWN} the first value, and five epochs in mixed precision, as published.",
+        f"{_FIRST} Five epochs in mixed precision, as published.",
         {**_MIXED, "model.untie_head": "true", "optimizer.lr": "1.0e-4"}, _five_epochs,
     ),
     Facts(
@@ -289,18 +306,18 @@ FACTS = (
     ),
     Facts("full", "lozo", ("llama2_7b",), LLAMA, (), "", _LLAMA_HERE, _LOZO),
     Facts(
-        "full", "mezo", ("llama2_7b",), LLAMA, (), "", _LLAMA_HERE, _zeroth("1.0e-6", "1.0e-3")
+        "full", "mezo", ("llama2_7b",), LLAMA, (), "", _LLAMA_HERE, _zeroth("1.0e-7", "1.0e-3")
     ),
     _kshot(
-        "full", "mezo", ("mezo_roberta",), f"{_SCRIPT}.", _zeroth("1.0e-6", "1.0e-3", _KSHOT_RUN)
+        "full", "mezo", ("mezo_roberta",), _EXAMPLE, _zeroth("1.0e-6", "1.0e-3", _KSHOT_RUN)
     ),
     _kshot(
         "lora", "mezo", ("mezo_lora_roberta",),
-        f"{_FIRST} The published weight decay is 0.1. The published runs train {_HEAD}",
-        {**_zeroth("1.0e-5", "1.0e-3", _KSHOT_RUN), "optimizer.weight_decay": "0.1"},
+        f"{_EXAMPLE} {_DECAY} The published runs train {_HEAD}",
+        {**_zeroth("1.0e-4", "1.0e-3", _KSHOT_RUN), "optimizer.weight_decay": "0.0"},
     ),
     _kshot(
-        "prefix", "mezo", ("mezo_prefix_roberta",), _FIRST,
+        "prefix", "mezo", ("mezo_prefix_roberta",), _EXAMPLE,
         _zeroth("1.0e-2", "1.0e-1", _KSHOT_RUN),
     ),
     Facts(
@@ -317,20 +334,20 @@ FACTS = (
     ),
     _kshot(
         "full", "adamw", ("ft_roberta_k16", "ft_roberta_k512"),
-        f"{_SCRIPT}: the first lr and {_BATCH}.",
+        _EXAMPLE,
         {**_KSHOT_FT, "optimizer.lr": "1.0e-5", "optimizer.weight_decay": "0.0"},
     ),
     _kshot(
         "full", "sgd", ("ft_sgd_roberta_k16", "ft_sgd_roberta_k512"),
-        f"{_UNKNOWN} the first lr and {_BATCH}.", {**_KSHOT_FT, "optimizer.lr": "1.0e-4"},
+        f"{_FIRST} It has {_BATCH}.", {**_KSHOT_FT, "optimizer.lr": "1.0e-4"},
     ),
     _kshot(
         "lora", "adamw", ("ft_lora_roberta",),
-        f"{_FIRST_LR} The published runs train {_HEAD}",
+        f"{_EXAMPLE} The published runs train {_HEAD}",
         {**_KSHOT_FT, "optimizer.lr": "1.0e-4"},
     ),
     _kshot(
-        "prefix", "adamw", ("ft_prefix_roberta",), _FIRST_LR,
+        "prefix", "adamw", ("ft_prefix_roberta",), _EXAMPLE,
         {**_KSHOT_FT, "optimizer.lr": "1.0e-2"},
     ),
 )  # fmt: skip

@@ -108,7 +108,7 @@ def _missing_report(table: Table, every: bool) -> str:
     """What is missing, and the commands."""
     missing = table.missing
     listed = missing if every else missing[:_LISTED]
-    lines = [f"\n{len(missing)} runs are missing:"]
+    lines = [f"\n{len(missing)} runs are missing:" if len(missing) > 1 else "\n1 run is missing:"]
     lines += [f"  {run.command}{_state_note(run)}" for run in listed]
     if len(listed) < len(missing):
         lines.append(f"  and {len(missing) - len(listed)} more (--missing lists them)")

@@ -63,15 +63,14 @@ def latex(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Return a CSV line for each entry of the table; numbers are unrounded fractions."""
+    """Return a CSV line for each entry of the table; all numbers are in percent, ours unrounded."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     config = table.config
-    writer.writerow(
-        [*config.rows, *config.columns, "mean", "std", "n", "of", "chosen", "published"]
-    )
+    numbers = ["mean_percent", "std_percent", "n", "of", "chosen", "published_percent"]
+    writer.writerow([*config.rows, *config.columns, *numbers])
     for (row, column), entry in table.entries.items():
-        metrics = [entry.mean, entry.std] if entry.tests else ["", ""]
+        metrics = [100 * entry.mean, 100 * entry.std] if entry.tests else ["", ""]
         counts = [len(entry.tests), entry.seeds]
         texts = [_points(entry), table.published.at(row, column)]
         writer.writerow([*row, *column, *metrics, *counts, *texts])
@@ -102,6 +101,12 @@ def notes(table: Table) -> list[str]:
         for (row, column), entry in table.entries.items():
             if points := _points(entry):
                 lines.append(f"  {_named(table, row)}, {_named(table, column)}: {points}")
+    elif config.grids:
+        lines.append(
+            "Values that the command does not set are one point of each row's published grid: that "
+            "of the example in the README of the method's code, if the grid has it, and otherwise "
+            "the first. --grids covers the grids."
+        )
     if any(_selection_may_change(entry) for entry in table.entries.values()):
         lines.append("* part of the grid is missing; its results may change the selection.")
     if table.published.source:

@@ -62,6 +62,33 @@ def test_a_cell_uses_its_values_and_the_command_line_overrides_them(facts):
         assert OmegaConf.select(plain, key) == wanted, key
 
 
+def value_of(path, key):
+    return yaml.safe_load(FILES[path])["optimizer"][key]
+
+
+@pytest.mark.parametrize(
+    ("model", "task"), [("opt_13b", "wsc"), ("opt_66b", "squad"), ("llama2_7b", "sst2")]
+)
+def test_the_same_rule_chooses_the_values_of_lozo_and_of_mezo(model, task):
+    """Both READMEs have lr 1e-7 as their example for OPT-13B."""
+    lozo, mezo = (f"tuned/full/{name}-{model}-{task}.yaml" for name in ("lozo", "mezo"))
+    assert value_of(lozo, "lr") == value_of(mezo, "lr") == 1e-7
+    assert value_of(lozo, "eps") == value_of(mezo, "eps") == 1e-3
+
+
+def test_a_value_from_a_grid_is_in_it():
+    for facts in FACTS:
+        choices = [GRIDS[grid].choices["optimizer.lr"].split(",") for grid in facts.grids]
+        for lrs in choices:
+            assert float(facts.values["optimizer.lr"]) in map(float, lrs)
+
+
+def test_roberta_lora_has_the_weight_decay_that_was_run():
+    path = "tuned/lora/mezo-roberta_large-sst2_kshot.yaml"
+    assert value_of(path, "weight_decay") == 0
+    assert "ignored it" in FILES[path]
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_begins_with_the_command_that_sweeps_it(name):
     (line,) = [line for line in FILES[f"grid/{name}.yaml"].splitlines() if "lozo-train" in line]

@@ -132,13 +132,29 @@ def test_every_format_shows_our_numbers_and_the_published_ones(runs):
     assert "MeZO & 25.0 (15.0) \\\\\npublished & 91.4 \\\\" in FORMATS["latex"](found)
     (row,) = csv.DictReader(io.StringIO(FORMATS["csv"](found)))
     assert row == {
-        "method": "mezo", "task": "sst2", "mean": "0.25", "std": row["std"], "n": "2", "of": "2",
-        "chosen": "s1: optimizer.lr=1e-3; s2: optimizer.lr=1e-4", "published": "91.4",
+        "method": "mezo", "task": "sst2", "mean_percent": "25.0", "std_percent": row["std_percent"],
+        "n": "2", "of": "2", "chosen": "s1: optimizer.lr=1e-3; s2: optimizer.lr=1e-4",
+        "published_percent": "91.4",
     }  # fmt: skip
-    assert float(row["std"]) == pytest.approx(0.15)
+    assert float(row["std_percent"]) == pytest.approx(15)
     for name in ("text", "md", "latex"):
         assert "MeZO, arXiv 2305.17333, Table 1" in FORMATS[name](found)
         assert "ddof 0" in FORMATS[name](found)
+
+
+def test_a_table_says_by_which_rule_its_values_were_chosen_from_grids_that_it_does_not_cover(runs):
+    one = {("mezo", "sst2", "s1", "1e-3"): (0.9, 0.5, 0.1)}
+    grids = [{"method": "mezo", "grid": "mezo_opt"}]
+    rule = "the example in the README of the method's code"
+    assert rule in FORMATS["text"](table(runs(one), grids=grids))
+    assert rule not in FORMATS["text"](table(runs(GRID), grids=grids))  # selected, and said so
+    assert rule not in FORMATS["text"](table(runs(one)))
+
+
+def test_an_odd_published_number_has_a_note(runs):
+    one = {("mezo", "squad", "s0", "1e-3"): (0.9, 0.5, 0.1)}
+    noted = FORMATS["text"](table(runs(one), published="mezo_nondiff_opt"))
+    assert "84.7 is its Table 1's MeZO on all weights" in noted
 
 
 def test_an_impossible_table_config_is_a_user_error(runs):
