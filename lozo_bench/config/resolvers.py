@@ -1,4 +1,4 @@
-"""Functions that a config can call: ``${digest:}``, ``${method:...}`` and ``${pick:...}``."""
+"""Functions that a config can call, such as ``${digest:}`` and ``${pick:...}``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from lozo_bench.config.digest import digest
 
 
 def register_resolver() -> None:
-    """Register the three OmegaConf resolvers that this package's YAML files use.
+    """Register the OmegaConf resolvers that this package's YAML files use.
 
     ``${digest:}`` is the digest of the config. ``${method:OPTIMIZER,TUNING}`` is the name of the
     two in a run's folder, which omits the tuning ``full``. ``${pick:KEY,{KEY:VALUE,...}}`` is the
-    value listed for that key.
+    value listed for that key. ``${per_tuning:{full:VALUE,TUNING:VALUE,...}}`` is the value listed
+    for the run's tuning, or that of ``full`` if there is none.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, replace=True)
     OmegaConf.register_new_resolver("pick", _pick, replace=True)
+    OmegaConf.register_new_resolver("per_tuning", _per_tuning, use_cache=False, replace=True)
 
 
 def _method(optimizer: str, tuning: str) -> str:
@@ -34,6 +36,12 @@ def _pick(key: Any, values: Mapping[str, Any]) -> Any:
             f"no value is given for {name!r}; there are values for {', '.join(values)}"
         )
     return values[name]
+
+
+def _per_tuning(values: Mapping[str, Any], _root_: DictConfig) -> Any:
+    # A tuning is one file, named as its option in conf/tuning: lozo_bench.tuning.lora.Lora.
+    module = str(OmegaConf.select(_root_, "tuning._target_")).rpartition(".")[0]
+    return values.get(module.rpartition(".")[2], values["full"])
 
 
 def _digest_of_root(_root_: DictConfig) -> str:

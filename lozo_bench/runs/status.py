@@ -36,6 +36,8 @@ _SWEEP_OVERRIDES = (
     "hydra.sweeper",
 )
 _RERUN_OVERRIDES = ("rerun=", "+rerun=", "++rerun=")
+# Groups whose options may set values of an optimizer too.
+_SETTING = ("method", "experiment", "variant")
 
 
 class CellState(Enum):
@@ -121,19 +123,20 @@ def command_of(folder: Path) -> str:
 
 
 def values_of(folder: Path) -> str:
-    """Return a line that names the file with a cell's default values; empty if it is unknown."""
+    """Return a line that names the files with a cell's default values; empty if they are unknown."""
     hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
     if hydra is None:
         return ""
     runtime = hydra["runtime"]
-    name, optimizer = f"tuned/{runtime['choices']['tuned']}.yaml", runtime["choices"]["optimizer"]
+    choices = runtime["choices"]
+    name = f"tuned/{choices['tuned']}.yaml"
     folders = [source["path"] for source in runtime["config_sources"] if source["schema"] == "file"]
-    if any((Path(directory) / name).is_file() for directory in folders):
-        return f"values not given on the command line are from conf/{name}"
-    return (
-        f"there is no conf/{name}: values not given on the command line are from "
-        f"conf/optimizer/{optimizer}.yaml"
-    )
+    tuned = any((Path(directory) / name).is_file() for directory in folders)
+    files = [f"conf/{name}" if tuned else f"conf/optimizer/{choices['optimizer']}.yaml"]
+    others = _SETTING[1:] if tuned else _SETTING  # a tuned file overrides the method's
+    files += [f"conf/{group}/{choices[group]}.yaml" for group in others if choices.get(group)]
+    absent = "" if tuned else f"there is no conf/{name}: "
+    return f"{absent}values not given on the command line are from {' and '.join(files)}"
 
 
 def table(found: Sequence[CellStatus]) -> Table:

@@ -32,6 +32,8 @@ SHORTHANDS = {"WRITTEN": WRITTEN, "CONTINUED": CONTINUED}
 VALUES = {"lr": "1e-4", "nu": "9", "population": "4", "max_iter": "200"}
 # The estimate from one forward pass has a variance of (loss / eps)^2, so larger steps diverge.
 OWN_VALUES = {"mezo_one_point": {"lr": "1e-7"}}
+# Versions may have another eps for a tuning.
+TUNED_VALUES = {name: {"eps": "1e-3"} for name in ("lozo", "mezo")}
 CASES = """
     optimizer=lozo_m model=tiny_roberta
     optimizer=mezo model=tiny_roberta
@@ -159,6 +161,8 @@ def _run(choice: Sequence[str], optimizers: dict[str, dict[str, Any]], steps: in
     name = given["optimizer"]
     chosen = {"optimizer": name, "tuning": "full", "model": "tiny_opt"} | given
     values = VALUES | OWN_VALUES.get(name, {})
+    if chosen["tuning"] != "full":
+        values |= TUNED_VALUES.get(name, {})
     tuned = {
         f"optimizer.{key}": value
         for key, value in values.items()

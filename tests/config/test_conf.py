@@ -128,3 +128,54 @@ def test_published_roberta_lora_also_trains_the_head_and_mezo_lora_does_not():
 def test_rank_and_seed_accept_numbers_that_have_no_option():
     config = composed("rank.value=3", "seed.value=7")
     assert (config.rank.value, config.seed.value, config.optimizer.rank) == (3, 7, 3)
+
+
+# Published grids: MeZO, Tables 15 and 16; of prompts ZO-Bench's.
+GRIDS = {"lora": (1e-5, 1e-4), "prefix": (1e-3, 5e-2), "prompt": (1e-8, 1e-3)}
+EPS = {"lora": (1e-3, 1e-2), "prefix": (1e-2, 1e-1), "prompt": (1e-4, 1e-2)}
+
+
+# A step of zo_sgd_sign is lr itself, whatever the slope is.
+FOLLOWING = [
+    path
+    for path in sorted((CONF / "optimizer").glob("*.yaml"))
+    if "${per_tuning" in path.read_text() and path.stem != "zo_sgd_sign"
+]
+
+
+@pytest.mark.parametrize("tuning", GRIDS)
+@pytest.mark.parametrize("path", FOLLOWING, ids=lambda path: path.stem)
+def test_lr_and_eps_of_a_zeroth_order_method_follow_the_tuning(path, tuning):
+    register_resolver()
+    full, other = (
+        OmegaConf.create(
+            {
+                "tuning": OmegaConf.load(CONF / "tuning" / f"{name}.yaml"),
+                "optimizer": OmegaConf.load(path),
+                "rank": {"value": 2},
+            }
+        ).optimizer
+        for name in ("full", tuning)
+    )
+    low, high = GRIDS[tuning]
+    assert full.lr in (1e-6, 1e-7)
+    assert low <= other.lr <= high
+    if path.stem != "forward_grad":  # it has no distance
+        key = "sigma" if path.stem == "eggroll" else "eps"
+        low, high = EPS[tuning]
+        assert full[key] == 1e-3
+        assert low <= other[key] <= high
+
+
+@pytest.mark.parametrize("method", ["optimizer=mezo tuning=prefix", "method=mezo_prefix"])
+def test_a_value_of_a_tuning_is_overridden_by_the_command_line_and_by_a_tuned_file(method):
+    plain = composed("model=tiny_opt", "task=reviews", *method.split())
+    assert (plain.optimizer.lr, plain.optimizer.eps) == (1e-2, 1e-1)
+    given = composed("model=tiny_opt", "task=reviews", *method.split(), "optimizer.lr=0.125")
+    assert (given.optimizer.lr, given.optimizer.eps) == (0.125, 1e-1)
+    tuned = composed("model=opt_13b", "task=sst2", *method.split())
+    assert (tuned.optimizer.lr, tuned.optimizer.eps) == (1e-3, 1e-1)
+
+
+def test_a_tuning_without_published_values_has_those_of_all_weights():
+    assert composed("tuning=ia3", "optimizer=mezo").optimizer.eps == 1e-3

@@ -24,6 +24,7 @@ from lozo_bench.runs.status import (
     counts,
     print_table,
     statuses_below,
+    values_of,
 )
 
 
@@ -51,6 +52,25 @@ def make(folder, *overrides, hydra=(), mode="RUN", cwd=None, result=None, steps=
     if result is not None:
         (folder / "result.json").write_text(json.dumps({"metrics": {"test": {"accuracy": result}}}))
     return folder
+
+
+def test_the_line_about_default_values_names_every_file_that_may_set_one(tmp_path):
+    folder = make(tmp_path / "cell", main=str(tmp_path / "conf"))
+    path = folder / ".hydra" / "hydra.yaml"
+    settings = OmegaConf.load(path)
+    choices = {"tuned": "lora/mezo-m-t", "optimizer": "mezo", "method": "mezo_lora_head"}
+    settings.hydra.runtime.choices = {**choices, "experiment": None, "variant": "n4"}
+    OmegaConf.save(settings, path)
+    assert values_of(folder) == (
+        "there is no conf/tuned/lora/mezo-m-t.yaml: values not given on the command line are from "
+        "conf/optimizer/mezo.yaml and conf/method/mezo_lora_head.yaml and conf/variant/n4.yaml"
+    )
+    (tmp_path / "conf" / "tuned" / "lora").mkdir(parents=True)
+    (tmp_path / "conf" / "tuned" / "lora" / "mezo-m-t.yaml").touch()
+    assert values_of(folder) == (
+        "values not given on the command line are from conf/tuned/lora/mezo-m-t.yaml and "
+        "conf/variant/n4.yaml"
+    )
 
 
 @pytest.fixture
