@@ -6,8 +6,8 @@ the scripts of the published code take its place.
 
 The papers search grids and do not say which of its points a task used. One rule chooses the point
 that a file has, for every method: the example in the README of the authors' released code
-(github.com/princeton-nlp/MeZO, github.com/optsuite/LOZO; ``large_models`` for OPT, ``medium_models``
-for RoBERTa), if the task's grid has its value; otherwise the first point of the grid.
+(github.com/princeton-nlp/MeZO, github.com/optsuite/LOZO; ``large_models`` for OPT and
+``medium_models`` for RoBERTa), if the task's grid has its value; otherwise the grid's first point.
 """
 
 from __future__ import annotations

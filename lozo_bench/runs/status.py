@@ -123,7 +123,7 @@ def command_of(folder: Path) -> str:
 
 
 def values_of(folder: Path) -> str:
-    """Return a line that names the files with a cell's default values; empty if they are unknown."""
+    """Return a line that names the files with a cell's default values; empty if unknown."""
     hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
     if hydra is None:
         return ""
