@@ -18,11 +18,13 @@ from omegaconf import DictConfig
 
 from lozo_bench import launch
 from lozo_bench.config.explain import explain
+from lozo_bench.config.files import check_words_in_files
 from lozo_bench.config.paths import CONF
 from lozo_bench.config.renamed import with_new_names
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import find_secret
+from lozo_bench.config.words import check_arguments
 from lozo_bench.launch import local, slurm
 from lozo_bench.runs.outcome import Code
 
@@ -64,9 +66,11 @@ def main() -> None:
     launch.register("lozo_slurm", slurm, slurm.SlurmLauncher)
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
+    check_words_in_files()
     # With this, Hydra raises its errors instead of printing them over several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        check_arguments(sys.argv[1:])
         job()
     except CellFailedError:
         sys.exit(Code.defect)

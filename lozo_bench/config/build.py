@@ -10,10 +10,10 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Union
 
-from lozo_bench.errors import BadValueError, UserError, bad_value, did_you_mean
+from lozo_bench.errors import BadValueError, UserError, bad_value, did_you_mean, raise_all
 
 
 def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
@@ -25,12 +25,17 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
         parts: positional arguments that do not come from the config.
 
     Raises:
-        UserError: the target is not one of this package's classes, or a key is unknown, missing,
-            of the wrong type or out of range.
+        UserError: the target is not one of this package's classes, or keys are unknown, missing,
+            of the wrong type or out of range; lists every key, but ranges only if all types fit.
     """
     target = _target(node.get("_target_"), key)
-    options = {name: value for name, value in node.items() if name != "_target_"}
-    _check_options(target, options, key, given=len(parts))
+    hints = _argument_types(target, key)
+    options = {
+        str(name): _with_texts(value, hints.get(str(name)))
+        for name, value in node.items()
+        if name != "_target_"
+    }
+    raise_all(_bad_options(target, options, hints, key, given=len(parts)))
     try:
         return target(*parts, **options)
     except BadValueError as error:
@@ -50,22 +55,72 @@ def _target(name: object, key: str) -> Any:
     return target
 
 
-def _check_options(target: Any, options: Mapping[str, Any], key: str, given: int) -> None:
+def argument_types(name: object, key: str) -> dict[str, Any]:
+    """Return the types of the arguments of the class that ``_target_`` of the node ``key`` names.
+
+    Raises:
+        UserError: it names none of this package's classes.
+    """
+    return _argument_types(_target(name, key), key)
+
+
+def _argument_types(target: Any, key: str) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(target.__init__)
+        return typing.get_type_hints(target.__init__)
     except NameError as error:
         allowed = "a class whose arguments are config values"
         raise bad_value(f"{key}._target_", target.__qualname__, allowed) from error
+
+
+def _bad_options(
+    target: Any, options: Mapping[str, Any], hints: Mapping[str, Any], key: str, given: int
+) -> Iterator[UserError]:
     parameters = dict(list(inspect.signature(target).parameters.items())[given:])
     for name, value in options.items():
         if name not in parameters:
             hint = did_you_mean(name, parameters)
-            raise UserError(f"{key}.{name}: no such key{hint}; it takes {', '.join(parameters)}")
-        if not _fits(value, hints[name]):
-            raise bad_value(f"{key}.{name}", value, describe(hints[name]))
+            yield UserError(f"{key}.{name}: no such key{hint}; it takes {', '.join(parameters)}")
+        elif not _fits(value, hints[name]):
+            allowed = describe(hints[name])
+            yield bad_value(f"{key}.{name}", value, allowed + _quoting(value, allowed))
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in options:
-            raise UserError(f"{key}.{name}: missing; give {key}.{name}=...")
+            yield UserError(f"{key}.{name}: missing; give {key}.{name}=...")
+
+
+def _with_texts(value: Any, hint: Any) -> Any:
+    """Return the value with whole numbers as texts where a text is expected, and all its keys.
+
+    ``labels: [0, 1]`` means the labels '0' and '1'. Other numbers and truth values do not look as
+    they were written; they are kept, and refused. A key cannot be quoted on Hydra's command line,
+    so it may be any number.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        converted = [_with_texts(value, option) for option in arguments]
+        fitting = (new for new, to in zip(converted, arguments, strict=True) if _fits(new, to))
+        return value if _fits(value, hint) else next(fitting, value)
+    if hint is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if origin is list and isinstance(value, list):
+        return [_with_texts(item, arguments[0]) for item in value]
+    if origin in (dict, Mapping) and isinstance(value, dict):
+        return {_as_key(name): _with_texts(item, arguments[1]) for name, item in value.items()}
+    return value
+
+
+def _as_key(name: Any) -> Any:
+    is_number = isinstance(name, int | float) and not isinstance(name, bool)
+    return str(name) if is_number else name
+
+
+def _quoting(value: Any, allowed: str) -> str:
+    """Return what to do if a word that was meant as text was read as something else."""
+    items = [*value, *value.values()] if isinstance(value, dict) else value
+    items = items if isinstance(items, list) else [items]
+    if "a string" not in allowed or all(isinstance(item, str) for item in items):
+        return ""
+    return "; what to do: quote a word such as No, on or 1e1 that is meant as text: 'No'"
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -79,7 +134,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is list:
         return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
     if origin in (dict, Mapping):
-        return isinstance(value, dict) and all(_fits(v, arguments[1]) for v in value.values())
+        return isinstance(value, dict) and all(
+            isinstance(name, str) and _fits(item, arguments[1]) for name, item in value.items()
+        )
     if hint in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if hint is float else hint)

@@ -53,13 +53,17 @@ def digest(config: Mapping[str, Any]) -> str:
 
 def _identity(node: Any, key: str) -> Any:
     if isinstance(node, Mapping):
-        children = {str(name): f"{key}.{name}".lstrip(".") for name in node}
+        children = {str(name): (f"{key}.{name}".lstrip("."), node[name]) for name in node}
         identity = {
-            name: _identity(node[name], child)
-            for name, child in children.items()
-            if child not in _NOT_PART_OF_A_RESULT and not _is_as_before(node[name], child)
+            name: _identity(value, child)
+            for name, (child, value) in children.items()
+            if child not in _NOT_PART_OF_A_RESULT and not _is_as_before(value, child)
         }
-        return {name: value for name, value in identity.items() if value != {} or node[name] == {}}
+        return {
+            name: value
+            for name, value in identity.items()
+            if value != {} or children[name][1] == {}
+        }
     if isinstance(node, list):
         return [_identity(item, f"{key}[]") for item in node]
     if isinstance(node, int) and not isinstance(node, bool) and abs(node) < 2**53:

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import partial
 from itertools import compress
-from typing import Any
 
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.tasks.base import Example, Fits, Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, check_full_data, read_full_data
-from lozo_bench.tasks.hub import Hub
+from lozo_bench.tasks.hub import Hub, HubNode
 from lozo_bench.tasks.rows import Layout, to_examples
 from lozo_bench.tasks.sampling import check_seed, shuffled
 
@@ -38,7 +37,7 @@ class FewShot:
         self,
         *,
         data_dir: str | None,
-        hub: dict[str, Any] | None,
+        hub: HubNode | None,
         k: int,
         seed: int,
         files: dict[str, str],

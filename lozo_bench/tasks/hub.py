@@ -20,6 +20,8 @@ REQUIRED_TEXTS = ("path", "train", "test")
 OPTIONAL_TEXTS = ("label", "name", "revision", "options")
 MAPPINGS = ("fields", "labels")
 LISTS = ("answers",)
+# The node itself: everything in it is text.
+HubNode = dict[str, str | list[str] | dict[str, str] | None]
 
 
 @dataclass(frozen=True, slots=True)

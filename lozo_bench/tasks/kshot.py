@@ -6,13 +6,12 @@ import logging
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.files import find_file, read_rows
 from lozo_bench.tasks.full_data import FullData, read_full_data
-from lozo_bench.tasks.hub import Hub
+from lozo_bench.tasks.hub import Hub, HubNode
 from lozo_bench.tasks.rows import Layout, label_of, labelled, to_examples
 from lozo_bench.tasks.sampling import check_seed, cut_test, k_shot
 
@@ -51,7 +50,7 @@ class KShot:
         *,
         data_dir: str | None,
         full_dir: str | None,
-        hub: dict[str, Any] | None,
+        hub: HubNode | None,
         k: int,
         seed: int,
         files: dict[str, str],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, FullData, check_full_data, read_full_data
-from lozo_bench.tasks.hub import Hub
+from lozo_bench.tasks.hub import Hub, HubNode
 from lozo_bench.tasks.rows import Layout, RowOptions, to_examples
 from lozo_bench.tasks.sampling import check_seed, shuffled, subsample
 
@@ -43,7 +42,7 @@ class Subsample:
         self,
         *,
         data_dir: str | None,
-        hub: dict[str, Any] | None,
+        hub: HubNode | None,
         fields: dict[str, str],
         files: dict[str, str],
         label: str | None = None,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, check_full_data, read_full_data
-from lozo_bench.tasks.hub import Hub
+from lozo_bench.tasks.hub import Hub, HubNode
 from lozo_bench.tasks.rows import Layout, to_examples
 from lozo_bench.tasks.sampling import check_seed, subsample
 
@@ -34,7 +32,7 @@ class Whole:
         self,
         *,
         data_dir: str | None,
-        hub: dict[str, Any] | None,
+        hub: HubNode | None,
         files: dict[str, str],
         fields: dict[str, str],
         label: str,
