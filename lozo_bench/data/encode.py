@@ -12,7 +12,7 @@ from lozo_bench.data.collate import BatchLayout, ScoringOptions
 from lozo_bench.data.sets import Data
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.capabilities import supports_packed_rows
-from lozo_bench.models.check import max_row_tokens
+from lozo_bench.models.check import max_row_tokens, output_layer
 from lozo_bench.models.load import Loaded
 from lozo_bench.optimizers.base import Needs
 from lozo_bench.progress import progress
@@ -155,7 +155,7 @@ def _layout(config: Config, loaded: Loaded, tuned: Tuned, prompt: AnyPrompt) -> 
         label_ids=() if isinstance(prompt, CausalPrompt) else prompt.label_ids,
         scoring=ScoringOptions(
             positions=engine.answer_positions,
-            columns=engine.answer_columns,
+            columns=engine.answer_columns and output_layer(loaded.model) is not None,
             share_prompt=engine.share_prompt,
             buckets=engine.buckets,
         ),

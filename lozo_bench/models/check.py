@@ -1,14 +1,14 @@
-"""Check that every weight of a loaded model came from its checkpoint.
+"""Check that a model and its checkpoint have the same weights, and that they are numbers.
 
-transformers only warns about weights that it initialised itself. With RoBERTa, an
-``lm_head.decoder`` that is missing from the checkpoint and therefore random gives chance accuracy
-and no error. That is the probable cause of zero-shot results far below the paper's that users of
-MeZO's code reported (princeton-nlp/MeZO issues 35 and 43).
+transformers only warns about weights that it initialised itself, or that it left out. With RoBERTa,
+an ``lm_head.decoder`` that is missing from the checkpoint and therefore random gives chance
+accuracy and no error. That is the probable cause of zero-shot results far below the paper's that
+users of MeZO's code reported (princeton-nlp/MeZO issues 35 and 43).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lozo_bench.errors import UserError
-from lozo_bench.models.head import head_weights
+from lozo_bench.models.unused import unused_weights
 
 _MAX_LISTED = 4
 
@@ -24,15 +24,15 @@ _MAX_LISTED = 4
 def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> None:
     """Check that every weight of ``model`` was read from the checkpoint.
 
-    Weights that only the checkpoint has (other heads, a pooler) are allowed.
+    Other heads and a pooler may be in the checkpoint alone, other weights not.
 
     Args:
         model: the loaded model.
         info: what ``from_pretrained(..., output_loading_info=True)`` returned beside it.
 
     Raises:
-        UserError: a weight is missing, has another shape, was not loaded onto a device, or is not
-            tied although config.json says so.
+        UserError: a weight is missing, has another shape, was not loaded onto a device, is not
+            tied although config.json says so, or belongs inside the model but has no place there.
     """
     missing = sorted(info["missing_keys"])
     if missing:
@@ -50,8 +50,24 @@ def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) ->
         )
     if info["error_msgs"]:
         raise UserError(f"model.path: the checkpoint did not load: {_listed(info['error_msgs'])}")
+    _check_used(model, info["unexpected_keys"])
     _check_in_memory(model)
     _check_tied(model)
+
+
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
+    """Check that all numbers in ``weights`` are finite; ``where`` is the key they came from.
+
+    One sum for each weight is cheap. It can also overflow, so it only says where to look closer.
+    """
+    for name, weight in weights:
+        if weight.is_meta or weight.sum().isfinite() or weight.isfinite().all():
+            continue
+        found = "NaN" if weight.isnan().any() else "infinite numbers"
+        raise UserError(
+            f"{where}: {name} contains {found}; what to do: download it again, or take a "
+            "checkpoint from before its training diverged"
+        )
 
 
 def word_embeddings(model: PreTrainedModel) -> torch.Tensor:
@@ -60,9 +76,14 @@ def word_embeddings(model: PreTrainedModel) -> torch.Tensor:
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear | None:
-    """Return the layer that computes logits, weight [rows, width], or None if there is none."""
+    """Return the layer that computes logits, weight [rows, width], or None if there is none.
+
+    Some models have an output matrix but no such layer: DeBERTa-v2's own head multiplies by the
+    word embeddings, and names the layer before that as its output embeddings.
+    """
     layer: nn.Linear | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    return layer
+    words = (len(word_embeddings(model)), getattr(model.config, "vocab_size", None))
+    return layer if layer is not None and len(layer.weight) in words else None
 
 
 def max_row_tokens(model: PreTrainedModel) -> int | None:
@@ -78,6 +99,16 @@ def max_row_tokens(model: PreTrainedModel) -> int | None:
     return longest
 
 
+def _check_used(model: PreTrainedModel, unexpected: Iterable[str]) -> None:
+    unused = unused_weights(model, unexpected)
+    if unused:
+        raise UserError(
+            f"model.path: {_listed(unused)} are in the checkpoint, but the model that config.json "
+            "describes has no place for them and would run without them; what to do: download "
+            "both files again, or correct config.json (its number of layers, for example)"
+        )
+
+
 def _check_in_memory(model: PreTrainedModel) -> None:
     on_meta = sorted(name for name, weight in model.named_parameters() if weight.is_meta)
     if on_meta:
@@ -88,12 +119,12 @@ def _check_in_memory(model: PreTrainedModel) -> None:
 
 
 def _check_tied(model: PreTrainedModel) -> None:
-    if not model.config.tie_word_embeddings or head_weights(model):
-        return  # a classifier has no output matrix over the vocabulary
     head = output_layer(model)
+    if not model.config.tie_word_embeddings or head is None:
+        return
     # Tied means that both names share one storage. The optimizers perturb such a matrix once; two
     # equal copies would be perturbed separately and would drift apart.
-    if head is None or head.weight.data_ptr() != word_embeddings(model).data_ptr():
+    if head.weight.data_ptr() != word_embeddings(model).data_ptr():
         raise UserError(
             "model.path: config.json sets tie_word_embeddings, but the checkpoint holds a separate "
             "output matrix that differs from the word embeddings; what to do: set "

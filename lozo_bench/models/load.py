@@ -28,7 +28,7 @@ from transformers.utils import logging
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.autocast import autocast
-from lozo_bench.models.check import check_loaded, output_layer, word_embeddings
+from lozo_bench.models.check import check_finite, check_loaded, output_layer, word_embeddings
 from lozo_bench.models.checkpointing import checkpoint_layers
 from lozo_bench.models.devices import check_device_map, choose_device
 from lozo_bench.models.head import draw_head
@@ -46,13 +46,24 @@ _CLASSES = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A loaded model in eval mode, with its tokenizer. ``device`` is the device of its inputs."""
+    """A loaded model in eval mode, with its tokenizer.
+
+    Attributes:
+        model: the model.
+        tokenizer: its tokenizer.
+        kind: how the model predicts.
+        device: the device of its inputs.
+        name: ``model.name``.
+        new_head: the weights of a classifier's head that were drawn, because the checkpoint does
+            not have them.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     kind: Kind
     device: torch.device
     name: str
+    new_head: tuple[nn.Parameter, ...] = ()
 
 
 def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Loaded:
@@ -74,6 +85,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
     path = locate(config.path)
     with reading(path):
         hf_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    _check_not_quantised(hf_config, path)
     kind = _fitting_kind(config, hf_config)
     tokenizer = load_tokenizer(path, config.bos_token)
     if kind is Kind.masked and tokenizer.mask_token is None:
@@ -81,7 +93,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
             f"model.path: the tokenizer of {path} has no mask token; what to do: choose another "
             "model"
         )
-    model = _load_weights(path, config, kind, classes, seed)
+    model, drawn = _load_weights(path, config, kind, classes, seed)
     if kind is Kind.classifier:
         # transformers uses this id to find the last token of a row that is not padding.
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -92,12 +104,27 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
         model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
     else:
         device = word_embeddings(model).device
+    check_finite(model.named_parameters(), "model.path")
     model.train(mode=False)
     if config.gradient_checkpointing:
         checkpoint_layers(model)
     if config.autocast is not None:
         autocast(model, device.type, DTYPES[Dtype(config.autocast)])
-    return Loaded(model, tokenizer, kind, device, config.name)
+    new_head = tuple(x for name, x in model.named_parameters() if name in drawn)
+    return Loaded(model, tokenizer, kind, device, config.name, new_head)
+
+
+def _check_not_quantised(hf_config: PreTrainedConfig, path: str) -> None:
+    quantised = getattr(hf_config, "quantization_config", None)
+    if quantised is None:
+        return
+    settings = quantised if isinstance(quantised, dict) else quantised.to_dict()
+    raise UserError(
+        f"model.path: the config.json of {path} says that its weights are quantised "
+        f"({settings.get('quant_method', 'by an unknown method')}), and quantised weights can be "
+        "neither perturbed nor trained here; what to do: take the checkpoint that they were made "
+        "from; model.dtype=bf16 halves its memory"
+    )
 
 
 def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
@@ -123,7 +150,8 @@ def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
 
 def _load_weights(
     path: str, config: ModelConfig, kind: Kind, classes: int | None, seed: int
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, set[str]]:
+    """Return the model and the names of the weights that are new."""
     model: PreTrainedModel
     if kind is Kind.classifier and classes is None:
         raise bad_value("model.kind", kind.value, "causal or masked, as the task has no classes")
@@ -145,7 +173,7 @@ def _load_weights(
     info = _share_biases(model, info)
     drawn = draw_head(model, info["missing_keys"], seed) if head else set()
     check_loaded(model, {**info, "missing_keys": set(info["missing_keys"]) - drawn})
-    return model
+    return model, drawn
 
 
 @contextmanager

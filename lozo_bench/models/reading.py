@@ -24,6 +24,7 @@ _UNREADABLE = (
     SafetensorError,
     StrictDataclassError,
 )
+_LONGEST_MESSAGE = 300
 
 
 @contextmanager
@@ -34,9 +35,15 @@ def reading(path: str) -> Iterator[None]:
     """
     try:
         yield
+    except ImportError as err:
+        message = " ".join(str(err).split())[:_LONGEST_MESSAGE]
+        raise UserError(
+            f"model.path: {path} needs a package that is not installed here or is too old "
+            f"({message}); what to do: install it, or choose another model"
+        ) from err
     except Exception as err:
         # The tokenizers library, which is written in Rust, raises a plain Exception. Subclasses of
-        # Exception that are not listed (out of memory, a missing package) are not about the files.
+        # Exception that are not listed (out of memory) are not about the files.
         if isinstance(err, _UNREADABLE) or type(err) is Exception:
             raise _user_error(path, err) from err
         raise

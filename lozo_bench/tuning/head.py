@@ -32,12 +32,14 @@ class Head:
 def with_trainable_head(tuned: Tuned, loaded: Loaded) -> Tuned:
     """Return ``tuned`` with a classifier's head made trainable as well.
 
-    The head is new and random, so it is always trained, as in HeteroLoRA's experiments. A model of
-    another kind has no such head; its ``tuned`` is returned unchanged.
+    The head is new and random, so it is always trained, as in HeteroLoRA's experiments, and so is a
+    new pooler before it. A model of another kind has no such head; its ``tuned`` is returned
+    unchanged.
     """
     if loaded.kind is not Kind.classifier:
         return tuned
-    trained = {id(x) for x in tuned.X.values()} | head_parameters(loaded, "model.kind=classifier")
+    trained = {id(x) for x in (*tuned.X.values(), *loaded.new_head)}
+    trained |= head_parameters(loaded, "model.kind=classifier")
     return replace(tuned, X=freeze_rest(loaded.model, lambda _, x: id(x) in trained))
 
 

@@ -42,8 +42,7 @@ def _save_adapter(loaded: Loaded, out: Path) -> None:
     """Write a peft adapter, with the modules that were trained whole (LoRA's ``train_head``)."""
     model = loaded.model
     adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
-    trained = (name for name in _trained(model) if not _is_adapter_parameter(name))
-    whole = sorted({name.partition(".")[0] for name in trained})
+    whole = sorted(_trained_whole(model))
     for module in whole:
         state = model.get_submodule(module).state_dict()
         adapter |= {f"{module}.{name}": x for name, x in state.items()}
@@ -55,6 +54,20 @@ def _save_adapter(loaded: Loaded, out: Path) -> None:
     config.save_pretrained(str(out))
     tensors = {f"base_model.model.{name}": x for name, x in adapter.items()}
     save_file(_copied_to_cpu(tensors), out / "adapter_model.safetensors")
+
+
+def _trained_whole(model: nn.Module) -> set[str]:
+    """Return the largest modules of which all parameters are trained, such as the head."""
+    frozen = {name for name, x in model.named_parameters() if not x.requires_grad}
+    whole = set()
+    for name in _trained(model):
+        if not _is_adapter_parameter(name):
+            parts = name.split(".")[:-1]
+            around = (".".join(parts[:i]) for i in range(1, len(parts) + 1))
+            whole |= set(
+                [at for at in around if not any(x.startswith(f"{at}.") for x in frozen)][:1]
+            )
+    return whole
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from lozo_bench.errors import UserError
-from lozo_bench.models.check import check_loaded, output_layer, word_embeddings
+from lozo_bench.models.check import check_finite, check_loaded, output_layer, word_embeddings
 
 Make = Callable[..., Path]
 VOCAB = 261
 HEADS = {"roberta": "lm_head.decoder", "opt": "lm_head", "gpt2": "lm_head", "llama": "lm_head"}
+NOTHING: dict[str, Any] = {
+    "missing_keys": set(),
+    "unexpected_keys": set(),
+    "mismatched_keys": set(),
+    "error_msgs": set(),
+}
 SECOND_LAYER = {"roberta": "layer.1.", "opt": "layers.1.", "gpt2": "h.1.", "llama": "layers.1."}
 
 
@@ -115,7 +122,7 @@ def test_weights_of_another_head_are_ignored(make: Make) -> None:
 
 def test_errors_that_transformers_reports_are_passed_on(make: Make) -> None:
     model = AutoModelForCausalLM.from_pretrained(make("gpt2"))
-    info = {"missing_keys": set(), "mismatched_keys": set(), "error_msgs": ["size went wrong"]}
+    info = {**NOTHING, "error_msgs": ["size went wrong"]}
     with pytest.raises(UserError, match="did not load: size went wrong"):
         check_loaded(model, info)
 
@@ -123,10 +130,23 @@ def test_errors_that_transformers_reports_are_passed_on(make: Make) -> None:
 def test_weights_left_off_the_devices_fail(make: Make) -> None:
     model = AutoModelForCausalLM.from_pretrained(make("gpt2"))
     torch.nn.Module.to(model, "meta")
-    info: dict[str, set[str]] = {
-        "missing_keys": set(),
-        "mismatched_keys": set(),
-        "error_msgs": set(),
-    }
     with pytest.raises(UserError, match=r"model\.device_map: .*left outside the devices"):
-        check_loaded(model, info)
+        check_loaded(model, NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "found"),
+    [(torch.nan, torch.float32, "NaN"), (-torch.inf, torch.bfloat16, "infinite numbers")],
+)
+def test_a_weight_that_is_no_number_is_named(
+    value: float, dtype: torch.dtype, found: str, make: Make
+) -> None:
+    folder = make("llama")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    weights["model.layers.1.mlp.down_proj.weight"] = torch.full((16, 32), 3e38)  # the sum overflows
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    message = rf"^model\.path: model\.layers\.1\.mlp\.up_proj\.weight contains {found}; what to do"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    with pytest.raises(UserError, match=message):
+        check_finite(model.named_parameters(), "model.path")

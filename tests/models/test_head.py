@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError
-from lozo_bench.models.head import head_weights
 from lozo_bench.models.load import Loaded, load
 from lozo_bench.models.save import save_model
 from lozo_bench.randomness.draws import Draws
+from lozo_bench.tuning.bitfit import BitFit
+from lozo_bench.tuning.head import with_trainable_head
 
 Make = Callable[..., Path]
 HEADS = {
@@ -28,6 +30,28 @@ HEADS = {
         "classifier.out_proj.bias": (3,),
     },
 }
+
+
+# A masked model without a pooler, and the parts of a new head beside its last layer.
+POOLED = {
+    "Bert": ({}, {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}),
+    "DebertaV2": ({}, {"pooler.dense.weight", "pooler.dense.bias"}),
+    "DistilBert": (
+        {"dim": 16, "n_heads": 2, "n_layers": 1, "hidden_dim": 32},
+        {"pre_classifier.weight", "pre_classifier.bias"},
+    ),
+}
+
+
+def masked(family: str, folder: Path) -> Path:
+    """Write a masked model into the folder of a RoBERTa, whose tokenizer stays."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"vocab_size": 261, "intermediate_size": 32, "max_position_embeddings": 40}
+    config = getattr(transformers, f"{family}Config")(**{**sizes, **POOLED[family][0]})
+    with torch.random.fork_rng(devices=[]):
+        model = getattr(transformers, f"{family}ForMaskedLM")(config)
+    model.save_pretrained(folder)
+    return folder
 
 
 def loaded(folder: Path, classes: int | None = 3, seed: int = 0, **config: object) -> Loaded:
@@ -54,12 +78,13 @@ def test_a_head_is_the_only_weight_that_the_checkpoint_does_not_have(arch: str, 
     words = load(ModelConfig(name="m", path=str(folder), device="cpu"))
     result = loaded(folder)
     assert result.kind is Kind.classifier
-    head = head_weights(result.model)
+    drawn = {id(x) for x in result.new_head}
+    head = {name for name, x in result.model.named_parameters() if id(x) in drawn}
     assert {name: tuple(weights(result)[name].shape) for name in head} == HEADS[arch]
     for name, weight in weights(result).items():
         if name not in head:
             assert torch.equal(weight, weights(words)[name]), name
-    assert not head_weights(words.model)
+    assert not words.new_head
     assert scores(result, [5, 6, 7]).shape == (1, 3)
 
 
@@ -124,6 +149,27 @@ def test_a_checkpoint_with_half_a_head_is_refused(make: Make, tmp_path: Path) ->
     kept = {k: x for k, x in load_file(file).items() if k != "classifier.dense.weight"}
     save_file(kept, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"classifier\.dense\.weight were not in the checkpoint"):
+        loaded(tmp_path / "trained")
+
+
+@pytest.mark.parametrize("family", POOLED)
+def test_a_new_head_of_a_masked_model_brings_its_pooler_and_trains_it(
+    family: str, make: Make, tmp_path: Path
+) -> None:
+    result = loaded(masked(family, make("roberta")), seed=4)
+    parts = POOLED[family][1]
+    pooler = max(parts)
+    shape = tuple(weights(result)[pooler].shape)
+    drawn = 0.02 * Draws(4).normal("classifier_head", 0, {pooler: shape})[pooler]
+    assert torch.equal(weights(result)[pooler], drawn)
+    tuned = with_trainable_head(BitFit().tune(result, Draws(0)), result)
+    assert parts | {"classifier.weight", "classifier.bias"} <= set(tuned.X)
+
+    save_model(result, tmp_path / "trained")  # with all parts of the head
+    assert not loaded(tmp_path / "trained").new_head
+    file = tmp_path / "trained" / "model.safetensors"
+    save_file({k: x for k, x in load_file(file).items() if k not in parts}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"{pooler} were not in the checkpoint and would be rand"):
         loaded(tmp_path / "trained")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
+from transformers import DebertaV2Config, DebertaV2ForMaskedLM
 
 from lozo_bench.config.paths import EMBEDDED
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
@@ -174,6 +175,34 @@ def test_a_truncated_checkpoint_is_named(make: Make) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="file not fully covered"):
         loaded(file.parent)
+
+
+@pytest.mark.parametrize("method", ["gptq", "bitsandbytes", "awq", "fp8"])
+def test_quantised_weights_are_refused_before_they_are_read(method: str, make: Make) -> None:
+    folder = make("llama", config={"quantization_config": {"quant_method": method, "bits": 4}})
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=rf"its weights are quantised \({method}\), .* what to do:"):
+        loaded(folder)
+
+
+def test_a_head_that_multiplies_by_the_embeddings_is_tied_by_nature(make: Make) -> None:
+    """DeBERTa's own masked head, which deberta-v3's checkpoints have (`legacy: false`)."""
+    folder = make("roberta")
+    config = DebertaV2Config(
+        vocab_size=261,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        legacy=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        DebertaV2ForMaskedLM(config).save_pretrained(folder)
+    result = loaded(folder)
+    assert output_layer(result.model) is None
+    assert logits(result, "ab").shape[-1] == 261
+    with pytest.raises(UserError, match=r"model\.untie_head: .* has no head to untie"):
+        loaded(folder, untie_head=True)
 
 
 def test_a_folder_without_weights_is_named(make: Make) -> None:

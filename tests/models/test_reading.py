@@ -28,3 +28,13 @@ def test_a_hub_model_of_unknown_type_is_not_called_unreachable() -> None:
         error.value
     )
     assert "hf download" not in str(error.value)
+
+
+def test_a_package_that_is_missing_is_named_in_one_line() -> None:
+    with pytest.raises(UserError) as error, reading("a/b"):
+        raise ImportError("\nThis tokenizer requires the NEEDED library\nbut it was not found.\n")
+    assert str(error.value) == (
+        "model.path: a/b needs a package that is not installed here or is too old (This tokenizer "
+        "requires the NEEDED library but it was not found.); what to do: install it, or choose "
+        "another model"
+    )
