@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
 
-from lozo_bench.errors import UserError
+from lozo_bench.errors import Stopped, UserError
+from lozo_bench.parallel.connect import LOOK_EVERY_S, hang_up
+
+# A process that is asked to stop during an exchange waits this long for the others. Usually they
+# come, and all stop in the same step.
+_GRACE_S = 2.0
 
 
 class LostProcessError(UserError):
@@ -19,10 +25,16 @@ class Collectives:
     """Collective calls between all processes of a run, on CPU tensors.
 
     ``sent`` counts the bytes that this process passed to sums and gathers.
+
+    Args:
+        rank: of this process.
+        size: the number of processes.
+        check: called while waiting for the others; raises Stopped if this process was asked to
+            stop.
     """
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int, size: int, check: Callable[[], None] = lambda: None) -> None:
+        self.rank, self.size, self._check = rank, size, check
         self.sent = 0
 
     def sum(self, x: Tensor) -> Tensor:
@@ -33,8 +45,7 @@ class Collectives:
         """
         total = x.detach().to("cpu", copy=True)
         self._count(total)
-        with _report_lost_process():
-            distributed.all_reduce(total)
+        self._finish(lambda: distributed.all_reduce(total, async_op=True))
         return total
 
     def gather(self, x: Tensor) -> list[Tensor]:
@@ -43,12 +54,8 @@ class Collectives:
         Raises:
             LostProcessError: another process has ended.
         """
-        x = x.contiguous()
-        gathered = [torch.empty_like(x) for _ in range(self.size)]
         self._count(x)
-        with _report_lost_process():
-            distributed.all_gather(gathered, x)
-        return gathered
+        return self._gathered(x)
 
     def from_first(self, data: bytes) -> bytes:
         """Return the first process's ``data`` in every process; the others' is ignored.
@@ -57,25 +64,83 @@ class Collectives:
             LostProcessError: another process has ended.
         """
         length = torch.tensor([len(data)])
-        with _report_lost_process():
-            distributed.broadcast(length, 0)
-            content = torch.zeros(int(length), dtype=torch.uint8)
-            if self.rank == 0 and data:
-                content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            if len(content):
-                distributed.broadcast(content, 0)
+        self._finish(lambda: distributed.broadcast(length, 0, async_op=True))
+        content = torch.zeros(int(length), dtype=torch.uint8)
+        if self.rank == 0 and data:
+            content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        if len(content):
+            self._finish(lambda: distributed.broadcast(content, 0, async_op=True))
         return content.numpy().tobytes()
+
+    def of_all(self, data: bytes) -> list[bytes]:
+        """Return the ``data`` of every process by rank; their lengths may differ.
+
+        Raises:
+            LostProcessError: another process has ended.
+        """
+        lengths = [int(length) for length in self._gathered(torch.tensor([len(data)]))]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        if data:
+            padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        pieces = self._gathered(padded)
+        return [
+            piece[:length].numpy().tobytes() for piece, length in zip(pieces, lengths, strict=True)
+        ]
+
+    def _gathered(self, x: Tensor) -> list[Tensor]:
+        x = x.contiguous()
+        gathered = [torch.empty_like(x) for _ in range(self.size)]
+        self._finish(lambda: distributed.all_gather(gathered, x, async_op=True))
+        return gathered
+
+    def _finish(self, begin: Callable[[], distributed.Work | None]) -> None:
+        """Begin an exchange and wait for its end.
+
+        Raises:
+            LostProcessError: another process has ended, or does not answer although this one was
+                asked to stop.
+        """
+        try:
+            work = begin()
+            assert work is not None, "this process is one of those that exchange"
+            self._wait(work)
+        except RuntimeError as error:  # gloo raises it when a peer has ended or is silent
+            raise LostProcessError(
+                f"another process of this run is gone ({str(error).splitlines()[0]}); the steps so "
+                "far are saved: the same command continues the run, also with fewer processes"
+            ) from error
+
+    def _wait(self, work: distributed.Work) -> None:
+        until = None
+        try:
+            while not _is_finished(work):
+                try:
+                    self._check()
+                except Stopped as asked:
+                    until = until or time.monotonic() + _GRACE_S
+                    if time.monotonic() > until:
+                        raise LostProcessError(
+                            f"stopped by {asked} while it waited for the other processes of this "
+                            "run; the steps so far are saved, and the same command continues"
+                        ) from asked
+        except BaseException:
+            hang_up()  # otherwise the exchange, and with it this process, would go on waiting
+            raise
 
     def _count(self, x: Tensor) -> None:
         self.sent += x.numel() * x.element_size()
 
 
-@contextmanager
-def _report_lost_process() -> Iterator[None]:
+def _is_finished(work: distributed.Work) -> bool:
+    """Wait for an exchange for a short time and return whether it is finished.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     try:
-        yield
-    except RuntimeError as error:  # gloo and nccl raise it when a peer has ended or is silent
-        raise LostProcessError(
-            f"another process of this run is gone ({str(error).splitlines()[0]}); the steps so far "
-            "are saved: the same command continues the run, also with fewer processes"
-        ) from error
+        work.wait(timedelta(seconds=LOOK_EVERY_S))
+    except RuntimeError:
+        if not work.is_completed():
+            return False  # the short time is over
+        work.wait()  # raises the failure, unless it finished just now
+    return True

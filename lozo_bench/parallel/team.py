@@ -11,14 +11,14 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 import torch
 from torch import distributed
 
 from lozo_bench.engine.sharing import ALONE, Sharing
-from lozo_bench.errors import UserError, bad_value
+from lozo_bench.errors import bad_value
 from lozo_bench.parallel.collectives import Collectives
+from lozo_bench.parallel.connect import connect, leave
 from lozo_bench.parallel.split import SplitBatch, SplitCandidates
 
 SPLITS: Mapping[str, Callable[[Collectives], Sharing]] = {
@@ -46,8 +46,13 @@ class Team:
         return 0 if self.wire is None else self.wire.sent
 
 
-def join(split: str, timeout_s: float) -> Team:
+def join(split: str, timeout_s: float, check: Callable[[], None] = lambda: None) -> Team:
     """Connect to the other processes of the run, if the environment names any.
+
+    Args:
+        split: how work is divided among them.
+        timeout_s: how long to wait for the others, now and later.
+        check: called while waiting; raises Stopped if this process was asked to stop.
 
     Raises:
         UserError: they do not connect in time, or the environment is inconsistent.
@@ -62,38 +67,31 @@ def join(split: str, timeout_s: float) -> Team:
             raise bad_value("LOCAL_RANK", local, f"less than {count}, as each needs a GPU")
         torch.cuda.set_device(local % count)
     if not distributed.is_initialized():
-        try:
-            distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-                rank=rank,
-                world_size=size,
-                timeout=timedelta(seconds=timeout_s),
-            )
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"process {rank} of {size} could not connect to the others at "
-                f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} "
-                f"({str(error).splitlines()[0]}); check that all processes started and that the "
-                "port is free"
-            ) from error
-        atexit.register(_leave)
-    wire = Collectives(rank, size)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        connect(backend, rank, size, timeout_s, check)
+        atexit.register(leave)
+    wire = Collectives(rank, size, check)
     return Team(rank, size, wire, SPLITS[split](wire))
-
-
-def _leave() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def _position(environment: Mapping[str, str]) -> tuple[int, int, int] | None:
     """Return (rank, size, local rank), or None if this is the run's only process."""
     if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in environment:
         _set_torchrun_variables(environment)
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = _number("WORLD_SIZE", 1)
     if size < 2:
         return None
-    return int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", 0))
+    rank = _number("RANK")
+    if rank >= size:
+        raise bad_value("RANK", rank, f"0 to {size - 1}, as WORLD_SIZE is {size}")
+    return rank, size, _number("LOCAL_RANK", 0)
+
+
+def _number(variable: str, default: int | None = None) -> int:
+    given = os.environ.get(variable, "" if default is None else str(default))
+    if not given.isdecimal():
+        raise bad_value(variable, given, "a whole number, as torchrun sets it for each process")
+    return int(given)
 
 
 def _set_torchrun_variables(environment: Mapping[str, str]) -> None:

@@ -35,6 +35,7 @@ from lozo_bench.training.interfaces import Components, Settings, no_dropout
 from lozo_bench.training.objective_and_metrics import objective_and_evaluators
 from lozo_bench.training.plan import Plan
 from lozo_bench.training.rows import TrainingRows
+from lozo_bench.training.same_everywhere import require_same_parts
 from lozo_bench.tuning.base import Tuned
 from lozo_bench.tuning.head import with_trainable_head
 
@@ -79,6 +80,7 @@ def build_run(
     X = _output_layer(loaded) if needs.features else tuned.X
 
     data = encoded(config, splits, prompt_for(config, loaded, tuned), loaded, tuned, plan.needs)
+    require_same_parts(team, data, tuned.model)
     rows = TrainingRows(len(data.train), config.batch_size, config.seed.value, needs)
     objective, evaluators = _objective(config, needs, loaded, tuned, data, rows, team)
     settings = _settings(config, plan.needs)

@@ -68,7 +68,7 @@ def plan_cell(raw: DictConfig, folder: Path) -> Cell:
             the config contains a secret.
     """
     config, plain = typed(raw)
-    secret = find_secret([f"{key}={value}" for key, value in _flat(plain)])
+    secret = find_secret([f"{key}={value}" for key, value in flat(plain)])
     if secret is not None:
         raise UserError(f"{secret}; and remove {folder / '.hydra'}, where it stands now")
     return Cell(config, plain, folder, digest(plain), plan_run(config))
@@ -144,10 +144,10 @@ def _check_tuning(config: Config, needs: Needs | None, tuning: Tuning) -> None:
         raise bad_value("model.kind", "classifier", "causal or masked: a probe solves for words")
 
 
-def _flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every value of a plain config with its full key."""
     if isinstance(node, Mapping):
         for name, child in node.items():
-            yield from _flat(child, f"{key}.{name}".lstrip("."))
+            yield from flat(child, f"{key}.{name}".lstrip("."))
     else:
         yield key, node

@@ -24,6 +24,7 @@ from lozo_bench.runs.signals import StopSignal
 from lozo_bench.runs.status import command_of
 from lozo_bench.training.build_run import build_run
 from lozo_bench.training.plan import plan_cell
+from lozo_bench.training.same_everywhere import require_same_config
 from lozo_bench.training.session import Follower, Leader, LeftAlone, Session
 from lozo_bench.training.trainer import Trainer
 
@@ -67,7 +68,8 @@ def run(
         Stopped: it was asked to stop; the next attempt continues from there.
     """
     cell = plan_cell(raw, folder)
-    team = join(cell.config.parallel.split.value, cell.config.parallel.timeout_s)
+    team = join(cell.config.parallel.split.value, cell.config.parallel.timeout_s, check)
+    require_same_config(team, cell.plain)
     with _machine_errors_explained(folder), ExitStack() as held:
         session: Session = (
             Follower(cell, team, check) if team.rank else Leader(cell, team, check, held)
