@@ -98,8 +98,10 @@ def composed(*overrides):
     import hydra
     from hydra.core.config_store import ConfigStore
 
+    from lozo_bench.config.resolvers import register_resolver
     from lozo_bench.config.schema import Config
 
+    register_resolver()
     ConfigStore.instance().store(name="schema", node=Config)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", list(overrides))
