@@ -20,12 +20,19 @@ log = logging.getLogger(__name__)
 
 
 class ProgressBar:
-    """A progress bar on a terminal; otherwise one log line for each row and evaluation."""
+    """A progress bar on a terminal; otherwise one log line for each row and evaluation.
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    Args:
+        steps: the run's number of steps.
+        known: the last step that an earlier attempt made. The estimate of the time that is left
+            counts only later steps, because restoring a step takes far less time than making it.
+    """
+
+    def __init__(self, steps: int, known: int = 0) -> None:
+        self.steps, self.known = steps, known
         self.best_dev: float | None = None
         self.began = time.perf_counter()
+        self.first_new: int | None = None
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
         self.bar = Progress(
@@ -49,6 +56,11 @@ class ProgressBar:
 
     def advanced(self, step: int, loss: float) -> None:
         """Move the bar to a step and show its loss."""
+        if self.first_new is None and step > self.known:
+            self.first_new = step
+            self.bar.reset(self.task, completed=step - 1)
+        elif step <= self.known:
+            self.began = time.perf_counter()
         self.bar.update(
             self.task, completed=step, message=f"loss {loss:.4f}  best dev {self._best()}"
         )
@@ -66,7 +78,8 @@ class ProgressBar:
         """Log a row of training numbers if there is no bar."""
         if not self.live:
             step = int(row["step"])
-            eta = (time.perf_counter() - self.began) / step * (self.steps - step)
+            made = max(1, step - self.known)
+            eta = (time.perf_counter() - self.began) / made * (self.steps - step)
             log.info(
                 "step %d/%d  loss %.4f  best dev %s  ETA %s",
                 step,
@@ -82,11 +95,16 @@ class ProgressBar:
     def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
         """Show an evaluation: the best dev metric in the bar, or all metrics as a log line."""
         self.bar.update(self.evaluation, visible=False)
-        if name == "dev" and metrics.name != "loss":
-            self.best_dev = max(metrics.main, self.best_dev or metrics.main)
+        self.recalled(name, metrics)
         if not self.live:
             message = "  ".join(f"{key} {value:.4f}" for key, value in metrics.values.items())
             log.info("step %d  %s %s", step, name, message)
+
+    def recalled(self, name: str, metrics: Metrics) -> None:
+        """Take an evaluation into account that an earlier attempt made."""
+        if name == "dev" and metrics.name != "loss":
+            best = metrics.main if self.best_dev is None else self.best_dev
+            self.best_dev = max(metrics.main, best)
 
     def evaluating(self, name: str, done: int, of: int) -> None:
         """Show how many examples of an evaluation are done."""
@@ -98,7 +116,7 @@ class FilesAndTerminal:
 
     def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
         self.tracker, self.bar = tracker, bar
-        self.advanced, self.skipped = bar.advanced, bar.skipped
+        self.advanced, self.skipped, self.recalled = bar.advanced, bar.skipped, bar.recalled
 
     def happened(self, step: int, event: Event) -> None:
         """Pass on an event of a step."""
@@ -127,14 +145,19 @@ def _clock(seconds: float) -> str:
 
 
 def summary_table(result: Mapping[str, Any], folder: Path) -> Table:
-    """Return the table that a run prints at its end."""
+    """Return the table that a run prints at its end.
+
+    The dev metric is that of the step whose weights are tested, which need not be the last one.
+    """
     metrics = result["metrics"]
+    at = f" (step {result['best_step']})" if "dev" in metrics else ""
+    of_run = result.get("peak_memory_of", "run") == "run"  # results of former versions do not say
+    memory = "peak memory" if of_run else "process's peak memory"
     table = Table(title=folder.name, title_justify="left")
-    for column in ("zero-shot", "final dev", "test", "best step", "ms/step", "peak memory"):
+    for column in ("zero-shot", f"dev{at}", f"test{at}", "ms/step", memory):
         table.add_column(column, justify="right")
     table.add_row(
         *(_first(metrics.get(name)) for name in ("zero_shot", "dev", "test")),
-        str(result["best_step"]),
         "-" if result["step_ms_median"] is None else f"{result['step_ms_median']:.1f}",
         f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB",
     )

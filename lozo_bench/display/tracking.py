@@ -52,6 +52,7 @@ class Tracker:
         _keep_final_rows(folder / METRICS, is_final)
         _keep_final_rows(folder / EVENTS, lambda row: row["step"] <= known_step)
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
+        self._wandb_step = known_step
         self._wandb = _start_wandb(folder, config, tracking, name, run_id)
 
     def __enter__(self) -> Self:
@@ -70,7 +71,7 @@ class Tracker:
         """Write a row, which has a ``step``, to ``metrics.jsonl`` and to wandb."""
         self._lines.write(json.dumps(dict(row), allow_nan=False) + "\n")
         self._lines.flush()
-        self._with_wandb(lambda run: run.log(dict(row)))
+        self._log_to_wandb(int(row["step"]), row)
 
     def event(self, step: int, event: Event) -> None:
         """Append a line to ``events.jsonl``, and log the event's numbers to wandb."""
@@ -81,7 +82,7 @@ class Tracker:
             file.flush()
             os.fsync(file.fileno())
         numbers = {f"{event.name}/{key}": x for key, x in values.items()}
-        self._with_wandb(lambda run: run.log({"step": step, **numbers}))
+        self._log_to_wandb(step, {"step": step, **numbers})
 
     def sync(self) -> None:
         """Sync the rows written so far to disk."""
@@ -100,6 +101,20 @@ class Tracker:
     def summarize(self, summary: Mapping[str, float]) -> None:
         """Write the run's final numbers, which wandb shows in its table of runs."""
         self._with_wandb(lambda run: run.summary.update(dict(summary)))
+
+    def _log_to_wandb(self, step: int, numbers: Mapping[str, float | str]) -> None:
+        """Log numbers of a step to wandb, under that step.
+
+        wandb's own count of steps is the run's. So the second part of a run that was recorded
+        offline continues the first one, and steps that are in both are the same ones. wandb drops
+        what comes at an earlier step than the last. So the test of an earlier step is logged at the
+        last one, and says in ``tested_step`` which step it is of.
+        """
+        at = max(step, self._wandb_step)
+        if at > step:
+            numbers = {**numbers, "step": at, "tested_step": step}
+        self._wandb_step = at
+        self._with_wandb(lambda run: run.log(dict(numbers), step=at))
 
     def _with_wandb(self, action: Callable[[Any], object]) -> None:
         """Call ``action`` with the wandb run, if there is one.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import resource
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -67,15 +69,24 @@ _RESET_PEAK = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 
-def reset_peak_memory(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> Literal["run", "process"]:
     """Start a new measurement, so that a cell of a sweep does not report an earlier cell's peak.
 
-    On a CPU, this works on Linux only; elsewhere the peak is that of the whole process.
+    What earlier cells of this process have left is freed first.
+
+    Returns:
+        Whose peak is measured. Where the peak cannot be reset (on a CPU, anywhere but on Linux and
+        in some containers), it is that of the whole process.
     """
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif _RESET_PEAK.exists():
+        return "run"
+    try:
         _RESET_PEAK.write_text("5")  # resets VmHWM, see proc(5)
+    except OSError:
+        return "process"
+    return "run"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

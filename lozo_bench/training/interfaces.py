@@ -47,6 +47,9 @@ class Observer(Protocol):
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
         """Receive the metrics of a set (``zero_shot``, ``dev`` or ``test``)."""
 
+    def recalled(self, name: str, metrics: Metrics) -> None:
+        """Receive the metrics of a set that an earlier attempt evaluated."""
+
 
 class SilentObserver:
     """An observer that does nothing, for all processes of a run except the first."""
@@ -67,6 +70,9 @@ class SilentObserver:
         """Do nothing."""
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+        """Do nothing."""
+
+    def recalled(self, name: str, metrics: Metrics) -> None:
         """Do nothing."""
 
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from lozo_bench.config.renamed import with_new_optimizer
+from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import load_term, with_prefix
@@ -92,6 +93,7 @@ def _config(folder: Path) -> Config:
         if path is result:
             stored = json.loads(path.read_text(encoding="utf-8"))["config"]
         else:
+            register_resolver()  # Hydra's file is not resolved
             stored = OmegaConf.to_container(OmegaConf.load(path))
         stored = OmegaConf.create(with_new_optimizer(stored))
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), stored))

@@ -64,8 +64,10 @@ def log_plan(config: Config, built: BuiltRun) -> None:
     warn_if_shared(device)
 
 
-def result_of(cell: Cell, outcome: Outcome, built: BuiltRun, team: Team) -> dict[str, Any]:
-    """Return what ``result.json`` holds."""
+def result_of(
+    cell: Cell, outcome: Outcome, built: BuiltRun, team: Team, peak_of: str
+) -> dict[str, Any]:
+    """Return what ``result.json`` holds; ``peak_of`` says whose peak memory is known."""
     device, spent = built.loaded.device, outcome.spent
     return {
         "status": "finished",
@@ -98,6 +100,7 @@ def result_of(cell: Cell, outcome: Outcome, built: BuiltRun, team: Team) -> dict
         "step_ms_median": outcome.step_ms_median,
         "elapsed_s": round(outcome.elapsed_s, 3),
         "peak_memory_bytes": provenance.peak_memory_bytes(device),
+        "peak_memory_of": peak_of,
         "device": provenance.device_name(device),
         "versions": provenance.versions(),
         "git": provenance.git_state(),

@@ -106,7 +106,7 @@ class Leader:
         log_plan(config, built)
         if values := values_of(cell.folder):
             log.info(values)
-        provenance.reset_peak_memory(built.loaded.device)
+        self._peak_of = provenance.reset_peak_memory(built.loaded.device)
         name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
         header = journal_header(cell, past, built)
         self._tracker = self._held.enter_context(
@@ -120,7 +120,7 @@ class Leader:
                 past.known,
             )
         )
-        bar = self._held.enter_context(ProgressBar(built.parts.settings.steps))
+        bar = self._held.enter_context(ProgressBar(built.parts.settings.steps, past.known))
         states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)
         history = HistoryWriter(
             cell.folder,
@@ -137,7 +137,7 @@ class Leader:
         """Write ``result.json`` and wandb's summary, and return the result."""
         test = outcome.test
         self._tracker.summarize({f"test_{test.name}": test.main, "best_step": outcome.best_step})
-        self.result = result_of(self.cell, outcome, built, self.team)
+        self.result = result_of(self.cell, outcome, built, self.team, self._peak_of)
         write_result(self.cell.folder, self.result)
         return self.result
 

@@ -261,7 +261,9 @@ class Trainer:
     def _evaluate(self, step: int, name: str, examples: Sequence[Encoded]) -> Metrics:
         before = self.history.evaluation(step, name)
         if before is not None:
-            return Metrics(before)
+            metrics = Metrics(before)
+            self.observer.recalled(name, metrics)
+            return metrics
         with self.engine.applied():
             metrics = evaluate(
                 self.parts.evaluators[name],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from types import SimpleNamespace
 
 from rich.console import Console
 
@@ -19,6 +20,7 @@ RESULT = {
     "best_step": 300,
     "step_ms_median": 12.34,
     "peak_memory_bytes": 450 * 2**20,
+    "peak_memory_of": "run",
 }
 
 
@@ -48,8 +50,54 @@ def test_on_a_terminal_a_bar_replaces_the_lines(caplog, monkeypatch):
     assert "best dev 0.7500" in screen.getvalue()
 
 
-def test_the_final_table_has_the_six_numbers_of_a_run(tmp_path):
+def shown(result, folder):
     screen = io.StringIO()
-    Console(file=screen, width=100).print(summary_table(RESULT, tmp_path))
-    for text in ("0.5000", "0.9100", "0.8765", "300", "12.3", "450 MiB", tmp_path.name[:10]):
-        assert text in screen.getvalue()
+    Console(file=screen, width=100).print(summary_table(result, folder))
+    return screen.getvalue()
+
+
+def test_the_final_table_has_the_numbers_of_a_run_and_says_of_which_step_they_are(tmp_path):
+    for text in ("0.5000", "0.9100", "0.8765", "12.3", "450 MiB", tmp_path.name[:10]):
+        assert text in shown(RESULT, tmp_path)
+    assert "dev (step 300)" in shown(RESULT, tmp_path)
+    assert "test (step 300)" in shown(RESULT, tmp_path)
+
+
+def test_the_final_table_says_whose_peak_memory_it_shows(tmp_path):
+    assert " peak memory " in shown(RESULT, tmp_path)
+    of_process = {**RESULT, "peak_memory_of": "process"}
+    assert "process's peak memory" in shown(of_process, tmp_path)
+    former = {key: value for key, value in RESULT.items() if key != "peak_memory_of"}
+    assert " peak memory " in shown(former, tmp_path)
+
+
+def test_a_resumed_run_shows_the_best_dev_so_far_and_an_eta_of_the_new_steps(caplog, monkeypatch):
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("lozo_bench.display.console.time", clock)
+    with caplog.at_level(logging.INFO), ProgressBar(steps=104, known=100) as bar:
+        for step in range(1, 101):
+            now[0] += 1.0  # a step that is made again takes a second, and a new one ten
+            bar.advanced(step, 0.5)
+        bar.recalled("dev", Metrics({"accuracy": 0.75, "loss": 0.4}))
+        now[0] += 10.0
+        bar.advanced(101, 0.5)
+        bar.row({"step": 101, "loss": 0.5})
+    assert caplog.messages == ["step 101/104  loss 0.5000  best dev 0.7500  ETA 0:00:30"]
+
+
+def test_the_bar_of_a_resumed_run_does_not_measure_its_speed_by_restored_steps():
+    with ProgressBar(steps=200, known=150) as bar:
+        for step in range(1, 151):
+            bar.advanced(step, 0.5)
+        bar.advanced(151, 0.5)
+        task = bar.bar.tasks[0]
+        assert task.completed == 151
+        assert sum(sample.completed for sample in task._progress) <= 1
+
+
+def test_the_best_dev_of_negative_metrics_is_the_highest(caplog):
+    with ProgressBar(steps=2) as bar:
+        for value in (0.0, -0.5):
+            bar.evaluated(1, "dev", Metrics({"matthews": value, "loss": 0.4}))
+        assert bar.best_dev == 0.0

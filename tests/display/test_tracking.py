@@ -120,6 +120,27 @@ def test_each_cell_in_a_process_is_a_separate_wandb_run(tmp_path):
         assert (record["state"], record["exit_code"]) == ("finished", 0)
 
 
+def test_both_parts_of_an_interrupted_offline_run_are_one_run_whose_steps_continue(tmp_path):
+    """wandb drops rows whose own step goes backwards, such as a test of an earlier step."""
+    tracking = TrackingConfig(wandb=True)
+    dev = Metrics({"accuracy": 0.75, "loss": 0.4})
+    with Tracker(tmp_path, {}, tracking, "run", "same") as tracker:
+        tracker.row({"step": 10, "loss": 0.5})
+        tracker.evaluated(10, "dev", dev, forward_passes=20)
+        tracker.row({"step": 20, "loss": 0.4})
+    with Tracker(tmp_path, {}, tracking, "run", "same", known_step=20) as tracker:
+        tracker.row({"step": 30, "loss": 0.3})
+        tracker.event(30, Event("swap", {"layer": 2}))
+        tracker.evaluated(10, "test", Metrics({"accuracy": 0.8, "loss": 0.2}), forward_passes=60)
+    first, second = map(recorded, offline_runs(tmp_path))
+    assert first["run_id"] == second["run_id"] == "same"
+    assert first["summary"]["_step"] == 20
+    assert second["summary"] | {
+        "_step": 30, "step": 30, "loss": 0.3, "swap/layer": 2, "test_accuracy": 0.8,
+        "tested_step": 10,
+    } == second["summary"]  # fmt: skip
+
+
 def test_a_failed_run_is_marked_as_failed_in_wandb(tmp_path):
     tracker = Tracker(tmp_path, {}, TrackingConfig(wandb=True), "bad", "id-bad")
     with pytest.raises(RuntimeError, match="boom"), tracker:

@@ -27,6 +27,21 @@ def test_the_peak_memory_can_be_reset_for_each_cell():
     assert peak_memory_bytes(CPU) - before < 50_000_000
 
 
+def test_where_the_peak_cannot_be_reset_it_is_said_to_be_that_of_the_process(monkeypatch, tmp_path):
+    monkeypatch.setattr("lozo_bench.runs.provenance._RESET_PEAK", tmp_path / "absent" / "refs")
+    assert reset_peak_memory(CPU) == "process"
+
+
+def test_what_an_earlier_cell_left_does_not_count_as_the_next_one_s_memory():
+    left = [torch.ones(20_000_000)]
+    left.append(left)  # only a garbage collection frees it
+    del left
+    reset_peak_memory(CPU)
+    before = peak_memory_bytes(CPU)
+    torch.ones(20_000_000)
+    assert peak_memory_bytes(CPU) - before > 60_000_000
+
+
 def test_versions_lists_the_packages_a_result_depends_on():
     assert {"python", "lozo-bench", "torch", "transformers", "hydra-core"} <= set(versions())
     assert versions()["torch"] == torch.__version__

@@ -16,7 +16,7 @@ RESULT_KEYS = {
     "status", "digest", "config", "metrics", "best_step", "steps", "forwards", "backwards",
     "queries", "tokens", "backward_tokens", "flops", "train_s",
     "bad_steps", "bad_candidates", "sittings", "weights", "engine", "parallel", "step_ms_median",
-    "elapsed_s", "peak_memory_bytes", "device", "versions", "git",
+    "elapsed_s", "peak_memory_bytes", "peak_memory_of", "device", "versions", "git",
 }  # fmt: skip
 
 

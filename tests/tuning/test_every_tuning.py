@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from tiny_models import ALL, at_real_tokens, loaded, logits, rows
 
 from lozo_bench.config.build import build
+from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.engine.score import Score
@@ -123,6 +124,7 @@ def test_a_step_with_lr_0_does_not_change_the_losses(name, optimizer):
         with torch.no_grad():
             return at_real_tokens(logits(this, **inputs), inputs).logsumexp(-1).mean().view(1, 1)
 
+    register_resolver()
     node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / "optimizer" / f"{optimizer}.yaml")})
     node.rank, node.steps = {"value": 1}, 1
     options = OmegaConf.to_container(node, resolve=True)["optimizer"] | {"lr": 0.0}
