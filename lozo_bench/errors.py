@@ -16,7 +16,9 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        # It may quote half a surrogate pair, of a row or a file's name, which cannot be printed.
+        printable = message.encode("utf-8", "backslashreplace").decode()
+        super().__init__(" ".join(printable.split()))
 
 
 class BadValueError(UserError):
@@ -62,6 +64,11 @@ def bad_value(key: str, given: object, allowed: str) -> BadValueError:
 def bad_data(where: str, problem: str) -> UserError:
     """Return the error for a malformed input file; ``where`` is ``path`` or ``path:line``."""
     return UserError(f"{where}: {problem}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 row`` or ``2 rows``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:

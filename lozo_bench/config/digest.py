@@ -24,6 +24,7 @@ _NOT_PART_OF_A_RESULT = {
     "model.device",
     "model.device_map",
     "model.stand_in",
+    "task.source.draw_note",
 }
 # Keys that were added after runs existed. At these values a run is what it was before, and keeps
 # its digest.

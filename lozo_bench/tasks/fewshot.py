@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from itertools import compress
 
-from lozo_bench.errors import UserError, bad_value
+from lozo_bench.errors import UserError, bad_value, counted
 from lozo_bench.tasks.base import Example, Fits, Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
@@ -30,7 +30,7 @@ class FewShot:
         k: The number of train rows, and also of dev rows, per label.
         seed: Seed of the draw.
         files: The names of the ``train`` and ``test`` files without extension.
-        fields, label, labels, columns, skip_labels: See `Layout`.
+        fields, label, labels, columns, skip_labels, same_labels: See `Layout`.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class FewShot:
         labels: list[str],
         columns: list[str] | None = None,
         skip_labels: list[str] | None = None,
+        same_labels: dict[str, str] | None = None,
     ) -> None:
         """Check the arguments without reading any file.
 
@@ -57,7 +58,8 @@ class FewShot:
         check_seed(seed)
         check_full_data(data_dir, files, hub)
         self.data_dir, self.files, self.k, self.seed = data_dir, files, k, seed
-        self.layout = Layout(fields, label, labels, columns, skip_labels=tuple(skip_labels or ()))
+        skip, same = tuple(skip_labels or ()), same_labels or {}
+        self.layout = Layout(fields, label, labels, columns, skip_labels=skip, same_labels=same)
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
 
     def splits(self) -> Splits:
@@ -78,9 +80,10 @@ class FewShot:
         for number, label in enumerate(self.layout.labels):
             if counts[number] < 2 * self.k:
                 raise UserError(
-                    f"task.source.k: given {self.k}; label {label!r} has {counts[number]} rows in "
-                    f"{where} that fit into task.max_length, but {2 * self.k} are needed for train "
-                    "and dev together; lower it"
+                    f"task.source.k: given {self.k}; label {label!r} has "
+                    f"{counted(counts[number], 'row')} in {where} that fit into "
+                    f"task.max_length, but {2 * self.k} are needed for train and dev together; "
+                    "lower it"
                 )
         chosen, dev = draw_per_label([example.label for example in kept], self.k, self.seed)
         return Splits(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lozo_bench.errors import bad_data
-from lozo_bench.tasks.records import rows_of
+from lozo_bench.errors import bad_data, counted
+from lozo_bench.tasks.json_files import read_document, read_objects
+from lozo_bench.tasks.lines import lines
+from lozo_bench.tasks.odd_rows import warn_of
 from lozo_bench.tasks.rows import Layout, Row, missing_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+_LONGEST_FIELD = 2**31 - 1  # the largest limit that the csv module takes on every system
 
 EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json")
 
@@ -58,7 +62,7 @@ def read_rows(path: Path, layout: Layout) -> list[Row]:
 
     The extension determines the format. ``.tsv`` has no quoting: rows end at a newline and values
     at a tab, as in GLUE. ``.csv`` has standard quoting, ``.jsonl`` has one object per line, and
-    ``.json`` has one object in the whole file.
+    ``.json`` has one object in the whole file, a list of objects, or one object per line.
 
     Raises:
         UserError: A row is malformed; the message names ``path:line``, and the position within the
@@ -67,7 +71,8 @@ def read_rows(path: Path, layout: Layout) -> list[Row]:
     if path.suffix not in EXTENSIONS:
         raise bad_data(str(path), f"unknown file extension; allowed: {', '.join(EXTENSIONS)}")
     try:
-        rows = list(READERS.get(path.suffix, _table)(path, layout))
+        with _fields_of_any_length():
+            rows = list(READERS.get(path.suffix, _table)(path, layout))
     except OSError as error:
         raise bad_data(str(path), f"the file cannot be read: {error.strerror}") from error
     if not rows:
@@ -88,8 +93,12 @@ def _table(path: Path, layout: Layout) -> Iterator[Row]:
     else:
         columns = list(layout.columns)
     indices = {name: columns.index(name) for name in layout.wanted}
+    longer: list[str] = []
     for line, cells in records:
-        _check_width(f"{path}:{line}", cells, columns, indices, layout.ragged)
+        if layout.as_published and path.suffix == ".tsv" and len(cells) > len(columns):
+            longer += [] if layout.ragged else [f"{path}:{line}"]
+        else:
+            _check_width(f"{path}:{line}", cells, columns, indices, layout.ragged)
         if layout.ragged:
             last = columns[-1]
             values = {
@@ -98,6 +107,11 @@ def _table(path: Path, layout: Layout) -> Iterator[Row]:
         else:
             values = {name: cells[index] for name, index in indices.items()}
         yield Row(f"{path}:{line}", values)
+    warn_of(
+        longer,
+        f"the row has more than {counted(len(columns), 'value')}; those after column "
+        f"{columns[-1]!r} are not read, as in LM-BFF's code",
+    )
 
 
 def _check_header(where: str, columns: list[str], layout: Layout) -> None:
@@ -116,66 +130,36 @@ def _check_width(
         before_last = [index for index in indices.values() if index < len(columns) - 1]
         needed = max(before_last, default=-1) + 2
         if len(cells) < needed:
-            raise bad_data(where, f"the row has {len(cells)} values; it needs at least {needed}")
+            problem = f"the row has {counted(len(cells), 'value')}; it needs at least {needed}"
+            raise bad_data(where, problem)
     elif len(cells) != len(columns):
         raise bad_data(
             where,
-            f"the row has {len(cells)} values for {len(columns)} columns ({', '.join(columns)})",
+            f"the row has {counted(len(cells), 'value')} for {counted(len(columns), 'column')} "
+            f"({', '.join(columns)})",
         )
 
 
-def _objects(path: Path, layout: Layout) -> Iterator[Row]:
-    for line, (text,) in _without_trailing_blanks(path, _jsonl(path)):
-        where = f"{path}:{line}"
-        try:
-            values: Any = json.loads(text)
-        except ValueError as error:
-            raise bad_data(where, f"the line is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise bad_data(where, 'the line is not a JSON object such as {"column": "value", ...}')
-        yield from rows_of(where, values, layout.reads)
+READERS = {".jsonl": read_objects, ".json": read_document}
 
 
-def _document(path: Path, layout: Layout) -> Iterator[Row]:
-    text = "\n".join(line for _, line in _lines(path))
+@contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+    """Let the csv module read fields of more than its default of 128 KiB; its limit is global."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        values: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise bad_data(f"{path}:{error.lineno}", f"the file is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise bad_data(
-            f"{path}:1", "the file is not a JSON object; a .json file must hold one object"
-        )
-    yield from rows_of(str(path), values, layout.reads)
-
-
-READERS = {".jsonl": _objects, ".json": _document}
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    # A binary file has line breaks at \n only; str.splitlines would also break at U+2028.
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                problem = f"byte {raw[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-                raise bad_data(f"{path}:{number}", problem) from error
-            yield number, text.removesuffix("\n").removesuffix("\r")
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _tsv(path: Path) -> Iterator[Record]:
-    for number, text in _lines(path):
+    for number, text in lines(path):
         yield number, text.split("\t") if text else []
 
 
-def _jsonl(path: Path) -> Iterator[Record]:
-    for number, text in _lines(path):
-        yield number, [text] if text.strip() else []
-
-
 def _csv(path: Path) -> Iterator[Record]:
-    reader = csv.reader((text + "\n" for _, text in _lines(path)), strict=True)
+    reader = csv.reader((text + "\n" for _, text in lines(path)), strict=True)
     start = 1
     try:
         for cells in reader:

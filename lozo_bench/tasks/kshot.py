@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lozo_bench.errors import UserError, bad_data, bad_value
+from lozo_bench.errors import UserError, bad_data, bad_value, counted
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.files import find_file, read_rows
 from lozo_bench.tasks.full_data import FullData, read_full_data
@@ -27,7 +27,9 @@ class KShot:
 
     The rows come from the first of these sources that is given: ``data_dir``, ``full_dir``,
     ``hub``. The split is drawn with ``k`` and ``seed`` from the last two. It equals the published
-    split, row for row, if the full data has LM-BFF's rows in LM-BFF's order.
+    split, row for row, if the full data has LM-BFF's rows in LM-BFF's order. CoLA is the exception:
+    two rows of LM-BFF's own test set stand in one line, of which its code reads the first sentence
+    only, and a draw keeps both.
 
     Args:
         data_dir: A k-shot folder of LM-BFF, whose rows are used unchanged. A folder named K-SEED
@@ -40,7 +42,8 @@ class KShot:
             extension.
         full_files: The names of the ``train`` and ``test`` files in ``full_dir``, without
             extension.
-        fields, label, labels, columns, ragged, skip_labels: See `Layout`.
+        fields, label, labels, columns, ragged, skip_labels, same_labels: See `Layout`.
+        draw_note: How a drawn split differs from LM-BFF's; it is logged when a split is drawn.
         allow_short: Allow a label to have fewer than ``2 * k`` rows, as LM-BFF does (TREC with
             k = 512).
     """
@@ -61,6 +64,8 @@ class KShot:
         columns: list[str] | None = None,
         ragged: bool = False,
         skip_labels: list[str] | None = None,
+        same_labels: dict[str, str] | None = None,
+        draw_note: str | None = None,
         allow_short: bool = False,
     ) -> None:
         """Check the arguments without reading any file.
@@ -70,6 +75,9 @@ class KShot:
         """
         if k < 1:
             raise bad_value("k", k, "a whole number >= 1")
+        if (named := _named(data_dir)) and named[0] != k:
+            allowed = f"{named[0]}, because task.data_dir={data_dir} has {named[0]} rows per label"
+            raise bad_value("k", k, allowed)
         check_seed(seed)
         if set(files) != {"train", "dev", "test"}:
             raise bad_value("files", files, "a file name without extension for train, dev and test")
@@ -83,8 +91,12 @@ class KShot:
             raise bad_value("hub", hub, f"a data set on the hub; or {ALTERNATIVE}")
         self.data_dir, self.full_dir, self.k, self.seed = data_dir, full_dir, k, seed
         self.files, self.full_files, self.allow_short = files, full_files, allow_short
+        self.draw_note = draw_note
         skip = tuple(skip_labels or ())
-        self.layout = Layout(fields, label, labels, columns, ragged, skip)
+        same = same_labels or {}
+        self.layout = Layout(
+            fields, label, labels, columns, ragged, skip, same_labels=same, as_published=True
+        )
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
 
     def splits(self) -> Splits:
@@ -107,7 +119,7 @@ class KShot:
         )
 
     def _read_split(self, folder: str) -> Splits:
-        self._check_name(folder)
+        self._warn_of_another_seed(folder)
         found = {s: find_file(folder, [f], "task.data_dir") for s, f in self.files.items()}
         rows = {s: labelled(read_rows(path, self.layout), self.layout) for s, path in found.items()}
         for split, path in found.items():
@@ -118,28 +130,19 @@ class KShot:
         train, dev, test = (to_examples(rows[s], self.layout) for s in ("train", "dev", "test"))
         return Splits(train, dev, test)
 
-    def _check_name(self, folder: str) -> None:
-        """Compare a folder name K-SEED, as LM-BFF has it, with the config's ``k`` and ``seed``.
-
-        A different K is an error and a different SEED is a warning.
-        """
-        name = re.fullmatch(r"(\d+)-(\d+)", Path(folder).resolve().name)
-        if name is None:
-            return
-        k, seed = int(name[1]), int(name[2])
-        if k != self.k:
-            allowed = f"{k}, because task.data_dir={folder} has {k} rows per label"
-            raise bad_value("k", self.k, allowed)
-        if seed != self.seed:
+    def _warn_of_another_seed(self, folder: str) -> None:
+        if (named := _named(folder)) and named[1] != self.seed:
             log.warning(
                 "%s: this is the split of seed %d, but the run has seed %d; with "
                 "'task.data_dir=DIR/${task.source.k}-${seed.value}' each seed has its own split",
                 folder,
-                seed,
+                named[1],
                 self.seed,
             )
 
     def _draw(self, full: FullData) -> Splits:
+        if self.draw_note:
+            log.warning("%s: %s", full.where, self.draw_note)
         layout = full.layout
         labels = [label_of(row, layout) for row in full.train]
         counts = Counter(labels)
@@ -147,9 +150,9 @@ class KShot:
             short = counts[label] < 2 * self.k
             if not counts[label] or (short and not self.allow_short):
                 raise UserError(
-                    f"task.source.k: given {self.k}; label {label!r} has {counts[label]} rows in "
-                    f"{full.where}, but {2 * self.k} are needed for train and dev together; lower "
-                    "it"
+                    f"task.source.k: given {self.k}; label {label!r} has "
+                    f"{counted(counts[label], 'row')} in {full.where}, but "
+                    f"{2 * self.k} are needed for train and dev together; lower it"
                 )
         chosen, dev = k_shot(full.train, labels, self.k, self.seed)
         return Splits(
@@ -157,3 +160,9 @@ class KShot:
             to_examples(dev, layout),
             to_examples(cut_test(full.test), layout),
         )
+
+
+def _named(folder: str | None) -> tuple[int, int] | None:
+    """Return K and SEED of a folder that is named K-SEED, as LM-BFF's are."""
+    name = re.fullmatch(r"(\d+)-(\d+)", Path(folder).resolve().name) if folder else None
+    return None if name is None else (int(name[1]), int(name[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from lozo_bench.tasks.rows import Row, Wanted, missing_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 # Stands between the spans of an answer that are joined to one text (see `Wanted.join_spans`).
 SPAN_SEPARATOR = "; "
@@ -27,13 +30,24 @@ def rows_of(where: str, record: Mapping[str, Any], wanted: Wanted) -> Iterator[R
     """
     for positions, flat in _explode(where, record, wanted.explode):
         here = _location(where, positions)
-        texts = {name: as_text(here, name, _value(here, flat, name)) for name in wanted.texts}
+        values = {name: _value(here, flat, name) for name in wanted.texts}
+        if wanted.label is not None:
+            values[wanted.label] = _as_label(values[wanted.label])
+        texts = {name: as_text(here, name, value) for name, value in values.items()}
         yield Row(here, texts, _options(here, flat, wanted), _answers(here, flat, wanted))
+
+
+def _as_label(value: object) -> object:
+    """Return a label of pandas, which writes the whole numbers of a column with a gap as 1.0."""
+    return str(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def as_text(where: str, column: str, value: object) -> str:
     """Return a text, integer or boolean as text. Raise UserError for any other value."""
     if isinstance(value, str):
+        if not value.isascii() and (half := _HALF_A_PAIR.search(value)):
+            problem = f"column {column!r} has half a surrogate pair, {half[0]!r}"
+            raise bad_data(where, f"{problem}, which is no character; remove it or write both")
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -115,9 +129,9 @@ def _options(where: str, record: Mapping[str, Any], wanted: Wanted) -> tuple[str
         )
     if wanted.places_in is None:
         texts = [as_text(where, wanted.options, item) for item in found]
-    else:  # the same entity may occur in the text several times
+    else:  # an entity may occur several times; alphabetical as in datasets' super_glue.py of 2021
         text = as_text(where, wanted.places_in, _value(where, record, wanted.places_in))
-        texts = list(dict.fromkeys(_span(where, wanted.options, text, item) for item in found))
+        texts = sorted({_span(where, wanted.options, text, item) for item in found})
     if not all(option.strip() for option in texts):
         raise bad_data(where, f"a text in column {wanted.options!r} is blank")
     return tuple(texts)

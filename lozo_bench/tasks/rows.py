@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lozo_bench.errors import bad_data, bad_value, did_you_mean
+from lozo_bench.errors import bad_data, bad_value, counted, did_you_mean
 from lozo_bench.tasks.base import Example
+from lozo_bench.tasks.labels import unknown_label
+from lozo_bench.tasks.odd_rows import warn_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +38,7 @@ class Wanted:
 
     Attributes:
         texts: Columns that hold one text each.
+        label: The one of these columns that holds the label, if there is one.
         options: A column that holds a list of options.
         places_in: If given, each option is a span (``start``, ``end``) of the text in this column.
         answers: Columns that hold any number of answers.
@@ -45,6 +48,7 @@ class Wanted:
 
     texts: tuple[str, ...]
     options: str | None = None
+    label: str | None = None
     places_in: str | None = None
     answers: tuple[str, ...] = ()
     explode: tuple[str, ...] = ()
@@ -58,6 +62,7 @@ class RowOptions:
     Attributes:
         column: The column that holds the list of options.
         places_in: If given, each option is a span (``start``, ``end``) of the text in this column.
+            Each text is an option once, in alphabetical order (see conf/task/record.yaml).
         into: If given, each option becomes the text of this field with the option in place of
             ``blank``.
         blank: The part of the field ``into`` that the options replace.
@@ -85,14 +90,17 @@ class Layout:
         skip_labels: Labels of rows without a gold label. These rows are skipped.
         same_labels: Other spellings of labels, with the label that each of them means.
         explode: Lists whose items each become a row.
-        options: The row's own options. The correct ones are those among the texts of ``answers``,
-            or the one whose index ``label`` gives.
+        options: The row's own options, see `RowOptions`. The correct ones are those among the texts
+            of ``answers``, or the one whose index ``label`` gives.
         answers: The columns of the answers. Without ``options``, the model generates the answer.
         join_spans: Join the spans of one annotation to a single answer (DROP).
         skip_unanswered: Skip rows without an answer. If False, such a row is an error.
         values: By field, a mapping that replaces the whole text of the field.
         replace: By field, a mapping that replaces parts of the text of the field.
         spans: By field, another field that contains it. The field is respelled as in the other one.
+        as_published: Whether rows are read that LM-BFF's published folders contain although they
+            are damaged: a blank text is an empty sentence, and values after the last column of a
+            ``.tsv`` file are not read, as in LM-BFF's own code. Each file gives a warning.
 
     Raises:
         UserError: A value is not allowed; its key is relative to ``task.source``.
@@ -113,6 +121,7 @@ class Layout:
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     replace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     spans: Mapping[str, str] = field(default_factory=dict)
+    as_published: bool = False
 
     def __post_init__(self) -> None:
         """Check what the types cannot express."""
@@ -158,6 +167,7 @@ class Layout:
         return Wanted(
             texts=self.wanted,
             options=options.column if options else None,
+            label=self.label,
             places_in=options.places_in if options else None,
             answers=tuple(self.answers),
             explode=tuple(self.explode),
@@ -186,20 +196,21 @@ def labelled(rows: Iterable[Row], layout: Layout) -> list[Row]:
         UserError: A row has an unknown label, or it has no answer although it needs one.
     """
     known, skipped = frozenset(layout.labels), frozenset(layout.skip_labels)
-    kept = []
+    kept: list[Row] = []
+    unknown: list[tuple[str, str]] = []
     for row in rows:
         if layout.answers and not row.answers:
             if not layout.skip_unanswered:
                 raise bad_data(row.where, f"there is no answer in {', '.join(layout.answers)}")
             continue
-        if layout.label is None:
-            kept.append(row)
-            continue
-        label = label_of(row, layout)
-        if label in known:
+        label = None if layout.label is None else label_of(row, layout)
+        if label is None or label in known:
             kept.append(row)
         elif label not in skipped:
-            raise _bad_label(row, label, layout)
+            unknown.append((row.where, label))
+    if unknown:
+        others = [label for _, label in unknown]
+        raise unknown_label(*unknown[0], layout.label or "", layout.labels, others)
     return kept
 
 
@@ -209,6 +220,11 @@ def to_examples(rows: Iterable[Row], layout: Layout) -> list[Example]:
     Raises:
         UserError: A text is blank, or the row does not match the layout.
     """
+    rows = list(rows)
+    if layout.as_published:
+        columns = layout.fields.values()
+        blank = [row.where for row in rows if not all(row.values[c].strip() for c in columns)]
+        warn_of(blank, "a text is blank and is read as an empty sentence, as LM-BFF's code does")
     return [_example(row, layout) for row in rows]
 
 
@@ -225,7 +241,8 @@ def _example(row: Row, layout: Layout) -> Example:
         if label >= len(row.options):
             raise bad_data(
                 row.where,
-                f"the label is option {label}, but the row has {len(row.options)} options",
+                f"the label is option {label}, but the row has "
+                f"{counted(len(row.options), 'option')}",
             )
     return Example(fields, label, row.where, _options(row, fields, layout.options), golds)
 
@@ -233,7 +250,7 @@ def _example(row: Row, layout: Layout) -> Example:
 def _fields(row: Row, layout: Layout) -> dict[str, str]:
     fields = {name: row.values[column] for name, column in layout.fields.items()}
     for name, text in fields.items():
-        if not text.strip():
+        if not text.strip() and not layout.as_published:
             raise bad_data(row.where, f"the text in column {layout.fields[name]!r} is blank")
     for name, translations in layout.values.items():
         if fields[name] not in translations:
@@ -281,11 +298,3 @@ def _golds(row: Row) -> tuple[int, ...]:
         answers = ", ".join(repr(answer) for answer in row.answers)
         raise bad_data(row.where, f"none of the answers {answers} is among the options")
     return tuple(golds)
-
-
-def _bad_label(row: Row, label: str, layout: Layout) -> Exception:
-    allowed = ", ".join(repr(name) for name in layout.labels)
-    kind = "unknown" if label.strip() else "blank"
-    return bad_data(
-        row.where, f"{kind} label {label!r} in column {layout.label!r}; allowed: {allowed}"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from lozo_bench.errors import UserError, bad_value, did_you_mean
+from lozo_bench.errors import UserError, bad_value, counted, did_you_mean
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, FullData, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
@@ -127,8 +127,9 @@ class Subsample:
         chosen, dev = subsample(full.train, self.num_train, self.num_dev, self.seed)
         if not chosen:
             raise UserError(
-                f"task.source.num_dev: given {self.num_dev}; {full.where} has {len(full.train)} "
-                "train rows, so no rows would be left to train on; lower it"
+                f"task.source.num_dev: given {self.num_dev}; {full.where} has "
+                f"{counted(len(full.train), 'train row')}, so no rows would be left to "
+                "train on; lower it"
             )
         test = shuffled(full.test, self.seed)[: self.num_test]
         return Splits(

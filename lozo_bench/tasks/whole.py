@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lozo_bench.errors import UserError, bad_value
+from lozo_bench.errors import UserError, bad_value, counted
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
@@ -23,7 +23,7 @@ class Whole:
         data_dir: A folder with the full data. If it is None, the rows come from ``hub``.
         hub: The data set on the Hugging Face hub, see `Hub`.
         files: The names of the ``train`` and ``test`` files without extension.
-        fields, label, labels, columns, skip_labels: See `Layout`.
+        fields, label, labels, columns, skip_labels, same_labels: See `Layout`.
         held_out: The number of train rows that become the dev rows. 0 selects on the test rows.
         seed: Seed of the draw of the held-out rows.
     """
@@ -41,6 +41,7 @@ class Whole:
         seed: int = 0,
         columns: list[str] | None = None,
         skip_labels: list[str] | None = None,
+        same_labels: dict[str, str] | None = None,
     ) -> None:
         """Check the arguments without reading any file.
 
@@ -52,7 +53,8 @@ class Whole:
         check_seed(seed)
         check_full_data(data_dir, files, hub)
         self.data_dir, self.files, self.held_out, self.seed = data_dir, files, held_out, seed
-        self.layout = Layout(fields, label, labels, columns, skip_labels=tuple(skip_labels or ()))
+        skip, same = tuple(skip_labels or ()), same_labels or {}
+        self.layout = Layout(fields, label, labels, columns, skip_labels=skip, same_labels=same)
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
 
     def splits(self) -> Splits:
@@ -69,8 +71,9 @@ class Whole:
             return Splits(train, list(test), test)
         if self.held_out >= len(train):
             raise UserError(
-                f"task.source.held_out: given {self.held_out}; {full.where} has {len(train)} train "
-                "rows, so no rows would be left to train on; lower it"
+                f"task.source.held_out: given {self.held_out}; {full.where} has "
+                f"{counted(len(train), 'train row')}, so no rows would be left to "
+                "train on; lower it"
             )
         kept, dev = subsample(train, len(train) - self.held_out, self.held_out, self.seed)
         return Splits(kept, dev, test)

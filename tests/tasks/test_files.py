@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -55,6 +56,40 @@ def test_jsonl_reads_texts_integers_and_booleans(tmp_path: Path) -> None:
     assert values(read_rows(path, REVIEWS)) == [["x", "1"], ["5", "true"]]
 
 
+@pytest.mark.parametrize("text", ["[%s,\n%s]", "%s\n%s\n"])
+def test_json_may_hold_a_list_or_one_object_per_line(tmp_path: Path, text: str) -> None:
+    objects = ('{"sentence": "x", "label": 1}', '{"label": 0, "sentence": "y"}')
+    path = write(tmp_path, "a.json", text % objects)
+    rows = read_rows(path, REVIEWS)
+    assert values(rows) == [["x", "1"], ["y", "0"]]
+    assert rows[1].where == f"{path}:{'[1]' if text[0] == '[' else 2}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"info": 3, "data": [{"sentence": "x"}]}', "the rows are in the list 'data'; what to do"),
+        ('[{"sentence": "x", "label": 1}, 5]', r"a\.json:\[1\]: the item is not a JSON object"),
+        ("[" * 5000, "too many brackets"),
+        ('{"sentence": %s}' % ("9" * 4500), "more than 4,300 digits"),
+    ],
+)
+def test_json_of_another_kind_is_refused_with_a_remedy(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        read_rows(write(tmp_path, "a.json", text), REVIEWS)
+
+
+def test_a_csv_field_may_be_long_and_the_limit_of_the_csv_module_is_put_back(
+    tmp_path: Path,
+) -> None:
+    before = csv.field_size_limit()
+    long = "good " * 60_000
+    assert values(read_rows(write(tmp_path, "a.csv", f"1,{long}\n"), PLAIN_CSV)) == [[long, "1"]]
+    assert csv.field_size_limit() == before
+
+
 def test_last_value_of_a_ragged_row_is_its_label(tmp_path: Path) -> None:
     path = write(
         tmp_path, "a.tsv", "s1\ts2\tl1\tgold\na\tb\tno\tyes\nc\td\tno\tno\tno\tyes\ne\tf\tno\n"
@@ -76,10 +111,13 @@ BAD = [
     ("header_only.tsv", "sentence\tlabel\n", 1, "no rows"),
     ("column.tsv", "sentense\tlabel\nx\t1\n", 1, "no column 'sentence'; there are 'sentense'"),
     ("twice.tsv", "sentence\tlabel\tlabel\nx\t1\t1\n", 1, "'label' is in the header 2 times"),
-    ("few.tsv", "sentence\tlabel\nx\t1\ny\n", 3, "1 values for 2 columns"),
+    ("few.tsv", "sentence\tlabel\nx\t1\ny\n", 3, "1 value for 2 columns"),
     ("many.tsv", "sentence\tlabel\nx\ty\t1\n", 2, "3 values for 2 columns"),
     ("gap.tsv", "sentence\tlabel\nx\t1\n\ny\t0\n", 3, "blank line"),
     ("label.tsv", "sentence\tlabel\nx\t1\ny\t2\n", 3, "unknown label '2' in column 'label'"),
+    ("float.jsonl", '{"sentence": "x", "label": 1.0}\n', 1, "same_labels={1.0:\"1\"}'"),
+    ("keys.csv", "sentence,label\nx,A\ny,0\n", 2, "same_labels={A:\"LABEL\"}'"),
+    ("spelled.csv", "sentence,label\nx,1.0\ny,-0.0\n", 2, "same_labels: {'1.0': '1', '-0.0': '0'}"),
     ("no_label.tsv", "sentence\tlabel\nx\t\n", 2, "blank label"),
     ("no_text.tsv", "sentence\tlabel\nx\t1\n \t1\n", 3, "column 'sentence' is blank"),
     ("latin1.tsv", b"sentence\tlabel\nx\t1\ncaf\xe9\t1\n", 3, "0xe9 is not UTF-8"),
@@ -88,6 +126,15 @@ BAD = [
     ("key.jsonl", '{"sentence": "x"}\n', 1, "no column 'label'; there are 'sentence'"),
     ("null.jsonl", '{"sentence": null, "label": 1}\n', 1, "holds None"),
     ("half.jsonl", '{"sentence": "x", "label": 0.5}\n', 1, "holds 0.5"),
+    ("surrogate.jsonl", '{"sentence": "\\ud83d x", "label": 1}', 1, r"surrogate pair, '\ud83d'"),
+    ("deep.jsonl", '{"sentence": "x", "label": 1}\n' + "[" * 100_000, 2, "too many brackets"),
+    ("huge.jsonl", '{"sentence": "x", "label": %s}' % ("1" * 5000), 1, "more than 4,300 digits"),
+    ("twice.jsonl", '{"sentence": "x", "label": 1, "label": 0}', 1, "the key 'label' is twice"),
+    ("nan.jsonl", '{"sentence": "x", "label": NaN}', 1, "holds nan"),
+    ("list_of.jsonl", '[{"sentence": "x"}]', 1, "a .json file may hold a list of such objects"),
+    ("utf16.csv", "sentence,label\n".encode("utf-16"), 1, "the file is UTF-16 or UTF-32"),
+    ("no_bom.tsv", "sentence\tlabel\n".encode("utf-16-le"), 1, "there is a NUL character"),
+    ("mac.csv", b"sentence,label\rx,1\ry,0\r", 1, "the lines end with CR alone"),
     ("quote.csv", 'sentence,label\nx,1\n"never closed,1\n', 3, "not CSV"),
     ("header.csv", "", 1, "the file is empty"),
 ]  # fmt: skip

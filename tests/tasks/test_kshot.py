@@ -218,3 +218,62 @@ def test_arguments_out_of_range_are_refused_before_any_file_is_read(
 ) -> None:
     with pytest.raises(UserError, match=rf"^task\.source\.{key}: given "):
         source("sst2_kshot", **changed)
+
+
+def folder_of(tmp_path: Path, name: str, **files: str) -> Path:
+    folder = tmp_path / "16-13"
+    folder.mkdir()
+    for split in ("train", "dev", "test"):
+        (folder / name.format(split)).write_text(files.get(split, files["other"]))
+    return folder
+
+
+def test_a_glued_row_of_a_published_folder_gives_its_first_sentence_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    glued = "ab1\t0\t*\tFirst one.\nw80\t1\t\tIt rains.ks08\t1\t\tIt snows.\n"
+    other = "a\t1\t\tFine.\nb\t0\t*\tNot fine.\n"
+    folder = folder_of(tmp_path, "{}.tsv", other=other, test=glued)
+    test = source("cola_kshot", data_dir=folder).splits().test
+    assert texts(test) == [("First one.", "0"), ("It rains.ks08", "1")]
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder / 'test.tsv'}:2: the row has more than 4 values; those after")
+    short = folder / "dev.tsv"
+    short.write_text("a\t1\n")
+    with pytest.raises(UserError, match=r"dev\.tsv:1: the row has 2 values for 4 columns"):
+        source("cola_kshot", data_dir=folder).splits()
+
+
+def test_a_blank_text_of_a_published_folder_is_an_empty_sentence_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = folder_of(tmp_path, "{}.csv", other="0,bad\n1,good\n", train="0,bad\n1,\n")
+    train = source("mpqa_kshot", data_dir=folder).splits().train
+    assert texts(train) == [("bad", "0"), ("", "1")]
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder / 'train.csv'}:2: a text is blank and is read as an empty")
+
+
+def test_drawing_cola_says_that_the_rows_are_not_lm_bffs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "".join(f"s\t{n % 2}\t\tSentence {n}.\n" for n in range(8))
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text(rows)
+    source("cola_kshot", full_dir=str(tmp_path), k=2).splits()
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: the drawn rows are not LM-BFF's row for row")
+
+
+def test_a_folder_of_another_k_is_refused_with_the_full_key(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^task\.source\.k: given 16; allowed: 512, because"):
+        source("sst2_kshot", data_dir=tmp_path / "512-21")
+
+
+def test_labels_may_be_spelled_in_other_ways(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "{}.csv", other="0.0,bad\n1.0,good\n")
+    with pytest.raises(UserError, match=r"unknown label '0\.0'.*{0\.0:\"0\",1\.0:\"1\"}"):
+        source("cr_kshot", data_dir=folder).splits()
+    same = {0.0: "0", 1.0: "1"}  # as Hydra reads it from the command line
+    test = source("cr_kshot", data_dir=folder, same_labels=same).splits().test
+    assert texts(test) == [("bad", "0"), ("good", "1")]

@@ -78,6 +78,12 @@ def test_answer_of_drop_is_a_number_a_date_or_spans(
     assert row.answers == answers
 
 
+def test_options_at_places_are_the_different_texts_in_alphabetical_order() -> None:
+    spans = [{"start": s, "end": s + 2} for s in (8, 0, 4, 12)]
+    (row,) = rows_of("f", {"t": "Tom Ann Zoe Ann", "a": spans}, Wanted((), "a", places_in="t"))
+    assert row.options == ("Ann", "Tom", "Zoe")
+
+
 BAD = [
     ({"a": {"b": 1}}, {"texts": ("a.c",)}, "f: no column 'a.c'; there are 'a.b'"),
     ({"a": "x"}, {"texts": ("a.c",)}, "f: no column 'a.c': 'x' is not an object with 'c'"),
@@ -128,7 +134,7 @@ def test_label_is_an_index_into_the_rows_own_options(tmp_path: Path) -> None:
     (example,) = examples(tmp_path, CHOICES, {"q": "x", "choices": ["a", "b", "a"], "y": 1})
     assert (example.options, example.label, example.golds) == (("a", "b", "a"), 1, ())
     with pytest.raises(
-        UserError, match=r"a\.jsonl:1: the label is option 2, but the row has 1 options"
+        UserError, match=r"a\.jsonl:1: the label is option 2, but the row has 1 option"
     ):
         examples(tmp_path, CHOICES, {"q": "x", "choices": ["a"], "y": 2})
 
@@ -195,7 +201,7 @@ def test_json_file_is_one_record_and_malformed_json_is_reported_with_its_line(
     with pytest.raises(UserError, match=r"a\.json:2: the file is not JSON"):
         read_rows(path, layout)
     path.write_text("[]")
-    with pytest.raises(UserError, match=r"a\.json:1: the file is not a JSON object"):
+    with pytest.raises(UserError, match=r"a\.json:1: there are no rows"):
         read_rows(path, layout)
 
 
