@@ -6,7 +6,8 @@ succeed. The owner renews the file's modification time while the run is going on
 
 - at once, if its process ran on this machine and has ended;
 - at once, if it belongs to an earlier start of this SLURM job, before the job was requeued;
-- otherwise, if it was not renewed for three minutes, measured by the file server's clock only.
+- otherwise, if it was not renewed for three minutes, measured by the file server's clock only; a
+  time further ahead than that is no renewal either.
 
 A stale lock with token T is taken over in two steps: link ``lock.T``, in which again only one
 process can succeed, and rename it to ``lock`` while that still has token T.
@@ -21,11 +22,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
 from lozo_bench.errors import UserError
+from lozo_bench.runs.lock_file import LockFile, open_lock, parse_lock, read_lock
 from lozo_bench.runs.lock_owner import LockOwner, myself
 
 LOCK = "lock"
@@ -41,20 +43,12 @@ class Busy(UserError):  # noqa: N818  # not an error: another process runs the c
     """Another process runs the cell or is about to."""
 
 
-@dataclass(frozen=True, slots=True)
-class _LockFile:
-    """A lock file that was read: its owner (None if it is damaged) and its modification time."""
-
-    owner: LockOwner | None
-    token: str
-    modified: float
-
-
 class Lock:
     """The exclusive right to work in ``folder``. A context manager that holds the lock.
 
     Raises:
         Busy: on entering, if a running process owns the lock.
+        UserError: on entering, if a folder or a link has the lock's name.
         OSError: the disk is full or the permission is missing.
     """
 
@@ -79,7 +73,7 @@ class Lock:
         if not self._is_own_process():
             return
         self._closed.set()
-        found = _read(self.path)
+        found = _read_file(self.path)
         if found and self._me and found.token == self._me.token:
             self.path.unlink(missing_ok=True)
 
@@ -111,14 +105,16 @@ class Lock:
     def _renew(self) -> None:
         assert self._me is not None
         try:
-            with self.path.open("rb") as file:
-                found = _parse(file.read(), os.fstat(file.fileno()))
+            with open_lock(self.path) as file:
+                found = parse_lock(file)
                 if found.token == self._me.token:
                     os.utime(file.fileno())  # sets the time by the file server's clock
                     self._renewed = time.monotonic()
                     return
         except FileNotFoundError:
             lost = "it was removed during the run"
+        except UserError:
+            lost = "it was replaced during the run"
         except OSError as error:
             # The file server may come back in time. After STALE_S, other processes may take over.
             if time.monotonic() - self._renewed < STALE_S:
@@ -133,7 +129,7 @@ class Lock:
 def lock_owner(folder: Path) -> LockOwner | None:
     """Return the running process that owns the lock of ``folder``, or None."""
     path = folder / LOCK
-    found = _read(path)
+    found = _read_file(path)
     if found is None:
         return None
     me = myself()
@@ -149,17 +145,17 @@ def _acquire(draft: Path, path: Path, me: LockOwner) -> None:
         Busy: a running process owns the lock.
     """
     while not _link(draft, path):
-        found = _read(path)
+        found = read_lock(path)
         if found is None:
             continue  # it was released just now
         if found.token == me.token:
             return  # our first link succeeded, but the file server's reply was lost
         if _is_alive(found, me, lambda: _touched(draft)):
-            owner = found.owner or "an unknown process"
+            owner = found.owner or "an unknown process (its lock is damaged, and counts for 3 min)"
             raise Busy(f"{path.parent}: {owner} is running this cell, so it is skipped")
         takeover = path.with_name(f"{path.name}.{found.token}")
         _acquire(draft, takeover, me)
-        now = _read(path)
+        now = read_lock(path)
         if now and now.token == found.token:
             with suppress(FileNotFoundError):  # another process has just taken the lock over
                 takeover.replace(path)
@@ -186,32 +182,23 @@ def _link(draft: Path, path: Path) -> bool:
         return False
 
 
-def _is_alive(found: _LockFile, me: LockOwner, now: Callable[[], float]) -> bool:
+def _is_alive(found: LockFile, me: LockOwner, now: Callable[[], float]) -> bool:
     """Return whether a lock's owner is still running; ``now`` returns the file server's time."""
     owner = found.owner
     if owner and owner.shares_pids_with(me):
         return not owner.has_ended()
     if owner and owner.is_earlier_start_of(me):
         return False
-    return (now() - found.modified) <= STALE_S
+    # A time far ahead is not from the owner's renewals either: they set the server's present time.
+    return abs(now() - found.modified) <= STALE_S
 
 
-def _read(path: Path) -> _LockFile | None:
+def _read_file(path: Path) -> LockFile | None:
+    """Read the lock; None if there is none, or if something else than a file is there."""
     try:
-        # Unlike stat, opening the file makes an NFS client ask the server again.
-        with path.open("rb") as file:
-            return _parse(file.read(), os.fstat(file.fileno()))
-    except FileNotFoundError:
+        return read_lock(path)
+    except UserError:
         return None
-
-
-def _parse(data: bytes, status: os.stat_result) -> _LockFile:
-    try:
-        owner = LockOwner(**json.loads(data))
-        return _LockFile(owner, owner.token, status.st_mtime)
-    except (ValueError, TypeError):
-        # The file is empty or damaged and names no token, but a takeover needs one: use the inode.
-        return _LockFile(None, f"{status.st_ino:x}", status.st_mtime)
 
 
 @contextmanager
@@ -244,11 +231,11 @@ def _server_time(folder: Path, me: LockOwner) -> float:
 def _clear(path: Path, me: LockOwner) -> None:
     """Remove files that killed processes left; call this only while owning the lock."""
     for takeover in path.parent.glob(f"{LOCK}.*"):
-        if not takeover.name.startswith(f"{LOCK}.{me.token}"):
+        if takeover.is_file() and not takeover.name.startswith(f"{LOCK}.{me.token}"):
             takeover.unlink(missing_ok=True)
     now = _touched(path)
     for old in path.parent.glob(f"{_DRAFT}*"):
-        found = _read(old)
+        found = _read_file(old)
         if found is None:
             continue
         if found.owner and found.owner.shares_pids_with(me):

@@ -205,7 +205,14 @@ def test_another_job_or_task_does_not_take_over_the_lock(tmp_path, monkeypatch, 
         pass
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"host": 1}', b"\xff"])
+NOT_A_TOKEN = json.dumps({**dataclasses.asdict(myself()), "token": "../../x"}).encode()
+NOT_A_PID = json.dumps({**dataclasses.asdict(myself()), "pid": "self"}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b'{"host": 1}', b"\xff", b"[" * 9999, b"\0" * 99, NOT_A_TOKEN, NOT_A_PID],
+)
 def test_a_damaged_lock_is_stale_by_its_age(tmp_path, content):
     path = tmp_path / LOCK
     path.write_bytes(content)
@@ -215,6 +222,57 @@ def test_a_damaged_lock_is_stale_by_its_age(tmp_path, content):
     with Lock(tmp_path) as lock:
         lock.check()
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda path: path.symlink_to("nowhere"), "a link"),
+        (lambda path: path.symlink_to(path.with_name("elsewhere")), "a link"),
+        (lambda path: path.mkdir(), "a folder"),
+        (os.mkfifo, "no file"),
+    ],
+)
+@pytest.mark.parametrize("name", [LOCK, "takeover"])
+def test_what_is_no_file_in_place_of_the_lock_is_one_line(tmp_path, make, kind, name):
+    (tmp_path / "elsewhere").touch()
+    path = tmp_path / LOCK
+    if name == "takeover":
+        path = tmp_path / f"{LOCK}.{leave_behind(tmp_path, pid=dead_pid()).token}"
+    make(path)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=f"it is {kind}, .* remove it") as refused, Lock(tmp_path):
+        pass
+    assert str(path) in str(refused.value)
+    assert lock_owner(tmp_path) is None
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("ahead_s", [300, 86400, 10**9])
+def test_a_lock_with_a_time_in_the_future_is_stale(tmp_path, ahead_s):
+    """No owner renews it: a renewal sets the present time."""
+    leave_behind(tmp_path, age_s=-ahead_s, host="elsewhere")
+    assert lock_owner(tmp_path) is None
+    with Lock(tmp_path) as lock:
+        lock.check()
+    assert files(tmp_path) == []
+
+
+def test_a_lock_without_read_permission_is_stale_by_its_age(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refuse(path, *arguments, **options):
+        if Path(path).name == LOCK and "foreign" in Path(path).read_text():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    leave_behind(tmp_path, host="foreign")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(Busy), Lock(tmp_path):
+        pass
+    leave_behind(tmp_path, age_s=200, host="foreign")
+    with Lock(tmp_path) as lock:
+        lock.check()
 
 
 def test_an_interrupted_takeover_is_taken_over_too(tmp_path):
