@@ -26,6 +26,8 @@ from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import find_secret
 from lozo_bench.config.words import check_arguments
 from lozo_bench.launch import local, slurm
+from lozo_bench.launch.output import lasting_output
+from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.runs.outcome import Code
 
 
@@ -36,7 +38,8 @@ class CellFailedError(RuntimeError):
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> None:
     """Run one cell in the folder that Hydra made for it."""
-    from lozo_bench.training.run import run_cell
+    with nothing_begun():
+        from lozo_bench.training.run import run_cell
 
     hydra_config = HydraConfig.get()
     code = run_cell(config, Path(hydra_config.runtime.output_dir))
@@ -54,6 +57,11 @@ def main() -> None:
     The exit code of a single run is its `Code`, or 130 if it was stopped. The exit code of a sweep
     is 1 if any cell failed, 130 if it was stopped, and 0 otherwise.
     """
+    with lasting_output():
+        _main()
+
+
+def _main() -> None:
     secret = find_secret(sys.argv[1:])
     if secret is not None:  # checked before Hydra writes the command line to a file
         print(secret, file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from lozo_bench.runs.signals import ASKS
 
@@ -23,6 +25,33 @@ def ignored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def nothing_begun() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end this process with one line, while it has nothing to save.
+
+    It imports libraries: in the middle of an import, an exception may end up anywhere.
+    """
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {
+        number: signal.signal(number, _end)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) in usual
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    line = f"stopped by {name} before the run began; the same command starts it\n"
+    with suppress(OSError):  # nobody reads it
+        os.write(2, line.encode())
+    os._exit(128 + number)
 
 
 def restore_handlers() -> None:
