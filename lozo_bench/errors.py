@@ -38,6 +38,13 @@ class CombinedError(UserError):
 
     def __init__(self, errors: Sequence[UserError]) -> None:
         ValueError.__init__(self, "\n".join(str(error) for error in errors))
+        self.errors = errors
+
+    def under(self, node: str) -> CombinedError:
+        """Return the same errors; the keys of bad values are prefixed by ``node``."""
+        return CombinedError(
+            [e.under(node) if isinstance(e, BadValueError) else e for e in self.errors]
+        )
 
 
 def raise_all(errors: Iterable[UserError]) -> None:

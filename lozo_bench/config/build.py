@@ -13,7 +13,14 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Union
 
-from lozo_bench.errors import BadValueError, UserError, bad_value, did_you_mean, raise_all
+from lozo_bench.errors import (
+    BadValueError,
+    CombinedError,
+    UserError,
+    bad_value,
+    did_you_mean,
+    raise_all,
+)
 
 
 def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
@@ -26,7 +33,8 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
 
     Raises:
         UserError: the target is not one of this package's classes, or keys are unknown, missing,
-            of the wrong type or out of range; lists every key, but ranges only if all types fit.
+            of the wrong type or out of range. Lists every unknown or missing key and wrong type;
+            only if there is none, the values that the class refuses.
     """
     target = _target(node.get("_target_"), key)
     hints = _argument_types(target, key)
@@ -38,7 +46,7 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
     raise_all(_bad_options(target, options, hints, key, given=len(parts)))
     try:
         return target(*parts, **options)
-    except BadValueError as error:
+    except (BadValueError, CombinedError) as error:
         raise error.under(key) from error
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lozo_bench.errors import UserError, bad_data, bad_value, counted
+from lozo_bench.errors import UserError, bad_data, bad_value, counted, raise_all
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.files import find_file, read_rows
 from lozo_bench.tasks.full_data import FullData, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
 from lozo_bench.tasks.rows import Layout, label_of, labelled, to_examples
-from lozo_bench.tasks.sampling import check_seed, cut_test, k_shot
+from lozo_bench.tasks.sampling import bad_seed, cut_test, k_shot
 
 log = logging.getLogger(__name__)
 
@@ -73,22 +74,7 @@ class KShot:
         Raises:
             UserError: An argument is not allowed; its key is relative to ``task.source``.
         """
-        if k < 1:
-            raise bad_value("k", k, "a whole number >= 1")
-        if (named := _named(data_dir)) and named[0] != k:
-            allowed = f"{named[0]}, because task.data_dir={data_dir} has {named[0]} rows per label"
-            raise bad_value("k", k, allowed)
-        check_seed(seed)
-        if set(files) != {"train", "dev", "test"}:
-            raise bad_value("files", files, "a file name without extension for train, dev and test")
-        if set(full_files) != {"train", "test"}:
-            raise bad_value("full_files", full_files, "a file name for train and test")
-        if data_dir is not None and full_dir is not None:
-            raise bad_value(
-                "full_dir", full_dir, "null, because task.data_dir already names the rows"
-            )
-        if data_dir is None and full_dir is None and hub is None:
-            raise bad_value("hub", hub, f"a data set on the hub; or {ALTERNATIVE}")
+        raise_all(_bad_values(data_dir, full_dir, hub, k, seed, files, full_files))
         self.data_dir, self.full_dir, self.k, self.seed = data_dir, full_dir, k, seed
         self.files, self.full_files, self.allow_short = files, full_files, allow_short
         self.draw_note = draw_note
@@ -166,3 +152,28 @@ def _named(folder: str | None) -> tuple[int, int] | None:
     """Return K and SEED of a folder that is named K-SEED, as LM-BFF's are."""
     name = re.fullmatch(r"(\d+)-(\d+)", Path(folder).resolve().name) if folder else None
     return None if name is None else (int(name[1]), int(name[2]))
+
+
+def _bad_values(
+    data_dir: str | None,
+    full_dir: str | None,
+    hub: object,
+    k: int,
+    seed: int,
+    files: Mapping[str, str],
+    full_files: Mapping[str, str],
+) -> Iterator[UserError]:
+    if k < 1:
+        yield bad_value("k", k, "a whole number >= 1")
+    elif (named := _named(data_dir)) and named[0] != k:
+        allowed = f"{named[0]}, because task.data_dir={data_dir} has {named[0]} rows per label"
+        yield bad_value("k", k, allowed)
+    yield from bad_seed(seed)
+    if set(files) != {"train", "dev", "test"}:
+        yield bad_value("files", files, "a file name without extension for train, dev and test")
+    if set(full_files) != {"train", "test"}:
+        yield bad_value("full_files", full_files, "a file name for train and test")
+    if data_dir is not None and full_dir is not None:
+        yield bad_value("full_dir", full_dir, "null, because task.data_dir already names the rows")
+    if data_dir is None and full_dir is None and hub is None:
+        yield bad_value("hub", hub, f"a data set on the hub; or {ALTERNATIVE}")

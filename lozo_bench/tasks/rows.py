@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lozo_bench.errors import bad_data, bad_value, counted, did_you_mean
+from lozo_bench.errors import UserError, bad_data, bad_value, counted, did_you_mean, raise_all
 from lozo_bench.tasks.base import Example
 from lozo_bench.tasks.labels import unknown_label
 from lozo_bench.tasks.odd_rows import warn_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,8 @@ class Layout:
         values: By field, a mapping that replaces the whole text of the field.
         replace: By field, a mapping that replaces parts of the text of the field.
         spans: By field, another field that contains it. The field is respelled as in the other one.
-        as_published: Whether rows are read that LM-BFF's published folders contain although they
-            are damaged: a blank text is an empty sentence, and values after the last column of a
-            ``.tsv`` file are not read, as in LM-BFF's own code. Each file gives a warning.
+        as_published: Read damaged rows as LM-BFF's code does, with a warning: a blank text is an
+            empty sentence, and values after the last column of a ``.tsv`` file are not read.
 
     Raises:
         UserError: A value is not allowed; its key is relative to ``task.source``.
@@ -125,35 +124,37 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Check what the types cannot express."""
+        raise_all(self._bad_values())
+
+    def _bad_values(self) -> Iterator[UserError]:
         if not self.fields:
-            raise bad_value("fields", dict(self.fields), "at least one 'field: column' pair")
+            yield bad_value("fields", dict(self.fields), "at least one 'field: column' pair")
         if self.label is None and not self.answers:
-            raise bad_value(
+            yield bad_value(
                 "label", None, "the column of the label, unless task.source.answers is given"
             )
         few = len(self.labels) < (2 if self.label is not None else 0)
         if few or len(set(self.labels)) < len(self.labels):
-            raise bad_value("labels", list(self.labels), "two or more different labels")
+            yield bad_value("labels", list(self.labels), "two or more different labels")
         if self.columns is not None and not set(self.wanted) <= set(self.columns):
-            raise bad_value(
+            yield bad_value(
                 "columns", list(self.columns), f"a list that contains {', '.join(self.wanted)}"
             )
         for unknown in set(self.same_labels.values()) - set(self.labels):
-            raise bad_value("same_labels", unknown, f"one of {', '.join(self.labels)}")
-        self._check_fields()
+            yield bad_value("same_labels", unknown, f"one of {', '.join(self.labels)}")
+        yield from self._unknown_fields()
 
-    def _check_fields(self) -> None:
+    def _unknown_fields(self) -> Iterator[UserError]:
         named = {
             "values": [*self.values],
             "replace": [*self.replace],
             "spans": [*self.spans, *self.spans.values()],
             "options.into": [self.options.into] if self.options and self.options.into else [],
         }
+        allowed = f"one of the fields {', '.join(self.fields)}"
         for key, names in named.items():
-            for name in names:
-                if name not in self.fields:
-                    allowed = f"one of the fields {', '.join(self.fields)}"
-                    raise bad_value(key, name, allowed + did_you_mean(name, self.fields))
+            for name in [name for name in dict.fromkeys(names) if name not in self.fields]:
+                yield bad_value(key, name, allowed + did_you_mean(name, self.fields))
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -209,8 +210,8 @@ def labelled(rows: Iterable[Row], layout: Layout) -> list[Row]:
         elif label not in skipped:
             unknown.append((row.where, label))
     if unknown:
-        others = [label for _, label in unknown]
-        raise unknown_label(*unknown[0], layout.label or "", layout.labels, others)
+        labels = layout.labels
+        raise unknown_label(*unknown[0], layout.label or "", labels, [name for _, name in unknown])
     return kept
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from lozo_bench.errors import bad_value
+from lozo_bench.errors import UserError, bad_value, raise_all
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -24,8 +24,13 @@ TEST_SEED = 42
 
 def check_seed(seed: int) -> None:
     """Raise BadValueError unless numpy's legacy generator accepts the seed."""
+    raise_all(bad_seed(seed))
+
+
+def bad_seed(seed: int) -> Iterator[UserError]:
+    """Yield an error unless numpy's legacy generator accepts the seed."""
     if not 0 <= seed <= LARGEST_SEED:
-        raise bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
+        yield bad_value("seed", seed, f"a whole number from 0 to {LARGEST_SEED}")
 
 
 def shuffled(rows: Sequence[T], seed: int) -> list[T]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from lozo_bench.errors import UserError, bad_value, counted, did_you_mean
+from lozo_bench.errors import UserError, bad_value, counted, did_you_mean, raise_all
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, FullData, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
 from lozo_bench.tasks.rows import Layout, RowOptions, to_examples
-from lozo_bench.tasks.sampling import check_seed, shuffled, subsample
+from lozo_bench.tasks.sampling import bad_seed, shuffled, subsample
 
 OPTION_KEYS = ("column", "places_in", "into", "blank")
 
@@ -71,10 +71,10 @@ class Subsample:
             UserError: An argument is not allowed; its key is relative to ``task.source``.
         """
         dev = _dev_size(num_dev, split)
-        for key, size in {"num_train": num_train, "num_dev": dev, "num_test": num_test}.items():
-            if size < 1:
-                raise bad_value(key, size, "a whole number >= 1")
-        check_seed(seed)
+        sizes = {"num_train": num_train, "num_dev": dev, "num_test": num_test}
+        small = [(key, size) for key, size in sizes.items() if size < 1]
+        bad_sizes = [bad_value(key, size, "a whole number >= 1") for key, size in small]
+        raise_all([*bad_sizes, *bad_seed(seed)])
         check_full_data(data_dir, files, hub)
         if data_dir is None and join_spans:
             allowed = (

@@ -196,6 +196,13 @@ def test_two_formats_of_one_file_are_refused(tmp_path: Path) -> None:
         find_file(str(tmp_path), ["train"], "task.data_dir")
 
 
+def test_all_invalid_values_of_a_layout_are_reported_at_once() -> None:
+    with pytest.raises(UserError) as error:
+        Layout({"text": "a"}, "y", ["0"], columns=["b"], values={"txt": {}})
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["labels", "columns", "values"]
+
+
 @pytest.mark.parametrize(
     ("changed", "key"),
     [

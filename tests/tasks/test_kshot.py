@@ -277,3 +277,11 @@ def test_labels_may_be_spelled_in_other_ways(tmp_path: Path) -> None:
     same = {0.0: "0", 1.0: "1"}  # as Hydra reads it from the command line
     test = source("cr_kshot", data_dir=folder, same_labels=same).splits().test
     assert texts(test) == [("bad", "0"), ("good", "1")]
+
+
+def test_all_bad_values_of_a_source_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        source("sst2_kshot", data_dir=tmp_path, k=0, seed=-1, files={"train": "train"})
+    lines = str(error.value).splitlines()
+    keys = ["task.source.k", "task.source.seed", "task.source.files"]
+    assert [line.split(":")[0] for line in lines] == keys
