@@ -15,11 +15,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lozo_bench"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "hub": set(),
     "config": {"errors"},
     "randomness": {"errors"},
-    "tasks": {"config", "errors"},
+    "tasks": {"config", "errors", "hub"},
     "engine": {"errors", "randomness"},
-    "models": {"config", "engine", "errors", "randomness"},
+    "models": {"config", "engine", "errors", "hub", "randomness"},
     "tuning": {"config", "engine", "errors", "models", "randomness"},
     "optimizers": {"engine", "errors", "randomness"},
     "data": {

@@ -33,7 +33,7 @@ from lozo_bench.models.checkpointing import checkpoint_layers
 from lozo_bench.models.devices import check_device_map, choose_device
 from lozo_bench.models.head import draw_head
 from lozo_bench.models.locate import kind_of, locate, model_kind, unknown_kind
-from lozo_bench.models.reading import reading
+from lozo_bench.models.reading import check_access, reading
 from lozo_bench.models.tokenizer import load_tokenizer
 
 DTYPES = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16, Dtype.fp16: torch.float16}
@@ -83,6 +83,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
     device = choose_device(config.device)
     check_device_map(config)
     path = locate(config.path)
+    check_access(path)
     with reading(path):
         hf_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     _check_not_quantised(hf_config, path)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lozo_bench import hub
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 from lozo_bench.tasks.records import rows_of
 from lozo_bench.tasks.rows import Layout, Row, Wanted, missing_column
 
 UNLABELLED = "-"
-CONNECTION_TIMEOUT_SECONDS = 10
 
 # The keys of ``task.source.hub`` by the type of their value.
 REQUIRED_TEXTS = ("path", "train", "test")
@@ -121,8 +121,8 @@ class Hub:
             alternative: What the user can do if the hub cannot be read, for the error message.
 
         Raises:
-            UserError: The hub cannot be reached (one attempt, which times out after 10 seconds), or
-                it has no such data set, split or column.
+            UserError: The hub cannot be reached or does not give the data set to this machine, or
+                it has no such data set, configuration, split or column.
         """
         data = self._load(split, alternative)
         where = f"hub:{self.path}{f'/{self.name}' if self.name else ''}/{split}"
@@ -157,19 +157,50 @@ class Hub:
         from datasets.load import load_dataset
 
         try:
-            self._check_connection()
-            return load_dataset(self.path, self.name, split=split, revision=self.revision)
+            self._check_access()
+            data = load_dataset(self.path, self.name, split=split, revision=self.revision)
         except Exception as error:  # the type depends on the HTTP library of the client
-            raise UserError(
-                f"task.source.hub: {self.path!r}, split {split!r}, cannot be read from the Hugging "
-                f"Face hub ({type(error).__name__}: {error}); {alternative}, or set "
-                "HF_HUB_OFFLINE=1 to use a copy that was downloaded earlier"
-            ) from error
+            raise self._unreadable(error, split, alternative) from error
+        self._check_revision(data, alternative)
+        return data
 
-    def _check_connection(self) -> None:
-        """Make one request to the hub. Without it, `load_dataset` retries for 23 seconds."""
-        if Path(self.path).is_dir() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    def _check_access(self) -> None:
+        if Path(self.path).is_dir() or hub.is_offline():
             return
-        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RemoteEntryNotFoundError
 
-        HfApi().dataset_info(self.path, revision=self.revision, timeout=CONNECTION_TIMEOUT_SECONDS)
+        with suppress(RemoteEntryNotFoundError):  # a data set needs no card
+            hub.ask_once(self.path, "dataset", "README.md", self.revision)
+
+    def _check_revision(self, data: Any, alternative: str) -> None:
+        """Refuse another revision than the wanted one.
+
+        Without the hub, datasets takes the revision that was read last, whichever is asked for. The
+        folder of the rows is named by their commit.
+        """
+        if self.revision is None or Path(self.path).is_dir() or not data.cache_files:
+            return
+        commit = hub.cached_commit(self.path, "dataset", self.revision)
+        if commit is None and not hub.is_offline():
+            return
+        folders = {part for file in data.cache_files for part in Path(file["filename"]).parts}
+        if commit not in folders:
+            missing = hub.not_cached(self.path, "dataset", f" at revision {self.revision!r}")
+            raise UserError(f"task.source.hub: {missing}; or {alternative}")
+
+    def _unreadable(self, error: Exception, split: str, alternative: str) -> UserError:
+        local = Path(self.path).is_dir()
+        problem = None if local else hub.problem(error, self.path, "dataset")
+        if problem is None and not local and hub.is_offline() and _is_absent(error):
+            other = f" ({error})" if "find cache" in str(error) else ""
+            problem = hub.not_cached(self.path, "dataset", other)
+        if problem is None:
+            place = "" if local else " from the Hugging Face hub or its cache"
+            reason = hub.without_token(f"{type(error).__name__}: {error}")
+            problem = f"{self.path!r}, split {split!r}, cannot be read{place} ({reason})"
+        return UserError(f"task.source.hub: {problem}; or {alternative}")
+
+
+def _is_absent(error: Exception) -> bool:
+    """Return whether datasets says that the data set, or its configuration, is not in its cache."""
+    return isinstance(error, ConnectionError | FileNotFoundError) or "find cache" in str(error)

@@ -212,13 +212,13 @@ def test_a_folder_without_weights_is_named(make: Make) -> None:
         loaded(folder)
 
 
-def test_an_unreachable_hub_gives_one_line_that_says_what_to_do() -> None:
+def test_a_hub_name_that_is_not_cached_gives_one_line_that_says_what_to_do() -> None:
     config = ModelConfig(name="x", path="nobody/no-such-model", kind=Kind.causal, device="cpu")
     with pytest.raises(UserError) as error:
         load(config)
     message = str(error.value)
     assert "\n" not in message
-    assert "could not be read from the Hugging Face hub" in message
+    assert "is not a folder on this machine, HF_HUB_OFFLINE is set, and the model is not" in message
     assert "`hf download nobody/no-such-model --local-dir DIR`" in message
     assert "model.path=DIR" in message
     assert isinstance(error.value.__cause__, OSError)

@@ -24,8 +24,9 @@ def test_an_error_without_a_message_is_described_by_its_type(tmp_path: Path) -> 
 def test_a_hub_model_of_unknown_type_is_not_called_unreachable() -> None:
     with pytest.raises(UserError) as error, reading("a/b"):
         raise ValueError("no such type.\nUpdate.")
-    assert "cannot load 'a/b' from the Hugging Face hub (ValueError: no such type)" in str(
-        error.value
+    assert (
+        "cannot load 'a/b' from the Hugging Face hub or its cache (ValueError: no such type)"
+        in (str(error.value))
     )
     assert "hf download" not in str(error.value)
 
