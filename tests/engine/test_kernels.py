@@ -54,7 +54,8 @@ def compare(dtype_name, device):
             x = x.to(device)
             kernels.move_by_normals(x, by, key_words(7, "z", name), step)
             wrong = int(bits_differ(x.cpu(), expected[name]).sum())
-            assert wrong == 0, f"{wrong} of {len(x)} elements of {name!r}, step {step}, by {by}"
+            where = f"{name!r} in {dtype_name}, step {step}, by {by}"
+            assert wrong == 0, f"{wrong} of {len(x)} elements of {where}"
 
 
 def run_in_a_process(code, tmp_path, **environment):
@@ -67,10 +68,9 @@ def run_in_a_process(code, tmp_path, **environment):
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize("dtype_name", DTYPES)
-def test_the_kernel_gives_the_bits_of_the_torch_code(dtype_name, tmp_path):
+def test_the_kernel_gives_the_bits_of_the_torch_code(tmp_path):
     (tmp_path / "this_test.py").symlink_to(__file__)
-    code = f"import this_test; this_test.compare({dtype_name!r}, 'cpu')"
+    code = "import this_test as t\nfor dtype in t.DTYPES: t.compare(dtype, 'cpu')"
     run_in_a_process(code, tmp_path, TRITON_INTERPRET="1")
 
 
@@ -102,13 +102,12 @@ def operations(pointer, bits, bfloat):
 
 
 @NEEDS_TRITON
-@pytest.mark.parametrize(
-    ("pointer", "bits", "bfloat"),
-    [("*fp64", 64, False), ("*i16", 16, True)],
-)
-def test_compiled_code_rounds_every_operation_correctly(pointer, bits, bfloat, tmp_path):
+def test_compiled_code_rounds_every_operation_correctly(tmp_path):
     (tmp_path / "this_test.py").symlink_to(__file__)
-    code = f"import this_test; this_test.check_operations({pointer!r}, {bits}, {bfloat})"
+    code = (
+        "import this_test as t\n"
+        "t.check_operations('*fp64', 64, False); t.check_operations('*i16', 16, True)"
+    )
     run_in_a_process(code, tmp_path)
 
 
