@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lozo_bench.config.checks import check_prompts, class_count
-from lozo_bench.config.schema import Config, EvaluationConfig, Kind, TrainAs
+from lozo_bench.config.schema import Config, Dtype, EvaluationConfig, Kind, ModelConfig, TrainAs
 from lozo_bench.data.collate import BatchLayout, ScoringOptions
 from lozo_bench.data.sets import Data
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.capabilities import supports_packed_rows
 from lozo_bench.models.check import max_row_tokens, output_layer
-from lozo_bench.models.load import Loaded
+from lozo_bench.models.load import DTYPES, Loaded
+from lozo_bench.models.probes import packs_rows
 from lozo_bench.optimizers.base import Needs
 from lozo_bench.progress import progress
 from lozo_bench.tasks.base import Encoded, Example, Splits, TaskPrompt
@@ -40,6 +41,13 @@ def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
     check_prompts(config, loaded.kind)
     task, tokenizer = config.task, loaded.tokenizer
     max_length = _longest(task.max_length, loaded, tuned)
+    if max_length < task.max_length:
+        log.warning(
+            "rows are cut to %d tokens instead of task.max_length=%d, the most that %s can read",
+            max_length,
+            task.max_length,
+            loaded.name,
+        )
     if loaded.kind is Kind.classifier:
         return PairPrompt(tokenizer, class_count(task), max_length)
     masked = loaded.kind is Kind.masked
@@ -63,15 +71,7 @@ def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
 
 def _longest(wanted: int, loaded: Loaded, tuned: Tuned) -> int:
     limit = max_row_tokens(loaded.model)
-    if limit is None or wanted + tuned.virtual_tokens <= limit:
-        return wanted
-    log.warning(
-        "rows are cut to %d tokens instead of task.max_length=%d, the most that %s can read",
-        limit - tuned.virtual_tokens,
-        wanted,
-        loaded.name,
-    )
-    return limit - tuned.virtual_tokens
+    return wanted if limit is None else min(wanted, limit - tuned.virtual_tokens)
 
 
 def encoded(
@@ -95,20 +95,46 @@ def encoded(
     train = _encode(prompt, splits.train, "train")
     if by_tokens or (needs and needs.features and isinstance(prompt, CausalPrompt)):
         train = [example.only_gold() for example in train]
-    return Data(
-        train=train,
-        # Without training, dev is not evaluated.
-        dev=_evaluated(config.evaluation if needs else EvaluationConfig(), prompt, splits, "dev"),
-        test=_evaluated(config.evaluation, prompt, splits, "test"),
-        layout=_layout(config, loaded, tuned, prompt),
-        by_tokens=by_tokens,
-    )
+    # Without training, dev is not evaluated.
+    dev = _evaluated(config.evaluation if needs else EvaluationConfig(), prompt, splits, "dev")
+    test = _evaluated(config.evaluation, prompt, splits, "test")
+    used = {"train": train, "dev": dev, "test": test} if needs else {"test": test}
+    limits = _limits(config, prompt, _longest(config.task.max_length, loaded, tuned))
+    for split, examples in used.items():
+        _tell_cut(split, examples, limits, split != "train" and config.evaluation.shots > 0)
+    layout = _layout(config, loaded, tuned, prompt)
+    if layout.packed and any(map(_has_long_option, [*train, *dev, *test])):
+        layout = replace(layout, packed=_packs_rows(config.model, loaded, tuned))
+    return Data(train=train, dev=dev, test=test, layout=layout, by_tokens=by_tokens)
 
 
 def _encode(prompt: TaskPrompt, examples: Sequence[Example], split: str) -> list[Encoded]:
     if not examples:
         raise UserError(f"task.source: the {split} set is empty")
     return [prompt.encode(example) for example in progress(examples, f"{split}: to tokens")]
+
+
+def _limits(config: Config, prompt: AnyPrompt, longest: int) -> str:
+    limits: dict[str, int | None] = {"task.max_length": longest}
+    if isinstance(prompt, MaskedPrompt):
+        limits["task.first_sentence_limit"] = config.task.first_sentence_limit
+        limits["task.other_sentence_limit"] = config.task.other_sentence_limit
+    return " and ".join(f"{key}={limit}" for key, limit in limits.items() if limit is not None)
+
+
+def _tell_cut(split: str, examples: Sequence[Encoded], limits: str, shown: bool) -> None:
+    """Log how many rows were cut, if any; as a warning if they are at least half of the rows."""
+    cut = sum(example.cut for example in examples)
+    if cut:
+        log.log(
+            logging.WARNING if 2 * cut >= len(examples) else logging.INFO,
+            "%s: %d of %d rows are longer than %s allows and were cut%s",
+            split,
+            cut,
+            len(examples),
+            limits,
+            ", the first of their demonstrations first" if shown else "",
+        )
 
 
 def _evaluated(
@@ -159,6 +185,23 @@ def _layout(config: Config, loaded: Loaded, tuned: Tuned, prompt: AnyPrompt) -> 
             share_prompt=engine.share_prompt,
             buckets=engine.buckets,
         ),
-        packed=tuned.supports_packed_rows and supports_packed_rows(loaded.model),
+        packed=engine.share_prompt
+        and tuned.supports_packed_rows
+        and supports_packed_rows(loaded.model),
         virtual_tokens=tuned.virtual_tokens,
     )
+
+
+def _has_long_option(example: Encoded) -> bool:
+    return any(len(answer) > 1 for answer in example.answer)
+
+
+def _packs_rows(config: ModelConfig, loaded: Loaded, tuned: Tuned) -> bool:
+    dtype = DTYPES[Dtype(config.autocast or config.dtype)]
+    packs = packs_rows(tuned.model, loaded.device, dtype)
+    if not packs:
+        log.info(
+            "%s cannot keep options apart behind one prompt, so each option is a row of its own",
+            loaded.name,
+        )
+    return packs

@@ -89,14 +89,25 @@ def output_layer(model: PreTrainedModel) -> nn.Linear | None:
 def max_row_tokens(model: PreTrainedModel) -> int | None:
     """Return how many tokens a row can have at most, or None if there is no limit.
 
-    RoBERTa-like models number positions from ``pad_token_id + 1`` on, so that they accept that many
-    tokens fewer than ``max_position_embeddings`` says.
+    A position embedding with a padding index, such as RoBERTa's, numbers positions from the index
+    after it on, so a row can have that many tokens fewer than the embedding has rows.
     """
     config = model.config
     longest: int | None = getattr(config, "max_position_embeddings", None)
-    if longest is not None and "roberta" in config.model_type:
-        longest -= config.pad_token_id + 1
-    return longest
+    longest = longest or getattr(config, "max_seq_len", None)  # MPT's name
+    if longest is None or longest < 1:  # XLNet says -1
+        return None
+    words = word_embeddings(model)
+    return longest - max((_first_position(x, words, longest) for x in model.modules()), default=0)
+
+
+def _first_position(module: nn.Module, words: torch.Tensor, rows: int) -> int:
+    """Return the number of the first position if this is a position embedding with so many rows."""
+    padding: int | None = getattr(module, "padding_idx", None)
+    weight = getattr(module, "weight", None)
+    if padding is None or weight is words or not isinstance(weight, torch.Tensor):
+        return 0
+    return padding + 1 if len(weight) == rows else 0
 
 
 def _check_used(model: PreTrainedModel, unexpected: Iterable[str]) -> None:

@@ -33,8 +33,10 @@ from lozo_bench.models.checkpointing import checkpoint_layers
 from lozo_bench.models.devices import check_device_map, choose_device
 from lozo_bench.models.head import draw_head
 from lozo_bench.models.locate import kind_of, locate, model_kind, unknown_kind
+from lozo_bench.models.probes import check_causal
 from lozo_bench.models.reading import check_access, reading
 from lozo_bench.models.tokenizer import load_tokenizer
+from lozo_bench.models.vocabulary import check_vocabulary
 
 DTYPES = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16, Dtype.fp16: torch.float16}
 _CLASSES = {
@@ -77,8 +79,8 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
 
     Raises:
         UserError: the files are missing or damaged, a weight would be left random, the architecture
-            does not fit ``model.kind``, the tokenizer cannot do what ``model.bos_token`` asks for,
-            or this machine does not have the device.
+            does not fit ``model.kind``, a causal model sees later tokens, the tokenizer cannot do
+            what ``model.bos_token`` asks for, or this machine does not have the device.
     """
     device = choose_device(config.device)
     check_device_map(config)
@@ -88,7 +90,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
         hf_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     _check_not_quantised(hf_config, path)
     kind = _fitting_kind(config, hf_config)
-    tokenizer = load_tokenizer(path, config.bos_token)
+    tokenizer = load_tokenizer(path, config.bos_token, finds_end=kind is Kind.classifier)
     if kind is Kind.masked and tokenizer.mask_token is None:
         raise UserError(
             f"model.path: the tokenizer of {path} has no mask token; what to do: choose another "
@@ -98,7 +100,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
     if kind is Kind.classifier:
         # transformers uses this id to find the last token of a row that is not padding.
         model.config.pad_token_id = tokenizer.pad_token_id
-    _check_vocabulary(model, tokenizer)
+    check_vocabulary(model, tokenizer, path)
     if config.untie_head:
         _untie_head(model)
     if config.device_map is None:
@@ -107,6 +109,8 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
         device = word_embeddings(model).device
     check_finite(model.named_parameters(), "model.path")
     model.train(mode=False)
+    if kind is Kind.causal:
+        check_causal(model, device)
     if config.gradient_checkpointing:
         checkpoint_layers(model)
     if config.autocast is not None:
@@ -210,15 +214,6 @@ def _share_biases(
             setattr(model.get_submodule(owner), attribute, model.get_parameter(present))
             missing.discard(absent[0])
     return {**info, "missing_keys": missing}
-
-
-def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = word_embeddings(model).shape[0]
-    if len(tokenizer) > rows:
-        raise UserError(
-            f"model.path: the tokenizer has {len(tokenizer)} tokens, but the model has embeddings "
-            f"for {rows}; they do not belong to the same model; what to do: download both again"
-        )
 
 
 def _untie_head(model: PreTrainedModel) -> None:

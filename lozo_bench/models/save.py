@@ -11,11 +11,12 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.models.load import Loaded
+from lozo_bench.models.tokenizer import save_tokenizer
 
 
 def save_model(loaded: Loaded, out: Path) -> None:
     """Write the model and its tokenizer to the folder ``out``, for ``from_pretrained``."""
-    loaded.tokenizer.save_pretrained(out)
+    save_tokenizer(loaded.tokenizer, out)
     loaded.model.save_pretrained(out)
 
 
@@ -49,6 +50,6 @@ def save_adapter(
         base_model_name_or_path=str(getattr(loaded.model.config, "_name_or_path", "")),
         inference_mode=True,
     )
-    loaded.tokenizer.save_pretrained(out)
+    save_tokenizer(loaded.tokenizer, out)
     config.save_pretrained(str(out))
     save_file(tensors, out / "adapter_model.safetensors")

@@ -45,13 +45,12 @@ class Generator:
     ) -> None:
         self.model, self.tokenizer, self.device = model, tokenizer, device
         self.max_new_tokens = max_new_tokens
-        new_line = tokenizer.encode("\n", add_special_tokens=False)[-1]
-        end = tokenizer.eos_token_id
+        self.stops = _stop_tokens(tokenizer)
         self.how = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             num_beams=1,
             max_new_tokens=max_new_tokens,
-            eos_token_id=[new_line] if end is None else [new_line, end],
+            eos_token_id=self.stops or None,
             pad_token_id=tokenizer.pad_token_id,
         )
         self.pad = tokenizer.pad_token_id
@@ -68,8 +67,22 @@ class Generator:
                 input_ids=torch.tensor(ids, device=self.device),
                 attention_mask=torch.tensor(mask, device=self.device),
             )
-        texts = self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+        answers = map(self._until_stop, written[:, width:].tolist())
+        texts = self.tokenizer.batch_decode(list(answers), skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _until_stop(self, tokens: list[int]) -> list[int]:
+        """Return the tokens before the first stop token; padding follows, which can be any word."""
+        stop = next((n for n, token in enumerate(tokens) if token in self.stops), len(tokens))
+        return tokens[:stop]
+
+
+def _stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens of a newline and of the end of a text, as far as there are such tokens."""
+    last = tokenizer.encode("\n", add_special_tokens=False)[-1:]
+    new_line = [token for token in last if "\n" in tokenizer.decode([token])]
+    end = tokenizer.eos_token_id
+    return new_line if end is None else [*new_line, end]
 
 
 @contextmanager

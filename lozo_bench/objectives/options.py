@@ -16,7 +16,7 @@ from torch import Tensor
 from lozo_bench.data.collate import Batch, ScoringOptions
 from lozo_bench.engine.tensors import wide
 from lozo_bench.models.answers import only_columns, only_positions
-from lozo_bench.models.capabilities import without_cache
+from lozo_bench.models.capabilities import own_option_mask, without_cache
 
 Scorer = Callable[[Batch], Tensor]
 
@@ -84,7 +84,7 @@ def _logits(
         "attention_mask": batch.attention_mask,
     }
     if batch.block is not None:
-        inputs["attention_mask"] = _own_option_mask(batch.block, model.dtype)
+        inputs["attention_mask"] = own_option_mask(batch.block, model.dtype)
         inputs["position_ids"] = batch.position_ids
     read = batch.read.flatten()
     with (
@@ -94,24 +94,6 @@ def _logits(
         logits: Tensor = call(**inputs, **no_cache).logits
     logits = logits.squeeze(1) if scoring.positions else logits.flatten(0, 1)[read]
     return logits.view(*batch.read.shape, -1)
-
-
-def _own_option_mask(block: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the mask that is added to attention scores, [R, 1, T, T].
-
-    Tokens of an option attend to their prompt and to their own option only. Every token attends to
-    itself, even padding, because a softmax over nothing is NaN.
-
-    Args:
-        block: [R, T], 0 in the prompt, k + 1 in option k, -1 in padding.
-        dtype: the dtype of the mask.
-    """
-    T = block.shape[1]
-    query, key = block[:, :, None], block[:, None, :]
-    earlier = torch.ones(T, T, dtype=torch.bool, device=block.device).tril()
-    seen = earlier & ((key == 0) | (key == query))
-    mask = torch.zeros(seen.shape, dtype=dtype, device=block.device)
-    return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def _mean_by_option(values: Tensor, batch: Batch) -> Tensor:

@@ -83,6 +83,8 @@ class Encoded:
         answers: The texts that count as correct generated answers.
         calibration: The same options after a prompt without the row. Scores are taken relative to
             the scores of these sequences (surface form calibration, SFC).
+        cut: Whether tokens of the row, or of what is shown before it, were dropped because it is
+            longer than the task allows.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -92,6 +94,7 @@ class Encoded:
     prompt: tuple[int, ...] = ()
     answers: tuple[str, ...] = ()
     calibration: Encoded | None = None
+    cut: bool = False
 
     def only_gold(self) -> Encoded:
         """Return a copy that has only the option to train on, as language modelling needs it."""

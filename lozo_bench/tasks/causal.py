@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
+from lozo_bench.tasks.ending import ending_tokens
 from lozo_bench.tasks.template import Template
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 # Stands after each demonstration.
 SEPARATOR = "\n\n"
 
-# The token ids of a row, and the positions of its option or answer.
-Row = tuple[tuple[int, ...], tuple[int, ...]]
+# The token ids of a row, the positions of its option or answer, and whether the row was cut.
+Row = tuple[tuple[int, ...], tuple[int, ...], bool]
 
 
 class CausalPrompt:
@@ -80,7 +81,7 @@ class CausalPrompt:
             allowed = f"a whole number from 1 to {max_length - 1}, below task.max_length"
             raise bad_value("task.max_new_tokens", max_new_tokens, allowed)
         _check_options(options, answer)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._ending = tokenizer, ending_tokens(tokenizer)
         self._prompt = Template(prompt, "task.prompt")
         if not self._prompt.fields:
             raise bad_value("task.prompt", prompt, "a text with at least one {field} in it")
@@ -116,22 +117,25 @@ class CausalPrompt:
         before = "".join(self._demonstration(other) + SEPARATOR for other in shown)
         question = prompt.fill(example.fields, example.where)
         if self._answer is not None:
-            row, answer = self._row(before, question, self._first_answer(example), example.where)
-            start = self._tokens((before + question.strip(" ")).lstrip())
+            text = self._first_answer(example)
+            row, answer, cut = self._row(before, question, text, example.where)
+            start = self._start((before + question.strip(" ")).lstrip())
             return Encoded(
                 rows=(row,),
                 answer=(answer,),
                 label=0,
                 prompt=self._cut(start),
                 answers=example.answers,
+                cut=cut or len(start) > self._max_row_length,
             )
         options = self._options_of(example)
         rows = [self._row(before, question, option, example.where) for option in options]
         return Encoded(
-            rows=tuple(row for row, _ in rows),
-            answer=tuple(answer for _, answer in rows),
+            rows=tuple(row for row, _, _ in rows),
+            answer=tuple(answer for _, answer, _ in rows),
             label=example.label,
             golds=example.golds,
+            cut=any(cut for _, _, cut in rows),
         )
 
     def _demonstration(self, example: Example) -> str:
@@ -191,7 +195,7 @@ class CausalPrompt:
                 f"an option of task.options needs {len(ids) - answer[0] + needed_before} tokens, "
                 f"but task.max_length leaves only {self._max_row_length}; raise it",
             )
-        return self._cut(ids), tuple(position - excess for position in answer)
+        return self._cut(ids), tuple(position - excess for position in answer), excess > 0
 
     def _cut(self, ids: list[int]) -> tuple[int, ...]:
         """Return ``ids`` cut to the maximum length on the left, but with the BOS token."""
@@ -202,9 +206,10 @@ class CausalPrompt:
         """Return how many tokens at the start are never cut: 1 if there is a BOS token, else 0."""
         return int(bool(ids) and ids[0] == self._tokenizer.bos_token_id)
 
-    def _tokens(self, text: str) -> list[int]:
+    def _start(self, text: str) -> list[int]:
+        """Return the tokens of a text that is continued, so without an end token behind it."""
         ids: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
-        return ids
+        return ids[: len(ids) - self._ending]
 
 
 def _check_options(options: Sequence[str], answer: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError, bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
+from lozo_bench.tasks.ending import ending_tokens
 from lozo_bench.tasks.masked import refuse_demonstrations
 from lozo_bench.tasks.template import Template
 
@@ -26,7 +27,7 @@ class JoinedPrompt:
 
     The text is a template, see `lozo_bench.tasks.template`. It is tokenised as a whole, with the
     special tokens of the tokenizer. For a masked model it contains ``{mask}`` once, and the classes
-    are scored there. For a causal model they are scored as the continuation of the last token.
+    are scored there. For a causal model they are scored as the continuation of the text.
     ``{placeholder}`` is the text of the model's tokens 1000 to 1049, which Black-Box-Tuning puts in
     front of each text.
 
@@ -61,6 +62,7 @@ class JoinedPrompt:
         if max_length < 1:
             raise bad_value("task.max_length", max_length, "a whole number >= 1")
         self._tokenizer, self._max_length, self._masked = tokenizer, max_length, masked
+        self._ending = ending_tokens(tokenizer)
         self._check(text)
         before, _, after = text.partition(f"{{{MASK}}}")
         self._before = Template(before, self._text_key)
@@ -103,7 +105,7 @@ class JoinedPrompt:
 
     def _scored_position(self, row: Sequence[int], before: str) -> int:
         if not self._masked:
-            return len(row) - 1
+            return len(row) - 1 - self._ending
         # The text of a row may itself contain the mask token, so skip those before the template's.
         earlier = before.count(str(self._tokenizer.mask_token))
         positions = [n for n, token in enumerate(row) if token == self._tokenizer.mask_token_id]

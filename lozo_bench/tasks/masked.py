@@ -132,18 +132,26 @@ class MaskedPrompt:
                 example.where, f"there is no label word for class {example.label}; {words}"
             )
         texts = list(example.fields.values())
-        before = self._fill(self._before, texts)
+        before, cut_before = self._fill(self._before, texts)
         if len(before) >= self._max_length:
             raise bad_data(
                 example.where,
                 f"the mask would be token {len(before) + 1}, but task.max_length is "
                 f"{self._max_length}; raise it, or set task.first_sentence_limit",
             )
-        row = (*before, self._mask, *self._fill(self._after, texts))[: self._max_length]
-        return Encoded(rows=(row,), answer=((len(before),),), label=example.label)
+        after, cut_after = self._fill(self._after, texts)
+        row = (*before, self._mask, *after)
+        return Encoded(
+            rows=(row[: self._max_length],),
+            answer=((len(before),),),
+            label=example.label,
+            cut=cut_before or cut_after or len(row) > self._max_length,
+        )
 
-    def _fill(self, parts: list[Part], texts: list[str]) -> list[int]:
+    def _fill(self, parts: list[Part], texts: list[str]) -> tuple[list[int], bool]:
+        """Return the tokens of these parts, and whether a text was longer than its limit."""
         ids: list[int] = []
+        cut = False
         for part in parts:
             if not isinstance(part, Sentence):
                 ids += part
@@ -154,8 +162,10 @@ class MaskedPrompt:
                 )
                 raise bad_value("task.template", self._template, allowed)
             limit = self._other_limit if part.index else self._first_limit
-            ids += self._tokens(part.text(texts[part.index]))[:limit]
-        return ids
+            sentence = self._tokens(part.text(texts[part.index]))
+            ids += sentence[:limit]
+            cut |= limit is not None and len(sentence) > limit
+        return ids, cut
 
     def _parse(self, part: str) -> Part:
         if part in ("cls", "sep", "sep+"):

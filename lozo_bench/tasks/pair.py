@@ -64,7 +64,12 @@ class PairPrompt:
                 example.where,
                 f"there is no class {example.label}; the head has {len(self.label_ids)} classes",
             )
-        ids = self._tokenizer(*texts, truncation=True, max_length=self._max_length, verbose=False)[
-            "input_ids"
-        ]
-        return Encoded(rows=(tuple(ids),), answer=((0,),), label=example.label)
+        encoding = self._tokenizer(
+            *texts, truncation=True, max_length=self._max_length, verbose=False
+        )
+        return Encoded(
+            rows=(tuple(encoding["input_ids"]),),
+            answer=((0,),),
+            label=example.label,
+            cut=bool(encoding.encodings[0].overflowing),
+        )

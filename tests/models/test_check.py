@@ -9,10 +9,36 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertConfig,
+    BertForMaskedLM,
+    CamembertConfig,
+    CamembertForMaskedLM,
+    Data2VecTextConfig,
+    Data2VecTextForMaskedLM,
+    MPNetConfig,
+    MPNetForMaskedLM,
+    MptConfig,
+    MptForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    XLNetConfig,
+    XLNetLMHeadModel,
+)
 
 from lozo_bench.errors import UserError
-from lozo_bench.models.check import check_finite, check_loaded, output_layer, word_embeddings
+from lozo_bench.models.check import (
+    check_finite,
+    check_loaded,
+    max_row_tokens,
+    output_layer,
+    word_embeddings,
+)
 
 Make = Callable[..., Path]
 VOCAB = 261
@@ -150,3 +176,47 @@ def test_a_weight_that_is_no_number_is_named(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     with pytest.raises(UserError, match=message):
         check_finite(model.named_parameters(), "model.path")
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+ROWS = {**SMALL, "intermediate_size": 32, "max_position_embeddings": 24}
+IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+LAST_LENGTH: dict[str, tuple[Any, Any, int]] = {
+    # Positions begin after the padding index.
+    "roberta": (RobertaForMaskedLM, RobertaConfig(**ROWS, **IDS), 22),
+    "roberta that pads with 0": (RobertaForMaskedLM, RobertaConfig(**ROWS, pad_token_id=0), 23),
+    "camembert": (CamembertForMaskedLM, CamembertConfig(**ROWS, **IDS), 22),
+    "data2vec-text": (Data2VecTextForMaskedLM, Data2VecTextConfig(**ROWS, **IDS), 22),
+    "mpnet": (MPNetForMaskedLM, MPNetConfig(**ROWS, **IDS), 22),
+    # The position embedding itself has as many more rows as it skips.
+    "opt": (
+        OPTForCausalLM,
+        OPTConfig(**SMALL, **IDS, ffn_dim=32, word_embed_proj_dim=16, max_position_embeddings=24),
+        24,
+    ),
+    "bert": (BertForMaskedLM, BertConfig(**ROWS, **IDS), 24),
+    # The limit has another name in config.json.
+    "mpt": (
+        MptForCausalLM,
+        MptConfig(vocab_size=40, d_model=16, n_heads=2, n_layers=1, max_seq_len=24),
+        24,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAST_LENGTH)
+def test_a_row_is_as_long_as_the_model_can_read_and_no_longer(name: str) -> None:
+    cls, config, longest = LAST_LENGTH[name]
+    with torch.random.fork_rng(devices=[]):
+        model = cls(config).eval()
+    assert max_row_tokens(model) == longest
+    rows = torch.full((1, longest + 1), 5)
+    with torch.no_grad():
+        model(input_ids=rows[:, :-1], attention_mask=torch.ones_like(rows[:, :-1]))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=rows, attention_mask=torch.ones_like(rows))
+
+
+def test_relative_positions_without_a_limit_have_none() -> None:
+    config = XLNetConfig(vocab_size=40, d_model=16, n_layer=1, n_head=2, d_inner=32)
+    assert max_row_tokens(XLNetLMHeadModel(config)) is None

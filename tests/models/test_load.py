@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
-from transformers import DebertaV2Config, DebertaV2ForMaskedLM
+from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForMaskedLM
 
 from lozo_bench.config.paths import EMBEDDED
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
@@ -157,6 +158,27 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(make: Make) -> 
     (folder / "vocab.json").write_text(json.dumps({**vocab, "one-too-many": 261}))
     with pytest.raises(UserError, match="has 262 tokens, but the model has embeddings for 261"):
         loaded(folder)
+
+
+@pytest.mark.parametrize("arch", ["opt", "roberta"])
+def test_a_token_that_was_added_without_an_embedding_is_named_and_the_advice_helps(
+    arch: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(arch)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(
+        UserError, match=r"'\[PAD\]' \(261\) was added to the tokenizer alone"
+    ) as error:
+        loaded(folder)
+    message = str(error.value)
+    assert message.endswith("remove it from tokenizer.json and tokenizer_config.json, and set "
+                            "pad_token to '</s>' there")  # fmt: skip
+    (code,) = re.findall(r'`python -c "(.*)"`', message)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert word_embeddings(loaded(tmp_path / f"{folder.name}-resized").model).shape[0] == 262
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer
 
 from lozo_bench.errors import UserError
-from lozo_bench.models.tokenizer import load_tokenizer
+from lozo_bench.models.tokenizer import load_tokenizer, save_tokenizer
 
 Make = Callable[..., Path]
 # The token ids are <s> 0, <pad> 1, </s> 2, <unk> 3, then 256 bytes from "!" on, so "a" is 4 + 64.
@@ -96,3 +98,45 @@ def test_the_real_opt_tokenizer_begins_with_the_configured_token() -> None:
     """Sequences begin with OPT's </s> (2), or with <s> (0) as in MeZO's published runs."""
     assert load_tokenizer("facebook/opt-125m", None)("It was")["input_ids"][0] == 2
     assert load_tokenizer("facebook/opt-125m", "<s>")("It was")["input_ids"][0] == 0
+
+
+def test_a_text_has_the_same_tokens_every_time(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also with BPE dropout in tokenizer.json."""
+    folder, text = make("opt", tokenizer=None), "aba" * 20
+    words = {"</s>": 0, "a": 1, "b": 2, "ab": 3, "aba": 4}
+    bpe = models.BPE(words, [("a", "b"), ("ab", "a")], dropout=0.5)
+    Tokenizer(bpe).save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "</s>", "tokenizer_class": "TokenizersBackend"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    as_saved = AutoTokenizer.from_pretrained(folder)
+    assert len({tuple(as_saved(text)["input_ids"]) for _ in range(20)}) > 1
+    tokenizer = load_tokenizer(str(folder), None)
+    assert {tuple(tokenizer(text)["input_ids"]) for _ in range(20)} == {(4,) * 20}
+    assert "splits texts at random (dropout=0.5 in" in caplog.text
+
+
+def test_rows_can_be_padded_without_a_pad_or_end_token(make: Make, tmp_path: Path) -> None:
+    """Any word pads as well as another, as its positions are masked; it is not written."""
+    folder = make("gpt2", tokenizer=None)
+    Tokenizer(models.BPE({"!": 0, "a": 1, "b": 2}, [])).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
+    tokenizer = load_tokenizer(str(folder), None)
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.decode([1, 0, 2], skip_special_tokens=True) == "a ! b"
+    save_tokenizer(tokenizer, tmp_path / "saved")
+    assert tokenizer.pad_token_id == 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").special_tokens_map == {}
+    with pytest.raises(UserError, match="a classifier finds the end of a row by its padding; what"):
+        load_tokenizer(str(folder), None, finds_end=True)
+
+
+def test_a_tokenizer_that_only_another_package_reads_says_how_to_convert_it(
+    make: Make, tmp_path: Path
+) -> None:
+    folder = make("llama", tokenizer=None)
+    (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    with pytest.raises(UserError, match=r"no tokenizer\.json.*pip install them, or write") as error:
+        load_tokenizer(str(folder), None)
+    assert f"T.from_pretrained('{folder}').save_pretrained('{folder}')" in str(error.value)

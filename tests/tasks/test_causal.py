@@ -387,3 +387,37 @@ def test_invalid_arguments_of_a_generated_answer_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         generates(opt_like, **changed)
+
+
+def ends_texts(tokenizer: PreTrainedTokenizerFast, end: str) -> PreTrainedTokenizerFast:
+    """Return a copy that puts special tokens behind every text, too."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"<s> $A {end}", special_tokens=[("<s>", 0), ("</s>", 2), ("<pad>", 1)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("end", ["</s>", "</s> <pad>"])
+def test_the_prompt_to_write_from_ends_before_the_tokenizers_end_token(
+    opt_like: PreTrainedTokenizerFast, end: str
+) -> None:
+    """The answer is scored at the same tokens, and demonstrations contain no end token."""
+    ending, shown = ends_texts(opt_like, end), [question("well", "Location")]
+    plain = generates(opt_like).encode(question(), shown)
+    ended = generates(ending).encode(question(), shown)
+    assert ended.prompt == plain.prompt
+    assert ended.answer == plain.answer
+    assert ended.rows[0][: len(plain.rows[0])] == plain.rows[0]
+    same = [prompt(x).encode(review("well"), [review("worth")]) for x in (opt_like, ending)]
+    assert same[0].answer == same[1].answer
+
+
+def test_rows_that_lost_tokens_say_so(opt_like: PreTrainedTokenizerFast) -> None:
+    whole = len(prompt(opt_like).encode(review("well")).rows[0])
+    at_most = {n: prompt(opt_like, max_length=n) for n in (whole - 1, whole)}
+    assert [made.encode(review("well")).cut for made in at_most.values()] == [True, False]
+    assert at_most[whole].encode(review("well"), [review("worth")]).cut
+    short = generates(opt_like, max_length=9, max_new_tokens=4)
+    assert short.encode(question("well worth revisiting as many times")).cut
+    assert not generates(opt_like).encode(question("x")).cut

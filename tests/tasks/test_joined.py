@@ -79,6 +79,13 @@ def test_mask_of_the_template_is_scored_even_if_the_text_contains_a_mask() -> No
     assert encoded.answer == ((4,),)
 
 
+def test_a_causal_model_continues_the_text_and_not_the_tokenizers_end_token() -> None:
+    tokenizer = masked_words(["a Ġfilm bad great"])  # <s> and </s> around a text
+    encoded = prompt(tokenizer, "{text} film", masked=False).encode(Example({"text": "a"}))
+    assert row_of(tokenizer, encoded) == "<s> a Ġfilm </s>"
+    assert encoded.answer == ((2,),)
+
+
 def test_placeholder_is_the_text_of_fifty_tokens() -> None:
     words = ["".join(letters) for letters in product("bcdfghjklmnp", repeat=3)]
     tokenizer = causal_words([" ".join(f"Ġ{word}" for word in words), "x y"])

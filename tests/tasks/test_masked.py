@@ -112,12 +112,16 @@ def test_a_sentence_keeps_its_first_tokens_up_to_its_limit(
     made = prompt(roberta_like, PAIR, ("No", "Yes"), first_sentence_limit=3, other_sentence_limit=2)
     encoded = made.encode(Example({"a": PREMISE, "b": HYPOTHESIS}, 0))
     assert tokens(roberta_like, encoded) == "<s> A Ġman Ġis ? <mask> , Ġa Ġman </s>"
+    assert encoded.cut
 
 
 def test_a_long_row_is_cut_at_its_end(roberta_like: PreTrainedTokenizerFast) -> None:
     made = prompt(roberta_like, PAIR, ("No", "Yes"), max_length=11)
     encoded = made.encode(Example({"a": PREMISE, "b": HYPOTHESIS}, 0))
     assert tokens(roberta_like, encoded) == "<s> A Ġman Ġis Ġplaying Ġa Ġguitar ? <mask> , Ġa"
+    assert encoded.cut
+    whole = prompt(roberta_like, PAIR, ("No", "Yes")).encode(Example({"a": "A", "b": "man"}, 0))
+    assert not whole.cut
 
 
 def test_mask_may_be_the_last_token_of_a_cut_row_but_may_not_be_cut_off(

@@ -39,6 +39,8 @@ def test_two_texts_become_a_pair_of_the_tokenizer(tokenizer: PreTrainedTokenizer
 def test_long_pair_is_cut_at_the_end_of_its_longer_text(tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = PairPrompt(tokenizer, 2, 9).encode(Example({"one": "a b c d a b", "two": "c d"}))
     assert row_of(tokenizer, encoded) == "<s> a Ġb Ġc </s> </s> c Ġd </s>"
+    assert encoded.cut
+    assert not PairPrompt(tokenizer, 2, 9).encode(Example({"one": "a b c", "two": "c d"})).cut
 
 
 def test_label_ids_are_the_class_numbers(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -23,6 +23,11 @@ class Tokenizer:
     def __len__(self):
         return 41
 
+    pad_token = "<pad>"
+
+    def get_added_vocab(self):
+        return {"<pad>": 1}
+
     def save_pretrained(self, out):
         out.mkdir(exist_ok=True)
 
