@@ -34,9 +34,16 @@ _ADDED_LATER = {
     "evaluation.seed": 0,
     "evaluation.calibrated": False,
     "evaluation.calibrate_shown": False,
+    "model.adapter": None,
     "optimizer.replicate_first_step": False,
 }
-_PATHS = {"model.path", "task.data_dir", "task.source.data_dir", "task.source.full_dir"}
+_PATHS = {
+    "model.path",
+    "model.adapter",
+    "task.data_dir",
+    "task.source.data_dir",
+    "task.source.full_dir",
+}
 _READ_WHOLE_BYTES = 16 * 2**20
 
 

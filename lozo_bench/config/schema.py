@@ -170,6 +170,9 @@ class ModelConfig:
     ``stand_in`` is the embedded model that replaces it with ``scale=tiny``. ``autocast`` is torch's
     mixed precision: passes in ``bf16`` or ``fp16`` with float32 weights. With
     ``gradient_checkpointing``, activations inside a layer are recomputed for the backward pass.
+    ``adapter`` is the folder of an earlier adapter to start from, in peft's format or as
+    `scripts/replay.py` writes it: the same tuning continues to train it, before any other one it is
+    merged into the weights.
     """
 
     name: str = "???"
@@ -182,6 +185,7 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     bos_token: str | None = None
     untie_head: bool = False
+    adapter: str | None = None
     stand_in: str = "tiny_opt"
 
 

@@ -37,7 +37,7 @@ def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) ->
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
-            f"model.path: {_listed(missing)} were not in the checkpoint and would be random; "
+            f"model.path: {listed(missing)} were not in the checkpoint and would be random; "
             f"allowed: a checkpoint saved from a {type(model).__name__}; what to do: download it "
             "again, or check model.kind and tie_word_embeddings in its config.json"
         )
@@ -45,11 +45,11 @@ def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) ->
     if mismatched:
         shapes = [f"{key} {tuple(saved)} for {tuple(made)}" for key, saved, made in mismatched]
         raise UserError(
-            f"model.path: {_listed(shapes)} have another shape in the checkpoint than in "
+            f"model.path: {listed(shapes)} have another shape in the checkpoint than in "
             "config.json and would be random; what to do: download both files again"
         )
     if info["error_msgs"]:
-        raise UserError(f"model.path: the checkpoint did not load: {_listed(info['error_msgs'])}")
+        raise UserError(f"model.path: the checkpoint did not load: {listed(info['error_msgs'])}")
     _check_used(model, info["unexpected_keys"])
     _check_in_memory(model)
     _check_tied(model)
@@ -114,7 +114,7 @@ def _check_used(model: PreTrainedModel, unexpected: Iterable[str]) -> None:
     unused = unused_weights(model, unexpected)
     if unused:
         raise UserError(
-            f"model.path: {_listed(unused)} are in the checkpoint, but the model that config.json "
+            f"model.path: {listed(unused)} are in the checkpoint, but the model that config.json "
             "describes has no place for them and would run without them; what to do: download "
             "both files again, or correct config.json (its number of layers, for example)"
         )
@@ -124,7 +124,7 @@ def _check_in_memory(model: PreTrainedModel) -> None:
     on_meta = sorted(name for name, weight in model.named_parameters() if weight.is_meta)
     if on_meta:
         raise UserError(
-            f"model.device_map: {_listed(on_meta)} did not fit and were left outside the devices, "
+            f"model.device_map: {listed(on_meta)} did not fit and were left outside the devices, "
             "where they cannot be trained; what to do: use more devices or a smaller model.dtype"
         )
 
@@ -143,6 +143,7 @@ def _check_tied(model: PreTrainedModel) -> None:
         )
 
 
-def _listed(names: Collection[str]) -> str:
+def listed(names: Collection[str]) -> str:
+    """Return the first few names, and how many more there are."""
     shown = ", ".join(list(names)[:_MAX_LISTED])
     return shown if len(names) <= _MAX_LISTED else f"{shown} and {len(names) - _MAX_LISTED} more"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,16 +24,25 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
+from transformers.utils import find_adapter_config_file, logging
 
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value
+from lozo_bench.models.adapter import Adapter, read_adapter
 from lozo_bench.models.autocast import autocast
 from lozo_bench.models.check import check_finite, check_loaded, output_layer, word_embeddings
 from lozo_bench.models.checkpointing import checkpoint_layers
 from lozo_bench.models.devices import check_device_map, choose_device
 from lozo_bench.models.head import draw_head
-from lozo_bench.models.locate import kind_of, locate, model_kind, unknown_kind
+from lozo_bench.models.locate import (
+    ADAPTER_CONFIG,
+    adapter_beside,
+    kind_of,
+    locate,
+    locate_adapter,
+    model_kind,
+    unknown_kind,
+)
 from lozo_bench.models.probes import check_causal
 from lozo_bench.models.reading import check_access, reading
 from lozo_bench.models.tokenizer import load_tokenizer
@@ -58,6 +68,8 @@ class Loaded:
         name: ``model.name``.
         new_head: the weights of a classifier's head that were drawn, because the checkpoint does
             not have them.
+        adapter: ``model.adapter``, which is not in the model yet.
+        merged: whether the adapter was merged into the weights.
     """
 
     model: PreTrainedModel
@@ -66,6 +78,8 @@ class Loaded:
     device: torch.device
     name: str
     new_head: tuple[nn.Parameter, ...] = ()
+    adapter: Adapter | None = None
+    merged: bool = False
 
 
 def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Loaded:
@@ -88,6 +102,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
     check_access(path)
     with reading(path):
         hf_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    adapter = _adapter(config, path)
     _check_not_quantised(hf_config, path)
     kind = _fitting_kind(config, hf_config)
     tokenizer = load_tokenizer(path, config.bos_token, finds_end=kind is Kind.classifier)
@@ -116,7 +131,19 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
     if config.autocast is not None:
         autocast(model, device.type, DTYPES[Dtype(config.autocast)])
     new_head = tuple(x for name, x in model.named_parameters() if name in drawn)
-    return Loaded(model, tokenizer, kind, device, config.name, new_head)
+    return Loaded(model, tokenizer, kind, device, config.name, new_head, adapter)
+
+
+def _adapter(config: ModelConfig, path: str) -> Adapter | None:
+    """Return the adapter to start from; refuse one that came with the model uninvited."""
+    folder = locate_adapter(config)
+    if not Path(path).is_dir():
+        with reading(path):
+            left = find_adapter_config_file(path)
+        if left is not None:
+            first = f"run `hf download {path} --local-dir DIR` and set model.path=DIR; then, "
+            raise adapter_beside(f"{ADAPTER_CONFIG} of {path}", "DIR", first)
+    return None if folder is None else read_adapter(folder, config.path)
 
 
 def _check_not_quantised(hf_config: PreTrainedConfig, path: str) -> None:
@@ -173,12 +200,21 @@ def _load_weights(
             # names each one.
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
+            **_without_adapter(path),
             **head,
         )
     info = _share_biases(model, info)
     drawn = draw_head(model, info["missing_keys"], seed) if head else set()
     check_loaded(model, {**info, "missing_keys": set(info["missing_keys"]) - drawn})
     return model, drawn
+
+
+def _without_adapter(path: str) -> dict[str, Any]:
+    """Return arguments that keep transformers from attaching an adapter of the model's folder.
+
+    It then looks for one in a subfolder that does not exist.
+    """
+    return {"adapter_kwargs": {"subfolder": "none"}} if Path(path).is_dir() else {}
 
 
 @contextmanager

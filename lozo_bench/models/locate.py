@@ -14,6 +14,8 @@ from lozo_bench.config.schema import Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_data, bad_value, did_you_mean
 
 # The endings of the transformers class names that config.json lists under "architectures".
+ADAPTER_CONFIG = "adapter_config.json"  # peft's
+MOVED = "moved.safetensors"  # the trained tensors of a prefix or a soft prompt, see tuning/save.py
 _ENDINGS = {
     "ForMaskedLM": Kind.masked,
     "ForCausalLM": Kind.causal,
@@ -40,6 +42,12 @@ def locate(path: str) -> str:
         return path
     if not folder.is_dir():
         raise bad_value("model.path", path, "a folder; there is none at this path")
+    if _is_adapter(folder) and not (folder / "config.json").is_file():
+        raise bad_value(
+            "model.path",
+            path,
+            f"the model that this adapter was trained on; and set model.adapter={path} beside it",
+        )
     if not (folder / "config.json").is_file():
         raise bad_value(
             "model.path",
@@ -48,6 +56,45 @@ def locate(path: str) -> str:
             "`hf download NAME --local-dir DIR`",
         )
     return str(folder)
+
+
+def locate_adapter(config: ModelConfig) -> Path | None:
+    """Return the folder of ``model.adapter``, or None if it is null.
+
+    transformers puts an adapter that lies in a model's folder on top of the weights. This is
+    refused here, unless ``model.adapter`` asks for it: a merged model, beside which its adapter was
+    left, would get it twice.
+
+    Raises:
+        UserError: the folder contains no adapter, or the model's folder contains one.
+    """
+    folder = None if config.adapter is None else Path(config.adapter).expanduser()
+    if folder is not None and not _is_adapter(folder):
+        raise bad_value(
+            "model.adapter",
+            config.adapter,
+            f"a folder with {ADAPTER_CONFIG} and adapter_model.safetensors, as written by peft or "
+            f"by replay.py, or with {MOVED}; of the hub: `hf download NAME --local-dir DIR`",
+        )
+    left = Path(locate(config.path)) / ADAPTER_CONFIG
+    if left.is_file() and (folder is None or folder.resolve() != left.parent.resolve()):
+        raise adapter_beside(str(left), str(left.parent))
+    return folder
+
+
+def adapter_beside(file: str, folder: str, first: str = "") -> UserError:
+    """Return the error for an adapter that nobody asked for, beside the weights of a whole model.
+
+    Args:
+        file: the adapter's config.
+        folder: the value of ``model.adapter`` that asks for it.
+        first: what must be done before.
+    """
+    return UserError(
+        f"model.path: {file} is an adapter beside a whole model, which transformers would put on "
+        f"top of the weights; what to do: {first}if it is part of the weights already, move it "
+        f"away with its adapter_model file, else ask for it with model.adapter={folder}"
+    )
 
 
 def model_kind(config: ModelConfig) -> Kind | None:
@@ -95,6 +142,10 @@ def unknown_kind(where: str, architectures: Sequence[str]) -> UserError:
         "which name no language model; what to do: set model.kind=causal, model.kind=masked, "
         "or model.kind=classifier for a model with a classifier head"
     )
+
+
+def _is_adapter(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (ADAPTER_CONFIG, MOVED))
 
 
 def _embedded(name: str) -> Path:

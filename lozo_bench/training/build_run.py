@@ -37,7 +37,7 @@ from lozo_bench.training.plan import Plan
 from lozo_bench.training.rows import TrainingRows
 from lozo_bench.training.same_everywhere import require_same_parts
 from lozo_bench.tuning.base import Tuned
-from lozo_bench.tuning.head import with_trainable_head
+from lozo_bench.tuning.start import tune
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,10 @@ def build_run(
     needs = plan.needs or Needs()
     draws = Draws(config.seed.value)
     loaded = load(_model_config(config, needs), class_count(config.task), config.seed.value)
-    tuned = with_trainable_head(plan.tuning.tune(loaded, draws), loaded)
+    loaded, tuned = tune(plan.tuning, loaded, draws)
     X = _output_layer(loaded) if needs.features else tuned.X
+    if plan.needs is not None:
+        _check_movable(X, config, loaded)
 
     data = encoded(config, splits, prompt_for(config, loaded, tuned), loaded, tuned, plan.needs)
     require_same_parts(team, data, tuned.model)
@@ -139,6 +141,17 @@ def _splits(config: Config, plan: Plan) -> Splits:
 def _model_config(config: Config, needs: Needs) -> ModelConfig:
     """Return the model's config; an output layer that is solved for must not be the embeddings."""
     return dataclasses.replace(config.model, untie_head=True) if needs.features else config.model
+
+
+def _check_movable(X: Mapping[str, Tensor], config: Config, loaded: Loaded) -> None:
+    """Refuse a run that would make its steps without moving anything."""
+    if any(x.numel() for x in X.values()):
+        return
+    tuning = str(config.tuning.get("_target_", "")).rpartition(".")[2]
+    raise UserError(
+        f"tuning: {tuning} selects no parameter of {loaded.name} ({type(loaded.model).__name__}), "
+        "so every step would move nothing; what to do: choose another tuning, such as tuning=full"
+    )
 
 
 def _output_layer(loaded: Loaded) -> dict[str, Tensor]:

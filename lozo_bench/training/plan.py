@@ -18,7 +18,7 @@ from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, Minimize
 from lozo_bench.config.secrets import find_secret
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError, bad_value
-from lozo_bench.models.locate import model_kind
+from lozo_bench.models.locate import locate_adapter, model_kind
 from lozo_bench.optimizers.base import Needs, Optimizer
 from lozo_bench.optimizers.state import optimizer_state
 from lozo_bench.randomness.draws import Draws
@@ -99,6 +99,7 @@ def plan_run(config: Config) -> Plan:
         UserError: a value is out of range, or two do not go together.
     """
     check(config)
+    locate_adapter(config.model)
     if (kind := model_kind(config.model)) is not None:
         check_prompts(config, kind)
     needs = _needs(config)
@@ -137,6 +138,8 @@ def _check_tuning(config: Config, needs: Needs | None, tuning: Tuning) -> None:
     """Refuse a tuning if nothing is trained, or the output layer is solved for."""
     if needs is not None and not needs.features:
         return
+    if needs is None and config.model.adapter is not None:
+        return  # the adapter is evaluated as it was trained
     if not isinstance(tuning, Full):
         name = config.optimizer["_target_"].rpartition(".")[2] if needs else "no optimizer"
         raise UserError(f"tuning: {type(tuning).__name__} is given; allowed with {name}: full")

@@ -51,8 +51,12 @@ class Rebuilt:
         adapter = load_term("attached", engine.tensors(), engine.X)
         if adapter is not None:
             # The adapter is a multiple of U V^T: see `MezoLora`.
-            save_adapter(loaded, adapter.U, adapter.V, float(adapter.C[0, 0]), out)
-            return "adapter"
+            scale = float(adapter.C[0, 0])
+            if not loaded.merged:
+                save_adapter(loaded, adapter.U, adapter.V, scale, out)
+                return "adapter"
+            for name, U in adapter.U.items():  # the weights that it stands beside are saved nowhere
+                engine.X[name].data += (scale * U @ adapter.V[name].T).to(engine.X[name].dtype)
         engine.flush()
         return save_tuned(loaded, out)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from peft import IA3Config
 from peft.tuners.ia3 import IA3Layer
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.models.load import Loaded
@@ -32,17 +33,20 @@ class Ia3:
         check_pattern("inputs", inputs)
         self.outputs, self.inputs = outputs, inputs
 
-    def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
-        """See `Tuning`. Nothing is random."""
-        model = loaded.model
+    def config(self, model: PreTrainedModel) -> IA3Config:
+        """Return peft's config for a model."""
         inputs = linear_layers(model, self.inputs, "inputs")
         layers = linear_layers(model, self.outputs, "outputs") | inputs
-        config = IA3Config(
+        return IA3Config(
             target_modules=list(layers),
             feedforward_modules=list(inputs),
             fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
         )
-        inject(model, config)
+
+    def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
+        """See `Tuning`. Nothing is random."""
+        model = loaded.model
+        inject(model, self.config(model))
         for module in model.modules():
             if isinstance(module, IA3Layer):
                 scales = module.ia3_l["default"]

@@ -15,6 +15,7 @@ from math import prod, sqrt
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.errors import bad_value
@@ -46,18 +47,21 @@ class Lora:
         check_pattern("targets", targets)
         self.r, self.alpha, self.targets, self.train_head = r, alpha, targets, train_head
 
-    def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
-        """See `Tuning`."""
-        model = loaded.model
-        head = head_parameters(loaded, "tuning.train_head") if self.train_head else set()
+    def config(self, model: PreTrainedModel) -> LoraConfig:
+        """Return peft's config for a model."""
         layers = linear_layers(model, self.targets, "targets")
-        config = LoraConfig(
+        return LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft only divides it by r
             target_modules=list(layers),
             fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
         )
-        inject(model, config)
+
+    def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
+        """See `Tuning`."""
+        model = loaded.model
+        head = head_parameters(loaded, "tuning.train_head") if self.train_head else set()
+        inject(model, self.config(model))
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
                 _initialise(name, module, draws)

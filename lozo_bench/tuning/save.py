@@ -10,24 +10,28 @@ from peft import IA3Config, LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lozo_bench.models.adapter import merge
 from lozo_bench.models.load import Loaded
+from lozo_bench.models.locate import MOVED
 from lozo_bench.models.save import save_model
 from lozo_bench.tuning.prefix import Pair
 from lozo_bench.tuning.prompt import SoftPrompt
-
-MOVED = "moved.safetensors"
 
 
 def save_tuned(loaded: Loaded, out: Path) -> str:
     """Write what a tuning trained to the folder ``out``.
 
     Returns:
-        Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``.
+        Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``. If an
+        earlier adapter was merged into the weights, the new one is merged, too, because the model
+        that it was trained on is saved nowhere.
         ``tensors``: a prefix or a soft prompt, for which other libraries have no matching format: X
         by name in ``moved.safetensors``, to be read with ``load_state_dict(strict=False)`` after
         the same tuning. ``weights``: the whole model, for transformers.
     """
-    if hasattr(loaded.model, "peft_config"):
+    if hasattr(loaded.model, "peft_config") and loaded.merged:
+        merge(loaded.model)
+    elif hasattr(loaded.model, "peft_config"):
         _save_adapter(loaded, out)
         return "adapter"
     if any(isinstance(module, (Pair, SoftPrompt)) for module in loaded.model.modules()):

@@ -11,11 +11,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForMaskedLM
+from transformers import AutoConfig, AutoTokenizer, DebertaV2Config, DebertaV2ForMaskedLM
 
 from lozo_bench.config.paths import EMBEDDED
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError
+from lozo_bench.models import load as load_module
 from lozo_bench.models.check import output_layer, word_embeddings
 from lozo_bench.models.load import Loaded, load
 
@@ -225,6 +226,16 @@ def test_a_head_that_multiplies_by_the_embeddings_is_tied_by_nature(make: Make) 
     assert logits(result, "ab").shape[-1] == 261
     with pytest.raises(UserError, match=r"model\.untie_head: .* has no head to untie"):
         loaded(folder, untie_head=True)
+
+
+def test_an_adapter_in_a_models_repository_is_refused_too(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = AutoConfig.from_pretrained(make("opt"))
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *_, **__: config)
+    monkeypatch.setattr(load_module, "find_adapter_config_file", lambda _: "adapter_config.json")
+    with pytest.raises(UserError, match=r"_config\.json of me/merged .* model\.path=DIR; then"):
+        load(ModelConfig(name="m", path="me/merged", device="cpu"))
 
 
 def test_a_folder_without_weights_is_named(make: Make) -> None:

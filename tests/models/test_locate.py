@@ -12,7 +12,7 @@ import pytest
 from lozo_bench.config.schema import Kind, ModelConfig
 from lozo_bench.errors import UserError
 from lozo_bench.models import locate as locate_module
-from lozo_bench.models.locate import kind_of, locate, model_kind
+from lozo_bench.models.locate import kind_of, locate, locate_adapter, model_kind
 
 
 def folder(parent: Path, name: str, **config: object) -> Path:
@@ -135,3 +135,35 @@ def test_a_damaged_config_is_named(text: str, problem: str, tmp_path: Path) -> N
 
 def test_contradicting_architectures_give_no_kind() -> None:
     assert kind_of(["BertForMaskedLM", "BertLMHeadModel"]) is None
+
+
+def test_an_adapter_beside_a_whole_model_must_be_asked_for(tmp_path: Path) -> None:
+    merged = folder(tmp_path, "merged")
+    other = tmp_path / "other"
+    other.mkdir()
+    for place in (merged, other):
+        (place / "adapter_config.json").write_text("{}")
+    for adapter in (None, str(other)):
+        with pytest.raises(UserError) as error:
+            locate_adapter(ModelConfig(name="m", path=str(merged), adapter=adapter))
+        assert f"model.path: {merged}/adapter_config.json is an adapter" in str(error.value)
+        assert f"else ask for it with model.adapter={merged}" in str(error.value)
+    asked = ModelConfig(name="m", path=str(merged), adapter=f"{merged}/../merged")
+    assert locate_adapter(asked) == Path(f"{merged}/../merged")
+
+
+def test_a_folder_with_an_adapter_alone_is_no_model_and_a_model_is_no_adapter(
+    tmp_path: Path,
+) -> None:
+    model = folder(tmp_path, "model")
+    for file in ("adapter_config.json", "moved.safetensors"):
+        adapter = tmp_path / file.partition(".")[0]
+        adapter.mkdir()
+        (adapter / file).touch()
+        with pytest.raises(UserError, match=rf"trained on; and set model\.adapter={adapter} "):
+            locate(str(adapter))
+        config = ModelConfig(name="m", path=str(model), adapter=str(adapter))
+        assert locate_adapter(config) == adapter
+    for absent in (str(model), "no/such-folder"):
+        with pytest.raises(UserError, match=r"model\.adapter: given .*adapter_model\.safetensors"):
+            locate_adapter(ModelConfig(name="m", path=str(model), adapter=absent))
