@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
@@ -102,12 +103,14 @@ def insert(model: PreTrainedModel, adapter: Adapter) -> None:
         UserError: the adapter does not fit the model, or belongs to no kind that changes weights.
     """
     assert adapter.config is not None
-    config = copy.deepcopy(adapter.config)
+    config: Any = copy.deepcopy(adapter.config)
     config.modules_to_save = None  # `fill` writes them into the model itself
     used = sorted({x.device.index for x in model.parameters() if x.device.type == "cuda"})
     try:
         with torch.random.fork_rng(devices=used):
             inject_adapter_in_model(config, model)
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         raise _misfit(adapter, str(error)) from error
     cast_adapter_dtype(model, "default")
@@ -124,7 +127,9 @@ def fill(model: PreTrainedModel, adapter: Adapter) -> None:
     assert adapter.config is not None
     _check_not_shared(model, adapter)
     try:
-        found = set_peft_model_state_dict(model, adapter.tensors)
+        found: Any = set_peft_model_state_dict(model, adapter.tensors)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, KeyError) as error:
         raise _misfit(adapter, str(error)) from error
     missing = _missing(model, adapter, found.missing_keys)
@@ -138,7 +143,7 @@ def merge(model: PreTrainedModel) -> None:
     """Add what the adapter in the model computes to the weights, and take its layers out again."""
     for name, layer in list(model.named_modules()):
         if isinstance(layer, BaseTunerLayer):
-            layer.merge()  # type: ignore[operator]  # every kind of layer has it, not their base
+            layer.merge()
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, layer.get_base_layer())
     del model.peft_config
@@ -159,7 +164,8 @@ def _check_kind(file: Path) -> None:
 def _missing(model: PreTrainedModel, adapter: Adapter, absent: Collection[str]) -> list[str]:
     """Return which of the ``absent`` weights of the model the adapter should have had."""
     assert adapter.config is not None
-    part = PEFT_TYPE_TO_PREFIX_MAPPING[adapter.config.peft_type]
+    kind: Any = adapter.config.peft_type
+    part = PEFT_TYPE_TO_PREFIX_MAPPING[kind]
     layers = [name for name in absent if part in name.rpartition(".default")[0]]
     names = _names(model).values()  # one of the names of a shared weight is enough
     whole = [aliases[0] for aliases in names if set(aliases) <= set(absent)]

@@ -24,7 +24,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import find_adapter_config_file, logging
+from transformers.utils import logging
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value

@@ -95,7 +95,7 @@ def _shape(config: PeftConfig, model: nn.Module) -> Mapping[str, Any]:
     found = {key: value for key, value in config.to_dict().items() if key not in _NOT_SHAPE}
     names = [name for name, _ in model.named_modules()]
     for key in _MODULES & set(found):
-        named = copy.copy(config)
+        named: Any = copy.copy(config)
         named.target_modules, named.modules_to_save = found[key] or [], None
         found[key] = [name for name in names if check_target_module_exists(named, name)]
     return found
