@@ -83,15 +83,15 @@ def mean_estimate(nu, steps):
 
 
 def test_the_estimate_is_unbiased():
-    estimate, G, _ = mean_estimate(nu=1, steps=4000)
-    assert (estimate - G).norm() < 0.15 * G.norm()
+    estimate, G, _ = mean_estimate(nu=1, steps=1500)
+    assert (estimate - G).norm() < 0.25 * G.norm()
 
 
 def test_within_a_period_the_mean_estimate_is_the_gradient_projected_on_V():
-    estimate, G, optimizer = mean_estimate(nu=10**9, steps=4000)
+    estimate, G, optimizer = mean_estimate(nu=10**9, steps=1500)
     V = optimizer.directions.V["w"]
     wanted = G @ V @ V.T / 2
-    assert (estimate - wanted).norm() < 0.15 * wanted.norm()
+    assert (estimate - wanted).norm() < 0.25 * wanted.norm()
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
@@ -116,9 +116,9 @@ def test_resampling_V_every_step_learns_as_fast_as_every_fifty_unless_the_bug_is
         engine, loss = quadratic(32)
         start = float(loss())
         optimizer = Lozo(
-            engine, Draws(0), lr=0.008, eps=1e-3, rank=2, nu=nu, replicate_boundary_bug=bug
+            engine, Draws(0), lr=0.012, eps=1e-3, rank=2, nu=nu, replicate_boundary_bug=bug
         )
-        run(optimizer, engine, loss, steps=1000)
+        run(optimizer, engine, loss, steps=500)
         return float(loss()) / start
 
     every_step, lazy, with_bug = (
@@ -126,7 +126,7 @@ def test_resampling_V_every_step_learns_as_fast_as_every_fifty_unless_the_bug_is
         remaining_loss(nu=50),
         remaining_loss(nu=1, bug=True),
     )
-    assert every_step < 0.6
+    assert every_step < 0.7
     assert every_step < 1.1 * lazy
     assert with_bug > 1.0
 
