@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
         "config", "engine", "errors", "models", "optimizers", "progress", "randomness", "tasks",
         "tuning",
     },
-    "objectives": {"data", "engine", "models", "tasks"},
+    "objectives": {"data", "engine", "errors", "models", "tasks"},
     "evaluation": {"data", "engine", "errors", "objectives", "tasks"},
     "parallel": {"engine", "errors"},
     "runs": {"errors"},

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lozo_bench.config.checks import check_prompts, class_count
-from lozo_bench.config.schema import Config, Dtype, EvaluationConfig, Kind, ModelConfig, TrainAs
+from lozo_bench.config.schema import Config, EvaluationConfig, Kind, ModelConfig, TrainAs
 from lozo_bench.data.collate import BatchLayout, ScoringOptions
 from lozo_bench.data.sets import Data
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.capabilities import supports_packed_rows
 from lozo_bench.models.check import max_row_tokens, output_layer
-from lozo_bench.models.load import DTYPES, Loaded
+from lozo_bench.models.load import Loaded, computed_in
 from lozo_bench.models.probes import packs_rows
 from lozo_bench.optimizers.base import Needs
 from lozo_bench.progress import progress
@@ -197,8 +197,7 @@ def _has_long_option(example: Encoded) -> bool:
 
 
 def _packs_rows(config: ModelConfig, loaded: Loaded, tuned: Tuned) -> bool:
-    dtype = DTYPES[Dtype(config.autocast or config.dtype)]
-    packs = packs_rows(tuned.model, loaded.device, dtype)
+    packs = packs_rows(tuned.model, loaded.device, computed_in(config))
     if not packs:
         log.info(
             "%s cannot keep options apart behind one prompt, so each option is a row of its own",

@@ -57,6 +57,11 @@ _CLASSES = {
 }
 
 
+def computed_in(config: ModelConfig) -> torch.dtype:
+    """Return the least exact dtype that forward passes of a model with this config compute in."""
+    return DTYPES[Dtype(config.autocast or config.dtype)]
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A loaded model in eval mode, with its tokenizer.

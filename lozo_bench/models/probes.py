@@ -23,7 +23,7 @@ _POSITIONS = (0, 1, 2, 3, 4, 2, 3)
 _ALONE = (0, 1, 5, 6)  # the prompt and the second option
 
 # What a forward pass raises for a mask of a shape that the model's code does not expect.
-_WRONG_SHAPE = (RuntimeError, ValueError, TypeError, IndexError)
+WRONG_SHAPE = (RuntimeError, ValueError, TypeError, IndexError)
 
 
 def check_causal(model: PreTrainedModel, device: torch.device) -> None:
@@ -39,11 +39,11 @@ def check_causal(model: PreTrainedModel, device: torch.device) -> None:
     Raises:
         UserError: the logits of earlier tokens change with the last token.
     """
-    words = _words(model, min(_ROW, max_row_tokens(model) or _ROW) + 1)
+    words = some_words(model, min(_ROW, max_row_tokens(model) or _ROW) + 1)
     rows = torch.stack([words[:-1], words[:-1]])
     rows[1, -1] = words[-1]
     first, second = _logits(model, rows.to(device))[:, :-1]
-    if not _equal(first, second, model.dtype, 1e-4):
+    if not equal_up_to_rounding(first, second, model.dtype, 1e-4):
         raise UserError(
             f"model.path: changing the last token of a row changes the logits before it, so this "
             f"{type(model).__name__} is not causal: its scores of a text would depend on the text "
@@ -62,20 +62,20 @@ def packs_rows(model: nn.Module, device: torch.device, dtype: torch.dtype) -> bo
         device: the device of its inputs.
         dtype: the least exact dtype that the forward pass computes in.
     """
-    words = _words(model, len(_BLOCKS)).to(device)
+    words = some_words(model, len(_BLOCKS)).to(device)
     block = torch.tensor([_BLOCKS], device=device)
     mask = own_option_mask(block, model.dtype)  # type: ignore[arg-type]
     try:
         packed = _logits(model, words[None], mask, torch.tensor([_POSITIONS], device=device))
     except torch.OutOfMemoryError:
         raise
-    except _WRONG_SHAPE:
+    except WRONG_SHAPE:
         return False
     alone = _logits(model, words[None, list(_ALONE)])
-    return _equal(packed[0, -2:], alone[0, -2:], dtype, 1e-3)
+    return equal_up_to_rounding(packed[0, -2:], alone[0, -2:], dtype)
 
 
-def _words(model: Any, count: int) -> Tensor:
+def some_words(model: Any, count: int) -> Tensor:
     """Return token ids from the middle of the vocabulary, where no special tokens are."""
     rows = word_embeddings(model).shape[0]
     return (rows // 2 + torch.arange(count)) % rows
@@ -94,7 +94,9 @@ def _logits(
     return logits
 
 
-def _equal(first: Tensor, second: Tensor, dtype: torch.dtype, least: float) -> bool:
+def equal_up_to_rounding(
+    first: Tensor, second: Tensor, dtype: torch.dtype, least: float = 1e-3
+) -> bool:
     """Return whether logits differ by rounding only; NaN, which other checks find, counts as equal.
 
     Args:

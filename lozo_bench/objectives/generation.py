@@ -16,6 +16,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.errors import UserError
+from lozo_bench.models.capabilities import without_cache
+from lozo_bench.models.probes import WRONG_SHAPE, equal_up_to_rounding, some_words
 from lozo_bench.objectives.losses import PreparedMicroBatch
 from lozo_bench.tasks.base import Encoded
 
@@ -34,6 +37,10 @@ class Generator:
         tokenizer: its tokenizer.
         max_new_tokens: the largest number of tokens in an answer.
         device: the device of the prompts.
+        dtype: the least exact dtype that the model computes in.
+
+    Raises:
+        UserError: transformers cannot generate with this model as it reads rows.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Generator:
         tokenizer: PreTrainedTokenizerBase,
         max_new_tokens: int,
         device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.model, self.tokenizer, self.device = model, tokenizer, device
         self.max_new_tokens = max_new_tokens
@@ -54,10 +62,21 @@ class Generator:
             pad_token_id=tokenizer.pad_token_id,
         )
         self.pad = tokenizer.pad_token_id
+        self.may_pad = self._may_pad(dtype)
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Sequence[int]]) -> list[str]:
         """Return the answer to each prompt, without leading and trailing white space."""
+        if self.may_pad:
+            return self._together(prompts)
+        texts = [""] * len(prompts)
+        for length in set(map(len, prompts)):
+            group = [n for n, prompt in enumerate(prompts) if len(prompt) == length]
+            for n, text in zip(group, self._together([prompts[n] for n in group]), strict=True):
+                texts[n] = text
+        return texts
+
+    def _together(self, prompts: Sequence[Sequence[int]]) -> list[str]:
         width = max(map(len, prompts))
         # Prompts are padded on the left, so that all of them end at the same position.
         ids = [[self.pad] * (width - len(p)) + list(p) for p in prompts]
@@ -75,6 +94,48 @@ class Generator:
         """Return the tokens before the first stop token; padding follows, which can be any word."""
         stop = next((n for n, token in enumerate(tokens) if token in self.stops), len(tokens))
         return tokens[:stop]
+
+    @torch.no_grad()
+    def _may_pad(self, dtype: torch.dtype) -> bool:
+        """Return whether padding in front of a prompt leaves what the model writes unchanged.
+
+        It does not in models that take no explicit positions, or no mask.
+        """
+        row = some_words(self.model, 3)[None].to(self.device)
+        padding, ones = torch.full_like(row, self.pad), torch.ones_like(row)
+        read = self.model(input_ids=row, attention_mask=ones, **without_cache(self.model))
+        try:
+            alone = self._first_logits(row, ones)
+            padded = self._first_logits(
+                torch.cat([padding, row], 1), torch.cat([0 * ones, ones], 1)
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except WRONG_SHAPE as error:
+            raise self._unable(str(error).splitlines()[0]) from error
+        if not equal_up_to_rounding(read.logits[:, -1].to(alone), alone, dtype):
+            raise self._unable("it gives the model other positions than a plain pass does")
+        return equal_up_to_rounding(alone, padded, dtype)
+
+    def _first_logits(self, rows: Tensor, mask: Tensor) -> Tensor:
+        one = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False, num_beams=1, max_new_tokens=1, pad_token_id=self.pad
+        )
+        with _generation_config(self.model, one):
+            output = self.model.generate(
+                input_ids=rows,
+                attention_mask=mask,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def _unable(self, why: str) -> UserError:
+        return UserError(
+            f"task.answer: transformers cannot generate with a {type(self.model).__name__} "
+            f"({why}); what to do: choose another model, or a task with options"
+        )
 
 
 def _stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

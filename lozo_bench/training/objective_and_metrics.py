@@ -16,7 +16,7 @@ from lozo_bench.evaluation.evaluators import (
     LossEvaluator,
     OptionEvaluator,
 )
-from lozo_bench.models.load import Loaded
+from lozo_bench.models.load import Loaded, computed_in
 from lozo_bench.objectives.features import answer_features
 from lozo_bench.objectives.generation import GenerationObjective, Generator, TextMetric
 from lozo_bench.objectives.losses import (
@@ -65,7 +65,13 @@ def objective_and_evaluators(
         )
         by_metric = OptionObjective(scorer, data.layout, loaded.device, minus_accuracy)
         return by_metric if minimizes_metric else by_loss, dict.fromkeys(SETS, evaluator)
-    generator = Generator(tuned.model, loaded.tokenizer, config.task.max_new_tokens, loaded.device)
+    generator = Generator(
+        tuned.model,
+        loaded.tokenizer,
+        config.task.max_new_tokens,
+        loaded.device,
+        computed_in(config.model),
+    )
     text_metrics = TEXT_METRICS[config.task.metric]
     generated = GenerationEvaluator(generator, text_metrics, by_loss)
     evaluators: dict[str, Evaluator] = dict.fromkeys(SETS, generated)

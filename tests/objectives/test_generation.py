@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import (
+    BartConfig,
+    BartForCausalLM,
+    GenerationConfig,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
 
 from lozo_bench.config.schema import Kind, ModelConfig
 from lozo_bench.engine import Draws, Folder, Fused
 from lozo_bench.engine.subspace import along, stacked
+from lozo_bench.errors import UserError
 from lozo_bench.models.load import load
 from lozo_bench.objectives.generation import GenerationObjective, Generator
 from lozo_bench.optimizers.low_rank import LowRankDirections
@@ -98,3 +106,40 @@ def test_the_metric_of_candidates_does_not_depend_on_how_many_share_a_pass(loade
         found.append(engine.losses(UV, candidates, [part]))
     assert torch.equal(found[0], found[1])
     assert len(set(texts)) > 3  # the two candidates generate different texts
+
+
+SIZE = {"vocab_size": 1280, "max_position_embeddings": 40, "pad_token_id": 1}
+
+
+def made(cls, config):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = cls(config).eval()
+        for x in model.parameters():
+            torch.nn.init.normal_(x, std=0.5)
+    return model
+
+
+def test_a_model_without_explicit_positions_writes_the_same_alone_and_with_longer_prompts(loaded):
+    """Padding in front would shift the positions, so prompts of one length go together."""
+    config = BartConfig(
+        **SIZE, d_model=16, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=16,
+        is_decoder=True, is_encoder_decoder=False,
+    )  # fmt: skip
+    own = dataclasses.replace(loaded, model=made(BartForCausalLM, config))
+    four = [*prompts(own), prompts(own)[0]]
+    wanted = [by_hand(own, prompt, 6) for prompt in four]
+    made_by = generator(own, 6)
+    assert not made_by.may_pad
+    assert made_by(four) == wanted
+    assert generator(loaded).may_pad
+
+
+def test_a_model_that_transformers_gives_other_positions_is_refused(loaded):
+    config = RobertaConfig(
+        **SIZE, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        is_decoder=True,
+    )  # fmt: skip
+    own = dataclasses.replace(loaded, model=made(RobertaForCausalLM, config))
+    with pytest.raises(UserError, match=r"^task\.answer: .* RobertaForCausalLM \(it gives"):
+        generator(own)
