@@ -62,6 +62,9 @@ def main() -> None:
 
 
 def _main() -> None:
+    if gone := _removed_working_folder():
+        print(gone, file=sys.stderr)
+        sys.exit(Code.bad_input)
     secret = find_secret(sys.argv[1:])
     if secret is not None:  # checked before Hydra writes the command line to a file
         print(secret, file=sys.stderr)
@@ -93,6 +96,16 @@ def _main() -> None:
         sys.exit(Code.bad_input)
     if code := launch.exit_code():
         sys.exit(code)
+
+
+def _removed_working_folder() -> str:
+    """Return what is wrong if the folder in which the command starts has been removed, or ""."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        where = os.environ.get("PWD", "the working folder")
+        return f"{where}: this folder was removed; cd to a folder that exists and start again"
+    return ""
 
 
 if __name__ == "__main__":

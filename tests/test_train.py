@@ -82,3 +82,24 @@ def test_ctrl_c_ends_with_130_and_a_line_that_says_how_to_continue(tmp_path, mod
     assert "stopped" in err.splitlines()[-1]
     assert "the same command continues" in err.splitlines()[-1]
     assert len(list(tmp_path.rglob("metrics.jsonl"))) == 1
+
+
+def test_a_working_folder_that_was_removed_is_one_line(command, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setenv("PWD", str(gone))
+    gone.rmdir()
+    code, _, err = command(*SHORT)
+    monkeypatch.chdir(tmp_path)
+    assert (code, err.splitlines()) == (
+        2, [f"{gone}: this folder was removed; cd to a folder that exists and start again"]
+    )  # fmt: skip
+
+
+def test_a_log_that_cannot_be_opened_is_one_line(command, tmp_path):
+    (tmp_path / "run" / "train.log").mkdir(parents=True)
+    code, _, err = command(*SHORT, f"hydra.run.dir={tmp_path / 'run'}")
+    (line,) = err.splitlines()
+    assert code == 2
+    assert line.startswith(f"{tmp_path / 'run' / 'train.log'}: Is a directory; ")

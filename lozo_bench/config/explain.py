@@ -7,6 +7,7 @@ mistake in the command or in a YAML file are bugs: they are not explained and ke
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 import typing
 from collections.abc import Iterable, Sequence
@@ -68,13 +69,23 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
         return _line(str(error))
     if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
         return _line(f"a YAML file of the config cannot be read: {error}")
+    if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__  # logging cannot open its file in the run's folder
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; free some space or choose another path"
+        return f"{error.filename}: {error.strerror}; {_remedy(error)}"
     if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
         return _number_as_option(arguments)
     if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):
         return f"{error}; omit -m to see the config of one run"
     return None
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make it writable, or choose another place with hydra.run.dir or hydra.sweep.dir"
+    if error.errno == errno.EISDIR:
+        return "a file of this name is written here; move the folder away"
+    return "free some space or choose another path"
 
 
 def _composition(error: ConfigCompositionException) -> str:

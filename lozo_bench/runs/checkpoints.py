@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lozo_bench.runs.atomic import write_text, write_whole
+from lozo_bench.runs.tensor_files import remove_unfinished, system_errors
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ class Checkpoints:
         """
         self.folder.mkdir(exist_ok=True)
         path = self._path(state.step)
-        write_whole(path, lambda draft: save_file(dict(state.tensors), draft))
+        remove_unfinished(self.folder)
+        with system_errors(path):
+            write_whole(path, lambda draft: save_file(dict(state.tensors), draft))
         line = {"step": state.step, "told": state.metadata, "blake2b": _checksum(path)}
         write_text(path.with_suffix(".json"), json.dumps(line) + "\n")
         for old in self.steps()[: -self.keep]:

@@ -23,6 +23,7 @@ from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.history import CHECKPOINTS, JOURNAL, History, check_format
 from lozo_bench.runs.journal import Log, read, up_to
 from lozo_bench.runs.outcome import RESULT
+from lozo_bench.runs.tensor_files import system_errors
 from lozo_bench.training.build_run import BuiltRun, build_run
 from lozo_bench.training.interfaces import SilentObserver
 from lozo_bench.training.plan import plan_run
@@ -45,8 +46,20 @@ class Rebuilt:
 
         Returns:
             What was written (see `save_tuned`).
+
+        Raises:
+            UserError: the disk is full or the permission is missing.
         """
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with system_errors(out):
+                return self._saved(out)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or out}: {error.strerror}; choose another place to write to"
+            ) from error
+
+    def _saved(self, out: Path) -> str:
         loaded, engine = self.built.loaded, self.built.chosen.engine
         adapter = load_term("attached", engine.tensors(), engine.X)
         if adapter is not None:

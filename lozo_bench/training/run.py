@@ -29,7 +29,18 @@ from lozo_bench.training.session import Follower, Leader, LeftAlone, Session
 from lozo_bench.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
+# What can be done about an error of the file system, by its number.
+_NO_ROOM, _NOT_ALLOWED = "make room for it", "make it writable"
+_REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "raise the largest allowed size of a file (ulimit -f)",
+    errno.EROFS: _NOT_ALLOWED,
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EIO: "check the disk or the file server",
+    errno.ESTALE: "check the file server",
+}
 
 
 def run_cell(config: DictConfig, folder: Path) -> Code:
@@ -121,7 +132,7 @@ def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSig
 
 @contextmanager
 def _machine_errors_explained(folder: Path) -> Iterator[None]:
-    """Turn a full GPU or disk into one line that says what to do."""
+    """Turn a full GPU, and what a disk refuses, into one line that says what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -131,13 +142,21 @@ def _machine_errors_explained(folder: Path) -> Iterator[None]:
             "model.device_map=auto. The steps so far are kept"
         ) from error
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno == errno.ENOENT and not folder.exists() and _is_in(error.filename, folder):
+            raise UserError(
+                f"{folder}: the folder was removed during the run; the same command runs it again"
+            ) from error
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
             raise
         raise UserError(
-            f"{error.filename or folder}: {error.strerror}; make room for it, or choose another "
-            "place with hydra.sweep.dir=DIR. What was finished is there, and the same command "
-            "continues"
+            f"{error.filename or folder}: {error.strerror}; {remedy}, or choose another place with "
+            "hydra.sweep.dir=DIR. What was finished is there, and the same command continues"
         ) from error
+
+
+def _is_in(file: str | Path | None, folder: Path) -> bool:
+    return file is not None and Path(file).is_relative_to(folder)
 
 
 def _mask_secrets() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 
 import pytest
 import torch
@@ -118,3 +120,28 @@ def test_no_pickle_is_loaded(tmp_path):
     line["blake2b"] = hashlib.blake2b(path.read_bytes()).hexdigest()
     path.with_suffix(".json").write_text(json.dumps(line))
     assert states.newest(99) is None
+
+
+def test_a_full_disk_within_safetensors_is_an_oserror_and_changes_nothing(tmp_path):
+    """safetensors reports it as an error of its own, with the system's number in the text."""
+    states = saved(tmp_path, 10)
+    before = names(tmp_path)
+    larger = Checkpoint(20, {"x": torch.zeros(10_000)}, {"best": None})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            states.save(larger)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.value.errno == errno.EFBIG
+    assert refused.value.filename == str(tmp_path / "checkpoints" / "step-00000020.safetensors")
+    assert names(tmp_path) == before
+    assert states.newest(99).step == 10
+
+
+def test_what_a_process_left_that_was_killed_while_it_wrote_is_removed(tmp_path):
+    states = saved(tmp_path, 10)
+    (tmp_path / "checkpoints" / ".tmpaB3xYz").write_bytes(b"half of the weights")
+    states.save(state(20))
+    assert not (tmp_path / "checkpoints" / ".tmpaB3xYz").exists()

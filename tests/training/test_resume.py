@@ -195,7 +195,7 @@ def test_a_full_disk_is_a_one_line_error_and_the_run_can_be_resumed(tmp_path, un
     process.join(60)
     assert process.exitcode == Code.bad_input
     (line,) = cells.log(tmp_path).splitlines()
-    assert "File too large; make room for it" in line
+    assert "File too large; raise the largest allowed size of a file" in line
     assert "File too large" in read_failure(tmp_path).reason
     assert cells.run(tmp_path, *overrides) == [Code.finished]
     assert_same_run(undisturbed(*overrides), tmp_path)
@@ -210,7 +210,7 @@ def test_an_output_that_cannot_be_written_is_a_one_line_error(tmp_path, monkeypa
     assert run_cell(cells.config(), tmp_path) == Code.bad_input
     message = caplog.records[-1].getMessage()
     assert message.startswith(
-        f"{tmp_path / 'journal.bin'}: Read-only file system; make room for it"
+        f"{tmp_path / 'journal.bin'}: Read-only file system; make it writable"
     )
     assert not (tmp_path / "result.json").exists()
 
