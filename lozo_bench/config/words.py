@@ -57,7 +57,12 @@ def check_file(where: str, text: str, package: str = "") -> None:
                 found.setdefault(key, []).append((node, value))
     finally:
         loader.dispose()
-    raise_all(_must_be_quoted(where, key, words) for key, words in found.items())
+    errors = [_must_be_quoted(where, key, words) for key, words in found.items()]
+    if not package:
+        swept = _children_at(root, ("hydra", "sweeper", "params"))
+        bad = filter(None, (_bad_argument(f"{name.value}={value.value}") for name, value in swept))
+        errors += [UserError(f"{where}: hydra.sweeper.params: {error}") for error in bad]
+    raise_all(errors)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -118,6 +123,19 @@ def _is_other(value: object, written: str, key: str) -> bool:
         return False
     never = isinstance(value, bool) or (isinstance(value, float) and key.startswith("task."))
     return never or str(value) != written
+
+
+def _children_at(node: yaml.Node, path: Sequence[str]) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the children of the mapping at ``path`` below ``node``; none if there is none."""
+    children = node.value if isinstance(node, yaml.MappingNode) else []
+    if not path:
+        return children
+    return [
+        deeper
+        for name, child in children
+        if name.value == path[0]
+        for deeper in _children_at(child, path[1:])
+    ]
 
 
 def _must_be_quoted(where: str, key: str, words: Sequence[_Word]) -> UserError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lozo_bench.errors import UserError, bad_data
 
@@ -13,22 +13,19 @@ _BARE = re.compile(r"[A-Za-z_][\w-]*|0|[1-9]\d*|(?:0|[1-9]\d*)\.(?:0|\d*[1-9])")
 _NOT_BARE = {"true", "false", "null", "nan", "inf"}
 
 
-def unknown_label(
-    where: str, label: str, column: str, labels: Sequence[str], all_unknown: Iterable[str]
-) -> UserError:
-    """Return the error for a row whose label is not one of ``labels``.
+def unknown_label(rows: Sequence[tuple[str, str]], column: str, labels: Sequence[str]) -> UserError:
+    """Return the error for rows whose label is not one of ``labels``. It names the first row.
 
     Args:
-        where: The row.
-        label: Its label.
+        rows: The place of each row and its label.
         column: The column of the label.
         labels: The labels of the task.
-        all_unknown: The labels of all rows that are unknown.
     """
+    where, label = rows[0]
     allowed = ", ".join(repr(name) for name in labels)
     if not label.strip():
         return bad_data(where, f"blank label {label!r} in column {column!r}; allowed: {allowed}")
-    unknown = list(dict.fromkeys([label, *all_unknown]))[:_SHOWN]
+    unknown = list(dict.fromkeys(other for _, other in rows if other.strip()))[:_SHOWN]
     return bad_data(
         where,
         f"unknown label {label!r} in column {column!r}; allowed: {allowed}; what to do: if it is "

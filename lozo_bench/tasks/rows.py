@@ -210,8 +210,7 @@ def labelled(rows: Iterable[Row], layout: Layout) -> list[Row]:
         elif label not in skipped:
             unknown.append((row.where, label))
     if unknown:
-        labels = layout.labels
-        raise unknown_label(*unknown[0], layout.label or "", labels, [name for _, name in unknown])
+        raise unknown_label(unknown, layout.label or "", layout.labels)
     return kept
 
 

@@ -25,6 +25,11 @@ FILES = [
     ("task", "options: [010, 7]", "1: task.options: YAML reads 010 as the number 8, not"),
     ("task", "options: [1:30, 0.5]", "1: task.options: YAML reads 1:30 as the number 90, 0.5 as"),
     ("", "task:\n  name: rte\n  answer: yes\n", "3: task.answer: YAML reads yes as true"),
+    (
+        "",
+        "hydra: {sweeper: {params: {seed: 's1,s2', task.prompt: 'true,x'}}}",
+        " hydra.sweeper.params: task.prompt=true,x: a bare word in it is read as",
+    ),
     ("model", "path: 0x1F", "1: model.path: YAML reads 0x1F as the number 31"),
     ("task", SOURCE + "  labels: [True, 0]", "4: task.source.labels: YAML reads True as true"),
     ("task", SOURCE + "  fields: {on: a}", "4: task.source.fields: YAML reads on as true"),
