@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -23,10 +24,11 @@ from lozo_bench.config.paths import CONF
 from lozo_bench.config.renamed import with_new_names
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config
-from lozo_bench.config.secrets import find_secret
+from lozo_bench.config.secrets import find_secret, mask
 from lozo_bench.config.words import check_arguments
-from lozo_bench.launch import local, slurm
+from lozo_bench.launch import local, slurm, sweeper
 from lozo_bench.launch.output import lasting_output
+from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.runs.outcome import Code
 
@@ -42,7 +44,8 @@ def job(config: DictConfig) -> None:
         from lozo_bench.training.run import run_cell
 
     hydra_config = HydraConfig.get()
-    code = run_cell(config, Path(hydra_config.runtime.output_dir))
+    folder = Path(hydra_config.runtime.output_dir)
+    code = run_cell(config, folder, lambda: record_command(config, folder))
     if code is Code.stopped:  # in this process, stopping one cell stops the whole sweep
         sys.exit(launch.INTERRUPTED)
     if code and hydra_config.mode == RunMode.RUN:
@@ -75,6 +78,7 @@ def _main() -> None:
     launch.begin()
     launch.register("lozo_local", local, local.LocalLauncher)
     launch.register("lozo_slurm", slurm, slurm.SlurmLauncher)
+    launch.register("lozo_sweeper", sweeper, sweeper.CheckedSweeper)
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
     check_words_in_files()
@@ -91,7 +95,8 @@ def _main() -> None:
     except Exception as error:
         line = explain(error, sys.argv[1:])
         if line is None:
-            raise
+            print(mask(traceback.format_exc()), end="", file=sys.stderr)
+            sys.exit(Code.defect)
         print(line, file=sys.stderr)
         sys.exit(Code.bad_input)
     if code := launch.exit_code():

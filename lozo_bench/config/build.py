@@ -11,6 +11,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from lozo_bench.errors import (
@@ -21,6 +22,14 @@ from lozo_bench.errors import (
     did_you_mean,
     raise_all,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An argument of a class that comes from the config: its type, and whether it must be given."""
+
+    hint: Any
+    required: bool
 
 
 def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
@@ -37,22 +46,58 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
             only if there is none, the values that the class refuses.
     """
     target = _target(node.get("_target_"), key)
-    hints = _argument_types(target, key)
-    options = {
-        str(name): _with_texts(value, hints.get(str(name)))
-        for name, value in node.items()
-        if name != "_target_"
-    }
-    raise_all(_bad_options(target, options, hints, key, given=len(parts)))
+    parameters = _parameters(target, key, given=len(parts))
+    options = options_of(node, parameters)
+    raise_all(option_errors(parameters, options, key))
     try:
         return target(*parts, **options)
     except (BadValueError, CombinedError) as error:
         raise error.under(key) from error
 
 
-def _target(name: object, key: str) -> Any:
+def check_target_name(name: object, key: str) -> None:
+    """Refuse a ``_target_`` that is not in this package.
+
+    Raises:
+        UserError: it is not.
+    """
     if not isinstance(name, str) or not name.startswith("lozo_bench."):
         raise bad_value(f"{key}._target_", name, "a class of this package: lozo_bench.MODULE.Class")
+
+
+def options_of(node: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the options of a node, with whole numbers as texts where a text is expected."""
+    return {
+        str(name): _with_texts(value, parameters[name].hint) if name in parameters else value
+        for name, value in node.items()
+        if name != "_target_"
+    }
+
+
+def option_errors(
+    parameters: Mapping[str, Parameter], options: Mapping[str, Any], key: str
+) -> Iterator[UserError]:
+    """Yield an error for each option that is unknown, missing or of the wrong type.
+
+    Args:
+        parameters: what the class takes.
+        options: what the config gives.
+        key: the full key of the node in the config.
+    """
+    for name, value in options.items():
+        if name not in parameters:
+            takes = f"it takes {', '.join(parameters)}" if parameters else "it takes no options"
+            yield UserError(f"{key}.{name}: no such key{did_you_mean(name, parameters)}; {takes}")
+        elif not _fits(value, parameters[name].hint):
+            allowed = describe(parameters[name].hint)
+            yield bad_value(f"{key}.{name}", value, allowed + _quoting(value, allowed))
+    for name, parameter in parameters.items():
+        if parameter.required and name not in options:
+            yield UserError(f"{key}.{name}: missing; give {key}.{name}=...")
+
+
+def _target(name: Any, key: str) -> Any:
+    check_target_name(name, key)
     module_name, _, class_name = name.rpartition(".")
     try:
         target = getattr(importlib.import_module(module_name), class_name)
@@ -63,37 +108,16 @@ def _target(name: object, key: str) -> Any:
     return target
 
 
-def argument_types(name: object, key: str) -> dict[str, Any]:
-    """Return the types of the arguments of the class that ``_target_`` of the node ``key`` names.
-
-    Raises:
-        UserError: it names none of this package's classes.
-    """
-    return _argument_types(_target(name, key), key)
-
-
-def _argument_types(target: Any, key: str) -> dict[str, Any]:
+def _parameters(target: Any, key: str, given: int) -> dict[str, Parameter]:
     try:
-        return typing.get_type_hints(target.__init__)
+        hints = typing.get_type_hints(target.__init__)
     except NameError as error:
         allowed = "a class whose arguments are config values"
         raise bad_value(f"{key}._target_", target.__qualname__, allowed) from error
-
-
-def _bad_options(
-    target: Any, options: Mapping[str, Any], hints: Mapping[str, Any], key: str, given: int
-) -> Iterator[UserError]:
-    parameters = dict(list(inspect.signature(target).parameters.items())[given:])
-    for name, value in options.items():
-        if name not in parameters:
-            hint = did_you_mean(name, parameters)
-            yield UserError(f"{key}.{name}: no such key{hint}; it takes {', '.join(parameters)}")
-        elif not _fits(value, hints[name]):
-            allowed = describe(hints[name])
-            yield bad_value(f"{key}.{name}", value, allowed + _quoting(value, allowed))
-    for name, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and name not in options:
-            yield UserError(f"{key}.{name}: missing; give {key}.{name}=...")
+    return {
+        name: Parameter(hints[name], parameter.default is inspect.Parameter.empty)
+        for name, parameter in list(inspect.signature(target).parameters.items())[given:]
+    }
 
 
 def _with_texts(value: Any, hint: Any) -> Any:

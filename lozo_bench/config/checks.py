@@ -60,10 +60,11 @@ def check(config: Config) -> None:
     Raises:
         UserError: lists every key whose value is not allowed, one line for each.
     """
-    raise_all(_bad_values(config))
+    raise_all(bad_values(config))
 
 
-def _bad_values(config: Config) -> Iterator[UserError]:
+def bad_values(config: Config) -> Iterator[UserError]:
+    """Yield an error for each key whose value is not in its range."""
     yield from _bad_counts(config)
     for key, name in {
         "model.name": config.model.name,

@@ -31,7 +31,9 @@ from omegaconf.errors import (
 )
 
 from lozo_bench.config.build import describe
+from lozo_bench.config.quoting import ambiguous, unreadable
 from lozo_bench.config.schema import Config
+from lozo_bench.config.secrets import mask
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 
 _GROUPS = (
@@ -49,14 +51,20 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
         arguments: the command-line arguments.
 
     Returns:
-        One line for each mistake, or None if the exception is not a mistake of the user.
+        One line for each mistake, without access tokens; None if the exception is not a mistake
+        of the user.
     """
+    line = _explained(error, arguments)
+    return None if line is None else mask(line)
+
+
+def _explained(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
-        return _line(f"cannot read the override {error.override!r}: {error.args[0]}")
+        return unreadable(error.override, str(error.args[0]))
     if isinstance(error, ConfigCompositionException):
         return _composition(error)
     if isinstance(error, MissingMandatoryValue):
@@ -75,6 +83,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str | None:
         return f"{error.filename}: {error.strerror}; {_remedy(error)}"
     if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
         return _number_as_option(arguments)
+    if isinstance(error, RuntimeError) and re.match("(Invalid|Unknown) plugin", str(error)):
+        return f"{_line(str(error))}; lozo-train --info plugins lists the launchers and sweepers"
     if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):
         return f"{error}; omit -m to see the config of one run"
     return None
@@ -94,6 +104,10 @@ def _composition(error: ConfigCompositionException) -> str:
         isinstance(cause, ValidationError)
     ):
         return str(bad_value(found[1], found[2], _allowed(found[1]) or _line(str(cause))))
+    if found := re.match(r"Ambiguous value for argument '(.*)'\n", text, re.DOTALL):
+        return ambiguous(found[1])
+    if found := re.match(r"Sweep parameters '(.*)' requires --multirun", text, re.DOTALL):
+        return f"{found[1]}: this is a sweep; what to do: add -m"
     if (found := re.match(r"Could not override '([^']+)'", text)) and isinstance(
         cause, OmegaConfBaseException
     ):

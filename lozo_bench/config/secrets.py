@@ -5,11 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _SECRET_NAMES = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 _HUGGING_FACE_TOKEN = "hf_[A-Za-z0-9]{20,}"
 _MIN_LENGTH = 8
+_PROBLEM = (
+    "contains an access token, which would be written to the run's files; set HF_TOKEN instead"
+)
+
+
+def secret_in(values: Mapping[str, object]) -> str | None:
+    """Return an error line that names the keys of all values with an access token in them."""
+    pattern = _pattern()
+    keys = [key for key, value in values.items() if pattern.search(str(value))]
+    return f"{mask(', '.join(keys))}: {_PROBLEM}" if keys else None
 
 
 def find_secret(arguments: Sequence[str]) -> str | None:
@@ -19,11 +29,13 @@ def find_secret(arguments: Sequence[str]) -> str | None:
         if pattern.search(argument):
             key, equals, _ = argument.partition("=")
             where = key.lstrip("+~") if equals and not pattern.search(key) else f"argument {number}"
-            return (
-                f"{where}: contains an access token, which would be written to the run's files; "
-                "set HF_TOKEN instead"
-            )
+            return f"{where}: {_PROBLEM}"
     return None
+
+
+def mask(text: str) -> str:
+    """Return the text with ``***`` in place of each access token."""
+    return _pattern().sub("***", text)
 
 
 class SecretFilter(logging.Filter):

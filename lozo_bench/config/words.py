@@ -21,8 +21,8 @@ from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 from omegaconf._utils import get_yaml_loader
 
-from lozo_bench.config.build import argument_types
 from lozo_bench.config.schema import Config
+from lozo_bench.config.signature import parameters_of
 from lozo_bench.errors import UserError, raise_all
 
 _Word = tuple[yaml.ScalarNode, object]  # as written, and as read
@@ -183,10 +183,8 @@ def _named_types(node: yaml.MappingNode, options: Sequence[Any], key: str) -> Ma
 def _source_types(node: yaml.MappingNode) -> Mapping[str, Any]:
     """Return the types of a source's arguments; none if the file does not name its class."""
     targets = [value.value for name, value in node.value if name.value == "_target_"]
-    try:
-        return argument_types(targets[0], "task.source") if targets else {}
-    except UserError:  # the source cannot be built, which says more
-        return {}
+    parameters = parameters_of(targets[0]) if targets else None
+    return {name: parameter.hint for name, parameter in (parameters or {}).items()}
 
 
 def _type_at(key: str) -> Any:

@@ -1,4 +1,4 @@
-"""Hydra launchers that run the cells of a sweep, and the exit code of the whole command."""
+"""Hydra's sweeper and launchers of this package, and the exit code of the whole command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import ModuleType
 
 from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
 
 from lozo_bench.runs.outcome import Code
 
@@ -34,16 +34,16 @@ def exit_code() -> int:
     return int(any(code in (Code.defect, Code.bad_input) for code in _codes))
 
 
-def register(name: str, module: ModuleType, launcher: type[Launcher]) -> None:
+def register(name: str, module: ModuleType, plugin: type[Plugin]) -> None:
     """Make ``hydra_plugins.NAME`` refer to ``module``.
 
-    Hydra 1.3 accepts launchers only from the package ``hydra_plugins``.
+    Hydra 1.3 accepts plugins only from the package ``hydra_plugins``.
 
     Args:
-        name: NAME, as it is written in a launcher's ``_target_``.
-        module: the module that defines the launcher.
-        launcher: the launcher's class.
+        name: NAME, as it is written in a plugin's ``_target_``.
+        module: the module that defines the plugin.
+        plugin: the class of the launcher or sweeper.
     """
-    launcher.__module__ = f"hydra_plugins.{name}"
-    sys.modules[launcher.__module__] = module
-    Plugins.instance().register(launcher)
+    plugin.__module__ = f"hydra_plugins.{name}"
+    sys.modules[plugin.__module__] = module
+    Plugins.instance().register(plugin)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from lozo_bench.config.secrets import mask
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import Code, Failure, write_failure
 from lozo_bench.runs.status import CellState, CellStatus, status_of
@@ -65,5 +66,6 @@ def skipped(cell: CellStatus, code: Code) -> Ended:
 
 def failed(cell: CellStatus, reason: str) -> Ended:
     """Return a failed cell, and write the failure that the cell could not write itself."""
+    reason = mask(reason)
     write_failure(cell.folder, Failure(reason, Code.defect, cell.command))
     return ended_as(cell, CellState.failed, reason, Code.defect)

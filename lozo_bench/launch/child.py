@@ -24,6 +24,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from lozo_bench.config.resolvers import register_resolver
+from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import restore_handlers
 
 PRELOAD = ["lozo_bench.training.run", __name__]
@@ -94,7 +95,8 @@ def run_as_hydra_job(config: DictConfig) -> int:
 def _task(config: DictConfig) -> int:
     from lozo_bench.training.run import run_cell
 
-    return run_cell(config, Path(HydraConfig.get().runtime.output_dir))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return run_cell(config, folder, lambda: record_command(config, folder))
 
 
 def _redirect_output_to(path: Path) -> None:

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from lozo_bench.config.explain import explain
 from lozo_bench.launch.cells import Ended, Planned, cell_command
+from lozo_bench.launch.checks import hydra_config
 from lozo_bench.runs.outcome import Code
 from lozo_bench.runs.status import CellState, CellStatus
 
@@ -47,10 +47,6 @@ def _planned(context: HydraContext, base: DictConfig, overrides: list[str], numb
     with open_dict(config):
         config.hydra.job.id = str(number)
         config.hydra.job.num = number
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)  # the folder's name is resolved from it
-    try:
+    with hydra_config(config):  # the folder's name is resolved from it
         folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
-    finally:
-        HydraConfig.instance().cfg = before
     return Planned(config, folder, overrides)

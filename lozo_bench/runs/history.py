@@ -170,6 +170,10 @@ class HistoryWriter(History):
         self._journal.close()
 
 
+class OtherRun(UserError):  # noqa: N818  # of this run it is no error
+    """The folder is that of another run, in which nothing may be written."""
+
+
 def check_format(found: Log, path: Path) -> None:
     """Refuse a journal in a format of another version of this package.
 
@@ -195,14 +199,14 @@ def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[His
         full: look for checkpoints.
 
     Raises:
-        UserError: the journal belongs to another run.
+        OtherRun: the journal belongs to another run.
     """
     path = folder / JOURNAL
     data = path.read_bytes() if path.exists() else b""
     found = read(data)
     check_format(found, path)
     if found.header and found.header["digest"] != digest:
-        raise UserError(
+        raise OtherRun(
             f"{path}: it belongs to the run {found.header['digest']}, and this run is {digest}; "
             "move the folder away or run again with rerun=all"
         )

@@ -24,7 +24,7 @@ from rich.table import Table
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import METRICS, RESULT, read_failure
 
-_HYDRA = ".hydra"
+HYDRA = ".hydra"  # the folder with the config and the command of a run
 # A row has a few hundred bytes, so the last one is within this many bytes of the end.
 _TAIL_BYTES = 8192
 # Overrides that belong to the sweep, and those that would delete what a cell has done.
@@ -106,7 +106,7 @@ def status_of(folder: Path) -> CellStatus:
 
 def command_of(folder: Path) -> str:
     """Return the command that runs the cell in ``folder`` alone, or "" if it is unknown."""
-    hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
+    hydra = _read_yaml(folder / HYDRA / "hydra.yaml").get("hydra")
     if hydra is None:
         return ""
     overrides = hydra["overrides"]
@@ -124,7 +124,7 @@ def command_of(folder: Path) -> str:
 
 def values_of(folder: Path) -> str:
     """Return a line that names the files with a cell's default values; empty if unknown."""
-    hydra = _read_yaml(folder / _HYDRA / "hydra.yaml").get("hydra")
+    hydra = _read_yaml(folder / HYDRA / "hydra.yaml").get("hydra")
     if hydra is None:
         return ""
     runtime = hydra["runtime"]
@@ -189,7 +189,7 @@ def shared_root(found: Sequence[CellStatus]) -> Path:
 
 
 def _is_cell(folder: Path) -> bool:
-    return (folder / _HYDRA / "config.yaml").is_file()
+    return (folder / HYDRA / "config.yaml").is_file()
 
 
 def _flags(hydra: Mapping[str, Any]) -> list[str]:
@@ -204,7 +204,7 @@ def _flags(hydra: Mapping[str, Any]) -> list[str]:
 
 
 def _progress(folder: Path) -> str:
-    steps = _read_yaml(folder / _HYDRA / "config.yaml").get("steps", "?")
+    steps = _read_yaml(folder / HYDRA / "config.yaml").get("steps", "?")
     return f"step {_last_step(folder / METRICS)} of {steps}"
 
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from lozo_bench.config.build import build
-from lozo_bench.config.checks import check, check_keys, check_prompts
 from lozo_bench.config.digest import digest
-from lozo_bench.config.explain import explain
 from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, Minimize
-from lozo_bench.config.secrets import find_secret
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError, bad_value
-from lozo_bench.models.locate import locate_adapter, model_kind
 from lozo_bench.optimizers.base import Needs, Optimizer
 from lozo_bench.optimizers.state import optimizer_state
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tasks.base import Source
+from lozo_bench.training.checks import check_config, refuse_secrets, typed
 from lozo_bench.tuning.base import Tuning
 from lozo_bench.tuning.full import Full
 
@@ -68,28 +64,8 @@ def plan_cell(raw: DictConfig, folder: Path) -> Cell:
             the config contains a secret.
     """
     config, plain = typed(raw)
-    secret = find_secret([f"{key}={value}" for key, value in flat(plain)])
-    if secret is not None:
-        raise UserError(f"{secret}; and remove {folder / '.hydra'}, where it stands now")
+    refuse_secrets(plain)
     return Cell(config, plain, folder, digest(plain), plan_run(config))
-
-
-def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
-    """Return the config as dataclasses, and resolved to plain values.
-
-    Raises:
-        UserError: a value is missing, a key unknown, or an interpolation cannot be resolved.
-    """
-    try:
-        config = OmegaConf.to_object(raw)
-        plain = OmegaConf.to_container(raw, resolve=True, enum_to_str=True)
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error, []) or str(error)) from error
-    assert isinstance(config, Config)
-    assert isinstance(plain, dict)
-    by_name = {str(key): value for key, value in plain.items()}
-    check_keys(by_name)
-    return config, by_name
 
 
 def plan_run(config: Config) -> Plan:
@@ -98,10 +74,7 @@ def plan_run(config: Config) -> Plan:
     Raises:
         UserError: a value is out of range, or two do not go together.
     """
-    check(config)
-    locate_adapter(config.model)
-    if (kind := model_kind(config.model)) is not None:
-        check_prompts(config, kind)
+    check_config(config)
     needs = _needs(config)
     source: Source = build(config.task.source, "task.source")
     tuning: Tuning = build(config.tuning, "tuning")
@@ -145,12 +118,3 @@ def _check_tuning(config: Config, needs: Needs | None, tuning: Tuning) -> None:
         raise UserError(f"tuning: {type(tuning).__name__} is given; allowed with {name}: full")
     if needs is not None and config.model.kind is Kind.classifier:
         raise bad_value("model.kind", "classifier", "causal or masked: a probe solves for words")
-
-
-def flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value of a plain config with its full key."""
-    if isinstance(node, Mapping):
-        for name, child in node.items():
-            yield from flat(child, f"{key}.{name}".lstrip("."))
-    else:
-        yield key, node

@@ -13,11 +13,12 @@ import torch
 from omegaconf import DictConfig
 
 from lozo_bench.config.schema import Rerun
-from lozo_bench.config.secrets import SecretFilter
+from lozo_bench.config.secrets import SecretFilter, mask
 from lozo_bench.display.console import print_summary
 from lozo_bench.errors import Stopped, UserError
 from lozo_bench.parallel.collectives import LostProcessError
 from lozo_bench.parallel.team import join
+from lozo_bench.runs.history import OtherRun
 from lozo_bench.runs.lock import Busy
 from lozo_bench.runs.outcome import Code, Failure, write_failure
 from lozo_bench.runs.signals import StopSignal
@@ -43,8 +44,10 @@ _REMEDIES = {
 }
 
 
-def run_cell(config: DictConfig, folder: Path) -> Code:
+def run_cell(config: DictConfig, folder: Path, record: Callable[[], None] = lambda: None) -> Code:
     """Run one cell, log how it ended, and return its exit code.
+
+    ``record`` writes the command into the folder, once the folder is known to be the run's own.
 
     A signal that stopped the run is passed on, when everything is saved, to the handler that was
     there before: submitit's puts the job back into the queue and ends this process.
@@ -52,7 +55,7 @@ def run_cell(config: DictConfig, folder: Path) -> Code:
     _mask_secrets()
     with StopSignal() as stop:
         try:
-            result = run(config, folder, stop.check)
+            result = run(config, folder, stop.check, record)
         except Exception as error:
             code = _explained(error, config, folder, stop)
             if code is Code.stopped:
@@ -64,12 +67,15 @@ def run_cell(config: DictConfig, folder: Path) -> Code:
 
 
 def run(
-    raw: DictConfig, folder: Path, check: Callable[[], None] = lambda: None
+    raw: DictConfig,
+    folder: Path,
+    check: Callable[[], None] = lambda: None,
+    record: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
     """Run one cell in ``folder``, unless it is finished, and return its result.
 
     Of several processes only the first returns the result, the others None. ``check`` is called
-    again and again and raises Stopped to stop the run.
+    again and again and raises Stopped to stop the run; ``record`` once, see `run_cell`.
 
     Raises:
         UserError: bad config, bad data, a model that cannot be loaded, a loss that is not finite,
@@ -83,7 +89,7 @@ def run(
     require_same_config(team, cell.plain)
     with _machine_errors_explained(folder), ExitStack() as held:
         session: Session = (
-            Follower(cell, team, check) if team.rank else Leader(cell, team, check, held)
+            Follower(cell, team, check) if team.rank else Leader(cell, team, check, held, record)
         )
         past = session.recall()
         if past is None:
@@ -120,13 +126,16 @@ def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSig
         case LostProcessError():
             log.warning("%s", error)
             return Code.stopped
+        case OtherRun():
+            log.error("%s", error)
+            return Code.bad_input
         case UserError():
             log.error("%s", error)
             code, reason = Code.bad_input, str(error)
         case _:
             log.error("the run failed; everything it wrote is in %s", folder, exc_info=error)
             code, reason = Code.defect, f"{type(error).__name__}: {error}"
-    write_failure(folder, Failure(reason, code, command_of(folder)))
+    write_failure(folder, Failure(mask(reason), code, command_of(folder)))
     return code
 
 

@@ -70,12 +70,20 @@ class Leader:
         team: its processes.
         check: raises Stopped when the run was asked to stop.
         held: releases the lock and closes the files when the run ends.
+        record: writes the command into the folder.
     """
 
-    def __init__(self, cell: Cell, team: Team, check: Callable[[], None], held: ExitStack) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        team: Team,
+        check: Callable[[], None],
+        held: ExitStack,
+        record: Callable[[], None],
+    ) -> None:
         self.cell, self.team = cell, team
         self.result: Result | None = None
-        self._check, self._held = check, held
+        self._check, self._held, self._record = check, held, record
         self._lock: Lock | None = None
 
     def recall(self) -> History | None:
@@ -92,6 +100,7 @@ class Leader:
             if self.result is None:
                 self._lock = self._held.enter_context(Lock(self.cell.folder))
                 past, data = _past(self.cell)
+                self._record()
         finally:
             self.team.from_first(data)  # empty: nothing is left to do, or reading failed
         if past is None:

@@ -15,7 +15,7 @@ from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config, Kind
 from lozo_bench.engine import Draws, InPlace
 from lozo_bench.models.locate import model_kind
-from lozo_bench.training.plan import typed
+from lozo_bench.training.checks import typed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = (

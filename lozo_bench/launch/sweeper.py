@@ -1,0 +1,116 @@
+"""Hydra's sweeper, except that all cells are checked before the first one starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from lozo_bench.config.explain import explain
+from lozo_bench.errors import UserError, bad_value, raise_all
+from lozo_bench.launch.checks import check_cell
+
+
+class CheckedSweeper(Sweeper):
+    """Makes a cell of each combination of values, as Hydra's own sweeper does.
+
+    Args:
+        max_batch_size: the most cells that the launcher gets at once; None: all.
+        params: the values of an experiment, by key.
+    """
+
+    def __init__(
+        self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None
+    ) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+        self.config: DictConfig
+        self.hydra_context: HydraContext
+        self.launcher: Launcher
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Keep what Hydra passes to a sweeper, and make the launcher."""
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Check the cells, then run them.
+
+        Raises:
+            UserError: there are no cells, or some are refused. Nothing is written.
+        """
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        cells = cells_of(parser, self.params, arguments)
+        if not cells:
+            raise UserError(f"this sweep has no cells: {_empty(parser, self.params, arguments)}")
+        size = len(cells) if self.max_batch_size is None else self.max_batch_size
+        if size < 1:
+            raise bad_value("hydra.sweeper.max_batch_size", size, "null or a whole number >= 1")
+        self._check(cells)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        done = []
+        for first in range(0, len(cells), size):
+            done.append(self.launcher.launch(cells[first : first + size], initial_job_idx=first))
+            for job in done[-1]:
+                _ = job.return_value  # raises the exception of a job that failed
+        return done
+
+    def _check(self, cells: Sequence[list[str]]) -> None:
+        loader = self.hydra_context.config_loader
+        refused: dict[str, list[list[str]]] = {}  # the cells of each error line
+        for cell in cells:
+            try:
+                config = loader.load_sweep_config(self.config, cell)
+                check_cell(config, ["hydra.sweep.dir", "hydra.sweep.subdir"])
+            except Exception as error:
+                reason = explain(error, sys.argv[1:])
+                if reason is None:
+                    raise
+                for line in reason.splitlines():
+                    refused.setdefault(line, []).append(cell)
+        raise_all(UserError(f"{line}{_which(bad, cells)}") for line, bad in refused.items())
+
+
+def cells_of(
+    parser: OverridesParser, params: Mapping[str, str] | None, arguments: Sequence[str]
+) -> list[list[str]]:
+    """Return the overrides of each cell of a sweep.
+
+    Args:
+        parser: Hydra's parser.
+        params: the values of an experiment; the command line replaces them.
+        arguments: the overrides of the command line.
+    """
+    texts = [*(f"{key}={values}" for key, values in (params or {}).items()), *arguments]
+    return BasicSweeper.split_arguments(parser.parse_overrides(texts), None)[0]
+
+
+def _empty(parser: OverridesParser, params: Mapping[str, str], arguments: Sequence[str]) -> str:
+    """Return the first override that is a sweep over nothing."""
+    texts = [*(f"{key}={values}" for key, values in params.items()), *arguments]
+    return next(text for text in texts if not cells_of(parser, None, [text]))
+
+
+def _which(bad: Sequence[list[str]], cells: Sequence[list[str]]) -> str:
+    """Return which cells are meant: the first one's own overrides and the number of the others."""
+    if len(bad) == len(cells):
+        return "" if len(cells) == 1 else " (in every cell)"
+    common = set.intersection(*map(set, cells))
+    first = " ".join(text for text in bad[0] if text not in common)
+    others = len(bad) - 1
+    more = f" and {others} other{'s' if others > 1 else ''}" if others else ""
+    return f" (in the cell {first}{more}; no cell was started)"
