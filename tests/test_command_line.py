@@ -108,7 +108,7 @@ BAD_CONFIGS = {
         "put + before a key that the YAML file does not list",
     ),
     "a sweep and its config at once": (["-m", "--cfg", "job"], "omit -m to see the config"),
-    "a list without -m": (["seed=s0,s1"], "add --multirun to your command line"),
+    "a list without -m": (["seed=s0,s1"], "add -m to run each of them"),
 }
 
 

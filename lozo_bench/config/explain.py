@@ -104,7 +104,7 @@ def _composition(error: ConfigCompositionException) -> str:
         isinstance(cause, ValidationError)
     ):
         return str(bad_value(found[1], found[2], _allowed(found[1]) or _line(str(cause))))
-    if found := re.match(r"Ambiguous value for argument '(.*)'\n", text, re.DOTALL):
+    if found := re.match(r"Ambiguous value for argument '(.*?)'\n1\.", text, re.DOTALL):
         return ambiguous(found[1])
     if found := re.match(r"Sweep parameters '(.*)' requires --multirun", text, re.DOTALL):
         return f"{found[1]}: this is a sweep; what to do: add -m"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -10,6 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
 from lozo_bench.config.words import check_file
+
+_check_once = functools.cache(check_file)  # the cells of a sweep read the same files again
 
 
 class CheckedFiles(FileConfigSource):
@@ -26,7 +29,7 @@ class CheckedFiles(FileConfigSource):
         """
         result = super().load_config(config_path)
         path = Path(self.path) / self._normalize_file_name(config_path)
-        check_file(str(path), path.read_text(encoding="utf-8"), _package(config_path, result))
+        _check_once(str(path), path.read_text(encoding="utf-8"), _package(config_path, result))
         return result
 
 

@@ -18,7 +18,7 @@ from lozo_bench.errors import UserError
 
 _PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict}
 # Bases that add nothing to a constructor.
-_EMPTY_BASES = {"object", "Protocol", "Generic", "ABC"}
+_EMPTY_BASES = {"object", "Generic", "ABC"}
 
 
 def errors_in_node(node: Mapping[str, Any], key: str, given: int = 0) -> Iterator[UserError]:

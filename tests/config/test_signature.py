@@ -31,6 +31,7 @@ def test_the_source_says_the_same_as_the_imported_class(target):
         "lozo_bench.optimizers.nope.Nope",
         "lozo_bench.optimizers.lozo.Nope",
         "lozo_bench.tasks.base.Splits",  # a dataclass
+        "lozo_bench.tasks.base.Source",  # a protocol
         "lozo_bench.nope",
     ],
 )

@@ -116,10 +116,10 @@ def test_a_cells_output_goes_to_its_folder_and_not_to_the_terminal(command, tmp_
 
 
 def test_a_repeated_sweep_skips_finished_cells_and_retries_failed_ones(command, tmp_path):
-    code, out, _ = command(*LOCAL, "rank.value=1,0", *SHORT)
+    code, out, _ = command(*LOCAL, "optimizer.lr=1e-3,-1", *SHORT)
     assert code == 1
-    assert "rank.value: given 0" in out
-    code, out, _ = command(*LOCAL, "rank.value=1,0,2", *SHORT)
+    assert "optimizer.lr: given -1" in out
+    code, out, _ = command(*LOCAL, "optimizer.lr=1e-3,-1,1e-4", *SHORT)
     assert code == 1
     assert "finished before" in out
     assert "3 cells: 1 finished, 1 skipped, 1 failed" in out
@@ -189,13 +189,13 @@ def test_a_setting_out_of_range_is_a_one_line_error(command, monkeypatch, settin
     assert len(err.splitlines()) == 1
 
 
-def test_a_cell_whose_folder_name_cannot_be_resolved_fails_alone(command, tmp_path):
+def test_a_sweep_with_a_cell_whose_folder_name_cannot_be_resolved_does_not_start(command, tmp_path):
     """Its config composes, but the name of its folder needs a value that is missing."""
-    code, out, _ = command(*LOCAL, "seed.value=0,???", *SHORT)
-    assert code == 1
-    assert "2 cells: 1 finished, 1 failed" in out
-    assert "cell 1: hydra.sweep.subdir: " in out
-    assert "Missing mandatory value: seed.value" in out
+    code, _, err = command(*LOCAL, "seed.value=0,1", "hydra.sweep.subdir=${nope}", *SHORT)
+    assert code == 2
+    assert "hydra.sweep.subdir: " in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
