@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from lozo_bench.config.explain import explain
 from lozo_bench.launch.checks import check_cell, without_hydra
 from lozo_bench.launch.record import is_recorded, record_command
+from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.launch.sweeper import cells_of
 from lozo_bench.runs.outcome import Code
 
@@ -37,7 +38,8 @@ class CommandChecks(Callback):
         try:
             planned = check_cell(config, ["hydra.run.dir"])
             _say_if_one_of_many(config)
-            with env_override(config.hydra.job.env_set):  # libraries read it when they are loaded
+            # Libraries read the environment when they are loaded.
+            with env_override(config.hydra.job.env_set), nothing_begun():
                 from lozo_bench.training.plan import plan_run
 
                 plan_run(planned)
