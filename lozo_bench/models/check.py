@@ -34,12 +34,13 @@ def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) ->
         UserError: a weight is missing, has another shape, was not loaded onto a device, is not
             tied although config.json says so, or belongs inside the model but has no place there.
     """
-    missing = sorted(info["missing_keys"])
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     if missing:
+        instead = f" (it has {listed(unexpected)} instead)" if unexpected else ""
         raise UserError(
             f"model.path: {listed(missing)} were not in the checkpoint and would be random; "
-            f"allowed: a checkpoint saved from a {type(model).__name__}; what to do: download it "
-            "again, or check model.kind and tie_word_embeddings in its config.json"
+            f"allowed: a checkpoint saved from a {type(model).__name__}{instead}; what to do: "
+            "download it again, or check model.kind and tie_word_embeddings in its config.json"
         )
     mismatched = sorted(info["mismatched_keys"])
     if mismatched:
@@ -50,7 +51,7 @@ def check_loaded(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) ->
         )
     if info["error_msgs"]:
         raise UserError(f"model.path: the checkpoint did not load: {listed(info['error_msgs'])}")
-    _check_used(model, info["unexpected_keys"])
+    _check_used(model, unexpected)
     _check_in_memory(model)
     _check_tied(model)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from lozo_bench.config.paths import EMBEDDED
 from lozo_bench.training.replay import rebuild
@@ -39,8 +40,20 @@ def test_a_run_begins_where_the_run_that_its_adapter_is_from_ended(finished, tmp
     as_it_is = finished("0", "optimizer=zero_shot", "tuning=lora", "model.adapter=saved")
     assert as_it_is["metrics"]["test"] == ended
     assert as_it_is["weights"] == first["weights"]
-    merged = finished("1", "model.adapter=saved", "steps=1", "eval_every=1")
+    further = ["optimizer=mezo_lora", "optimizer.lr=1e-2", "steps=1", "eval_every=1"]
+    merged = finished("1", "model.adapter=saved", *further)
     assert merged["metrics"]["zero_shot"] == pytest.approx(ended, abs=1e-6)
+    # Its own adapter alone would be worth nothing: the weights beside it are saved nowhere else.
+    assert rebuild(tmp_path / "1", 1).save(tmp_path / "whole") == "weights"
+    q_proj = "model.decoder.layers.0.self_attn.q_proj.weight"
+    before, after = (
+        load_file(folder / "model.safetensors")[q_proj].flatten()
+        for folder in (EMBEDDED / "tiny_opt", tmp_path / "whole")
+    )
+    adapter = load_file(tmp_path / "saved" / "adapter_model.safetensors")
+    A, B = (adapter[f"base_model.model.{q_proj[:-7]}.lora_{x}.weight"] for x in "AB")
+    merged_there = before + 2 * (B @ A).flatten()  # alpha / r = 16 / 8
+    assert 0 < (after - merged_there).norm() < 0.5 * (after - before).norm()
 
 
 def test_an_adapter_left_beside_its_merged_model_is_refused(command, tmp_path):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from test_every_tuning import made
-from tiny_models import ALL, loaded, logits, rows
+from tiny_models import ALL, classifier, loaded, logits, rows
+from transformers import BertConfig, BertForSequenceClassification
 
 from lozo_bench.randomness.draws import Draws
+from lozo_bench.tuning.head import with_trainable_head
 from lozo_bench.tuning.save import MOVED, save_tuned
 
 
@@ -71,3 +74,28 @@ def test_the_models_own_weights_can_be_loaded_by_transformers(name, tmp_path):
     assert save_tuned(before, tmp_path) == "weights"
     read = type(before.model).from_pretrained(tmp_path, dtype=torch.float64).eval()
     torch.testing.assert_close(read(**rows()).logits, logits(this, **rows()))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # from peft
+def test_a_new_pooler_is_saved_with_the_adapter_without_the_rest_of_the_backbone(tmp_path):
+    def bert():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            sizes = {"vocab_size": 41, "hidden_size": 16, "num_hidden_layers": 1}
+            sizes |= {"num_attention_heads": 2, "intermediate_size": 32}
+            return BertForSequenceClassification(BertConfig(**sizes)).double().eval()
+
+    model = bert()
+    head = tuple(model.bert.pooler.parameters())
+    before = dataclasses.replace(classifier("roberta"), model=model, new_head=head)
+    before = dataclasses.replace(before, tokenizer=Tokenizer())
+    this = with_trainable_head(made("lora").tune(before, Draws(0)), before)
+    with torch.no_grad():
+        for x in this.X.values():
+            x += 0.1
+    wanted = logits(this, **rows())
+    assert save_tuned(before, tmp_path) == "adapter"
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["modules_to_save"] == ["bert.pooler", "classifier"]
+    read = PeftModel.from_pretrained(bert(), tmp_path).eval()
+    torch.testing.assert_close(read(**rows()).logits, wanted)
