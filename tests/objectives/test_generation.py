@@ -79,6 +79,19 @@ def test_an_end_token_whose_id_is_0_ends_an_answer_too(loaded):
     assert made.how.eos_token_id[1:] == [0]
 
 
+def test_an_ordinary_word_that_pads_is_no_part_of_an_answer(loaded):
+    """Padding follows an answer that ends before the longest one of its batch."""
+    both = prompts(loaded)[:2]
+    words = loaded.tokenizer.encode(" " + generator(loaded)(both)[0], add_special_tokens=False)
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(300)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(words[2])
+    made = Generator(loaded.model, tokenizer, 12, loaded.device)
+    first, second = made(both)
+    assert first == loaded.tokenizer.decode(words[: words.index(words[2])]).strip()
+    assert len(second) > len(first)
+
+
 def test_a_checkpoints_generation_config_changes_no_answer(loaded, monkeypatch):
     wanted = generator(loaded)(prompts(loaded))
     own = GenerationConfig(repetition_penalty=5.0, min_new_tokens=12, do_sample=True)
