@@ -99,10 +99,14 @@ def problem(error: BaseException, repo: str, kind: Kind) -> str | None:
     Returns:
         None if the error is not about the hub, its cache or the way to it.
     """
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
     for cause in _chain(error):
         text = _problem(cause, repo, kind)
         if text is not None:
             return without_token(text)
+    if isinstance(error, RemoteEntryNotFoundError):
+        return f"the {_NAMES[kind]} {repo!r} on the Hugging Face hub has no {_file(error)}"
     return None
 
 
@@ -154,13 +158,15 @@ def _problem(error: BaseException, repo: str, kind: Kind) -> str | None:
         case errors.RevisionNotFoundError():
             return f"the {name} on the Hugging Face hub has no such branch, tag or commit"
         case errors.RemoteEntryNotFoundError():
-            return f"the {name} on the Hugging Face hub has no {_file(error)}"
+            return None  # a file that was looked for in vain, before what went wrong
         case errors.HFValidationError():
             return f"{repo!r} is neither a folder on this machine nor a name on the hub: {error}"
         case errors.HfHubHTTPError():
             return _answered(error.response, name, kind)
         case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError():
             return not_cached(repo, kind) if is_offline() else None
+        case errors.FileMetadataError():
+            return f"the {name} cannot be read: {error}"
         case UnicodeEncodeError():
             return f"a request for the {name} cannot be sent ({error}); what to do: check HF_TOKEN"
         case RuntimeError() if "scripts are no longer supported" in str(error):

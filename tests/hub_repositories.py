@@ -26,15 +26,16 @@ PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own conversion of every pub
 # the hub's Parquet files were converted from them.
 _SCRIPT = "github.com/huggingface/datasets, datasets/{0}/{0}.py; "
 _GLUE = _SCRIPT.format("glue") + "card of nyu-mll/glue"
+_LIST = (
+    "not among the data sets with a script that datasets 5.0.0 refuses, as listed in "
+    "github.com/EleutherAI/lm-evaluation-harness/issues/3171"
+)
 _SUPER = _SCRIPT.format("super_glue") + (
-    "aps/super_glue was converted to Parquet (its discussion 16, by a maintainer of datasets; code "
-    "of 2025 and 2026 reads it with datasets 4 and 5 without a script). That it is merged is "
-    "inferred from that code"
+    f"a maintainer of datasets converted it to Parquet (its discussion 16); {_LIST}"
 )
 _SETFIT = (
-    "JSON lines with text, label and label_text, as all data sets of SetFit; code that reads it: "
-    "github.com/huggingface/setfit, and model2vec's documentation for subj. The spelling of "
-    "label_text is assumed"
+    "its files on the hub are JSON lines, its card has no list of them; programs that read it take "
+    "text and label; assumed: the spelling of label_text, which SetFit's other data sets have, too"
 )
 
 _STRING, _INT32, _INT64 = "string", "int32", "int64"
@@ -128,11 +129,11 @@ PUBLISHED = [
     Published("ucinlp/drop", "", _TRAIN_DEV,
               {**_texts("section_id", "query_id", "passage", "question"),
                "answers_spans": ({"spans": _STRING, "types": _STRING},)},
-              _SCRIPT.format("drop") + "its card, with 77,400 and 9,535 rows"),
+              _SCRIPT.format("drop") + "its files on the hub, data/train-* and data/validation-*"),
     *(Published("allenai/winogrande", f"winogrande_{size}", ("train", "test", "validation"),
                 _texts("sentence", "option1", "option2", "answer"),
-                _SCRIPT.format("winogrande") + "code that reads allenai/winogrande with datasets "
-                "4 and 5; the files' folders are assumed")
+                _SCRIPT.format("winogrande") + "its card and files, winogrande_m/train-* and so on "
+                f"(commit df8eb8f); {_LIST}")
       for size in _SIZES),
     Published("fancyzhx/ag_news", "", ("train", "test"),
               {"text": _STRING, "label": ["World", "Sports", "Business", "Sci/Tech"]},
@@ -156,10 +157,8 @@ PUBLISHED = [
     Published("SetFit/sst5", "", _ALL, _SETFIT_COLUMNS, _SETFIT, layout="lines"),
     Published("SetFit/CR", "", ("train", "test"), _SETFIT_COLUMNS, _SETFIT, layout="lines"),
     Published("SetFit/subj", "", ("train", "test"), _SETFIT_COLUMNS, _SETFIT, layout="lines"),
-    Published("jxm/mpqa", "", ("train", "dev", "test"), {"sentence": _STRING, "label": _INT64},
-              "three public programs that read it: two take the column sentence, one takes text; "
-              "the splits are theirs; that the label is 0 or 1 is assumed (one of them also allows "
-              "for other pairs)", layout="lines"),
+    Published("jxm/mpqa", "", ("train", "test", "dev"), {"sentence": _STRING, "label": _INT64},
+              "its card, with 8,603, 2,000 and 256 rows; assumed: 0 is negative and 1 positive"),
 ]  # fmt: skip
 
 # The texts of integer labels, in their order.
