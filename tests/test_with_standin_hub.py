@@ -17,6 +17,8 @@ import yaml
 from hub_user import HubUser
 from standin_hub import LICENSED, PLAIN, StandinHub
 
+# Reading every task takes 20 seconds of CPU time in one fixture, minutes on a busy machine.
+pytestmark = pytest.mark.timeout(500)
 CONF = Path(__file__).resolve().parents[1] / "conf" / "task"
 SHORT = ("optimizer=zero_shot", "tracking=files", "model.device=cpu")
 VIEWER = "datasets-server.127.0.0.1"  # the dataset viewer of this hub; datasets does without it
