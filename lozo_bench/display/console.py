@@ -69,6 +69,10 @@ class ProgressBar:
         """Log a warning that a step was skipped."""
         log.warning("step %d was skipped: %s", step, why)
 
+    def doubted(self, why: str) -> None:
+        """Log a warning about the whole run."""
+        log.warning("%s", why)
+
     def happened(self, step: int, event: Event) -> None:
         """Log an event of a step."""
         values = "  ".join(f"{key} {value}" for key, value in event.values.items())
@@ -117,6 +121,7 @@ class FilesAndTerminal:
     def __init__(self, tracker: Tracker, bar: ProgressBar) -> None:
         self.tracker, self.bar = tracker, bar
         self.advanced, self.skipped, self.recalled = bar.advanced, bar.skipped, bar.recalled
+        self.doubted = bar.doubted
 
     def happened(self, step: int, event: Event) -> None:
         """Pass on an event of a step."""

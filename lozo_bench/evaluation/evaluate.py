@@ -25,9 +25,14 @@ Advanced = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers by name: the task's metric first, as a fraction, and ``loss`` in nats."""
+    """Numbers by name: the task's metric first, as a fraction, and ``loss`` in nats.
+
+    ``guesses`` says that the loss of every row is that of a guess: the logarithm of the number of
+    its options. It is False for losses that are not of a choice, and for restored metrics.
+    """
 
     values: Mapping[str, float]
+    guesses: bool = False
 
     @property
     def name(self) -> str:

@@ -14,6 +14,8 @@ from lozo_bench.objectives.losses import Loss, OptionObjective, right
 from lozo_bench.objectives.options import Scorer, sum_log_probabilities
 from lozo_bench.tasks.base import Encoded
 
+# A row's loss is that of a guess if it differs from the guess's by less than this.
+_AS_A_GUESS = 1e-3
 # A metric of the chosen options and the right ones, both as option numbers.
 ClassMetric = Callable[[Sequence[int], Sequence[int]], float]
 
@@ -34,7 +36,7 @@ class OptionEvaluator:
         by_tokens: in the mean loss, weight each example by its right option's number of tokens.
     """
 
-    columns = 3
+    columns = 4
 
     def __init__(
         self,
@@ -49,13 +51,20 @@ class OptionEvaluator:
         self.class_metrics, self.by_tokens = class_metrics or {}, by_tokens
 
     def results(self, examples: Sequence[Encoded]) -> Tensor:
-        """Return each example's chosen option, loss and weight of the loss, [n, 3]."""
+        """Return each example's choice, loss, weight of the loss, and number of options, [n, 4]."""
         counts = [float(_answer_tokens(e)) if self.by_tokens else 1.0 for e in examples]
         batch = collate(examples, self.layout).to(self.device)
         scores = self._scores(batch, examples)
         losses = self.loss(scores, batch, examples)
+        options = (~scores.isneginf()).sum(1)  # an absent option scores -inf
         return torch.stack(
-            [_double(scores.argmax(1)), _double(losses), torch.tensor(counts).double()], 1
+            [
+                _double(scores.argmax(1)),
+                _double(losses),
+                torch.tensor(counts).double(),
+                _double(options),
+            ],
+            1,
         )
 
     def _scores(self, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
@@ -83,8 +92,9 @@ class OptionEvaluator:
             name: metric(chosen.tolist(), labels) for name, metric in self.class_metrics.items()
         }
         values["accuracy"] = float(right(chosen, examples).double().mean())
-        values["loss"] = _mean(found[:, 1:])
-        return Metrics(values)
+        values["loss"] = _mean(found[:, 1:3])
+        guesses = (found[:, 1] - found[:, 3].log()).abs() < _AS_A_GUESS
+        return Metrics(values, bool(guesses.all()) and not self.by_tokens)
 
 
 class LossEvaluator:

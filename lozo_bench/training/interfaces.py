@@ -41,6 +41,9 @@ class Observer(Protocol):
     def happened(self, step: int, event: Event) -> None:
         """Receive an event of a step, as soon as the step is done."""
 
+    def doubted(self, why: str) -> None:
+        """Receive a warning about the whole run."""
+
     def evaluating(self, name: str, done: int, of: int) -> None:
         """Receive how many examples of a set are evaluated so far."""
 
@@ -64,6 +67,9 @@ class SilentObserver:
         """Do nothing."""
 
     def happened(self, step: int, event: Event) -> None:
+        """Do nothing."""
+
+    def doubted(self, why: str) -> None:
         """Do nothing."""
 
     def evaluating(self, name: str, done: int, of: int) -> None:

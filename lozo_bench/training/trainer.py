@@ -29,6 +29,7 @@ from lozo_bench.optimizers.base import Event, Optimizer, Report
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.batcher import Batcher, StreamBatches
+from lozo_bench.training.doubts import doubts
 from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory, Spent
 from lozo_bench.training.selection import Best, is_better, schedule_factor
 
@@ -63,6 +64,7 @@ class Trainer:
         self.attributes = set(vars(parts.optimizer)) if parts.optimizer else set()
         self.spent = Spent()
         self.best: Best | None = None
+        self.dev: list[Metrics] = []
         self.step_seconds: list[float] = []
         self.elapsed_before = 0.0
         self.began = time.perf_counter()
@@ -95,6 +97,8 @@ class Trainer:
                 self.engine.load_state(self.best.state)
             best_step = 0 if self.best is None else self.best.step
             test = self._evaluate(best_step, "test", self.data.test)
+            if zero_shot is not None:
+                self._doubt(zero_shot, test)
         finally:
             self.history.flush()
         return Outcome(
@@ -255,8 +259,17 @@ class Trainer:
     def _evaluate_dev(self, step: int) -> None:
         """Evaluate on dev, and remember this step if it is the best so far."""
         dev = self._evaluate(step, "dev", self.data.dev)
+        self.dev.append(dev)
         if self.best is None or is_better(dev, self.best.dev, self.settings.select):
             self.best = Best(step, dev, self.engine.state())
+
+    def _doubt(self, before: Metrics, after: Metrics) -> None:
+        """Report a run that has not trained its model."""
+        dtypes = {x.dtype for x in self.engine.X.values()} or {torch.float32}
+        dtype = max(dtypes, key=lambda each: torch.finfo(each).eps)
+        why = doubts(before, after, self.dev, self.settings.steps, self.lr, dtype)
+        if why is not None:
+            self.observer.doubted(why)
 
     def _evaluate(self, step: int, name: str, examples: Sequence[Encoded]) -> Metrics:
         before = self.history.evaluation(step, name)

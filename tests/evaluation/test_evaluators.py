@@ -64,6 +64,19 @@ def test_a_language_model_loss_is_the_mean_over_all_tokens_of_the_set(batch_size
     assert metrics.loss == pytest.approx((1 * 2 + 3 * 4 + 2 * 1) / 6)
 
 
+def test_metrics_say_whether_every_loss_is_that_of_a_guess():
+    """Each row has options of its own; an absent option scores -inf and does not count."""
+    table = {1: [4.0, 4.0, -math.inf], 2: [-1.0, -1.0, -1.0], 3: [1.0, -1.0, -math.inf]}
+    guesses = [example(1, 0), example(2, 1, (1, 1, 1))]
+    assert evaluate(evaluator(table), guesses, 2).guesses
+    assert not evaluate(evaluator(table), [*guesses, example(3, 0)], 2).guesses
+    # The mean loss alone does not say it: one row is certain here, and another one wrong.
+    table = {1: [0.0, 0.0], 2: [0.25, -0.25], 3: [-0.2, 0.2]}
+    rows = [example(1, 0), example(2, 0), example(3, 0)]
+    assert evaluate(evaluator(table), rows, 3).loss == pytest.approx(math.log(2), abs=0.02)
+    assert not evaluate(evaluator(table), rows, 3).guesses
+
+
 def test_calibrated_scores_are_sums_minus_the_sums_without_the_row():
     """SFC: the mean scores of one and two tokens are -1 and -2, and -0.5 and -3 without the row."""
     table = {3: [-1.0, -2.0], 1: [-0.5, -3.0]}
@@ -136,5 +149,5 @@ def test_several_processes_together_give_the_metrics_of_one():
 
     for rank in (0, 1):
         evaluate(evaluator(table), rows, 4, share(rank))
-    whole = evaluator(table).metrics((seen[0] + seen[1]).view(3, 3), rows)
+    whole = evaluator(table).metrics((seen[0] + seen[1]).view(3, 4), rows)
     assert whole == evaluate(evaluator(table), rows, 4)

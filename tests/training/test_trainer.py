@@ -62,6 +62,7 @@ class Notes:
 
     def __init__(self):
         self.rows, self.steps, self.evaluations, self.skips, self.events = [], [], [], [], []
+        self.doubts = []
 
     def stepped(self, row):
         self.rows.append(dict(row))
@@ -74,6 +75,9 @@ class Notes:
 
     def happened(self, step, event):
         self.events.append((step, event.name, dict(event.values)))
+
+    def doubted(self, why):
+        self.doubts.append(why)
 
     def evaluating(self, name, done, of):
         pass
@@ -132,6 +136,14 @@ def test_a_row_has_the_fields_of_the_file_format():
         "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "bad_steps",
         "elapsed_s",
     }  # fmt: skip
+
+
+def test_a_run_that_did_not_move_or_was_destroyed_says_so_once():
+    (still,) = train(lambda step: [1.0, 0.5])[1].doubts
+    assert "has not moved in 6 steps" in still
+    (destroyed,) = train(lambda step: [9.0, 9.0] if step else [1.0, 0.0])[1].doubts
+    assert "that of a guess (0.6931" in destroyed
+    assert train(lambda step: [float(step), 0.0])[1].doubts == []
 
 
 def test_evaluations_are_made_when_due_and_after_the_last_step():

@@ -1,0 +1,61 @@
+"""What to say of a finished run whose numbers look like results and show that it learned nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lozo_bench.evaluation.evaluate import Metrics
+
+# A confident model that is wrong has a loss of some nats; this many times a guess's is no model.
+_DESTROYED = 100
+
+
+def doubts(
+    before: Metrics, after: Metrics, dev: Sequence[Metrics], steps: int, lr: float, dtype: torch.dtype
+) -> str | None:
+    """Return a line about a run that has not trained its model, or has destroyed it.
+
+    Nothing of the run depends on it.
+
+    Args:
+        before: the test set's metrics before the first step.
+        after: those with the tested weights.
+        dev: all metrics of the dev set, in order.
+        steps: how many steps the run made.
+        lr: its learning rate.
+        dtype: the dtype of the weights.
+
+    Returns:
+        One line with what to do; None if there is nothing to say.
+    """
+    if after.guesses and not before.guesses:
+        return (
+            f"the loss of every test row is that of a guess ({after.loss:.4f}, the logarithm of the "
+            f"number of options): the model no longer tells the options apart. What to do: a smaller "
+            f"optimizer.lr than {lr:g}, or see in metrics.jsonl at which step the loss went there"
+        )
+    if after.loss > _DESTROYED * max(1.0, before.loss):
+        return (
+            f"the loss of the test rows rose from {before.loss:.4f} to {after.loss:.4g}: the steps "
+            f"destroyed the model. What to do: a smaller optimizer.lr than {lr:g}"
+        )
+    losses = [metrics.loss for metrics in dev]
+    tested, evaluated = [before.loss, after.loss], losses or [0.0]
+    if all(_range(x) <= 4 * torch.finfo(dtype).eps * abs(x[0]) for x in (tested, evaluated)):
+        half = " or model.dtype=fp32, as half precision loses small updates," if _half(dtype) else ""
+        return (
+            f"the loss has not moved in {steps} step{'' if steps == 1 else 's'}: on the test rows "
+            f"it was {before.loss:.6f} before them and is {after.loss:.6f}, and all dev losses are "
+            f"equal to rounding. What to do: a larger optimizer.lr than {lr:g},{half} or more steps"
+        )
+    return None
+
+
+def _range(values: Sequence[float]) -> float:
+    return max(values) - min(values)
+
+
+def _half(dtype: torch.dtype) -> bool:
+    return dtype in (torch.bfloat16, torch.float16)
