@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,8 +30,31 @@ from lozo_bench.engine.sharing import ALONE, Sharing
 from lozo_bench.engine.subspace import Coordinates, Subspace, along, stacked
 from lozo_bench.errors import Stopped, UserError
 
+
+class AskAt(Protocol):
+    """Returns losses [K, rows] of candidates whose distances are multiplied by ``by``."""
+
+    def __call__(self, only: Only, by: float = 1.0) -> Tensor:
+        """Return the losses; those of candidates that are not in ``only`` are NaN."""
+        ...
+
+
 # Micro-batches of the n-th stream batch of a step are numbered from n times this.
 _STREAM_PARTS = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCandidates:
+    """The candidates that a step asked for first: their losses, and the same ones farther away.
+
+    Args:
+        losses: their mean losses.
+        farther: returns this process's mean losses of them, with all their distances from the
+            weights multiplied by a factor. Nothing is recorded. Moving weights in place rounds.
+    """
+
+    losses: Sequence[float]
+    farther: Callable[[float], list[float]]
 
 
 class Score:
@@ -74,6 +98,8 @@ class Score:
         self.of_streams: list[Score] = []
         self.forwards = self.backwards = 0
         self.failed_candidates = 0
+        # The step's first candidates, to be scored again at other distances from the weights.
+        self.first: FirstCandidates | None = None
         self._check, self._dropout, self._streams = check, dropout, streams
         self._recorded = None if recorded is None else list(recorded)
         self._exact = any(x.dtype == torch.float64 for x in engine.X.values())
@@ -125,9 +151,12 @@ class Score:
         """
         coordinates = at if isinstance(at, Coordinates) else stacked([along(P, c) for c in at])
         K = len(coordinates)
-        return self._means(
-            K, lambda only: self.engine.losses(P, coordinates, self.parts, only), finite
-        )
+
+        def ask(only: Only, by: float = 1.0) -> Tensor:
+            there = coordinates if by == 1.0 else coordinates * by
+            return self.engine.losses(P, there, self.parts, only)
+
+        return self._means(K, ask, finite)
 
     def full_rank(self, z: FullRank, at: Sequence[float], *, finite: bool = True) -> list[float]:
         """Return the losses at c z for each c; ``finite`` as for low-rank candidates.
@@ -136,9 +165,11 @@ class Score:
             NonFiniteLossError: a loss is NaN or infinite.
             Stopped: the run was asked to stop; nothing has changed.
         """
-        return self._means(
-            len(at), lambda only: self.engine.full_rank_losses(z, at, self.parts, only), finite
-        )
+
+        def ask(only: Only, by: float = 1.0) -> Tensor:
+            return self.engine.full_rank_losses(z, [by * c for c in at], self.parts, only)
+
+        return self._means(len(at), ask, finite)
 
     def slope(self, v: FullRank) -> tuple[float, float]:
         """Return the loss at the weights and its derivative along v.
@@ -254,7 +285,7 @@ class Score:
     def _next_stream(self) -> int:
         return len(self.of_streams) + 1
 
-    def _means(self, K: int, ask: Callable[[Only], Tensor], finite: bool) -> list[float]:
+    def _means(self, K: int, ask: AskAt, finite: bool) -> list[float]:
         """Return mean losses of K candidates over the whole batch.
 
         They are recorded as the first mean and the differences of the others from it, each as one
@@ -282,6 +313,8 @@ class Score:
                     failed_losses: list[float] = means.tolist()
                     return failed_losses
             losses: list[float] = require_finite(means[:, None]).flatten().tolist()
+        if self.first is None:
+            self.first = FirstCandidates(losses, lambda by: ask(None, by).mean(1).tolist())
         return losses
 
     def _asked(self, K: int, ask: Callable[[Only], Tensor]) -> Tensor:

@@ -54,6 +54,9 @@ class Coordinates:
     def __sub__(self, other: Coordinates) -> Coordinates:
         return Coordinates(self.C - other.C, self.s - other.s)
 
+    def __mul__(self, factor: float) -> Coordinates:
+        return Coordinates(self.C * factor, self.s * factor)
+
     def __getitem__(self, index: int | slice | list[int] | tuple[Any, ...]) -> Coordinates:
         return Coordinates(self.C[index], self.s[index])
 

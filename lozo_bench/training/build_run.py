@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from lozo_bench.config.build import build
 from lozo_bench.config.checks import class_count
-from lozo_bench.config.schema import Config, EngineConfig, EngineMode, Kind, ModelConfig, Split
+from lozo_bench.config.schema import (
+    Config,
+    EngineConfig,
+    EngineMode,
+    Kind,
+    Minimize,
+    ModelConfig,
+    Split,
+)
 from lozo_bench.data.encode import encoded, prompt_for
 from lozo_bench.data.sets import Data
 from lozo_bench.errors import UserError, bad_value
@@ -110,6 +118,7 @@ def build_run(
         settings=settings,
         device=loaded.device,
         dropout=Dropout(tuned.model, config.seed.value) if needs.dropout else no_dropout,
+        smooth=config.objective is Minimize.loss,
     )
     return BuiltRun(loaded, X, chosen, parts)
 

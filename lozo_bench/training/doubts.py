@@ -1,4 +1,4 @@
-"""What to say of a finished run whose numbers look like results and show that it learned nothing."""
+"""What to say of a finished run that has numbers, but did not train its model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ _DESTROYED = 100
 
 
 def doubts(
-    before: Metrics, after: Metrics, dev: Sequence[Metrics], steps: int, lr: float, dtype: torch.dtype
+    before: Metrics,
+    after: Metrics,
+    dev: Sequence[Metrics],
+    steps: int,
+    lr: float,
+    dtype: torch.dtype,
 ) -> str | None:
     """Return a line about a run that has not trained its model, or has destroyed it.
 
@@ -32,9 +37,9 @@ def doubts(
     """
     if after.guesses and not before.guesses:
         return (
-            f"the loss of every test row is that of a guess ({after.loss:.4f}, the logarithm of the "
-            f"number of options): the model no longer tells the options apart. What to do: a smaller "
-            f"optimizer.lr than {lr:g}, or see in metrics.jsonl at which step the loss went there"
+            f"the loss of every test row is that of a guess ({after.loss:.4f}, the logarithm of "
+            "its number of options): the model no longer tells the options apart. What to do: a "
+            f"smaller optimizer.lr than {lr:g}; metrics.jsonl shows when the loss went there"
         )
     if after.loss > _DESTROYED * max(1.0, before.loss):
         return (
@@ -43,8 +48,10 @@ def doubts(
         )
     losses = [metrics.loss for metrics in dev]
     tested, evaluated = [before.loss, after.loss], losses or [0.0]
-    if all(_range(x) <= 4 * torch.finfo(dtype).eps * abs(x[0]) for x in (tested, evaluated)):
-        half = " or model.dtype=fp32, as half precision loses small updates," if _half(dtype) else ""
+    unit = torch.finfo(dtype).eps
+    rounding = unit / 4 if _half(dtype) else 4 * unit  # of a mean over rows, relative
+    if all(_range(x) <= rounding * abs(x[0]) for x in (tested, evaluated)):
+        half = " model.dtype=fp32 (half precision loses small updates)," if _half(dtype) else ""
         return (
             f"the loss has not moved in {steps} step{'' if steps == 1 else 's'}: on the test rows "
             f"it was {before.loss:.6f} before them and is {after.loss:.6f}, and all dev losses are "

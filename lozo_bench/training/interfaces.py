@@ -164,6 +164,7 @@ class Components:
         settings: how long and how to train.
         device: where the model runs.
         dropout: the context that a micro-batch of a step is differentiated in.
+        smooth: whether the objective is a loss, which has slopes, and not a metric.
     """
 
     engine: Engine
@@ -175,6 +176,7 @@ class Components:
     settings: Settings
     device: torch.device
     dropout: StepDropout = no_dropout
+    smooth: bool = True
 
 
 @dataclass(slots=True)

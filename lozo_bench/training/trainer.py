@@ -31,6 +31,7 @@ from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.batcher import Batcher, StreamBatches
 from lozo_bench.training.doubts import doubts
 from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory, Spent
+from lozo_bench.training.resolution import ResolutionCheck
 from lozo_bench.training.selection import Best, is_better, schedule_factor
 
 
@@ -63,6 +64,8 @@ class Trainer:
         self.lr = parts.optimizer.lr if parts.optimizer else 0.0
         self.attributes = set(vars(parts.optimizer)) if parts.optimizer else set()
         self.spent = Spent()
+        watched = parts.optimizer if parts.smooth else None
+        self.resolution = ResolutionCheck(watched, parts.engine, parts.settings.steps)
         self.best: Best | None = None
         self.dev: list[Metrics] = []
         self.step_seconds: list[float] = []
@@ -190,6 +193,8 @@ class Trainer:
         _synchronize(self.parts.device)
         self.step_seconds.append(time.perf_counter() - began)
         self._count(score, report)
+        if (why := self.resolution.after(score)) is not None:
+            self.observer.doubted(why)
         self.observer.advanced(step, report.loss)
         for event in (*report.events, *self._failed_candidates(score)):
             self.observer.happened(step, event)
