@@ -85,6 +85,10 @@ BAD_CONFIGS = {
     ),
     "an interpolation to nowhere": (["optimizer.rank=${nope}"], "nope"),
     "an override that cannot be read": (["optimizer.lr=[1"], "cannot read the override"),
+    "shots without their name": (
+        ["optimizer=zero_shot", "evaluation.shots=2"],
+        "evaluation.shots: given 2; allowed with optimizer=zero_shot: 0; what to do: optimizer=icl",
+    ),
     "a number blamed on the right argument": (
         ["steps=100", "rank=3"],
         "rank=3: the options of a group",

@@ -72,6 +72,8 @@ def _explained(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return _unknown_key(error.full_key or "", error)
     if isinstance(error, OmegaConfBaseException):
+        if found := re.search("UserError raised while resolving interpolation: (.*)", str(error)):
+            return found[1]  # one of this package's resolvers refused a value
         return _line(f"{error.full_key}: {error}" if error.full_key else str(error))
     if isinstance(error, HydraException):
         return _line(str(error))

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench.config.digest import digest
+from lozo_bench.errors import UserError
 
 
 def register_resolver() -> None:
@@ -20,12 +21,19 @@ def register_resolver() -> None:
     for the run's tuning, or that of ``full`` if there is none.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
-    OmegaConf.register_new_resolver("method", _method, replace=True)
+    OmegaConf.register_new_resolver("method", _method, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("pick", _pick, replace=True)
     OmegaConf.register_new_resolver("per_tuning", _per_tuning, use_cache=False, replace=True)
 
 
-def _method(optimizer: str, tuning: str) -> str:
+def _method(optimizer: str, tuning: str, _root_: DictConfig) -> str:
+    shots = OmegaConf.select(_root_, "evaluation.shots")
+    if optimizer == "zero_shot" and shots:
+        # The folder, and a table, would call zero-shot what is not.
+        raise UserError(
+            f"evaluation.shots: given {shots}; allowed with optimizer=zero_shot: 0; what to do: "
+            f"optimizer=icl evaluation.shots={shots}, in a command without zero_shot"
+        )
     return optimizer if tuning == "full" else f"{optimizer}-{tuning}"
 
 

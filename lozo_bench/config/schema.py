@@ -34,7 +34,10 @@ class Dtype(Enum):
 
 
 class Select(Enum):
-    """Which step's weights are tested: best dev metric, lowest dev loss, or the last step's."""
+    """Which step's weights are tested: best dev metric, lowest dev loss, or the last step's.
+
+    Of steps that are equally good the first one is tested.
+    """
 
     dev_metric = "dev_metric"
     dev_loss = "dev_loss"
