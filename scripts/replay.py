@@ -9,7 +9,6 @@ DIR then holds a model that `from_pretrained` loads, or a LoRA adapter if the ru
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -32,11 +31,12 @@ def main() -> int:
 
     from lozo_bench.errors import UserError
     from lozo_bench.training.replay import rebuild
+    from lozo_bench.training.stored import tested_step
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     began = time.perf_counter()
     try:
-        step = _tested_step(args.run) if args.step is None else args.step
+        step = tested_step(args.run) if args.step is None else args.step
         rebuilt = rebuild(args.run, step, args.device)
         kind = rebuilt.save(args.out)
     except UserError as error:
@@ -45,15 +45,6 @@ def main() -> int:
     seconds = time.perf_counter() - began
     print(f"step {step}: {kind} in {args.out}; state {rebuilt.weights}; {seconds:.1f} s")
     return 0
-
-
-def _tested_step(run: Path) -> int:
-    from lozo_bench.errors import UserError
-
-    try:
-        return int(json.loads((run / "result.json").read_text(encoding="utf-8"))["best_step"])
-    except FileNotFoundError:
-        raise UserError(f"{run}: the run is not finished; give a --step") from None
 
 
 if __name__ == "__main__":

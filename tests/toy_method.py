@@ -28,7 +28,8 @@ from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event, Needs, Report, Stream
 from lozo_bench.parallel.team import join
 from lozo_bench.runs.checkpoints import Checkpoints
-from lozo_bench.runs.history import HistoryWriter, recall
+from lozo_bench.runs.history import HistoryWriter
+from lozo_bench.runs.recall import recall
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.interfaces import Components, Settings
 from lozo_bench.training.rows import TrainingRows
@@ -187,7 +188,7 @@ def _run(folder, replayable, kill_at, stop_after, environment):
     os.environ.update(environment)
     torch.set_num_threads(1)
     team, events = join("batch", 60), Events()
-    past, _ = recall(folder, "toy", replayable, full=not replayable)
+    past, _ = recall(folder, "toy", replayable)
     model = Model()
     engine = InPlace({"w": model.w}, model, Extras({"gate": model.gate}))
     optimizer = Toy(engine, replayable, kill_at)

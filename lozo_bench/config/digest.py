@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,31 @@ def digest(config: Mapping[str, Any]) -> str:
     Runs that must have equal results have equal digests, whichever launcher, output folder or
     process runs them. A folder of data or of a model is identified by its path and its contents, so
     that a run does not count as finished after its data changed. Files above 16 MiB (the weights of
-    a large model) are identified by name and size only. 1 and 1.0 are the same number.
+    a large model) are identified by name and size only (see `large_files`). 1 and 1.0 are the same
+    number.
     """
     text = json.dumps(_identity(with_former_optimizer(config), ""), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def large_files(config: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a config's models and data of which the digest has only the size."""
+    found = dict.fromkeys(
+        file
+        for path in _paths(config, "")
+        if (folder := _folder(path)[0]).is_dir()
+        for file in _files(folder)
+        if file.stat().st_size > _READ_WHOLE_BYTES
+    )
+    return list(found)
+
+
+def _paths(node: Any, key: str) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from _paths(child, f"{key}.{name}".lstrip("."))
+    elif key in _PATHS and isinstance(node, str):
+        yield node
 
 
 def _identity(node: Any, key: str) -> Any:
@@ -90,17 +111,24 @@ def _path_identity(path: str) -> Any:
 
     A path that is no folder, such as a name on the model hub, is returned unchanged.
     """
-    if path.startswith(PREFIX):
-        folder, name = EMBEDDED / path.removeprefix(PREFIX), path
-    else:
-        folder = Path(path).expanduser().resolve()
-        name = str(folder)
+    folder, name = _folder(path)
     return [name, _contents(folder)] if folder.is_dir() else path
 
 
+def _folder(path: str) -> tuple[Path, str]:
+    """Return where a config's path leads, and the name by which it is identified."""
+    if path.startswith(PREFIX):
+        return EMBEDDED / path.removeprefix(PREFIX), path
+    folder = Path(path).expanduser().resolve()
+    return folder, str(folder)
+
+
 def _contents(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return {file.name: _file_identity(file) for file in files}
+    return {file.name: _file_identity(file) for file in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.is_file())
 
 
 def _file_identity(file: Path) -> str:

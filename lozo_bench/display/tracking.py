@@ -18,7 +18,6 @@ from lozo_bench.config.schema import TrackingConfig, WandbMode
 from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
-from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.outcome import EVENTS, METRICS
 
 log = logging.getLogger(__name__)
@@ -28,14 +27,11 @@ class Tracker:
     """The records of one run. A context manager: its end closes the file and the wandb run.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder; rows are appended to those in its files.
         config: the config that wandb shows.
         tracking: which records are kept.
         name: the run's name in wandb.
         run_id: the run's id in wandb, which stays the same when the run is resumed.
-        is_final: returns whether a row in the file is final, so that it is kept; the run writes
-            all other rows again.
-        known_step: the last step that is not made again; later events are removed.
     """
 
     def __init__(
@@ -45,12 +41,8 @@ class Tracker:
         tracking: TrackingConfig,
         name: str,
         run_id: str,
-        is_final: Callable[[Mapping[str, float]], bool] = lambda row: False,
-        known_step: int = 0,
     ) -> None:
         self._folder = folder
-        _keep_final_rows(folder / METRICS, is_final)
-        _keep_final_rows(folder / EVENTS, lambda row: row["step"] <= known_step)
         self._lines = (folder / METRICS).open("a", encoding="utf-8")
         self._wandb_step = known_step
         self._wandb = _start_wandb(folder, config, tracking, name, run_id)
@@ -142,20 +134,6 @@ def _json_value(value: float | str) -> float | str:
         return value
     number = float(value)  # also of tensors and of numpy's numbers
     return number if math.isfinite(number) else str(number)
-
-
-def _keep_final_rows(path: Path, is_final: Callable[[Mapping[str, float]], bool]) -> None:
-    """Remove the rows that the run will write again, an incomplete one included."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if is_final(json.loads(line)):
-                kept.append(line + "\n")
-        except (ValueError, TypeError, LookupError):  # half a row, or not one of ours
-            break
-    write_text(path, "".join(kept))
 
 
 def _start_wandb(

@@ -18,6 +18,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         OSError: the disk is full or the permission is missing; the old file is unchanged.
     """
     draft = path.with_name(f"{path.name}.partial")
+    draft.unlink(missing_ok=True)  # a pipe would wait for a reader, a link lead elsewhere
     try:
         write(draft)
         with draft.open("rb") as file:

@@ -2,13 +2,12 @@
 
 A zeroth-order run resumes from its newest checkpoint, or from the beginning, by replaying the
 recorded steps without forward passes. A first-order run can only resume from a checkpoint; later
-records in its journal are removed, and these steps run again.
+records in its journal are removed, and these steps run again. `lozo_bench.runs.recall` reads both
+from a run's folder.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,11 @@ from torch import Tensor
 
 from lozo_bench.errors import UserError
 from lozo_bench.runs.checkpoints import Checkpoint, Checkpoints
-from lozo_bench.runs.journal import VERSION, Journal, Log, read, up_to
+from lozo_bench.runs.journal import VERSION, Journal, Log
+from lozo_bench.runs.outcome import JOURNAL
 
-log = logging.getLogger(__name__)
-
-JOURNAL = "journal.bin"
 CHECKPOINTS = "checkpoints"
+_EVALUATED = ("zero_shot", "dev", "test")
 # A killed run with slow steps loses at most this many seconds of progress.
 _FLUSH_EVERY_S = 10.0
 
@@ -54,11 +52,8 @@ class History:
     def is_final(self, row: Mapping[str, float]) -> bool:
         """Return whether a row of metrics.jsonl is in this history and will not come again."""
         step = int(row["step"])
-        for key in row:
-            name, _, kind = key.rpartition("_")
-            if kind == "loss" and name in ("zero_shot", "dev", "test"):
-                return self.evaluation(step, name) is not None
-        return step <= self.known
+        name = evaluated_set(row)
+        return step <= self.known if name is None else self.evaluation(step, name) is not None
 
     @property
     def state_step(self) -> int:
@@ -127,6 +122,7 @@ class HistoryWriter(History):
         sync_metrics: Callable[[], None],
     ) -> None:
         super().__init__(past.log, past.newest, past.known)
+        self._header, self._spent = {"version": VERSION, **header}, past.spent()
         self._journal = Journal(folder / JOURNAL, past.known, header, past.spent())
         self._every, self._states, self._sync_metrics = every, states, sync_metrics
         self._replayable, self._last_saved = replayable, past.state_step
@@ -135,10 +131,13 @@ class HistoryWriter(History):
     def evaluated(self, step: int, name: str, values: Mapping[str, float]) -> None:
         """Record the metrics of an evaluation."""
         self._journal.evaluation(step, name, values)
+        self.log.evaluations[step, name] = dict(values)
+        self.log.forwards[step, name] = int(self._spent.get("forwards", 0))
 
     def step_made(self, step: int, losses: Sequence[Tensor], spent: Mapping[str, float]) -> None:
         """Record a step: its losses, and the costs of all steps so far."""
         self._journal.step(losses, spent)
+        self._spent = spent
         if step % self._every == 0 or time.monotonic() - self._flushed > _FLUSH_EVERY_S:
             self.flush()
 
@@ -156,7 +155,15 @@ class HistoryWriter(History):
         """Save a checkpoint."""
         assert self._states is not None
         self.flush()
-        self._states.save(Checkpoint(step, tensors, metadata))
+        known = {
+            "header": self._header,
+            "evaluations": [
+                [*at, values, self.log.forwards.get(at)]
+                for at, values in self.log.evaluations.items()
+            ],
+            "spent": self._spent,
+        }
+        self._states.save(Checkpoint(step, tensors, metadata, known))
         self._last_saved = step
 
     def flush(self) -> None:
@@ -174,50 +181,6 @@ class OtherRun(UserError):  # noqa: N818  # of this run it is no error
     """The folder is that of another run, in which nothing may be written."""
 
 
-def check_format(found: Log, path: Path) -> None:
-    """Refuse a journal in a format of another version of this package.
-
-    Raises:
-        UserError: its format version is not `VERSION`.
-    """
-    if found.header and found.header["version"] != VERSION:
-        raise UserError(
-            f"{path}: its format is {found.header['version']}, but this version reads "
-            f"format {VERSION}; run again with rerun=all"
-        )
-
-
-def recall(folder: Path, digest: str, replayable: bool, full: bool) -> tuple[History, bytes]:
-    """Read the history of the run in ``folder`` and its journal's bytes, both empty if new.
-
-    Everything that the run cannot resume from is removed from the files.
-
-    Args:
-        folder: the run's folder.
-        digest: the digest of its config, which the journal must have too.
-        replayable: the recorded steps can be replayed.
-        full: look for checkpoints.
-
-    Raises:
-        OtherRun: the journal belongs to another run.
-    """
-    path = folder / JOURNAL
-    data = path.read_bytes() if path.exists() else b""
-    found = read(data)
-    check_format(found, path)
-    if found.header and found.header["digest"] != digest:
-        raise OtherRun(
-            f"{path}: it belongs to the run {found.header['digest']}, and this run is {digest}; "
-            "move the folder away or run again with rerun=all"
-        )
-    if found.damage:
-        log.warning("%s is %s; the run resumes from there", path, found.damage)
-    states = Checkpoints(folder / CHECKPOINTS, keep=1)
-    state = states.newest(len(found.steps)) if full else None
-    known = len(found.steps) if replayable else (state.step if state else 0)
-    good = up_to(found, data, known)
-    if len(good) < len(data):
-        os.truncate(path, len(good))
-        found = read(good)
-    states.remove_after(known)
-    return History(found, state, known), good
+def evaluated_set(row: Mapping[str, Any]) -> str | None:
+    """Return the set whose evaluation a row of metrics.jsonl describes; None: it is of a step."""
+    return next((name for name in _EVALUATED for key in row if key.startswith(f"{name}_")), None)

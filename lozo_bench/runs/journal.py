@@ -3,24 +3,19 @@
 For a zeroth-order method, the seed and these numbers determine the run: `Score` replays them, and
 every step is repeated from them without a forward pass.
 
-The file consists of blocks. Blocks are only ever appended, and each is synced to disk:
-
-    length, CRC-32      two little-endian uint32
-    payload             compressed: a line of JSON, then numbers
-
-The first block is the header. Every other block holds the steps since the block before it: the
-number and shapes of the answers (the tensors that `Score` returned) in each step, the answers
-themselves (float32, or float64 for float64 weights), the evaluations in this period, and the
-run's costs at its end. Reading stops at the first block that is damaged or cut off by a crash; all
-blocks before it are valid.
+The file consists of blocks (see `lozo_bench.runs.blocks`). They are only appended, and each is
+synced to disk. The first one is the header. Every other block holds the steps since the block
+before it: the number and shapes of the answers (the tensors that `Score` returned) in each step,
+the answers themselves (float32, or float64 for float64 weights), the evaluations in this period,
+and the run's costs at its end. Reading stops at the first block that is damaged or cut off by a
+crash; all blocks before it are valid. If blocks were lost and the run continued from a checkpoint,
+a block with ``lost``, a number of steps, stands for them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -32,16 +27,10 @@ import torch
 from torch import Tensor
 
 from lozo_bench.runs.atomic import sync_folder
+from lozo_bench.runs.blocks import block_after, pack, unpack
 
 Answers = Sequence[Tensor]
-_FRAME = struct.Struct("<II")
 VERSION = 2
-# Preset dictionary for zlib: the JSON that most blocks resemble, so that it takes hardly any space.
-_TYPICAL_LINE = (
-    b'{"first": 101, "type": "<f4", "shapes": [[100, [[2]]]], "evaluations": [], "spent": {'
-    b'"forwards": 200, "backwards": 0, "examples": 1600, "tokens": 40000, "bad_steps": 0, '
-    b'"bad_in_a_row": 0, "sittings": 1, "elapsed_s": 1.2}}\n'
-)
 
 
 @dataclass(slots=True)
@@ -51,29 +40,40 @@ class Log:
     Attributes:
         header: the first block.
         steps: ``steps[i]`` are the answers in step i + 1.
+        lost: the steps whose answers are lost.
         evaluations: metrics by step and name of the set.
+        forwards: the forward passes spent before an evaluation, for those that have it recorded.
         spent: the run's costs at the end of the last block.
         ends: for each block, the file's length at its end and the last step in it.
         damage: what is wrong after the last valid block; empty if nothing is.
+        readable_rest: there are intact blocks after the damage.
     """
 
     header: dict[str, Any] = field(default_factory=dict)
     steps: list[Answers] = field(default_factory=list)
+    lost: set[int] = field(default_factory=set)
     evaluations: dict[tuple[int, str], dict[str, float]] = field(default_factory=dict)
+    forwards: dict[tuple[int, str], int] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     ends: list[tuple[int, int]] = field(default_factory=list)
     damage: str = ""
+    readable_rest: bool = False
+
+    def first_lost_after(self, step: int) -> int | None:
+        """Return the first step after ``step`` whose answers are lost, or None."""
+        return min((lost for lost in self.lost if lost > step), default=None)
 
 
 def read(data: bytes) -> Log:
     """Read all blocks before the first damaged one."""
     log, at = Log(), 0
     while at < len(data):
-        payload = _payload(data, at)
-        if payload is None or not _add_block(log, payload):
+        block = unpack(data, at)
+        if block is None or not _add_block(log, block[0]):
             log.damage = f"damaged after byte {at} of {len(data)}, which is step {len(log.steps)}"
+            log.readable_rest = block_after(data, at)
             break
-        at += _FRAME.size + _FRAME.unpack_from(data, at)[0]
+        at = block[1]
         log.ends.append((at, len(log.steps)))
     return log
 
@@ -82,6 +82,35 @@ def up_to(log: Log, data: bytes, step: int) -> bytes:
     """Return the blocks of ``data``, already read as ``log``, that end at or before ``step``."""
     ends = [end for end, last in log.ends if last <= step]
     return data[: ends[-1]] if ends else b""
+
+
+def without_lost_steps(
+    log: Log,
+    data: bytes,
+    header: Mapping[str, Any],
+    step: int,
+    evaluations: Sequence[Sequence[Any]],
+    spent: Mapping[str, float],
+) -> bytes:
+    """Return a journal up to ``step`` although some of its steps are lost.
+
+    Args:
+        log: what could be read of the journal.
+        data: the bytes of these blocks.
+        header: the header, which is written if no block could be read.
+        step: the last step.
+        evaluations: step, name, metrics and forward passes of each evaluation up to ``step``.
+        spent: the costs of the steps up to ``step``.
+    """
+    line = {
+        "first": len(log.steps) + 1,
+        "lost": step - len(log.steps),
+        "type": "<f4",
+        "shapes": [],
+        **_of_evaluations(evaluations),
+        "spent": spent,
+    }
+    return (data or pack(json.dumps(header).encode())) + pack(json.dumps(line).encode() + b"\n")
 
 
 class Journal:
@@ -104,7 +133,7 @@ class Journal:
         self._file = path.open("ab", buffering=0)
         self._step, self._spent = step, spent
         self._unwritten: list[list[np.ndarray[Any, Any]]] = []
-        self._evaluations: list[tuple[int, str, Mapping[str, float]]] = []
+        self._evaluations: list[tuple[int, str, Mapping[str, float], int]] = []
         if os.fstat(self._file.fileno()).st_size == 0:
             self._append(json.dumps({"version": VERSION, **header}).encode())
             sync_folder(path.parent)
@@ -115,8 +144,9 @@ class Journal:
         self._unwritten.append([answer.numpy() for answer in answers])
 
     def evaluation(self, step: int, name: str, values: Mapping[str, float]) -> None:
-        """Record the metrics of an evaluation."""
-        self._evaluations.append((step, name, dict(values)))
+        """Record the metrics of an evaluation, and the forward passes of the steps before it."""
+        forwards = int(self._spent.get("forwards", 0))
+        self._evaluations.append((step, name, dict(values), forwards))
 
     def flush(self) -> None:
         """Write everything recorded since the last flush to disk, as one block.
@@ -134,7 +164,7 @@ class Journal:
                 [len(list(same)), shapes]
                 for shapes, same in groupby([[a.shape for a in step] for step in self._unwritten])
             ],
-            "evaluations": self._evaluations,
+            **_of_evaluations(self._evaluations),
             "spent": self._spent,
         }
         self._append(json.dumps(line).encode() + b"\n" + _to_columns(answers))
@@ -146,10 +176,8 @@ class Journal:
         self._file.close()
 
     def _append(self, payload: bytes) -> None:
-        packer = zlib.compressobj(9, zdict=_TYPICAL_LINE)
-        packed = packer.compress(payload) + packer.flush()
         length = os.fstat(self._file.fileno()).st_size
-        block = memoryview(_FRAME.pack(len(packed), zlib.crc32(packed)) + packed)
+        block = memoryview(pack(payload))
         try:
             while block:
                 block = block[self._file.write(block) :]
@@ -159,15 +187,10 @@ class Journal:
             raise
 
 
-def _payload(data: bytes, at: int) -> bytes | None:
-    if len(data) - at < _FRAME.size:
-        return None
-    length, crc = _FRAME.unpack_from(data, at)
-    packed = data[at + _FRAME.size : at + _FRAME.size + length]
-    # A crash of the machine can leave zeros behind, which have a valid checksum.
-    if not length or len(packed) < length or zlib.crc32(packed) != crc:
-        return None
-    return zlib.decompressobj(zdict=_TYPICAL_LINE).decompress(packed)
+def _of_evaluations(evaluations: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Return the items of a block's line that describe its evaluations."""
+    items: dict[str, Any] = {"evaluations": [each[:3] for each in evaluations]}
+    return items | ({"forwards": [each[3] for each in evaluations]} if evaluations else {})
 
 
 def _add_block(log: Log, payload: bytes) -> bool:
@@ -179,6 +202,9 @@ def _add_block(log: Log, payload: bytes) -> bool:
         return True
     if fields["first"] != len(log.steps) + 1:
         return False
+    if lost := fields.get("lost", 0):
+        log.lost |= set(range(len(log.steps) + 1, len(log.steps) + 1 + lost))
+        log.steps += [()] * lost
     values, at = _from_columns(numbers, np.dtype(fields["type"])), 0
     for count, shapes in fields["shapes"]:
         for _ in range(count):
@@ -190,6 +216,10 @@ def _add_block(log: Log, payload: bytes) -> bool:
             log.steps.append(answers)
     for step, name, values in fields["evaluations"]:
         log.evaluations[step, name] = values
+    for (step, name, _), forwards in zip(
+        fields["evaluations"], fields.get("forwards", []), strict=False
+    ):
+        log.forwards[step, name] = forwards
     log.spent = fields["spent"]
     return True
 

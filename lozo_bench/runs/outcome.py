@@ -8,13 +8,14 @@ import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 from lozo_bench.runs.atomic import write_text
+from lozo_bench.runs.files import parse_json, read_file
 
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
+JOURNAL = "journal.bin"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 FAILED = "failed.json"
@@ -69,11 +70,15 @@ def written_at(path: Path) -> int:
 
 
 def read_failure(folder: Path) -> Failure | None:
-    """Read ``failed.json``; return None if there is none."""
+    """Read ``failed.json``; return None if there is none. A damaged one is a failure too."""
     try:
-        record: Any = json.loads((folder / FAILED).read_text(encoding="utf-8"))
-        return Failure(**record)
-    except FileNotFoundError:
-        return None
+        data = read_file(folder / FAILED)
+        if data is None:
+            return None
+        failure = Failure(**parse_json(data))
     except (ValueError, TypeError):
         return Failure(f"{FAILED} cannot be read", Code.defect, "")
+    texts = (failure.reason, failure.command, failure.when)
+    if not all(isinstance(text, str) for text in texts):
+        return Failure(f"{FAILED} cannot be read", Code.defect, "")
+    return failure

@@ -6,12 +6,12 @@ It only reads files, so it can be called at any time and from any machine that s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,12 +21,18 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from lozo_bench.errors import UserError
+from lozo_bench.runs.blocks import read_header
+from lozo_bench.runs.files import parse_json, read_end, read_file, read_start
 from lozo_bench.runs.lock import lock_owner
-from lozo_bench.runs.outcome import METRICS, RESULT, read_failure
+from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
+from lozo_bench.runs.result_file import load_metrics
 
 HYDRA = ".hydra"  # the folder with the config and the command of a run
 # A row has a few hundred bytes, so the last one is within this many bytes of the end.
 _TAIL_BYTES = 8192
+# A journal's header has some thousand bytes, and little more with the longest config.
+_HEADER_BYTES = 2**20
 # Overrides that belong to the sweep, and those that would delete what a cell has done.
 _SWEEP_OVERRIDES = (
     "hydra.mode=",
@@ -74,41 +80,56 @@ class CellStatus:
 
 
 def statuses_below(root: Path) -> list[CellStatus]:
-    """Return every cell at ``root`` or below it, sorted by path."""
-    found = []
-    for folder, below, _ in os.walk(root):
+    """Return every cell at ``root`` or below it, sorted by path.
+
+    A folder that cannot be read is listed as a failed cell.
+    """
+    found: list[Path] = []
+    unreadable: list[OSError] = []
+    for folder, below, _ in os.walk(root, onerror=unreadable.append):
         if _is_cell(Path(folder)):
             found.append(Path(folder))
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]
-    return [status_of(folder) for folder in sorted(found)]
+    cells = [status_of(folder) for folder in found]
+    cells += [
+        CellStatus(Path(error.filename), CellState.failed, None, f"cannot be read: {error}", "")
+        for error in unreadable
+    ]
+    return sorted(cells, key=lambda cell: cell.folder)
 
 
 def status_of(folder: Path) -> CellStatus:
-    """Return the status of the cell in ``folder``."""
+    """Return the status of the cell in ``folder``; a damaged one has failed and says why."""
     command = command_of(folder)
+    try:
+        return _status_of(folder, command)
+    except (UserError, OSError) as error:
+        return CellStatus(folder, CellState.failed, None, str(error), command)
+
+
+def _status_of(folder: Path, command: str) -> CellStatus:
     owner = lock_owner(folder)
     if owner is not None:
         return CellStatus(folder, CellState.running, None, f"{_progress(folder)}, {owner}", command)
     failure = read_failure(folder)
     if failure is not None:
         return CellStatus(folder, CellState.failed, None, failure.reason, command)
-    if not (folder / RESULT).exists():
+    metrics = load_metrics(folder)
+    if metrics is None:
         return CellStatus(folder, CellState.stopped, None, _progress(folder), command)
-    try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        score = float(next(iter(result["metrics"]["test"].values())))
-    except (ValueError, KeyError, TypeError):
-        note = f"{RESULT} cannot be read; run again with rerun=all"
-        return CellStatus(folder, CellState.failed, None, note, command)
+    score = next(iter(metrics["test"].values()))
     return CellStatus(folder, CellState.finished, score, "", command)
 
 
 def command_of(folder: Path) -> str:
     """Return the command that runs the cell in ``folder`` alone, or "" if it is unknown."""
-    hydra = _read_yaml(folder / HYDRA / "hydra.yaml").get("hydra")
-    if hydra is None:
-        return ""
+    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
+        return _command_of(_read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
+    return ""
+
+
+def _command_of(hydra: Mapping[str, Any]) -> str:
     overrides = hydra["overrides"]
     alone = [
         text for text in overrides["hydra"] if not text.lstrip("+~").startswith(_SWEEP_OVERRIDES)
@@ -124,9 +145,12 @@ def command_of(folder: Path) -> str:
 
 def values_of(folder: Path) -> str:
     """Return a line that names the files with a cell's default values; empty if unknown."""
-    hydra = _read_yaml(folder / HYDRA / "hydra.yaml").get("hydra")
-    if hydra is None:
-        return ""
+    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
+        return _values_of(_read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
+    return ""
+
+
+def _values_of(hydra: Mapping[str, Any]) -> str:
     runtime = hydra["runtime"]
     choices = runtime["choices"]
     name = f"tuned/{choices['tuned']}.yaml"
@@ -142,15 +166,15 @@ def values_of(folder: Path) -> str:
 def table(found: Sequence[CellStatus]) -> Table:
     """Return the table, with one row per cell, named relative to the folder that all share."""
     root = shared_root(found)
-    view = Table(title=str(root), title_justify="left")
+    view = Table(title=_printable(str(root)), title_justify="left")
     view.add_column("cell", overflow="fold")
     view.add_column("status")
     view.add_column("test", justify="right")
     view.add_column("note", overflow="fold")
     for cell in found:
         score = "" if cell.score is None else f"{cell.score:.4f}"
-        note = "see below" if cell.state is CellState.failed else cell.note
-        view.add_row(str(cell.folder.relative_to(root)), cell.state.value, score, note)
+        note = "see below" if cell.state is CellState.failed else _printable(cell.note)
+        view.add_row(_shown(cell.folder, root), cell.state.value, score, note)
     return view
 
 
@@ -172,8 +196,8 @@ def print_table(found: Sequence[CellStatus]) -> None:
         if chosen:
             console.print(f"\n{title}")
         for cell in chosen:
-            note = cell.note.replace("\n", "\n    ")
-            console.print(f"  {cell.folder.relative_to(root)}: {note}\n    {cell.command}")
+            note = _printable(cell.note).replace("\n", "\n    ")
+            console.print(f"  {_shown(cell.folder, root)}: {note}\n    {_printable(cell.command)}")
 
 
 def counts(found: Sequence[CellStatus]) -> str:
@@ -188,8 +212,18 @@ def shared_root(found: Sequence[CellStatus]) -> Path:
     return Path(os.path.commonpath([cell.folder.parent for cell in found]))
 
 
+def _shown(folder: Path, root: Path) -> str:
+    return _printable(str(folder.relative_to(root)))
+
+
+def _printable(text: str) -> str:
+    """Return a text without lone surrogates, as a file name that is not UTF-8 has them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _is_cell(folder: Path) -> bool:
-    return (folder / HYDRA / "config.yaml").is_file()
+    # Path.is_file raises if the folder cannot be entered.
+    return os.path.isfile(folder / HYDRA / "config.yaml")  # noqa: PTH113
 
 
 def _flags(hydra: Mapping[str, Any]) -> list[str]:
@@ -204,28 +238,31 @@ def _flags(hydra: Mapping[str, Any]) -> list[str]:
 
 
 def _progress(folder: Path) -> str:
-    steps = _read_yaml(folder / HYDRA / "config.yaml").get("steps", "?")
-    return f"step {_last_step(folder / METRICS)} of {steps}"
+    return f"step {_last_step(folder / METRICS)} of {_steps(folder)}"
+
+
+def _steps(folder: Path) -> Any:
+    """Return the number of steps, from the run's journal; a former one's are in Hydra's file."""
+    begun = read_header(read_start(folder / JOURNAL, _HEADER_BYTES)).get("config")
+    config = begun if isinstance(begun, dict) else _read_yaml(folder / HYDRA / "config.yaml")
+    return config.get("steps", "?")
 
 
 def _last_step(path: Path) -> int:
     """Return the step of the last complete row, or 0 if there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]  # the text after the last newline is incomplete
-    except FileNotFoundError:
-        return 0
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+    lines = read_end(path, _TAIL_BYTES).split(b"\n")[:-1]  # what follows the last one is incomplete
+    for line in reversed(lines):
+        with suppress(ValueError, LookupError, TypeError, OverflowError):
+            return int(parse_json(line)["step"])
+    return 0
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    """Read a YAML file of Hydra's; return {} if it is missing or only partly written."""
+    """Read a YAML file of Hydra's; return {} if it is missing, damaged or only partly written."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        read = yaml.load(text, Loader=loader)  # type: ignore[no-untyped-call]
-    except (FileNotFoundError, yaml.YAMLError):
+        read = yaml.load(read_file(path) or b"", Loader=loader)  # type: ignore[no-untyped-call]
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}
 

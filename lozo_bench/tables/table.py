@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from statistics import fmean, pstdev
 from lozo_bench.config.schema import TableConfig
 from lozo_bench.errors import UserError
 from lozo_bench.runs.outcome import RESULT
+from lozo_bench.runs.result_file import load_metrics
 from lozo_bench.tables.cells import Run, Sweep, choice_of
 from lozo_bench.tables.choose import DevMetrics, select_points
 from lozo_bench.tables.published import Published, read_published
@@ -34,7 +34,8 @@ class Entry:
         tests: the test metric of the run that was selected for each seed.
         points: the point of the grid that was selected for each seed, as text.
         seeds: the number of planned seeds.
-        missing: the runs without a result, including those of points that were not selected.
+        missing: the runs without a result that can be read, including those of points that were
+            not selected.
     """
 
     tests: Mapping[str, float]
@@ -114,7 +115,7 @@ def _entry(config: TableConfig, runs: Sequence[Run]) -> Entry:
     found: dict[str, dict[str, RunMetrics]] = {}
     missing = []
     for run in runs:
-        result = read(run.folder)
+        result = _read_or_missing(run.folder)
         if result is None:
             missing.append(run)
             continue
@@ -157,15 +158,21 @@ def read(folder: Path) -> RunMetrics | None:
     Raises:
         UserError: the result file cannot be read.
     """
-    path = folder / RESULT
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        dev = metrics.get("dev")
-        return RunMetrics(None if dev is None else _dev_of(dev), _first(metrics["test"]))
-    except FileNotFoundError:
+    metrics = load_metrics(folder)
+    if metrics is None:
         return None
-    except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
-        raise UserError(f"{path}: cannot be read; remove it and run again") from error
+    dev = metrics.get("dev")
+    if dev is not None and "loss" not in dev:
+        raise UserError(f"{folder / RESULT}: has no dev loss; move it away and run again")
+    return RunMetrics(None if dev is None else _dev_of(dev), _first(metrics["test"]))
+
+
+def _read_or_missing(folder: Path) -> RunMetrics | None:
+    """Return the result in ``folder``; None if there is none, or if it is damaged."""
+    try:
+        return read(folder)
+    except UserError:
+        return None  # the report of missing runs gives the reason
 
 
 def _dev_of(dev: Mapping[str, float]) -> DevMetrics:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from lozo_bench.config.renamed import with_new_optimizer
-from lozo_bench.config.resolvers import register_resolver
-from lozo_bench.config.schema import Config
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import load_term, with_prefix
 from lozo_bench.errors import UserError
 from lozo_bench.models.save import save_adapter
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs.checkpoints import Checkpoints
-from lozo_bench.runs.history import CHECKPOINTS, JOURNAL, History, check_format
+from lozo_bench.runs.history import CHECKPOINTS, History
 from lozo_bench.runs.journal import Log, read, up_to
-from lozo_bench.runs.outcome import RESULT
+from lozo_bench.runs.outcome import JOURNAL
+from lozo_bench.runs.provenance import device_name
+from lozo_bench.runs.recall import check_format, objection
 from lozo_bench.runs.tensor_files import system_errors
 from lozo_bench.training.build_run import BuiltRun, build_run
 from lozo_bench.training.interfaces import SilentObserver
 from lozo_bench.training.plan import plan_run
+from lozo_bench.training.stored import journal_of, stored_run
 from lozo_bench.training.trainer import Trainer
 from lozo_bench.tuning.save import save_tuned
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,50 +79,34 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
         device: where to replay; None: the run's own device, which gives the run's own bits.
 
     Raises:
-        UserError: the folder contains no run, or the run has no such step.
+        UserError: the folder contains no run, the run has no such step, a file is damaged or of
+            another run, or the weights are not those that the run's result names.
     """
-    config = _config(folder)
+    stored = stored_run(folder)
+    config = stored.config
     if device is not None:
         config.model.device = device
     plan = plan_run(config)
-    if not plan.replayable:
-        state = _kept(folder, step)
+    if plan.replayable:
+        past = _past(folder, step, stored.digest)
+        built = build_run(config, plan, Team(), past.header.get("engine"))
+        Trainer(built.parts, history=past, observer=SilentObserver()).advance(step)
+        weights = fingerprint(built.chosen.engine.tensors())
+    else:
+        state = _kept(folder, step, stored.digest)
         built = build_run(config, plan, Team())
         built.chosen.engine.load_state(state)
-        return Rebuilt(built, step, fingerprint(state))
-    past = _past(folder, step)
-    built = build_run(config, plan, Team(), past.header.get("engine"))
-    Trainer(built.parts, history=past, observer=SilentObserver()).advance(step)
-    return Rebuilt(built, step, fingerprint(built.chosen.engine.tensors()))
+        weights = fingerprint(state)
+    stored.check_weights(step, weights, device_name(built.loaded.device))
+    return Rebuilt(built, step, weights)
 
 
-def _config(folder: Path) -> Config:
-    """Return the run's config from its result: later commands overwrite Hydra's config file."""
-    result, of_hydra = folder / RESULT, folder / ".hydra" / "config.yaml"
-    path = result if result.exists() else of_hydra
-    try:
-        if path is result:
-            stored = json.loads(path.read_text(encoding="utf-8"))["config"]
-        else:
-            register_resolver()  # Hydra's file is not resolved
-            stored = OmegaConf.to_container(OmegaConf.load(path))
-        stored = OmegaConf.create(with_new_optimizer(stored))
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), stored))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: not a run's folder: it contains no {path.name}") from error
-    except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: contains no config of this version: {error}") from error
-    assert isinstance(config, Config)
-    return config
-
-
-def _kept(folder: Path, step: int) -> dict[str, Tensor]:
+def _kept(folder: Path, step: int, digest: str) -> dict[str, Tensor]:
     """Return the engine's state after a step of a run that cannot be replayed."""
-    states = Checkpoints(folder / CHECKPOINTS, keep=1)
-    there = states.steps()
-    bests = []
-    for kept in there:
-        state = states.newest(kept)
+    states, found = Checkpoints(folder / CHECKPOINTS, keep=1), read(journal_of(folder))
+    bests, there = [], []
+    for kept in states.steps():
+        state = states.newest(kept, lambda state: objection(digest, found, state))
         if state is None or state.step != kept:
             continue
         if kept == step:
@@ -136,6 +114,7 @@ def _kept(folder: Path, step: int) -> dict[str, Tensor]:
         best = state.metadata["best"]
         if best and best["step"] == step:
             return with_prefix("best", state.tensors)
+        there.append(kept)
         bests += [best["step"]] if best else []
     raise UserError(
         f"step {step}: a first-order run can only be rebuilt at a step with a checkpoint; there "
@@ -143,17 +122,33 @@ def _kept(folder: Path, step: int) -> dict[str, Tensor]:
     )
 
 
-def _past(folder: Path, step: int) -> History:
+def _past(folder: Path, step: int, digest: str) -> History:
     path = folder / JOURNAL
-    if not path.exists():
-        raise UserError(f"{folder}: no {JOURNAL} in it: the run made no step, or is too old")
-    data = path.read_bytes()
+    data = journal_of(folder)
     whole = read(data)
+    damage = f" and is {whole.damage}" if whole.damage else ""
+    if not whole.header:
+        raise UserError(
+            f"{path}: there is none: the run made no step, or is too old"
+            if not data
+            else f"{path}: it is {whole.damage}; put the journal back"
+        )
     check_format(whole, path)
+    if whole.header["digest"] != digest:
+        raise UserError(
+            f"{path}: it belongs to the run {whole.header['digest']}, and the folder's is {digest}"
+        )
     last = len(whole.steps)
     if not 0 <= step <= last:
-        raise UserError(f"step {step}: {path} has the steps from 0 to {last}")
-    state = Checkpoints(folder / CHECKPOINTS, keep=1).newest(step)
+        raise UserError(f"step {step}: {path} has the steps from 0 to {last}{damage}")
+    states = Checkpoints(folder / CHECKPOINTS, keep=1)
+    state = states.newest(step, lambda state: objection(digest, whole, state))
+    lost = whole.first_lost_after(0 if state is None else state.step)
+    if lost is not None and lost <= step:
+        raise UserError(
+            f"step {step}: {path} has lost the losses of the steps from {lost} to "
+            f"{max(whole.lost)}, and there is no checkpoint after them"
+        )
     return History(_cut(whole, data, step), state, step)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lozo_bench.config.schema import Config
@@ -18,7 +19,9 @@ from lozo_bench.training.plan import Cell
 log = logging.getLogger(__name__)
 
 
-def journal_header(cell: Cell, past: History, built: BuiltRun) -> dict[str, Any]:
+def journal_header(
+    cell: Cell, past: History, built: BuiltRun, files: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the header of a new journal, or that of the journal that an earlier attempt began."""
     device = provenance.device_name(built.loaded.device)
     if past.header:
@@ -36,6 +39,8 @@ def journal_header(cell: Cell, past: History, built: BuiltRun) -> dict[str, Any]
         # wandb's run can be found by the digest, and is another one for another sweep or a rerun.
         "wandb_id": f"{cell.digest}-{time.time_ns() // 10**6:x}",
         "versions": provenance.versions(),
+        "config": dict(cell.plain),
+        "files": dict(files),
     }
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
+from lozo_bench.config.digest import large_files
 from lozo_bench.config.schema import Rerun
 from lozo_bench.display.console import FilesAndTerminal, ProgressBar
 from lozo_bench.display.tracking import Tracker
@@ -20,11 +21,15 @@ from lozo_bench.errors import UserError
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs import provenance
 from lozo_bench.runs.checkpoints import Checkpoints
-from lozo_bench.runs.history import CHECKPOINTS, JOURNAL, History, HistoryWriter, recall
+from lozo_bench.runs.contents import check_contents, content_hashes
+from lozo_bench.runs.files import check_is_file
+from lozo_bench.runs.history import CHECKPOINTS, History, HistoryWriter
 from lozo_bench.runs.journal import read
 from lozo_bench.runs.lock import Lock
-from lozo_bench.runs.outcome import EVENTS, FAILED, METRICS, RESULT
+from lozo_bench.runs.outcome import EVENTS, FAILED, JOURNAL, METRICS, RESULT
+from lozo_bench.runs.recall import recall
 from lozo_bench.runs.result_file import read_result, write_result
+from lozo_bench.runs.rows import prepare_rows
 from lozo_bench.runs.status import values_of
 from lozo_bench.training.build_run import BuiltRun
 from lozo_bench.training.interfaces import Observer, Outcome, RunHistory, SilentObserver
@@ -84,6 +89,7 @@ class Leader:
         self.cell, self.team = cell, team
         self.result: Result | None = None
         self._check, self._held, self._record = check, held, record
+        self._files: dict[str, str] = {}
         self._lock: Lock | None = None
 
     def recall(self) -> History | None:
@@ -96,10 +102,13 @@ class Leader:
         """
         data, past = b"", None
         try:
-            self.result = _finished(self.cell)
+            for name in (RESULT, JOURNAL, METRICS, EVENTS, FAILED):
+                check_is_file(self.cell.folder / name)
+            self._files = content_hashes(large_files(self.cell.plain))
+            self.result = _finished(self.cell, self._files)
             if self.result is None:
                 self._lock = self._held.enter_context(Lock(self.cell.folder))
-                past, data = _past(self.cell)
+                past, data = _past(self.cell, self._files)
                 self._record()
         finally:
             self.team.from_first(data)  # empty: nothing is left to do, or reading failed
@@ -117,17 +126,10 @@ class Leader:
             log.info(values)
         self._peak_of = provenance.reset_peak_memory(built.loaded.device)
         name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
-        header = journal_header(cell, past, built)
+        header = journal_header(cell, past, built, self._files)
+        prepare_rows(cell.folder, past)
         self._tracker = self._held.enter_context(
-            Tracker(
-                cell.folder,
-                cell.plain,
-                config.tracking,
-                name,
-                header["wandb_id"],
-                past.is_final,
-                past.known,
-            )
+            Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"])
         )
         bar = self._held.enter_context(ProgressBar(built.parts.settings.steps, past.known))
         states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)
@@ -146,7 +148,8 @@ class Leader:
         """Write ``result.json`` and wandb's summary, and return the result."""
         test = outcome.test
         self._tracker.summarize({f"test_{test.name}": test.main, "best_step": outcome.best_step})
-        self.result = result_of(self.cell, outcome, built, self.team, self._peak_of)
+        found = result_of(self.cell, outcome, built, self.team, self._peak_of)
+        self.result = found | {"files": self._files}
         write_result(self.cell.folder, self.result)
         return self.result
 
@@ -195,16 +198,17 @@ class Follower:
         """Record nothing: the first process does."""
 
 
-def _finished(cell: Cell) -> Result | None:
+def _finished(cell: Cell, files: Mapping[str, str]) -> Result | None:
     if cell.config.rerun is Rerun.all:
         return None
     result = read_result(cell.folder, cell.digest)
     if result is not None:
+        check_contents(result.get("files", {}), files)
         (cell.folder / FAILED).unlink(missing_ok=True)
     return result
 
 
-def _past(cell: Cell) -> tuple[History, bytes]:
+def _past(cell: Cell, files: Mapping[str, str]) -> tuple[History, bytes]:
     """Return what earlier attempts did, and the same as bytes for the other processes."""
     folder, rerun = cell.folder, cell.config.rerun
     if rerun is Rerun.failed and not (folder / FAILED).exists():
@@ -214,6 +218,7 @@ def _past(cell: Cell) -> tuple[History, bytes]:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / FAILED).unlink(missing_ok=True)
-    past, data = recall(folder, cell.digest, cell.plan.replayable, cell.plan.full_states)
+    past, data = recall(folder, cell.digest, cell.plan.replayable)
+    check_contents(past.header.get("files", {}), files)
     start = {"known": past.known, "state": past.state_step}
     return past, json.dumps(start).encode() + b"\n" + data

@@ -39,15 +39,6 @@ def test_events_are_written_as_json_lines_at_once(tmp_path):
     ]
 
 
-def test_a_resumed_run_keeps_the_events_of_recorded_steps_only(tmp_path):
-    for last, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        with Tracker(tmp_path, {}, TrackingConfig(), "run", "id", known_step=last) as tracker:
-            for step in steps:
-                tracker.event(step, Event("swap"))
-    lines = (tmp_path / "events.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
-
-
 def test_a_nan_is_refused(tmp_path):
     with (
         Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker,
@@ -76,6 +67,8 @@ def test_a_result_is_written_atomically(tmp_path):
         ("{", "not valid JSON"),
         ("null", "not the result of a run"),
         ('{"digest": "d", "status": "finished"}', "not the result of a run"),
+        ('{"digest": "d", "status": "finished", "metrics": {}, "checksum": "0"}', "is damaged"),
+        ("[" * 100000, "nested too deeply"),
     ],
 )
 def test_a_damaged_result_or_one_of_another_run_is_refused(tmp_path, text, message):

@@ -234,3 +234,72 @@ def test_torch_is_not_imported():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "False"
+
+
+NESTED = "[" * 100_000
+
+
+def _pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def _loop(path):
+    path.unlink(missing_ok=True)
+    path.symlink_to(path)
+
+
+BAD = {
+    "no test metrics": ("result.json", '{"metrics": {"test": {}}}'),
+    "metrics that are no numbers": ("result.json", '{"metrics": {"test": {"accuracy": [1]}}}'),
+    "another checksum": ("result.json", '{"metrics": {"test": {"f1": 1}}, "checksum": "0"}'),
+    "odd bytes": ("result.json", b"\xff\xfe"),
+    "deep nesting": ("result.json", NESTED),
+    "a pipe": ("result.json", _pipe),
+    "a link to itself": ("result.json", _loop),
+    "a folder": ("result.json", Path.mkdir),
+    "rows without a step": ("metrics.jsonl", '{"loss": 1}\n{"step": "x"}\n{"step": 1e999}\n'),
+    "rows of odd bytes": ("metrics.jsonl", b"\xff\n[]\n"),
+    "rows in a pipe": ("metrics.jsonl", _pipe),
+    "a failure of odd bytes": ("failed.json", b"\xff"),
+    "a failure of other types": ("failed.json", '{"reason": 1, "code": 2, "command": []}'),
+    "a lone surrogate": ("failed.json", '{"reason": "\\ud800", "code": 2, "command": ""}'),
+    "a failure in a folder": ("failed.json", Path.mkdir),
+    "a journal in a pipe": ("journal.bin", _pipe),
+    "a command of other types": (".hydra/hydra.yaml", "hydra: {overrides: [1], mode: RUN}"),
+    "an impossible date": (".hydra/hydra.yaml", "hydra: 2026-99-99"),
+    "a pipe of Hydra's": (".hydra/hydra.yaml", _pipe),
+    "nested YAML": (".hydra/hydra.yaml", "[" * 5000),
+}
+
+
+@pytest.mark.timeout(60)
+def test_a_damaged_folder_is_a_row_among_the_others(tmp_path, lozo_status):
+    good = make(tmp_path / "good", result=0.5)
+    for number, (name, content) in enumerate(BAD.values()):
+        path = make(tmp_path / f"bad{number}") / name
+        if callable(content):
+            content(path)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(content)
+    make(tmp_path / os.fsdecode(b"odd \xff name"))
+    code, out, err = lozo_status(tmp_path)
+    assert (code, err) == (1, "")
+    assert f"{len(BAD) + 2} cells: 1 finished" in out
+    assert status.status_of(good).state is CellState.finished
+
+
+def test_a_folder_that_cannot_be_entered_is_a_row(tmp_path, monkeypatch):
+    make(tmp_path / "good", result=0.5)
+    (tmp_path / "closed").mkdir()
+    original = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert states(tmp_path) == {"good": CellState.finished, "closed": CellState.failed}

@@ -119,11 +119,13 @@ def test_a_run_without_dev_metrics_is_shown_but_cannot_be_compared_with_others(r
         table(runs({**alone, ("icl", "sst2", "s1", "1e-4"): (0.5, 0.5, 0.5)}))
 
 
-def test_an_unreadable_result_is_a_user_error(runs, tmp_path):
+@pytest.mark.parametrize("text", ["{", '{"metrics": {"test": {}}}', '{"metrics": 1}', "[" * 10**5])
+def test_a_run_with_a_damaged_result_is_missing_and_the_others_are_shown(runs, tmp_path, text):
     made_runs = runs(GRID)
-    (tmp_path / "cell0" / "result.json").write_text("{")
-    with pytest.raises(UserError, match=r"cell0/result.json: cannot be read; remove it"):
-        table(made_runs)
+    (tmp_path / "cell0" / "result.json").write_text(text)
+    found = table(made_runs)
+    assert [run.folder.name for run in found.missing] == ["cell0"]
+    assert len(entry(found).tests) == 2
 
 
 def test_every_format_shows_our_numbers_and_the_published_ones(runs):

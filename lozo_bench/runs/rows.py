@@ -1,0 +1,161 @@
+"""Prepares ``metrics.jsonl`` and ``events.jsonl`` of a run that continues.
+
+Rows that the run will write again are removed. Of the rest, damaged rows are moved to a file of
+their own (``metrics.jsonl.damaged``), and the evaluations among them are written again from the
+run's history.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lozo_bench.runs.atomic import write_whole
+from lozo_bench.runs.files import parse_json, read_file
+from lozo_bench.runs.history import History, evaluated_set
+from lozo_bench.runs.outcome import EVENTS, METRICS
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+_DAMAGED = ".damaged"
+
+
+def prepare_rows(folder: Path, past: History) -> None:
+    """Keep the rows of both files that are final, and restore evaluations that are missing.
+
+    Raises:
+        UserError: one of the files cannot be read.
+        OSError: one cannot be written.
+    """
+    _keep_metrics(folder / METRICS, past)
+    _keep_events(folder / EVENTS, past)
+
+
+def _keep_metrics(path: Path, past: History) -> None:
+    data = read_file(path)
+    if data is None:
+        if not past.log.evaluations:
+            return
+        log.warning("%s is missing: its rows are lost, except those of evaluations", path)
+    kept: list[Row] = []
+    damaged = []
+    for number, line in _lines(data or b""):
+        row = _row(line)
+        if row is None or not _agrees(row, past):
+            damaged.append((number, line))
+        elif past.is_final(row):
+            kept.append(row)
+    damaged = _without_unfinished(damaged, data or b"")
+    missing = _missing_evaluations(kept, past)
+    for row in missing:
+        kept.insert(_place(kept, row), row)
+    _keep_damaged(path, damaged, len(missing))
+    _write(path, kept, data)
+
+
+def _keep_events(path: Path, past: History) -> None:
+    data = read_file(path)
+    if data is None:
+        return
+    kept: list[Row] = []
+    damaged = []
+    for number, line in _lines(data):
+        row = _event(line)
+        if row is None:
+            damaged.append((number, line))
+        elif row["step"] <= past.known:
+            kept.append(row)
+    _keep_damaged(path, _without_unfinished(damaged, data), 0)
+    _write(path, kept, data)
+
+
+def _lines(data: bytes) -> list[tuple[int, bytes]]:
+    return [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line]
+
+
+def _row(line: bytes) -> Row | None:
+    """Return a row of numbers with a step; None if the line is something else."""
+    row = _event(line, named=False)
+    whole = row is not None and all(
+        isinstance(x, int | float) and math.isfinite(x) for x in row.values()
+    )
+    return row if whole else None
+
+
+def _event(line: bytes, named: bool = True) -> Row | None:
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    whole = isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0
+    return row if whole and (not named or isinstance(row.get("event"), str)) else None
+
+
+def _agrees(row: Row, past: History) -> bool:
+    """Return whether a row is as the history has it, if it describes an evaluation."""
+    name = evaluated_set(row)
+    recorded = past.evaluation(row["step"], name) if name else None
+    if name is None or recorded is None:
+        return True
+    values = {
+        key.removeprefix(f"{name}_"): x for key, x in row.items() if key.startswith(f"{name}_")
+    }
+    forwards = past.log.forwards.get((row["step"], name))
+    return values == recorded and forwards in (None, row.get("forward_passes"))
+
+
+def _missing_evaluations(kept: Sequence[Row], past: History) -> list[Row]:
+    """Return the rows of recorded evaluations that are not among those that are kept."""
+    there = {(row["step"], evaluated_set(row)) for row in kept}
+    passes = {row["step"]: row["forward_passes"] for row in kept if "forward_passes" in row}
+    passes |= {at[0]: forwards for at, forwards in past.log.forwards.items()}
+    return [
+        {
+            "step": step,
+            "forward_passes": passes[step],
+            **{f"{name}_{key}": x for key, x in values.items()},
+        }
+        for (step, name), values in past.log.evaluations.items()
+        if (step, name) not in there and step in passes
+    ]
+
+
+def _place(rows: Sequence[Row], new: Row) -> int:
+    """Return where a restored row belongs: after its step's rows; the test's row is the last."""
+    if evaluated_set(new) == "test":
+        return len(rows)
+    later = (
+        index
+        for index, row in enumerate(rows)
+        if row["step"] > new["step"] or evaluated_set(row) == "test"
+    )
+    return next(later, len(rows))
+
+
+def _without_unfinished(damaged: list[tuple[int, bytes]], data: bytes) -> list[tuple[int, bytes]]:
+    """Leave out the last line if it was not finished: a crash while it was written does that."""
+    last = data.count(b"\n") + 1
+    return [(number, line) for number, line in damaged if number != last]
+
+
+def _keep_damaged(path: Path, damaged: Sequence[tuple[int, bytes]], restored: int) -> None:
+    aside = path.with_name(path.name + _DAMAGED)
+    if damaged:
+        with aside.open("ab") as file:
+            file.writelines(line + b"\n" for _, line in damaged)
+    if damaged or restored:
+        numbers = ", ".join(str(number) for number, _ in damaged)
+        moved = f"line {numbers} is damaged and was moved to {aside.name}" if damaged else ""
+        again = f"{restored} rows were written again from the journal" if restored else ""
+        log.warning("%s: %s", path, "; ".join(part for part in (moved, again) if part))
+
+
+def _write(path: Path, kept: Sequence[Row], before: bytes | None) -> None:
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in kept)
+    if data != (before or b""):
+        write_whole(path, lambda draft: draft.write_bytes(data))
