@@ -3,7 +3,8 @@
     length, CRC-32      two little-endian uint32
     payload             compressed: a line of JSON, then numbers
 
-The first block, the header, is one line of JSON only. This module needs neither torch nor numpy.
+The first block, the header, is one line of JSON only. A copy of it follows, because without a
+header nothing else in a journal can be used. This module needs neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -45,25 +46,35 @@ def unpack(data: bytes, at: int) -> tuple[bytes, int] | None:
     return payload, at + _FRAME.size + len(packed)
 
 
-def block_after(data: bytes, at: int) -> bool:
-    """Return whether an intact block begins after byte ``at``.
+def next_block(data: bytes, at: int) -> int | None:
+    """Return where the first intact block after byte ``at`` begins; None if there is none.
 
     A crash while a block was appended leaves none behind; other damage does.
     """
-    start = data.find(_ZLIB, at + _FRAME.size)
+    start = data.find(_ZLIB, at + 1 + _FRAME.size)
     while start >= 0:
         has_dictionary = data[start + 1 : start + 2] and data[start + 1] & _HAS_DICTIONARY
-        if has_dictionary and start - _FRAME.size > at and _packed(data, start - _FRAME.size):
-            return True
+        if has_dictionary and _packed(data, start - _FRAME.size):
+            return start - _FRAME.size
         start = data.find(_ZLIB, start + 1)
-    return False
+    return None
+
+
+def with_header(data: bytes) -> bytes:
+    """Return a journal's bytes, from the header's copy on if only the copy is intact."""
+    copy = next_block(data, 0) if data and unpack(data, 0) is None else None
+    return data if copy is None or not _header_at(data, copy) else data[copy:]
 
 
 def read_header(data: bytes) -> dict[str, Any]:
     """Return the header of a journal; empty if it is damaged or there is none."""
-    found = unpack(data, 0)
-    header: Any = {} if found is None else json.loads(found[0])
-    return header if isinstance(header, dict) else {}
+    return _header_at(with_header(data), 0)
+
+
+def _header_at(data: bytes, at: int) -> dict[str, Any]:
+    found = unpack(data, at)
+    header: Any = {} if found is None else json.loads(found[0].partition(b"\n")[0])
+    return header if isinstance(header, dict) and "version" in header else {}
 
 
 def _packed(data: bytes, at: int) -> bytes | None:

@@ -4,10 +4,10 @@ For a zeroth-order method, the seed and these numbers determine the run: `Score`
 every step is repeated from them without a forward pass.
 
 The file consists of blocks (see `lozo_bench.runs.blocks`). They are only appended, and each is
-synced to disk. The first one is the header. Every other block holds the steps since the block
-before it: the number and shapes of the answers (the tensors that `Score` returned) in each step,
-the answers themselves (float32, or float64 for float64 weights), the evaluations in this period,
-and the run's costs at its end. Reading stops at the first block that is damaged or cut off by a
+synced to disk. The first one is the header, and the second one its copy. Every other block holds
+the steps since the block before it: the number and shapes of the answers (the tensors that `Score`
+returned) in each step, the answers themselves (float32, or float64 for float64 weights), the
+evaluations in this period, and the run's costs at its end. Reading stops at the first block that is damaged or cut off by a
 crash; all blocks before it are valid. If blocks were lost and the run continued from a checkpoint,
 a block with ``lost``, a number of steps, stands for them.
 """
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.runs.atomic import sync_folder
-from lozo_bench.runs.blocks import block_after, pack, unpack
+from lozo_bench.runs.blocks import next_block, pack, unpack
 
 Answers = Sequence[Tensor]
 VERSION = 2
@@ -71,7 +71,7 @@ def read(data: bytes) -> Log:
         block = unpack(data, at)
         if block is None or not _add_block(log, block[0]):
             log.damage = f"damaged after byte {at} of {len(data)}, which is step {len(log.steps)}"
-            log.readable_rest = block_after(data, at)
+            log.readable_rest = next_block(data, at) is not None
             break
         at = block[1]
         log.ends.append((at, len(log.steps)))
@@ -110,7 +110,8 @@ def without_lost_steps(
         **_of_evaluations(evaluations),
         "spent": spent,
     }
-    return (data or pack(json.dumps(header).encode())) + pack(json.dumps(line).encode() + b"\n")
+    begins = data or 2 * pack(json.dumps(header).encode())  # the header and its copy
+    return begins + pack(json.dumps(line).encode() + b"\n")
 
 
 class Journal:
@@ -135,7 +136,9 @@ class Journal:
         self._unwritten: list[list[np.ndarray[Any, Any]]] = []
         self._evaluations: list[tuple[int, str, Mapping[str, float], int]] = []
         if os.fstat(self._file.fileno()).st_size == 0:
-            self._append(json.dumps({"version": VERSION, **header}).encode())
+            block = json.dumps({"version": VERSION, **header}).encode()
+            self._append(block)
+            self._append(block)  # the copy
             sync_folder(path.parent)
 
     def step(self, answers: Answers, spent: Mapping[str, float]) -> None:
@@ -200,6 +203,8 @@ def _add_block(log: Log, payload: bytes) -> bool:
     if not log.ends:
         log.header = fields
         return True
+    if fields == log.header:
+        return True  # its copy
     if fields["first"] != len(log.steps) + 1:
         return False
     if lost := fields.get("lost", 0):

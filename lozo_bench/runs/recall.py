@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lozo_bench.errors import UserError
 from lozo_bench.runs.atomic import write_whole
+from lozo_bench.runs.blocks import with_header
 from lozo_bench.runs.checkpoints import Checkpoint, Checkpoints
 from lozo_bench.runs.files import read_file, set_aside
 from lozo_bench.runs.history import CHECKPOINTS, History, OtherRun
@@ -51,7 +52,8 @@ def recall(folder: Path, digest: str, replayable: bool) -> tuple[History, bytes]
             checkpoint.
     """
     path = folder / JOURNAL
-    data = read_file(path) or b""
+    written = read_file(path) or b""
+    data = with_header(written)
     found = read(data)
     check_format(found, path)
     if found.header and found.header.get("digest") != digest:
@@ -63,19 +65,21 @@ def recall(folder: Path, digest: str, replayable: bool) -> tuple[History, bytes]
     state, needs_journal = _newest(states, digest, found)
     known = _known(found, state, replayable)
     if needs_journal and not known:
+        damage = f"is {found.damage}" if written else "is missing"
         raise UserError(
-            f"{path}: {'is ' + found.damage if data else 'is missing'}, and the checkpoint of step "
-            f"{needs_journal} is of a former version, which cannot continue without it; put the "
-            "journal back, or run again from the start with rerun=all"
+            f"{path}: {damage}, and the checkpoint of step {needs_journal} is of a former "
+            "version, which cannot continue without it; put the journal back, or run again from the start with rerun=all"
         )
     states.set_skipped_aside()
+    if data != written:
+        log.warning("the first bytes of %s are damaged; their copy is used", path)
     if found.damage:
         log.warning("%s is %s; the run resumes from step %d", path, found.damage, known)
-    elif not data and state is not None:
+    elif not written and state is not None:
         log.warning("%s is missing; the run resumes from its checkpoint %d", path, known)
     good = _journal_up_to(known, found, data, state)
-    if good != data:
-        _replace(path, data, good, found)
+    if good != written:
+        _replace(path, written, good, keep=found.readable_rest or data != written)
     return History(read(good), state, known), good
 
 
@@ -147,11 +151,11 @@ def _journal_up_to(known: int, found: Log, data: bytes, state: Checkpoint | None
     )
 
 
-def _replace(path: Path, data: bytes, good: bytes, found: Log) -> None:
-    """Write the part of a journal that the run continues from; keep a damaged original."""
-    if found.readable_rest:
+def _replace(path: Path, data: bytes, good: bytes, keep: bool) -> None:
+    """Write the part of a journal that the run continues from, and keep the original if asked."""
+    if keep:
         log.warning("the damaged journal is kept as %s", set_aside(path))
-    if data.startswith(good) and not found.readable_rest:
+    elif data.startswith(good):
         os.truncate(path, len(good))
         return
     write_whole(path, lambda draft: draft.write_bytes(good))

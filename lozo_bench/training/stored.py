@@ -23,7 +23,7 @@ from lozo_bench.config.renamed import with_new_optimizer
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config
 from lozo_bench.errors import UserError
-from lozo_bench.runs.blocks import read_header
+from lozo_bench.runs.blocks import read_header, with_header
 from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.contents import check_contents, content_hashes
 from lozo_bench.runs.files import read_file
@@ -126,7 +126,7 @@ def journal_of(folder: Path) -> bytes:
     Raises:
         UserError: it cannot be read.
     """
-    return read_file(folder / JOURNAL) or b""
+    return with_header(read_file(folder / JOURNAL) or b"")
 
 
 def _header(folder: Path) -> Mapping[str, Any]:

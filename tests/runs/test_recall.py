@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lozo_bench.errors import UserError
+from lozo_bench.runs.blocks import unpack
 from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.history import HistoryWriter
 from lozo_bench.runs.recall import recall
@@ -51,7 +52,7 @@ def make_former(folder):
 
 
 @pytest.mark.parametrize("replayable", [False, True])
-@pytest.mark.parametrize("damage", ["gone", "empty", "first byte", "middle"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "headers", "middle"])
 def test_a_run_continues_from_its_checkpoint_without_its_journal(
     tmp_path, caplog, replayable, damage
 ):
@@ -62,7 +63,8 @@ def test_a_run_continues_from_its_checkpoint_without_its_journal(
     if damage == "gone":
         path.unlink()
     else:
-        data[0 if damage == "first byte" else len(data) // 2] ^= 1
+        for at in (len(data) // 2,) if damage == "middle" else (0, unpack(bytes(data), 0)[1]):
+            data[at] ^= 1
         path.write_bytes(b"" if damage == "empty" else data)
     states = sorted(path.name for path in (folder / "checkpoints").iterdir())
     past, _ = recall(folder, "d1", replayable)
@@ -71,7 +73,7 @@ def test_a_run_continues_from_its_checkpoint_without_its_journal(
     assert past.log.evaluations == whole.log.evaluations
     assert past.spent() == whole.spent()
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == states
-    assert (folder / "journal.bin.damaged").exists() == (damage in ("first byte", "middle"))
+    assert (folder / "journal.bin.damaged").exists() == (damage in ("headers", "middle"))
     assert "journal.bin" in caplog.text
     # It is written on, and read again as a run that was never damaged.
     made(folder, replayable=replayable, steps=25)
@@ -81,6 +83,19 @@ def test_a_run_continues_from_its_checkpoint_without_its_journal(
     shutil.rmtree(folder / "checkpoints")
     last, _ = recall(folder, "d1", replayable)
     assert last.known == (10 if replayable and damage == "middle" else 0)
+
+
+def test_a_damaged_header_is_replaced_by_its_copy(tmp_path, caplog):
+    folder = made(tmp_path / "run", replayable=True)
+    path = folder / "journal.bin"
+    whole, data = recall(folder, "d1", replayable=True)
+    shutil.rmtree(folder / "checkpoints")
+    path.write_bytes(data[:9] + b"?" + data[10:])
+    past, _ = recall(folder, "d1", replayable=True)
+    assert (past.known, past.header) == (20, whole.header)
+    assert "copy is used" in caplog.text
+    assert (folder / "journal.bin.damaged").exists()
+    assert recall(folder, "d1", replayable=True)[0].known == 20
 
 
 def test_a_crash_within_a_block_leaves_no_file_aside(tmp_path):
