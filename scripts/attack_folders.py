@@ -143,12 +143,14 @@ def prepare_process() -> None:
     import torch
     from hydra.core.config_store import ConfigStore
 
+    from lozo_bench.config.resolvers import register_resolver
     from lozo_bench.config.schema import Config
     from lozo_bench.training import replay, run  # noqa: F401
 
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
     ConfigStore.instance().store(name="schema", node=Config)
+    register_resolver()
 
 
 def make_model(folder: Path) -> None:
@@ -359,13 +361,16 @@ class Attack:
             return "TRACEBACK", repr(error)
 
     def _train(self) -> tuple[str, str]:
-        from lozo_bench.training import build_run, run
+        from lozo_bench.runs import provenance
+        from lozo_bench.training import build_run, run, session
 
         with (
-            mock.patch.object(run, "plan_cell", return_value=self.cell),
+            mock.patch.object(run, "plan_cell", self._planned),
             mock.patch.object(run, "Trainer", self._trainer(run.Trainer)),
             mock.patch.object(run, "build_run", self._build_once),
             mock.patch.object(build_run, "load", loaded),
+            mock.patch.object(session, "Lock", NoLock),
+            mock.patch.object(provenance, "reset_peak_memory", _process),
         ):
             result = run.run(self.config, self.folder)
         assert result is not None
@@ -376,6 +381,9 @@ class Attack:
             return "WRONG", "evaluations are missing in metrics.jsonl"
         began_again = not self.case.finished and result["sittings"] < 2
         return ("again" if began_again else "right"), ""
+
+    def _planned(self, *_: object) -> Any:
+        return self.cell
 
     def _replay(self) -> tuple[str, str]:
         from lozo_bench.training import build_run, replay, stored
@@ -497,6 +505,20 @@ def stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
                 at = os.lstat(path)
                 found[path[len(str(folder)) + 1 :]] = (at.st_ino, at.st_size, at.st_mtime_ns)
     return found
+
+
+class NoLock(contextlib.nullcontext[Any]):
+    """A lock that is no file: locks are not what is tried here, and would take most of the time."""
+
+    def __enter__(self) -> NoLock:
+        return self
+
+    def check(self) -> None:
+        """Do nothing."""
+
+
+def _process(*_: object) -> str:
+    return "process"
 
 
 def composed(overrides: Sequence[str]) -> Any:

@@ -32,6 +32,7 @@ class Tracker:
         tracking: which records are kept.
         name: the run's name in wandb.
         run_id: the run's id in wandb, which stays the same when the run is resumed.
+        known_step: the last step that is not made again.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Tracker:
         tracking: TrackingConfig,
         name: str,
         run_id: str,
+        known_step: int = 0,
     ) -> None:
         self._folder = folder
         self._lines = (folder / METRICS).open("a", encoding="utf-8")

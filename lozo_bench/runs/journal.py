@@ -7,9 +7,9 @@ The file consists of blocks (see `lozo_bench.runs.blocks`). They are only append
 synced to disk. The first one is the header, and the second one its copy. Every other block holds
 the steps since the block before it: the number and shapes of the answers (the tensors that `Score`
 returned) in each step, the answers themselves (float32, or float64 for float64 weights), the
-evaluations in this period, and the run's costs at its end. Reading stops at the first block that is damaged or cut off by a
-crash; all blocks before it are valid. If blocks were lost and the run continued from a checkpoint,
-a block with ``lost``, a number of steps, stands for them.
+evaluations in this period, and the run's costs at its end. Reading stops at the first block that is
+damaged or cut off by a crash; all blocks before it are valid. If blocks were lost and the run
+continued from a checkpoint, a block with ``lost``, a number of steps, stands for them.
 """
 
 from __future__ import annotations

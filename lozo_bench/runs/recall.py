@@ -68,7 +68,8 @@ def recall(folder: Path, digest: str, replayable: bool) -> tuple[History, bytes]
         damage = f"is {found.damage}" if written else "is missing"
         raise UserError(
             f"{path}: {damage}, and the checkpoint of step {needs_journal} is of a former "
-            "version, which cannot continue without it; put the journal back, or run again from the start with rerun=all"
+            "version, which cannot continue without it; put the journal back, or run again from "
+            "the start with rerun=all"
         )
     states.set_skipped_aside()
     if data != written:

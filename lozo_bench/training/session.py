@@ -129,7 +129,7 @@ class Leader:
         header = journal_header(cell, past, built, self._files)
         prepare_rows(cell.folder, past)
         self._tracker = self._held.enter_context(
-            Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"])
+            Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.known)
         )
         bar = self._held.enter_context(ProgressBar(built.parts.settings.steps, past.known))
         states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)
