@@ -185,7 +185,7 @@ def attack_all(
     ):
         bar = progress.add_task("damages", total=None)
         jobs = [
-            pool.submit(attack_case, case, folder, index, stride, files)
+            pool.submit(attack_case, case, folder / "model", folder / f"run{index}", stride, files)
             for index, case in enumerate(chosen)
         ]
         while not all(job.done() for job in jobs):
@@ -211,10 +211,10 @@ def _hang(*_: object) -> None:
 
 
 def attack_case(
-    case: Case, folder: Path, index: int, stride: int, files: str
+    case: Case, model: Path, folder: Path, stride: int, files: str
 ) -> tuple[Counter[tuple[str, str, str]], dict[str, str]]:
-    """Try every damage of a case."""
-    attack = Attack(case, folder / "model", folder / f"run{index}")
+    """Try every damage of a case, with this model and in this folder."""
+    attack = Attack(case, model, folder)
     todo = [each for each in damages(attack.template, stride) if files in each.file]
     _add(1, len(todo))
     counts: Counter[tuple[str, str, str]] = Counter()

@@ -18,8 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import with_prefix
 from lozo_bench.errors import UserError
+from lozo_bench.runs.blocks import pack, read_header
 from lozo_bench.runs.checkpoints import Checkpoints
+from lozo_bench.runs.journal import read
 from lozo_bench.training.replay import rebuild
+from lozo_bench.training.stored import tested_step
 
 
 def made(folder, *overrides):
@@ -75,8 +78,53 @@ def test_a_damaged_result_is_one_line(lozo, tmp_path, text):
     copy = tmp_path / "copy"
     shutil.copytree(lozo, copy)
     (copy / "result.json").write_text(text)
-    with pytest.raises(UserError, match=r"result\.json: contains no config of this version"):
+    with pytest.raises(UserError, match=r"result\.json: (contains no config|the file is not)"):
         rebuild(copy, 24)
+
+
+@pytest.mark.parametrize("former", [False, True])
+@pytest.mark.parametrize("key", ["lr", "best_step", "weights"])
+def test_a_changed_result_is_not_believed(lozo, tmp_path, key, former):
+    """Results of former versions have no checksum, but a digest and the weights' fingerprints."""
+    copy = tmp_path / "copy"
+    shutil.copytree(lozo, copy)
+    result = cells.result(copy)
+    if former:
+        del result["checksum"]
+    result["config"]["optimizer"]["lr"] *= 2 if key == "lr" else 1
+    if key == "best_step":
+        result["best_step"] = 16 if result["best_step"] != 16 else 8
+    elif key == "weights":
+        result["weights"]["tested"] = "0" * 32
+    (copy / "result.json").write_text(json.dumps(result))
+    message = "its config is that of the run" if key == "lr" else "the rebuilt weights are"
+    with pytest.raises(UserError, match=message if former else "the file is damaged"):
+        rebuild(copy, tested_step(copy))
+
+
+def test_an_unfinished_run_is_rebuilt_though_a_refused_command_changed_hydras_config(
+    lozo, tmp_path
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(lozo, copy)
+    weights = cells.result(copy)["weights"]["last"]
+    (copy / "result.json").unlink()
+    path = copy / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    config.optimizer.lr = 0.5
+    OmegaConf.save(config, path)
+    assert rebuild(copy, 24).weights == weights
+    # A former version's journal does not have the config, only its digest.
+    journal = (copy / "journal.bin").read_bytes()
+    header = read_header(journal)
+    del header["config"]
+    steps = journal[read(journal).ends[1][0] :]
+    (copy / "journal.bin").write_bytes(pack(json.dumps(header).encode()) + steps)
+    with pytest.raises(UserError, match=r"config\.yaml: its config is that of the run"):
+        rebuild(copy, 24)
+    config.optimizer.lr = cells.result(lozo)["config"]["optimizer"]["lr"]
+    OmegaConf.save(config, path)
+    assert rebuild(copy, 24).weights == weights
 
 
 def test_half_precision_runs_are_rebuilt_too(tmp_path):
