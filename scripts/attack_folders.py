@@ -277,9 +277,12 @@ class Attack:
             self._interrupt()
         self.template = files_in(folder)
         self.stamps: dict[str, Any] = {}
+        harmless = Damage("train.log", b"another line")
+        self._damage(harmless)
         with opened_files(folder) as opened:
-            self.trial(Damage("train.log", b"another line"))
+            self._verdict(harmless)
         self.opened = opened
+        self.built = None  # steps were made with it
 
     def is_unread(self, damage: Damage) -> bool:
         """Return whether a file was not opened, and its content is what is damaged."""
@@ -313,9 +316,7 @@ class Attack:
 
     def trial(self, damage: Damage) -> tuple[str, str]:
         """Damage the folder, repeat the command; return the verdict and why it is no better."""
-        self._restore()
-        put(self.folder / damage.file, damage.content)
-        self.stamps.pop(damage.file, None)
+        self._damage(damage)
         signal.setitimer(signal.ITIMER_REAL, HANG_S)
         self.key = ""
         try:
@@ -327,6 +328,11 @@ class Attack:
         if self.key:
             self.seen.setdefault(self.key, verdict)
         return verdict, f"{_words(damage)}: {why}"
+
+    def _damage(self, damage: Damage) -> None:
+        self._restore()
+        put(self.folder / damage.file, damage.content)
+        self.stamps.pop(damage.file, None)
 
     def _restore(self) -> None:
         """Bring the folder back to what it was; usually one file only was changed."""
@@ -363,10 +369,11 @@ class Attack:
     def _train(self) -> tuple[str, str]:
         from lozo_bench.runs import provenance
         from lozo_bench.training import build_run, run, session
+        from lozo_bench.training.trainer import Trainer
 
         with (
             mock.patch.object(run, "plan_cell", self._planned),
-            mock.patch.object(run, "Trainer", self._trainer(run.Trainer)),
+            mock.patch.object(run, "Trainer", self._trainer(Trainer)),
             mock.patch.object(run, "build_run", self._build_once),
             mock.patch.object(build_run, "load", loaded),
             mock.patch.object(session, "Lock", NoLock),
@@ -387,9 +394,10 @@ class Attack:
 
     def _replay(self) -> tuple[str, str]:
         from lozo_bench.training import build_run, replay, stored
+        from lozo_bench.training.trainer import Trainer
 
         with (
-            mock.patch.object(replay, "Trainer", self._trainer(replay.Trainer)),
+            mock.patch.object(replay, "Trainer", self._trainer(Trainer)),
             mock.patch.object(replay, "build_run", self._build_once),
             mock.patch.object(build_run, "load", loaded),
             mock.patch.object(replay, "stored_run", self._stored),

@@ -30,7 +30,7 @@ from lozo_bench.runs.files import read_file
 from lozo_bench.runs.history import CHECKPOINTS
 from lozo_bench.runs.outcome import JOURNAL, RESULT
 from lozo_bench.runs.result_file import load_result
-from lozo_bench.training.plan import typed
+from lozo_bench.training.checks import typed
 
 log = logging.getLogger(__name__)
 
