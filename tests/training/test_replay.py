@@ -21,8 +21,8 @@ from lozo_bench.errors import UserError
 from lozo_bench.runs.blocks import pack, read_header
 from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.journal import read
+from lozo_bench.training import stored
 from lozo_bench.training.replay import rebuild
-from lozo_bench.training.stored import tested_step
 
 
 def made(folder, *overrides):
@@ -99,7 +99,7 @@ def test_a_changed_result_is_not_believed(lozo, tmp_path, key, former):
     (copy / "result.json").write_text(json.dumps(result))
     message = "its config is that of the run" if key == "lr" else "the rebuilt weights are"
     with pytest.raises(UserError, match=message if former else "the file is damaged"):
-        rebuild(copy, tested_step(copy))
+        rebuild(copy, stored.tested_step(copy))
 
 
 def test_an_unfinished_run_is_rebuilt_though_a_refused_command_changed_hydras_config(
