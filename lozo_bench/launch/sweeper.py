@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from lozo_bench.config.explain import explain
 from lozo_bench.errors import UserError, bad_value, raise_all
 from lozo_bench.launch.checks import check_cell
+from lozo_bench.progress import progress
 
 
 class CheckedSweeper(Sweeper):
@@ -72,7 +73,7 @@ class CheckedSweeper(Sweeper):
     def _check(self, cells: Sequence[list[str]]) -> None:
         loader = self.hydra_context.config_loader
         refused: dict[str, list[list[str]]] = {}  # the cells of each error line
-        for cell in cells:
+        for cell in progress(cells, "checking the cells"):
             try:
                 config = loader.load_sweep_config(self.config, cell)
                 check_cell(config, ["hydra.sweep.dir", "hydra.sweep.subdir"])
