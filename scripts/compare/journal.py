@@ -1,7 +1,8 @@
 """A reader of journal.bin that does not depend on either version's code.
 
 The format is that of version 2 (see lozo_bench's journal module): blocks of length, CRC-32 and a
-compressed payload, which is a line of JSON and then numbers. The first block is the header.
+compressed payload, which is a line of JSON and then numbers. The first block is the header, which
+later versions write twice.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _DICTIONARY = (
     b'"bad_in_a_row": 0, "sittings": 1, "elapsed_s": 1.2}}\n'
 )
 _VERSION = 2
+# Keys of the header that later versions have.
+_LATER_KEYS = {"config", "files"}
 # Wall-clock time, which differs from run to run.
 SECONDS = frozenset({"train_s", "elapsed_s"})
 
@@ -74,7 +77,9 @@ def _add(journal: Journal, block: dict[str, Any], numbers: bytes) -> None:
     if not journal.keys:
         if block["version"] != _VERSION:
             raise JournalError(f"has version {block['version']}, not {_VERSION}")
-        journal.keys = tuple(sorted(block))
+        journal.keys = tuple(sorted(block.keys() - _LATER_KEYS))
+        return
+    if "version" in block:  # the header's copy
         return
     if block["first"] != len(journal.steps) + 1:
         raise JournalError(f"step {block['first']} follows step {len(journal.steps)}")

@@ -15,6 +15,7 @@ from compare.side import Ended
 # Facts about time, machine and code, which are not results.
 NOT_RESULTS = journal.SECONDS | {
     "step_ms_median", "peak_memory_bytes", "peak_memory_of", "device", "versions", "git",
+    "checksum",
 }  # fmt: skip
 # What the driver and Hydra write, and messages to people.
 NOT_COMPARED = frozenset({"stdout.txt", "stderr.txt", "train.log", ".hydra"})

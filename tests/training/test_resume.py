@@ -269,7 +269,7 @@ def test_without_a_connection_wandb_records_offline_with_a_warning(tmp_path, mon
 
 
 def test_an_error_in_wandb_does_not_end_the_run(tmp_path, monkeypatch, caplog):
-    def limited(self, row):
+    def limited(self, row, step=None):
         raise wandb.errors.CommError("rate limited")
 
     monkeypatch.setattr("wandb.Run.log", limited)

@@ -10,13 +10,16 @@ import programs
 import pytest
 from omegaconf import OmegaConf
 
+from lozo_bench.config.resolvers import register_resolver
+
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SHORT = ["steps=4", "eval_every=2", "log_every=1", "task.source.dev=20", "task.source.test=30"]
 RESULT_KEYS = {
     "status", "digest", "config", "metrics", "best_step", "steps", "forwards", "backwards",
     "queries", "tokens", "backward_tokens", "flops", "train_s",
     "bad_steps", "bad_candidates", "sittings", "weights", "engine", "parallel", "step_ms_median",
-    "elapsed_s", "peak_memory_bytes", "peak_memory_of", "device", "versions", "git",
+    "elapsed_s", "peak_memory_bytes", "peak_memory_of", "device", "versions", "git", "files",
+    "checksum",
 }  # fmt: skip
 
 
@@ -66,6 +69,7 @@ def test_a_result_contains_the_config_and_the_metrics(sweep):
     assert 0 <= result["metrics"]["test"]["accuracy"] <= 1
     assert (result["steps"], result["forwards"], result["backwards"]) == (4, 8, 0)
     assert result["best_step"] in (2, 4)
+    register_resolver()
     assert result["config"] == OmegaConf.to_container(
         OmegaConf.load(cell / ".hydra" / "config.yaml"), resolve=True
     )
