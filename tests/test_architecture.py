@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         "optimizers", "parallel", "randomness", "runs", "tasks", "tuning",
     },
     "tables": {"config", "errors", "runs"},
-    "launch": {"config", "errors", "runs", "training"},
+    "launch": {"config", "errors", "progress", "runs", "training"},
     "train": {"config", "launch", "runs", "training"},
 }  # fmt: skip
 
