@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.files import parse_json, read_file
 
 log = logging.getLogger(__name__)
@@ -54,10 +55,15 @@ class Failure:
 def write_failure(folder: Path, failure: Failure) -> None:
     """Write ``failed.json`` with the current time; if that fails, log an error instead."""
     record = asdict(failure) | {"when": time.strftime("%Y-%m-%d %H:%M:%S")}
+    # The processes of one run may fail at the same time, so each writes a draft of its own.
+    draft = folder / f"{FAILED}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / FAILED, json.dumps(record, indent=2) + "\n")
+        draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        draft.replace(folder / FAILED)
     except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
         log.error("%s: failed.json could not be written: %s", folder, error.strerror)
 
 
