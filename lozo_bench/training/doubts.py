@@ -10,6 +10,9 @@ from lozo_bench.evaluation.evaluate import Metrics
 
 # A confident model that is wrong has a loss of some nats; this many times a guess's is no model.
 _DESTROYED = 100
+# Losses that differ by less than this share of their size have hardly moved.
+_HARDLY = 1e-4
+_TRIAL = 10  # a run of fewer steps is a trial, from which nobody expects a better model
 
 
 def doubts(
@@ -48,14 +51,15 @@ def doubts(
         )
     losses = [metrics.loss for metrics in dev]
     tested, evaluated = [before.loss, after.loss], losses or [0.0]
-    unit = torch.finfo(dtype).eps
-    rounding = unit / 4 if _half(dtype) else 4 * unit  # of a mean over rows, relative
-    if all(_range(x) <= rounding * abs(x[0]) for x in (tested, evaluated)):
+    # Losses of half precision are rounded; a mean over rows less so.
+    limit = max(_HARDLY, torch.finfo(dtype).eps / 4)
+    if steps >= _TRIAL and all(_range(x) <= limit * abs(x[0]) for x in (tested, evaluated)):
         half = " model.dtype=fp32 (half precision loses small updates)," if _half(dtype) else ""
         return (
-            f"the loss has not moved in {steps} step{'' if steps == 1 else 's'}: on the test rows "
-            f"it was {before.loss:.6f} before them and is {after.loss:.6f}, and all dev losses are "
-            f"equal to rounding. What to do: a larger optimizer.lr than {lr:g},{half} or more steps"
+            f"the loss has hardly moved in {steps} steps: on the test rows it was "
+            f"{before.loss:.6f} before them and is {after.loss:.6f}, and all dev losses are within "
+            f"{limit:.2%} of each other. What to do: a larger optimizer.lr than {lr:g},{half} or "
+            "more steps"
         )
     return None
 

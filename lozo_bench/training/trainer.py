@@ -383,7 +383,8 @@ def _no_check() -> None:
 def _not_finite(step: int, what: str) -> UserError:
     return UserError(
         f"step {step}: {what}; the run stops here and its result is not written. "
-        "A smaller optimizer.lr or optimizer.eps, or model.dtype=fp32, usually helps"
+        "What to do: a smaller optimizer.lr; an optimizer.eps near the method's default, if it was "
+        "changed; or model.dtype=fp32"
     )
 
 
