@@ -209,6 +209,7 @@ def cell(overrides: Sequence[str], folder: Path) -> None:
     import torch
     from hydra.core.config_store import ConfigStore
 
+    from lozo_bench.config.resolvers import register_resolver
     from lozo_bench.config.schema import Config
     from lozo_bench.training.run import run_cell
 
@@ -218,6 +219,7 @@ def cell(overrides: Sequence[str], folder: Path) -> None:
     logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(1)
     ConfigStore.instance().store(name="schema", node=Config)
+    register_resolver()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("config", list(overrides))
     sys.exit(run_cell(config, folder))

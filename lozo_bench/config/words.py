@@ -27,6 +27,8 @@ from lozo_bench.errors import UserError, raise_all
 
 _Word = tuple[yaml.ScalarNode, object]  # as written, and as read
 _QUOTED_OR_BARE = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[^][,\"']+")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_BARE_AFTER_BLANK = re.compile(r"[\[,]\s+[^\s'\]]")
 # What Hydra's grammar does not read as text: truth values, null and numbers.
 _NOT_TEXT = re.compile(
     r"true|false|null|[+-]?(?:inf|nan|[\d_]+\.?[\d_]*(?:e[+-]?[\d_]+)?|\.[\d_]+(?:e[+-]?[\d_]+)?)",
@@ -89,6 +91,8 @@ def _bad_argument(argument: str) -> UserError | None:
         value = override.value() if not override.is_sweep_override() else override._value
     except HydraException:
         return None
+    if key == "task.options" and _BARE_AFTER_BLANK.search(_QUOTED.sub("''", written)):
+        return _lost_blank(argument, name)
     choices = value.list if isinstance(value, ChoiceSweep) else [value]
     bare = [word.strip() for word in _QUOTED_OR_BARE.findall(written)]
     for choice in choices:
@@ -97,6 +101,14 @@ def _bad_argument(argument: str) -> UserError | None:
             if not null and _is_other(word, _as_written(word, bare), key):
                 return _unquoted(argument, name, written)
     return None
+
+
+def _lost_blank(argument: str, name: str) -> UserError:
+    return UserError(
+        f"{argument}: Hydra drops the blank before an option that is not quoted, and most options "
+        "begin with one; what to do: quote each option as it is meant, for example "
+        f"\"{name}=[' terrible',' great']\""
+    )
 
 
 def _as_written(value: object, bare: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ reported before torch is imported.
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ from lozo_bench.launch.checks import check_cell, without_hydra
 from lozo_bench.launch.record import is_recorded, record_command
 from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.launch.sweeper import cells_of
-from lozo_bench.runs.outcome import Code
+from lozo_bench.runs.outcome import Code, is_first_process
 
 
 class CommandChecks(Callback):
@@ -56,7 +55,7 @@ class CommandChecks(Callback):
         What another run has recorded stays, until this one holds the folder's lock.
         """
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if is_recorded(folder) or not _is_first_process():
+        if is_recorded(folder) or not is_first_process():
             return
         with suppress(OSError):  # the run itself cannot write here either, and says so
             record_command(without_hydra(config), folder)
@@ -65,14 +64,9 @@ class CommandChecks(Callback):
 def _say_if_one_of_many(config: DictConfig) -> None:
     """Say so if the command runs one cell of an experiment that is a sweep."""
     params = config.hydra.sweeper.get("params")
-    if not params or not _is_first_process():
+    if not params or not is_first_process():
         return
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     count = len(cells_of(parser, params, config.hydra.overrides.task))
     if count > 1:
         print(f"this is one run; with -m, the same command is a sweep of {count}", file=sys.stderr)
-
-
-def _is_first_process() -> bool:
-    """Return whether this is the only or the first process of a run, by torchrun or SLURM."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -29,7 +29,6 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from lozo_bench.config.schema import Dtype, Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_value
-from lozo_bench.models.adapter import Adapter, read_adapter
 from lozo_bench.models.autocast import autocast
 from lozo_bench.models.check import check_finite, check_loaded, output_layer, word_embeddings
 from lozo_bench.models.checkpointing import checkpoint_layers
@@ -48,6 +47,9 @@ from lozo_bench.models.probes import check_causal
 from lozo_bench.models.reading import check_access, reading
 from lozo_bench.models.tokenizer import load_tokenizer
 from lozo_bench.models.vocabulary import check_vocabulary
+
+if TYPE_CHECKING:
+    from lozo_bench.models.adapter import Adapter
 
 DTYPES = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16, Dtype.fp16: torch.float16}
 _CLASSES = {
@@ -149,7 +151,12 @@ def _adapter(config: ModelConfig, path: str) -> Adapter | None:
         if left is not None:
             first = f"run `hf download {path} --local-dir DIR` and set model.path=DIR; then, "
             raise adapter_beside(f"{ADAPTER_CONFIG} of {path}", "DIR", first)
-    return None if folder is None else read_adapter(folder, config.path)
+    if folder is None:
+        return None
+    # It needs peft, which a run without an adapter does not.
+    from lozo_bench.models.adapter import read_adapter
+
+    return read_adapter(folder, config.path)
 
 
 def _check_not_quantised(hf_config: PreTrainedConfig, path: str) -> None:

@@ -52,6 +52,15 @@ class Failure:
     when: str = ""
 
 
+def is_first_process() -> bool:
+    """Return whether this is the only or the first process of a run, by torchrun or SLURM.
+
+    Only that process writes into the run's folder: another one may have been started with other
+    values, and its folder may be another run's.
+    """
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
 def write_failure(folder: Path, failure: Failure) -> None:
     """Write ``failed.json`` with the current time; if that fails, log an error instead."""
     record = asdict(failure) | {"when": time.strftime("%Y-%m-%d %H:%M:%S")}

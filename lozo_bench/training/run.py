@@ -20,7 +20,7 @@ from lozo_bench.parallel.collectives import LostProcessError
 from lozo_bench.parallel.team import join
 from lozo_bench.runs.history import OtherRun
 from lozo_bench.runs.lock import Busy
-from lozo_bench.runs.outcome import Code, Failure, write_failure
+from lozo_bench.runs.outcome import Code, Failure, is_first_process, write_failure
 from lozo_bench.runs.signals import StopSignal
 from lozo_bench.runs.status import command_of
 from lozo_bench.training.build_run import build_run
@@ -135,7 +135,8 @@ def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSig
         case _:
             log.error("the run failed; everything it wrote is in %s", folder, exc_info=error)
             code, reason = Code.defect, f"{type(error).__name__}: {error}"
-    write_failure(folder, Failure(mask(reason), code, command_of(folder)))
+    if is_first_process():
+        write_failure(folder, Failure(mask(reason), code, command_of(folder)))
     return code
 
 

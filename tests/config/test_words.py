@@ -89,9 +89,16 @@ def test_a_word_on_the_command_line_that_is_not_read_as_text_is_refused(argument
     assert str(error.value).endswith(f"what to do: quote it: {instead}")
 
 
+@pytest.mark.parametrize("options", ["[ bad, good]", "[' bad', good]", "[bad],[ good,x]"])
+def test_a_blank_that_hydra_would_drop_from_an_option_is_refused(options):
+    with pytest.raises(UserError, match=r"Hydra drops the blank.*task.options=\[' terrible'"):
+        check_arguments([f"task.options={options}"])
+
+
 def test_words_that_hydra_reads_as_text_and_other_arguments_are_allowed():
     check_arguments(
         ["-m", "--config-dir=on", "task.options=[No,Yes]", "task.options=['true',0,1]", "sweep=1.5",
+         "task.options=[' bad', ' good']",
          "task.prompt=null", "optimizer.lr=1e-3", "task.options=[unclosed", "tracking.project="]
     )  # fmt: skip
 

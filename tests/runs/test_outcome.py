@@ -22,3 +22,12 @@ def test_two_processes_can_record_their_failures_at_the_same_time(tmp_path, monk
     assert caplog.text == ""
     assert read_failure(tmp_path).reason == "its own reason"
     assert [path.name for path in tmp_path.iterdir()] == ["failed.json"]
+
+
+def test_only_the_first_process_of_a_run_writes_into_its_folder(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # ranks are 0 and 1: refused when the processes join
+    code, _, err = command("steps=4", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 2
+    assert "RANK" in err
+    assert not (tmp_path / "run" / "failed.json").exists()
