@@ -154,7 +154,7 @@ def test_queries_tokens_and_operations_are_counted(tmp_path):
         ),
         (
             ["+task.source.options={column: x}", "task.metric=f1"],
-            "task.metric: given 'f1'; allowed: accuracy: every row has its own options",
+            "task.source.options: no such key; it takes task, train, dev, test, seed",
         ),
         (["micro_batch_size=0"], "micro_batch_size: given 0; allowed: a whole number >= 1"),
     ],
