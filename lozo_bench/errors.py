@@ -16,9 +16,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        # It may quote half a surrogate pair, of a row or a file's name, which cannot be printed.
-        printable = message.encode("utf-8", "backslashreplace").decode()
-        super().__init__(" ".join(printable.split()))
+        super().__init__(" ".join(printable(message).split()))
 
 
 class BadValueError(UserError):
@@ -71,6 +69,14 @@ def bad_value(key: str, given: object, allowed: str) -> BadValueError:
 def bad_data(where: str, problem: str) -> UserError:
     """Return the error for a malformed input file; ``where`` is ``path`` or ``path:line``."""
     return UserError(f"{where}: {problem}")
+
+
+def printable(text: str) -> str:
+    """Return the text with half surrogate pairs, which cannot be printed, as escapes.
+
+    A row of data or the name of a file can have them.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def counted(number: int, noun: str) -> str:

@@ -171,7 +171,7 @@ class PendingUpdate:
         """
 
         def compact(factors: Factors) -> Factors:
-            return {n: f.bfloat16() if is_half(self.X[n]) else f for n, f in factors.items()}
+            return {n: f.bfloat16() if is_half(self.X[n].dtype) else f for n, f in factors.items()}
 
         return LowRankTerm(compact(term.U), compact(term.V), term.C)
 

@@ -16,9 +16,9 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def is_half(x: Tensor) -> bool:
-    """Return whether x is bfloat16 or float16."""
-    return x.dtype in (torch.bfloat16, torch.float16)
+def is_half(dtype: torch.dtype) -> bool:
+    """Return whether the dtype is bfloat16 or float16."""
+    return dtype in (torch.bfloat16, torch.float16)
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

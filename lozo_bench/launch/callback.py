@@ -20,10 +20,11 @@ from omegaconf import DictConfig
 
 from lozo_bench.config.explain import explain
 from lozo_bench.launch.checks import check_cell, without_hydra
-from lozo_bench.launch.record import is_recorded, record_command
+from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.launch.sweeper import cells_of
 from lozo_bench.runs.outcome import Code, is_first_process
+from lozo_bench.runs.status import is_cell
 
 
 class CommandChecks(Callback):
@@ -55,7 +56,7 @@ class CommandChecks(Callback):
         What another run has recorded stays, until this one holds the folder's lock.
         """
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if is_recorded(folder) or not is_first_process():
+        if is_cell(folder) or not is_first_process():
             return
         with suppress(OSError):  # the run itself cannot write here either, and says so
             record_command(without_hydra(config), folder)

@@ -37,8 +37,3 @@ def record_command(config: DictConfig, folder: Path) -> None:
         path, text = below / name, OmegaConf.to_yaml(node)
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
-
-
-def is_recorded(folder: Path) -> bool:
-    """Return whether the folder has the config of a run."""
-    return (folder / HYDRA / "config.yaml").is_file()

@@ -23,7 +23,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as Submitit
 
 from lozo_bench import launch
-from lozo_bench.errors import UserError
+from lozo_bench.errors import UserError, counted
 from lozo_bench.launch.cells import Ended, Planned
 from lozo_bench.launch.planning import plan
 from lozo_bench.launch.slurm_job import SlurmCell
@@ -107,7 +107,7 @@ class SlurmLauncher(Submitit):
         for job in jobs:
             job.remember()
             screen.line(f"job {job.id}: {job.planned.folder.name}")
-        count = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"
+        count = counted(len(jobs), "job")
         screen.line(f"{count} submitted; their output is in {jobs[0].logs.parent}/JOB")
         return jobs
 

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench.config.explain import explain
-from lozo_bench.errors import UserError, bad_value, raise_all
+from lozo_bench.errors import UserError, bad_value, counted, raise_all
 from lozo_bench.launch.checks import check_cell
 from lozo_bench.progress import progress
 
@@ -113,5 +113,5 @@ def _which(bad: Sequence[list[str]], cells: Sequence[list[str]]) -> str:
     common = set.intersection(*map(set, cells))
     first = " ".join(text for text in bad[0] if text not in common)
     others = len(bad) - 1
-    more = f" and {others} other{'s' if others > 1 else ''}" if others else ""
+    more = f" and {counted(others, 'other')}" if others else ""
     return f" (in the cell {first}{more}; no cell was started)"

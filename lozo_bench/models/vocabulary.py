@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lozo_bench.errors import UserError
-from lozo_bench.models.check import word_embeddings
+from lozo_bench.models.check import listed, word_embeddings
 
 _MAX_ADDED = 100  # more tokens than anybody adds by hand
 
@@ -39,11 +39,10 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
             f"{what}; they do not belong to the same model; what to do: download both again"
         )
     command = _resize_command(model, path, without[-1][0] + 1)
-    named = ", ".join(f"{token!r} ({index})" for index, token in without[:4])
-    more = "" if len(without) <= 4 else f" and {len(without) - 4} more"
+    named = listed([f"{token!r} ({index})" for index, token in without])
     verb = "was" if len(without) == 1 else "were"
     raise UserError(
-        f"{what}: {named}{more} {verb} added to the tokenizer alone; what to do: give each an "
+        f"{what}: {named} {verb} added to the tokenizer alone; what to do: give each an "
         f"embedding with `{command}`, and set model.path to the new folder"
         f"{_other_padding(tokenizer, rows, len(without))}"
     )

@@ -65,9 +65,7 @@ class Collectives:
         """
         length = torch.tensor([len(data)])
         self._finish(lambda: distributed.broadcast(length, 0, async_op=True))
-        content = torch.zeros(int(length), dtype=torch.uint8)
-        if self.rank == 0 and data:
-            content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        content = _padded(data if self.rank == 0 else b"", int(length))
         if len(content):
             self._finish(lambda: distributed.broadcast(content, 0, async_op=True))
         return content.numpy().tobytes()
@@ -79,10 +77,7 @@ class Collectives:
             LostProcessError: another process has ended.
         """
         lengths = [int(length) for length in self._gathered(torch.tensor([len(data)]))]
-        padded = torch.zeros(max(lengths), dtype=torch.uint8)
-        if data:
-            padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        pieces = self._gathered(padded)
+        pieces = self._gathered(_padded(data, max(lengths)))
         return [
             piece[:length].numpy().tobytes() for piece, length in zip(pieces, lengths, strict=True)
         ]
@@ -129,6 +124,13 @@ class Collectives:
 
     def _count(self, x: Tensor) -> None:
         self.sent += x.numel() * x.element_size()
+
+
+def _padded(data: bytes, length: int) -> Tensor:
+    """Return the data as uint8 numbers, followed by zeros up to this length."""
+    padded = bytearray(data.ljust(length, b"\0"))
+    # frombuffer refuses a buffer without bytes.
+    return torch.frombuffer(padded, dtype=torch.uint8) if padded else torch.zeros(0).byte()
 
 
 def _is_finished(work: distributed.Work) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import yaml
+
 from lozo_bench.errors import UserError
 
 CHECKSUM = "checksum"
@@ -111,6 +113,19 @@ def parse_json(data: bytes) -> Any:
         return json.loads(data.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def parse_yaml(data: bytes) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        ValueError: it is not YAML in UTF-8, or is nested too deeply to be read.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(data, Loader=loader)  # type: ignore[no-untyped-call]
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import stat
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lozo_bench.errors import UserError
+from lozo_bench.runs.files import parse_json
 from lozo_bench.runs.lock_owner import LockOwner
 
 # A lock has a few hundred bytes. More is not read.
@@ -69,8 +69,8 @@ def parse_lock(file: BinaryIO) -> LockFile:
     """Read an open lock file."""
     status = os.fstat(file.fileno())
     try:
-        owner = LockOwner(**json.loads(file.read(_LARGEST)))
-    except (ValueError, TypeError, RecursionError):
+        owner = LockOwner(**parse_json(file.read(_LARGEST)))
+    except (ValueError, TypeError):
         return _without_owner(status)
     kinds = {"pid": int, "life": int}
     typed = all(type(getattr(owner, x.name)) is kinds.get(x.name, str) for x in fields(owner))

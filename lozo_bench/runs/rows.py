@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lozo_bench.errors import counted
 from lozo_bench.runs.atomic import write_whole
 from lozo_bench.runs.files import parse_json, read_file
 from lozo_bench.runs.history import History, evaluated_set
@@ -42,15 +43,8 @@ def _keep_metrics(path: Path, past: History) -> None:
         if not past.log.evaluations:
             return
         log.warning("%s is missing: its rows are lost, except those of evaluations", path)
-    kept: list[Row] = []
-    damaged = []
-    for number, line in _lines(data or b""):
-        row = _row(line)
-        if row is None or not _agrees(row, past):
-            damaged.append((number, line))
-        elif past.is_final(row):
-            kept.append(row)
-    damaged = _without_unfinished(damaged, data or b"")
+    rows, damaged = _rows(data or b"", lambda line: _row(line, past))
+    kept = [row for row in rows if past.is_final(row)]
     missing = _missing_evaluations(kept, past)
     for row in missing:
         kept.insert(_place(kept, row), row)
@@ -62,29 +56,39 @@ def _keep_events(path: Path, past: History) -> None:
     data = read_file(path)
     if data is None:
         return
-    kept: list[Row] = []
-    damaged = []
-    for number, line in _lines(data):
-        row = _event(line)
-        if row is None:
+    rows, damaged = _rows(data, _event)
+    _keep_damaged(path, damaged, 0)
+    _write(path, [row for row in rows if row["step"] <= past.known], data)
+
+
+def _rows(
+    data: bytes, read: Callable[[bytes], Row | None]
+) -> tuple[list[Row], list[tuple[int, bytes]]]:
+    """Return the rows that ``read`` can read, and the other lines with their numbers.
+
+    The last line is left out if it was not finished: a crash while it was written does that.
+    """
+    rows, damaged = [], []
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        row = read(line)
+        if row is not None:
+            rows.append(row)
+        elif line and number < len(lines):
             damaged.append((number, line))
-        elif row["step"] <= past.known:
-            kept.append(row)
-    _keep_damaged(path, _without_unfinished(damaged, data), 0)
-    _write(path, kept, data)
+    return rows, damaged
 
 
-def _lines(data: bytes) -> list[tuple[int, bytes]]:
-    return [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line]
-
-
-def _row(line: bytes) -> Row | None:
-    """Return a row of numbers with a step; None if the line is something else."""
+def _row(line: bytes, past: History) -> Row | None:
+    """Return a row of numbers with a step that the history agrees with; None if it is not one."""
     row = _event(line, named=False)
-    whole = row is not None and all(
-        isinstance(x, int | float) and math.isfinite(x) for x in row.values()
-    )
-    return row if whole else None
+    if row is None or not all(map(_is_finite, row.values())) or not _agrees(row, past):
+        return None
+    return row
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _event(line: bytes, named: bool = True) -> Row | None:
@@ -137,12 +141,6 @@ def _place(rows: Sequence[Row], new: Row) -> int:
     return next(later, len(rows))
 
 
-def _without_unfinished(damaged: list[tuple[int, bytes]], data: bytes) -> list[tuple[int, bytes]]:
-    """Leave out the last line if it was not finished: a crash while it was written does that."""
-    last = data.count(b"\n") + 1
-    return [(number, line) for number, line in damaged if number != last]
-
-
 def _keep_damaged(path: Path, damaged: Sequence[tuple[int, bytes]], restored: int) -> None:
     aside = path.with_name(path.name + _DAMAGED)
     if damaged:
@@ -151,7 +149,7 @@ def _keep_damaged(path: Path, damaged: Sequence[tuple[int, bytes]], restored: in
     if damaged or restored:
         numbers = ", ".join(str(number) for number, _ in damaged)
         moved = f"line {numbers} is damaged and was moved to {aside.name}" if damaged else ""
-        again = f"{restored} rows were written again from the journal" if restored else ""
+        again = f"restored from the journal: {counted(restored, 'row')}" if restored else ""
         log.warning("%s: %s", path, "; ".join(part for part in (moved, again) if part))
 
 

@@ -17,13 +17,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from lozo_bench.errors import UserError
+from lozo_bench.errors import UserError, counted, printable
 from lozo_bench.runs.blocks import read_header
-from lozo_bench.runs.files import parse_json, read_end, read_file, read_start
+from lozo_bench.runs.files import parse_json, parse_yaml, read_end, read_file, read_start
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
 from lozo_bench.runs.result_file import load_metrics
@@ -87,7 +86,7 @@ def statuses_below(root: Path) -> list[CellStatus]:
     found: list[Path] = []
     unreadable: list[OSError] = []
     for folder, below, _ in os.walk(root, onerror=unreadable.append):
-        if _is_cell(Path(folder)):
+        if is_cell(Path(folder)):
             found.append(Path(folder))
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]
@@ -166,14 +165,14 @@ def _values_of(hydra: Mapping[str, Any]) -> str:
 def table(found: Sequence[CellStatus]) -> Table:
     """Return the table, with one row per cell, named relative to the folder that all share."""
     root = shared_root(found)
-    view = Table(title=_printable(str(root)), title_justify="left")
+    view = Table(title=printable(str(root)), title_justify="left")
     view.add_column("cell", overflow="fold")
     view.add_column("status")
     view.add_column("test", justify="right")
     view.add_column("note", overflow="fold")
     for cell in found:
         score = "" if cell.score is None else f"{cell.score:.4f}"
-        note = "see below" if cell.state is CellState.failed else _printable(cell.note)
+        note = "see below" if cell.state is CellState.failed else printable(cell.note)
         view.add_row(_shown(cell.folder, root), cell.state.value, score, note)
     return view
 
@@ -196,15 +195,15 @@ def print_table(found: Sequence[CellStatus]) -> None:
         if chosen:
             console.print(f"\n{title}")
         for cell in chosen:
-            note = _printable(cell.note).replace("\n", "\n    ")
-            console.print(f"  {_shown(cell.folder, root)}: {note}\n    {_printable(cell.command)}")
+            note = printable(cell.note).replace("\n", "\n    ")
+            console.print(f"  {_shown(cell.folder, root)}: {note}\n    {printable(cell.command)}")
 
 
 def counts(found: Sequence[CellStatus]) -> str:
     """Return ``12 cells: 10 finished, 2 failed``."""
     by_state = Counter(cell.state for cell in found)
     parts = ", ".join(f"{by_state[state]} {state.value}" for state in CellState if by_state[state])
-    return f"{len(found)} cell{'s' if len(found) != 1 else ''}: {parts}"
+    return f"{counted(len(found), 'cell')}: {parts}"
 
 
 def shared_root(found: Sequence[CellStatus]) -> Path:
@@ -213,15 +212,11 @@ def shared_root(found: Sequence[CellStatus]) -> Path:
 
 
 def _shown(folder: Path, root: Path) -> str:
-    return _printable(str(folder.relative_to(root)))
+    return printable(str(folder.relative_to(root)))
 
 
-def _printable(text: str) -> str:
-    """Return a text without lone surrogates, as a file name that is not UTF-8 has them."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _is_cell(folder: Path) -> bool:
+def is_cell(folder: Path) -> bool:
+    """Return whether the folder has the config of a run."""
     # Path.is_file raises if the folder cannot be entered.
     return os.path.isfile(folder / HYDRA / "config.yaml")  # noqa: PTH113
 
@@ -259,10 +254,9 @@ def _last_step(path: Path) -> int:
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     """Read a YAML file of Hydra's; return {} if it is missing, damaged or only partly written."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        read = yaml.load(read_file(path) or b"", Loader=loader)  # type: ignore[no-untyped-call]
-    except (yaml.YAMLError, ValueError, RecursionError):
+        read = parse_yaml(read_file(path) or b"")
+    except ValueError:
         return {}
     return read if isinstance(read, dict) else {}
 

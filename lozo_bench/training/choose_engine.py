@@ -68,7 +68,7 @@ def choose_engine(
     if not low_rank or not all_weights or config.mode is EngineMode.in_place:
         log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
         return ChosenEngine(InPlace(X, model, extras), EngineMode.in_place, None, {})
-    half = any(map(is_half, X.values()))
+    half = any(is_half(x.dtype) for x in X.values())
     fused = Fused(
         model,
         X,

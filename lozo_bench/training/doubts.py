@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lozo_bench.engine.tensors import is_half
 from lozo_bench.evaluation.evaluate import Metrics
 
 # A confident model that is wrong has a loss of some nats; this many times a guess's is no model.
@@ -54,7 +55,7 @@ def doubts(
     # Losses of half precision are rounded; a mean over rows less so.
     limit = max(_HARDLY, torch.finfo(dtype).eps / 4)
     if steps >= _TRIAL and all(_range(x) <= limit * abs(x[0]) for x in (tested, evaluated)):
-        half = " model.dtype=fp32 (half precision loses small updates)," if _half(dtype) else ""
+        half = " model.dtype=fp32 (half precision loses small updates)," if is_half(dtype) else ""
         return (
             f"the loss has hardly moved in {steps} steps: on the test rows it was "
             f"{before.loss:.6f} before them and is {after.loss:.6f}, and all dev losses are within "
@@ -66,7 +67,3 @@ def doubts(
 
 def _range(values: Sequence[float]) -> float:
     return max(values) - min(values)
-
-
-def _half(dtype: torch.dtype) -> bool:
-    return dtype in (torch.bfloat16, torch.float16)

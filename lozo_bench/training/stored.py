@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,7 +25,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.runs.blocks import read_header, with_header
 from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.contents import check_contents, content_hashes
-from lozo_bench.runs.files import read_file
+from lozo_bench.runs.files import parse_yaml, read_file
 from lozo_bench.runs.history import CHECKPOINTS
 from lozo_bench.runs.outcome import JOURNAL, RESULT
 from lozo_bench.runs.result_file import load_result
@@ -100,8 +99,8 @@ def stored_run(folder: Path) -> StoredRun:
             f"{path} is the config of this run; put the journal back"
         )
     try:
-        config = yaml.safe_load(data)  # type: ignore[no-untyped-call]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        config = parse_yaml(data)
+    except ValueError as error:
         raise UserError(f"{path}: contains no config of this version: {error}") from error
     return _checked(folder, path, {**header, "config": config}, {})
 
