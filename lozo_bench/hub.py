@@ -32,7 +32,7 @@ def ask_once(repo: str, kind: Kind, file: str, revision: str | None = None) -> N
     """Ask the hub for a file's size, once and with a time limit, so that errors show at once.
 
     Without it the clients repeat a request that fails, for 23 seconds if the hub is unavailable and
-    for minutes if it does not answer or asks to be left alone.
+    for minutes if it does not answer or limits the number of requests.
 
     Raises:
         Exception: what the client raises; see `problem`. A file that the repository does not have

@@ -41,7 +41,7 @@ def errors_in_node(node: Mapping[str, Any], key: str, given: int = 0) -> Iterato
 
 
 def parameters_of(target: str, given: int = 0) -> dict[str, Parameter] | None:
-    """Return the parameters of a class's constructor; None if its source does not tell.
+    """Return the parameters of a class's constructor; None if its source does not show them.
 
     Args:
         target: the full name of the class.

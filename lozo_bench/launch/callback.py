@@ -33,7 +33,7 @@ class CommandChecks(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a run that would not begin, before its folder is made.
 
-        The exit is not an exception of a kind that Hydra turns into a warning.
+        It raises SystemExit, because Hydra turns an Exception of a callback into a warning.
         """
         try:
             planned = check_cell(config, ["hydra.run.dir"])

@@ -19,7 +19,7 @@ _NO_READER = {errno.EPIPE, errno.EIO}
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Let standard output and standard error lose what nobody can read, without an error."""
+    """Ignore errors of standard output and standard error: what nobody can read is lost."""
     _open_what_is_closed()
     before = sys.stdout, sys.stderr
     sys.stdout = lasting_out = _Lasting(sys.stdout, "standard output")
@@ -33,7 +33,7 @@ def lasting_output() -> Iterator[None]:
 
 
 class _Lasting:
-    """A text stream whose writes never fail: after a failure, they go nowhere."""
+    """A text stream whose writes never fail: what is written after a failure is lost."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream, self._name = stream, name

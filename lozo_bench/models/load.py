@@ -143,7 +143,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
 
 
 def _adapter(config: ModelConfig, path: str) -> Adapter | None:
-    """Return the adapter to start from; refuse one that came with the model uninvited."""
+    """Return the adapter to start from; refuse one that is in the model's folder unasked."""
     folder = locate_adapter(config)
     if not Path(path).is_dir():
         with reading(path):

@@ -59,7 +59,7 @@ def _resize_command(model: PreTrainedModel, path: str, rows: int) -> str:
 
 
 def _other_padding(tokenizer: PreTrainedTokenizerBase, rows: int, without: int) -> str:
-    """Return the second way out: a token that only pads needs no embedding of its own."""
+    """Return another remedy, for a token that only pads: it needs no embedding of its own."""
     pad, others = tokenizer.pad_token_id, (tokenizer.eos_token, tokenizer.unk_token)
     known = [x for x in others if x and tokenizer.get_vocab()[x] < rows]
     if without > 1 or pad is None or pad < rows or not known:

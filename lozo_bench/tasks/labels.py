@@ -1,4 +1,4 @@
-"""The error for a label that a task does not have, and how the task is told what it means."""
+"""The error for a label that a task does not have, with the setting that maps it to one it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to say of a finished run that has numbers, but did not train its model."""
+"""Warnings about a finished run that has metrics, but did not train its model or destroyed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a method's distance from the weights changes the loss by more than rounding.
+"""Checks whether a method's distance from the weights changes the loss by more than rounding.
 
 A slope is a difference of losses divided by their distance. If the distance is so small that the
 losses differ by rounding only, the slope is zero or noise. The first steps of a run show this: then

@@ -1,8 +1,8 @@
-"""What the files in a run's folder say about the run; nothing is believed that does not agree.
+"""Reads a run's config and records from its folder, and refuses files that contradict each other.
 
-The config is that of `result.json`, or of the header of the journal or of a checkpoint. Former
-versions wrote it into neither of the latter. Then it is Hydra's `.hydra/config.yaml`, which a later
-command may have overwritten: so its digest must be that of the run.
+The config is read from `result.json`, or from the header of the journal or of a checkpoint. Former
+versions wrote it into neither of the latter. Then it is read from Hydra's `.hydra/config.yaml`. A
+later command may have overwritten that file, so its digest must be that of the run.
 """
 
 from __future__ import annotations
