@@ -36,7 +36,7 @@ class OptionEvaluator:
         by_tokens: in the mean loss, weight each example by its right option's number of tokens.
     """
 
-    columns = 4
+    columns = 3
 
     def __init__(
         self,
@@ -51,20 +51,13 @@ class OptionEvaluator:
         self.class_metrics, self.by_tokens = class_metrics or {}, by_tokens
 
     def results(self, examples: Sequence[Encoded]) -> Tensor:
-        """Return each example's choice, loss, weight of the loss, and number of options, [n, 4]."""
+        """Return each example's chosen option, loss and weight of the loss, [n, 3]."""
         counts = [float(_answer_tokens(e)) if self.by_tokens else 1.0 for e in examples]
         batch = collate(examples, self.layout).to(self.device)
         scores = self._scores(batch, examples)
         losses = self.loss(scores, batch, examples)
-        options = (~scores.isneginf()).sum(1)  # an absent option scores -inf
         return torch.stack(
-            [
-                _double(scores.argmax(1)),
-                _double(losses),
-                torch.tensor(counts).double(),
-                _double(options),
-            ],
-            1,
+            [_double(scores.argmax(1)), _double(losses), torch.tensor(counts).double()], 1
         )
 
     def _scores(self, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
@@ -92,9 +85,14 @@ class OptionEvaluator:
             name: metric(chosen.tolist(), labels) for name, metric in self.class_metrics.items()
         }
         values["accuracy"] = float(right(chosen, examples).double().mean())
-        values["loss"] = _mean(found[:, 1:3])
-        guesses = (found[:, 1] - found[:, 3].log()).abs() < _AS_A_GUESS
-        return Metrics(values, bool(guesses.all()) and not self.by_tokens)
+        values["loss"] = _mean(found[:, 1:])
+        return Metrics(values, not self.by_tokens and self._are_guesses(found[:, 1], examples))
+
+    def _are_guesses(self, losses: Tensor, examples: Sequence[Encoded]) -> bool:
+        """Return whether each loss is the logarithm of the number of the example's options."""
+        options = [len(self.layout.label_ids) or len(example.rows) for example in examples]
+        difference = losses - torch.tensor(options, dtype=losses.dtype).log()
+        return bool((difference.abs() < _AS_A_GUESS).all())
 
 
 class LossEvaluator:

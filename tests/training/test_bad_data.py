@@ -15,11 +15,30 @@ BAD_FILES = {
     "missing label column": (b"sentence\tgold\nfine film\t1\n", "dev.tsv:1: no column 'label'"),
     "unknown label": (GOOD + b"odd film\t2\n", "dev.tsv:4: unknown label '2'"),
     "blank label": (GOOD + b"odd film\t\n", "dev.tsv:4: blank label"),
-    "blank text": (GOOD + b" \t1\n", "dev.tsv:4: the text in column 'sentence' is blank"),
     "too few fields": (GOOD + b"odd film\n", "dev.tsv:4: "),
-    "too many fields": (GOOD + b"odd\tfilm\t1\n", "dev.tsv:4: "),
     "not UTF-8": (GOOD + b"caf\xe9\t1\n", "dev.tsv:4: "),
 }
+
+# A published k-shot folder may have such rows (see tests/tasks/test_kshot.py); other files may not.
+BAD_ROWS = {
+    "blank text": (b" \t1\n", "test.tsv:4: the text in column 'sentence' is blank"),
+    "too many fields": (b"odd\tfilm\t1\n", "test.tsv:4: "),
+}
+OWN_TASK = """
+name: own
+data_dir: ???
+source:
+  _target_: lozo_bench.tasks.subsample.Subsample
+  data_dir: ${..data_dir}
+  hub: null
+  files: {train: train, test: test}
+  num_dev: 1
+  fields: {sentence: sentence}
+  label: label
+  labels: ["0", "1"]
+template: "{sentence} It was {mask} ."
+label_words: [terrible, great]
+"""
 
 
 @pytest.fixture
@@ -33,8 +52,8 @@ def folder(tmp_path):
 
 def refused(command, folder, *arguments):
     code, out, err = command(
-        "model=tiny_roberta", "task=sst2_kshot", f"task.data_dir={folder}", "tracking=files",
-        *arguments,
+        *arguments, "model=tiny_roberta", f"task.data_dir={folder}", "tracking=files",
+        *([] if "task=own" in arguments else ["task=sst2_kshot"]),
     )  # fmt: skip
     assert code == 2, err
     assert out == ""
@@ -49,6 +68,17 @@ def test_a_bad_file_is_a_one_line_error_with_exit_code_2(command, folder, name):
     if content is not None:
         (folder / "dev.tsv").write_bytes(content)
     err = refused(command, folder)
+    assert str(folder) in err
+    assert said in err
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_row_of_the_users_own_files_is_a_one_line_error(command, folder, tmp_path, name):
+    row, said = BAD_ROWS[name]
+    (folder / "test.tsv").write_bytes(GOOD + row)
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "own.yaml").write_text(OWN_TASK)
+    err = refused(command, folder, "--config-dir", str(tmp_path / "conf"), "task=own")
     assert str(folder) in err
     assert said in err
 
