@@ -1,4 +1,4 @@
-"""The interface between the loop over layers and a search of R^d: ask for points, tell their losses.
+"""The interface of a search of R^d, as the loop over layers sees it: ask for points, tell losses.
 
 A search minimizes a loss that only the caller can compute. One turn of it is `asks` times
 
