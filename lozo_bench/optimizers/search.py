@@ -16,7 +16,9 @@ turn that was told only in part is given up in the same way by the first `ask` o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
@@ -82,3 +84,40 @@ class Search(Protocol):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` returned, in a search made from the same options."""
         ...
+
+
+@dataclass
+class Found:
+    """The best points of a search, with their losses as they were told.
+
+    Args:
+        best_ever: the point with the smallest loss of all full turns.
+        best_loss: its loss.
+        generation_best: the same of the last full turn.
+    """
+
+    best_ever: Tensor | None = None
+    best_loss: float = math.inf
+    generation_best: Tensor | None = None
+
+    def add(self, points: Tensor, losses: Sequence[float]) -> None:
+        """Take in the points of a full turn. Of equal losses, the first counts."""
+        best = min(range(len(losses)), key=losses.__getitem__)
+        self.generation_best = points[best].clone()
+        if losses[best] < self.best_loss:
+            self.best_ever, self.best_loss = self.generation_best, losses[best]
+
+    def point(self, which: Point) -> Tensor:
+        """Return a copy of a point."""
+        found = self.best_ever if which == "best_ever" else self.generation_best
+        if found is None:
+            raise ValueError("a search has no point before its first full turn")
+        return found.clone()
+
+
+def check_losses(losses: Sequence[float], count: int) -> None:
+    """Raise ValueError unless these are losses of ``count`` points, at least one of them finite."""
+    if len(losses) != count:
+        raise ValueError(f"{len(losses)} losses for {count} points")
+    if any(math.isnan(loss) for loss in losses) or not any(map(math.isfinite, losses)):
+        raise ValueError("a failed point is told as infinite, and a turn has a finite loss")
