@@ -24,7 +24,7 @@ from lozo_bench.training.interfaces import SilentObserver
 from lozo_bench.training.plan import plan_run
 from lozo_bench.training.stored import journal_of, stored_run
 from lozo_bench.training.trainer import Trainer
-from lozo_bench.tuning.save import save_tuned
+from lozo_bench.tuning.save import has_virtual_tokens, save_tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class Rebuilt:
         if adapter is not None:
             # The adapter is a multiple of U V^T: see `MezoLora`.
             scale = float(adapter.C[0, 0])
-            if not loaded.merged:
+            if not loaded.merged and not has_virtual_tokens(loaded.model):
                 save_adapter(loaded, adapter.U, adapter.V, scale, out)
                 return "adapter"
-            for name, U in adapter.U.items():  # the weights that it stands beside are saved nowhere
+            for name, U in adapter.U.items():  # it is a prompt, or its weights are saved nowhere
                 engine.X[name].data += (scale * U @ adapter.V[name].T).to(engine.X[name].dtype)
         engine.flush()
         return save_tuned(loaded, out)

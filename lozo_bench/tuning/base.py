@@ -31,6 +31,7 @@ class Tuned:
         supports_packed_rows: whether 4-dimensional masks with explicit positions still work as in
             the plain model.
         extras: further tensors that the model's function depends on, such as gates.
+        beside: whether X does not move: what is searched are low-rank terms beside it.
     """
 
     X: dict[str, nn.Parameter]
@@ -39,6 +40,7 @@ class Tuned:
     virtual_tokens: int = 0
     supports_packed_rows: bool = True
     extras: Extras = field(default_factory=Extras)
+    beside: bool = False
 
 
 class Tuning(Protocol):
@@ -111,13 +113,19 @@ def check_tokens(tokens: int) -> None:
         raise bad_value("tokens", tokens, "a whole number >= 1")
 
 
-def check_room(loaded: Loaded, tokens: int) -> None:
-    """Raise UserError unless ``tokens`` virtual tokens leave room for a row in the model."""
+def check_room(loaded: Loaded, tokens: int, further: int = 0) -> None:
+    """Raise UserError unless virtual tokens leave room for a row in the model.
+
+    Args:
+        loaded: the model.
+        tokens: the option ``tokens``.
+        further: how many tokens of a separator are put into each row as well.
+    """
     longest = max_row_tokens(loaded.model)
-    if longest is not None and tokens >= longest:
-        raise bad_value(
-            "tuning.tokens", tokens, f"less than {longest}, the most tokens {loaded.name} can read"
-        )
+    if longest is not None and tokens + further >= longest:
+        taken = f" beside {further} of a separator" if further else ""
+        allowed = f"less than {longest - further}, the most tokens {loaded.name} can read{taken}"
+        raise bad_value("tuning.tokens", tokens, allowed)
 
 
 def draw_words(loaded: Loaded, draws: Draws, role: str, count: int) -> Tensor:

@@ -13,7 +13,6 @@ left.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from lozo_bench.models.check import output_layer, word_embeddings
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, check_room, check_tokens, draw_words, freeze_rest
+from lozo_bench.tuning.virtual_tokens import make_room, named_arguments, row_begins
 
 
 class Prompt:
@@ -68,50 +68,12 @@ class SoftPrompt(nn.Module):
 def _put_soft_prompt_in_front(
     model: Any, args: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[()], dict[str, Any]]:
-    """Return the arguments with which the model is called instead.
-
-    A cache that already holds the beginning of a row contains the virtual tokens, so they are not
-    put in front again; mask and positions still count them.
-    """
-    given = zip(inspect.signature(model.forward).parameters, args, strict=False)
-    options = dict(given) | options
+    """Return the arguments with which the model is called instead."""
+    options = named_arguments(model, args, options)
     words: Tensor = model.soft_prompt.words
-    tokens = len(words)
-    cache = options.get("past_key_values")
-    row_begins = cache is None or cache.get_seq_length() == 0
-    if row_begins:
+    if row_begins(options):
         row = model.get_input_embeddings()(options.pop("input_ids"))
         soft = words.to(row.dtype).expand(len(row), -1, -1)
         options["inputs_embeds"] = torch.cat([soft, row], dim=1)
-    if (mask := options.get("attention_mask")) is not None:
-        options["attention_mask"] = _extend_mask(mask, tokens)
-    if (positions := options.get("position_ids")) is not None:
-        positions = positions + tokens
-        if row_begins:
-            first = torch.arange(tokens, device=positions.device)
-            positions = torch.cat([first.expand(len(positions), -1), positions], dim=1)
-        options["position_ids"] = positions
+    make_room(options, len(words))
     return (), options
-
-
-def _extend_mask(mask: Tensor, tokens: int) -> Tensor:
-    """Extend a mask on the left by virtual tokens.
-
-    All row tokens attend to the virtual tokens; each virtual token attends to itself and to the
-    virtual tokens before it.
-
-    Args:
-        mask: [R, T] of ones and zeros, or [R, 1, T, T]: either boolean, true where a token is
-            attended to, or floating point, added to the attention scores.
-        tokens: the number of virtual tokens.
-    """
-    if mask.ndim == 2:
-        return torch.cat([mask.new_ones(len(mask), tokens), mask], dim=1)
-    T = tokens + mask.shape[-1]
-    hidden = False if mask.dtype is torch.bool else torch.finfo(mask.dtype).min
-    seen = mask.dtype is torch.bool
-    wide = mask.new_full((*mask.shape[:2], T, T), hidden)
-    wide[..., tokens:, tokens:] = mask
-    earlier = torch.ones(T, tokens, dtype=torch.bool, device=mask.device).tril()
-    wide[..., :tokens] = wide[..., :tokens].masked_fill(earlier, seen)
-    return wide

@@ -14,6 +14,7 @@ from lozo_bench.models.adapter import merge
 from lozo_bench.models.load import Loaded
 from lozo_bench.models.locate import MOVED
 from lozo_bench.models.save import save_model
+from lozo_bench.tuning.deep_prompt import LayerPrompt
 from lozo_bench.tuning.prefix import Pair
 from lozo_bench.tuning.prompt import SoftPrompt
 
@@ -25,21 +26,27 @@ def save_tuned(loaded: Loaded, out: Path) -> str:
         Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``. If an
         earlier adapter was merged into the weights, the new one is merged, too, because the model
         that it was trained on is saved nowhere.
-        ``tensors``: a prefix or a soft prompt, for which other libraries have no matching format: X
-        by name in ``moved.safetensors``, to be read with ``load_state_dict(strict=False)`` after
-        the same tuning. ``weights``: the whole model, for transformers.
+        ``tensors``: a prefix, a soft or a deep prompt, for which other libraries have no matching
+        format: X by name in ``moved.safetensors``, for ``load_state_dict(strict=False)`` after the
+        same tuning. ``weights``: the whole model, for transformers.
     """
     if hasattr(loaded.model, "peft_config") and loaded.merged:
         merge(loaded.model)
     elif hasattr(loaded.model, "peft_config"):
         _save_adapter(loaded, out)
         return "adapter"
-    if any(isinstance(module, (Pair, SoftPrompt)) for module in loaded.model.modules()):
+    if has_virtual_tokens(loaded.model):
         loaded.tokenizer.save_pretrained(out)
         save_file(_copied_to_cpu(_trained(loaded.model)), out / MOVED)
         return "tensors"
     save_model(loaded, out)
     return "weights"
+
+
+def has_virtual_tokens(model: nn.Module) -> bool:
+    """Return whether a prefix or a prompt is in the model, which peft has no format for."""
+    kinds = (Pair, SoftPrompt, LayerPrompt)
+    return any(isinstance(module, kinds) for module in model.modules())
 
 
 def _save_adapter(loaded: Loaded, out: Path) -> None:

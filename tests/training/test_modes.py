@@ -166,7 +166,21 @@ def test_values_that_do_not_fit_together_are_refused_before_anything_is_loaded(
         result(tmp_path, *overrides)
 
 
-@pytest.mark.parametrize("tuning", ["prefix", "prompt"])
-def test_more_virtual_tokens_than_a_model_can_read_are_refused(tmp_path, tuning):
-    with pytest.raises(UserError, match=r"^tuning\.tokens: given 1000; allowed: less than 256"):
+def test_what_is_searched_beside_deep_prompts_is_scored_by_the_fused_engine(tmp_path):
+    method = ["tuning=deep_prompt", "optimizer=lozo", "rank=r1", "steps=2"]
+    fused = result(tmp_path / "fused", *method)
+    assert fused["engine"]["mode"] == "fused"
+    result(tmp_path / "in_place", *method, "engine.mode=in_place")
+    torch.testing.assert_close(
+        told(tmp_path / "fused"), told(tmp_path / "in_place"), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("tuning", "most"),
+    [("prefix", "256,"), ("prompt", "256,"), ("deep_prompt", "254, .* beside 2")],
+)
+def test_more_virtual_tokens_than_a_model_can_read_are_refused(tmp_path, tuning, most):
+    told = rf"^tuning\.tokens: given 1000; allowed: less than {most}"
+    with pytest.raises(UserError, match=told):
         result(tmp_path, f"tuning={tuning}", "tuning.tokens=1000", "optimizer=mezo")

@@ -38,6 +38,7 @@ def opt(size):
         ("opt_13b", "prefix", 40 * 2 * 5 * 5120),
         ("opt_66b", "prefix", 5_898_240),  # published: 6M (the same)
         ("opt_13b", "prompt", 10 * 5120),
+        ("opt_13b", "deep_prompt", 40 * 50 * 5120),
         ("opt_13b", "ia3", 40 * (5120 + 5120 + 4 * 5120)),
         ("opt_13b", "bitfit", 40 * (4 + 2 + 4 + 1) * 5120 + 5120),
         ("opt_13b", "full", 12_853_473_280),

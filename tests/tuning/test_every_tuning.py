@@ -85,7 +85,7 @@ def test_the_logits_at_the_start_are_the_plain_models_if_the_method_says_so(name
 def test_logits_have_one_more_position_per_virtual_token(name, arch):
     this = tuned(name, arch)
     assert logits(this, **rows()).shape[:2] == (2, 7 + this.virtual_tokens)
-    assert this.virtual_tokens == (10 if name == "prompt" else 0)
+    assert this.virtual_tokens == {"prompt": 10, "deep_prompt": 50 + 1}.get(name, 0)
 
 
 @EVERY
@@ -154,6 +154,8 @@ def test_an_unknown_option_is_refused(name):
         ("prefix", "tokens", 0, "a whole number >= 1"),
         ("prefix", "init", "zero", "one of real, random"),
         ("prompt", "tokens", 0, "a whole number >= 1"),
+        ("deep_prompt", "tokens", 0, "a whole number >= 1"),
+        ("deep_prompt", "layers", "last", "one of first, all"),
     ],
 )
 def test_an_option_out_of_range_is_refused(name, option, value, allowed):

@@ -26,6 +26,9 @@ class Tokenizer:
     def __len__(self):
         return 41
 
+    def encode(self, text, add_special_tokens):
+        return [7] * len(text.split())
+
     pad_token = "<pad>"
 
     def get_added_vocab(self):
@@ -58,7 +61,7 @@ def test_adapters_can_be_loaded_by_peft(name, changes, arch, tmp_path):
     assert not torch.allclose(loaded(arch).model(**rows()).logits, logits(this, **rows()))
 
 
-@pytest.mark.parametrize("name", ["prefix", "prompt"])
+@pytest.mark.parametrize("name", ["prefix", "prompt", "deep_prompt"])
 def test_prefixes_and_prompts_can_be_loaded_after_the_same_tuning(name, tmp_path):
     before, this = changed(name, "opt")
     assert save_tuned(before, tmp_path) == "tensors"

@@ -56,7 +56,7 @@ def test_our_adapters_are_continued_by_their_own_tuning_and_merged_before_others
     torch.testing.assert_close(logits(whole, **rows()), logits(first, **rows()))
 
 
-@pytest.mark.parametrize("name", ["prefix", "prompt"])
+@pytest.mark.parametrize("name", ["prefix", "prompt", "deep_prompt"])
 def test_a_prefix_or_prompt_is_continued_by_the_same_tuning_only(name, tmp_path):
     before, first = changed(name, "opt")
     save_tuned(before, tmp_path)

@@ -34,6 +34,9 @@ class Words:
     def __len__(self):
         return VOCAB
 
+    def encode(self, text, add_special_tokens):
+        return [7] * len(text.split())
+
 
 def loaded(arch, dtype=torch.float64, tie=False):
     """Make a model with two layers of width 16; Llama's four heads share two key-value heads."""
