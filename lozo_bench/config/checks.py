@@ -13,6 +13,7 @@ from lozo_bench.config.schema import (
     Dtype,
     EvaluationConfig,
     Kind,
+    LossKind,
     Metric,
     TaskConfig,
     TrainAs,
@@ -76,6 +77,7 @@ def bad_values(config: Config) -> Iterator[UserError]:
     if config.model.autocast is not None:
         yield from _bad_autocast(config.model.autocast, config.model.dtype)
     yield from _bad_evaluation(config.evaluation)
+    yield from _bad_loss(config)
     if not 0 < config.parallel.timeout_s < float("inf"):
         yield bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
     if not _PROJECT.fullmatch(config.tracking.project):
@@ -110,6 +112,14 @@ def _bad_counts(config: Config) -> Iterator[UserError]:
     }.items():
         if count < 0:
             yield bad_value(key, count, "a whole number >= 0")
+
+
+def _bad_loss(config: Config) -> Iterator[UserError]:
+    if not 0 < config.hinge_margin < float("inf"):
+        yield bad_value("hinge_margin", config.hinge_margin, "a number > 0")
+    if config.loss is LossKind.hinge and config.task.train_as is TrainAs.language_model:
+        allowed = "cross_entropy, because task.train_as=language_model has no wrong options"
+        yield bad_value("loss", "hinge", allowed)
 
 
 def _bad_evaluation(config: EvaluationConfig) -> Iterator[UserError]:

@@ -17,6 +17,7 @@ _NOT_PART_OF_A_RESULT = {
     "table",
     "sweep",
     "rerun",
+    "scale",  # what it changes is in the config
     "checkpoint",
     "parallel",
     "log_every",
@@ -36,6 +37,8 @@ _ADDED_LATER = {
     "evaluation.calibrate_shown": False,
     "model.adapter": None,
     "optimizer.replicate_first_step": False,
+    "loss": "cross_entropy",
+    "hinge_margin": 2.0,
 }
 _PATHS = {
     "model.path",

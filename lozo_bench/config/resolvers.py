@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench.config.digest import digest
+from lozo_bench.config.schema import Scale
 from lozo_bench.errors import UserError
 
 
@@ -18,12 +19,14 @@ def register_resolver() -> None:
     ``${digest:}`` is the digest of the config. ``${method:OPTIMIZER,TUNING}`` is the name of the
     two in a run's folder, which omits the tuning ``full``. ``${pick:KEY,{KEY:VALUE,...}}`` is the
     value listed for that key. ``${per_tuning:{full:VALUE,TUNING:VALUE,...}}`` is the value listed
-    for the run's tuning, or that of ``full`` if there is none.
+    for the run's tuning, or that of ``full`` if there is none. ``${per_scale:{published:VALUE,
+    tiny:VALUE}}`` is the value listed for the run's scale.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("pick", _pick, replace=True)
     OmegaConf.register_new_resolver("per_tuning", _per_tuning, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("per_scale", _per_scale, use_cache=False, replace=True)
 
 
 def _method(optimizer: str, tuning: str, _root_: DictConfig) -> str:
@@ -50,6 +53,10 @@ def _per_tuning(values: Mapping[str, Any], _root_: DictConfig) -> Any:
     # A tuning is one file, named as its option in conf/tuning: lozo_bench.tuning.lora.Lora.
     module = str(OmegaConf.select(_root_, "tuning._target_")).rpartition(".")[0]
     return values.get(module.rpartition(".")[2], values["full"])
+
+
+def _per_scale(values: Mapping[str, Any], _root_: DictConfig) -> Any:
+    return _pick(OmegaConf.select(_root_, "scale", default=Scale.published), values)
 
 
 def _digest_of_root(_root_: DictConfig) -> str:

@@ -64,6 +64,17 @@ class Minimize(Enum):
     metric = "metric"
 
 
+class LossKind(Enum):
+    """The loss of a choice among options: of training, and of the sets that are evaluated.
+
+    ``hinge`` is the sum, over the wrong options, of max(0, their score - the right one's + margin).
+    It is in units of the scores, not in nats: losses of runs with different ones do not compare.
+    """
+
+    cross_entropy = "cross_entropy"
+    hinge = "hinge"
+
+
 class Metric(Enum):
     """The metric of predictions; ``squad`` and ``drop`` are for generated answers.
 
@@ -156,6 +167,13 @@ class Rerun(Enum):
     missing = "missing"
     failed = "failed"
     all = "all"
+
+
+class Scale(Enum):
+    """Whether the run has the published sizes, or those of a trial that takes seconds."""
+
+    published = "published"
+    tiny = "tiny"
 
 
 class WandbMode(Enum):
@@ -343,7 +361,11 @@ class TableConfig:
 
 @dataclass
 class Config:
-    """One run."""
+    """One run.
+
+    ``hinge_margin`` is the margin of ``loss=hinge``. ``scale`` is set by the file of the group
+    ``scale`` that is chosen.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -362,8 +384,11 @@ class Config:
     batch_size: int = 16
     micro_batch_size: int | None = None
     objective: Minimize = Minimize.loss
+    loss: LossKind = LossKind.cross_entropy
+    hinge_margin: float = 2.0
     eval_batch_size: int = 64
     eval_every: int = 100
     log_every: int = 10
     schedule: Schedule = Schedule.constant
     rerun: Rerun = Rerun.missing
+    scale: Scale = Scale.published

@@ -25,10 +25,11 @@ Advanced = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers by name: the task's metric first, as a fraction, and ``loss`` in nats.
+    """Numbers by name: the task's metric first, as a fraction, and the ``loss``.
 
-    ``guesses`` says that the loss of every row is that of a guess: the logarithm of the number of
-    its options. It is False for losses that are not of a choice, and for restored metrics.
+    Cross-entropy is in nats, hinge loss in units of the scores. ``guesses`` says that the loss of
+    every row is that of a guess, to which all its options score the same. It is False for losses
+    that are not of a choice, and for restored metrics.
     """
 
     values: Mapping[str, float]

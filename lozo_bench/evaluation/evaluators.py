@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -23,8 +24,8 @@ ClassMetric = Callable[[Sequence[int], Sequence[int]], float]
 class OptionEvaluator:
     """Evaluates which option the model chooses: the one with the highest score.
 
-    Of several equal scores the first wins. The loss is the training loss: its mean over examples,
-    or over answer tokens with ``by_tokens``.
+    Of several equal scores the first wins. The loss is the training loss, cross-entropy or hinge:
+    its mean over examples, or over answer tokens with ``by_tokens``.
 
     Args:
         scorer: computes the scores of a batch's options.
@@ -34,6 +35,7 @@ class OptionEvaluator:
         rates: metrics by name that are computed in addition to accuracy. The first one is the
             task's main metric; if there are none, accuracy is.
         by_tokens: in the mean loss, weight each example by its right option's number of tokens.
+        of_guess: returns the loss of a guess among so many options, which all score the same.
     """
 
     columns = 3
@@ -46,9 +48,11 @@ class OptionEvaluator:
         loss: Loss,
         class_metrics: Mapping[str, ClassMetric] | None = None,
         by_tokens: bool = False,
+        of_guess: Callable[[int], float] = math.log,
     ) -> None:
         self.scorer, self.layout, self.device, self.loss = scorer, layout, device, loss
         self.class_metrics, self.by_tokens = class_metrics or {}, by_tokens
+        self.of_guess = of_guess
 
     def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return each example's chosen option, loss and weight of the loss, [n, 3]."""
@@ -89,9 +93,10 @@ class OptionEvaluator:
         return Metrics(values, not self.by_tokens and self._are_guesses(found[:, 1], examples))
 
     def _are_guesses(self, losses: Tensor, examples: Sequence[Encoded]) -> bool:
-        """Return whether each loss is the logarithm of the number of the example's options."""
+        """Return whether each loss is that of a guess among the example's options."""
         options = [len(self.layout.label_ids) or len(example.rows) for example in examples]
-        difference = losses - torch.tensor(options, dtype=losses.dtype).log()
+        guesses = torch.tensor([self.of_guess(count) for count in options], dtype=losses.dtype)
+        difference = losses - guesses
         return bool((difference.abs() < _AS_A_GUESS).all())
 
 

@@ -54,6 +54,26 @@ def classification(scores: Tensor, batch: Batch, examples: Sequence[Encoded]) ->
     return functional.cross_entropy(scores, batch.labels, reduction="none")
 
 
+@dataclass(frozen=True, slots=True)
+class Hinge:
+    """Sum over the wrong options of max(0, score - the right option's score + margin).
+
+    Absent options, which score -inf, add nothing. As in Black-Box Tuning's code (utils.py:9-22).
+    """
+
+    margin: float
+
+    def __call__(self, scores: Tensor, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
+        """Return the losses; scores [B, K] -> losses [B]."""
+        right_option = batch.labels[:, None]
+        excess = (scores - scores.gather(1, right_option) + self.margin).clamp(min=0)
+        return excess.scatter(1, right_option, 0.0).sum(1)
+
+    def of_guess(self, options: int) -> float:
+        """Return the loss if all options score the same."""
+        return self.margin * (options - 1)
+
+
 def language_model(scores: Tensor, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
     """Return minus the right option's mean log-probability times the example's weight.
 

@@ -62,9 +62,13 @@ class Needs:
             keeps full checkpoints.
         features: it is given what the output layer reads, and solves for that layer.
         dropout: the passes that it differentiates use the model's dropout.
-        steps: how many steps it makes, if the method fixes the number.
+        steps: how many steps it makes, if the method fixes the number. It may be known only once
+            the optimizer has its weights: of one without weights it is None then.
         batch: the rows of each step's own batch.
         streams: further batches that a step can ask for by name, with `Score.on`.
+        dev_after_last_step: dev is evaluated after the last step too, if that is no multiple of
+            ``eval_every``. Where this is false it still is, if there was no other evaluation, or
+            if the last step is the one to test (``task.select=last``).
     """
 
     directions: Literal["low_rank", "full_rank"] | None = None
@@ -75,6 +79,7 @@ class Needs:
     steps: int | None = None
     batch: Stream = Stream()
     streams: Mapping[str, Stream] = field(default_factory=dict)
+    dev_after_last_step: bool = True
 
     def __post_init__(self) -> None:
         if "" in self.streams:

@@ -237,8 +237,14 @@ def _progress(folder: Path) -> str:
 
 
 def _steps(folder: Path) -> Any:
-    """Return the number of steps, from the run's journal; a former one's are in Hydra's file."""
-    begun = read_header(read_start(folder / JOURNAL, _HEADER_BYTES)).get("config")
+    """Return the number of steps, from the run's journal; a former one's are in a config.
+
+    The config's number is not the run's if the method itself fixes it.
+    """
+    header = read_header(read_start(folder / JOURNAL, _HEADER_BYTES))
+    if "steps" in header:
+        return header["steps"]
+    begun = header.get("config")
     config = begun if isinstance(begun, dict) else _read_yaml(folder / HYDRA / "config.yaml")
     return config.get("steps", "?")
 

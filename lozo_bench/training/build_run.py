@@ -93,9 +93,9 @@ def build_run(
     require_same_parts(team, data, tuned.model)
     rows = TrainingRows(len(data.train), config.batch_size, config.seed.value, needs)
     objective, evaluators = _objective(config, needs, loaded, tuned, data, rows, team)
-    settings = _settings(config, plan.needs)
+    micro_batch_size = _micro_batch_size(config, needs)
 
-    batcher = Batcher(data, objective, settings.micro_batch_size)
+    batcher = Batcher(data, objective, micro_batch_size)
     choose = partial(
         choose_engine,
         model=loaded.model,
@@ -108,14 +108,15 @@ def build_run(
         extras=tuned.extras,
     )
     chosen = _agreed_engine(config.engine, choose, team, engine_before)
+    optimizer = _optimizer(config, chosen, draws)
     parts = Components(
         engine=chosen.engine,
-        optimizer=_optimizer(config, chosen, draws),
+        optimizer=optimizer,
         objective=objective,
         evaluators=evaluators,
         data=data,
         rows=rows,
-        settings=settings,
+        settings=_settings(config, optimizer, micro_batch_size),
         device=loaded.device,
         dropout=Dropout(tuned.model, config.seed.value) if needs.dropout else no_dropout,
         smooth=config.objective is Minimize.loss,
@@ -234,17 +235,19 @@ def _agreed_engine(
     return choose(as_before(config, recorded))
 
 
-def _settings(config: Config, needs: Needs | None) -> Settings:
+def _micro_batch_size(config: Config, needs: Needs) -> int | None:
+    if needs.batch.batch_size == "all":
+        return config.micro_batch_size or config.eval_batch_size
+    return config.micro_batch_size
+
+
+def _settings(
+    config: Config, optimizer: Optimizer | None, micro_batch_size: int | None
+) -> Settings:
     """Return the config's settings, except where the method fixes them."""
-    steps, micro_batch_size = config.steps, config.micro_batch_size
-    if needs is None:
-        steps = 0
-    elif needs.steps is not None:
-        steps = needs.steps
-    if needs is not None and needs.batch.batch_size == "all":
-        micro_batch_size = micro_batch_size or config.eval_batch_size
+    fixed = 0 if optimizer is None else optimizer.needs.steps
     return Settings(
-        steps=steps,
+        steps=config.steps if fixed is None else fixed,
         eval_batch_size=config.eval_batch_size,
         eval_every=config.eval_every,
         log_every=config.log_every,

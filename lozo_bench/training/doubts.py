@@ -41,9 +41,9 @@ def doubts(
     """
     if after.guesses and not before.guesses:
         return (
-            f"the loss of every test row is that of a guess ({after.loss:.4f}, the logarithm of "
-            "its number of options): the model no longer tells the options apart. What to do: a "
-            f"smaller optimizer.lr than {lr:g}; metrics.jsonl shows when the loss went there"
+            f"the loss of every test row is that of a guess ({after.loss:.4f}, as if all its "
+            "options had the same score): the model no longer tells the options apart. What to do: "
+            f"a smaller optimizer.lr than {lr:g}; metrics.jsonl shows when the loss went there"
         )
     if after.loss > _DESTROYED * max(1.0, before.loss):
         return (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
-from lozo_bench.config.schema import Config, Metric, Minimize, Select
+from lozo_bench.config.schema import Config, LossKind, Metric, Minimize, Select
 from lozo_bench.data.sets import Data
 from lozo_bench.evaluation import metrics
 from lozo_bench.evaluation.drop import drop_official_em, drop_official_f1
@@ -20,6 +21,8 @@ from lozo_bench.models.load import Loaded, computed_in
 from lozo_bench.objectives.features import answer_features
 from lozo_bench.objectives.generation import GenerationObjective, Generator, TextMetric
 from lozo_bench.objectives.losses import (
+    Hinge,
+    Loss,
     Objective,
     OptionObjective,
     classification,
@@ -54,14 +57,21 @@ def objective_and_evaluators(
     answers are generated and the best step is chosen by the dev loss, dev is evaluated by its loss
     alone: generating its answers would cost more than the training between two evaluations.
     """
-    loss = language_model if data.by_tokens else classification
+    hinge = Hinge(config.hinge_margin) if config.loss is LossKind.hinge else None
+    loss: Loss = hinge or (language_model if data.by_tokens else classification)
     features = partial(answer_features, loaded.model) if with_features else None
     by_loss = OptionObjective(scorer, data.layout, loaded.device, loss, features)
     minimizes_metric = config.objective is Minimize.metric
     if config.task.answer is None:
         class_metrics = CLASS_METRICS[config.task.metric]
         evaluator: Evaluator = OptionEvaluator(
-            scorer, data.layout, loaded.device, loss, class_metrics, data.by_tokens
+            scorer,
+            data.layout,
+            loaded.device,
+            loss,
+            class_metrics,
+            data.by_tokens,
+            hinge.of_guess if hinge else math.log,
         )
         by_metric = OptionObjective(scorer, data.layout, loaded.device, minus_accuracy)
         return by_metric if minimizes_metric else by_loss, dict.fromkeys(SETS, evaluator)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from lozo_bench.config.build import build
 from lozo_bench.config.digest import digest
-from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, Minimize
+from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, LossKind, Minimize
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.optimizers.base import Needs, Optimizer
@@ -86,6 +86,8 @@ def plan_run(config: Config) -> Plan:
         raise bad_value("checkpoint.kind", "log", "full or auto: gradients are not in a scalar log")
     if (needs.gradient or needs.features) and config.objective is Minimize.metric:
         raise bad_value("objective", "metric", "loss: a metric has no gradient")
+    if needs.features and config.loss is LossKind.hinge:
+        raise bad_value("loss", "hinge", "cross_entropy: a probe solves a logistic regression")
     low_rank = needs.directions == "low_rank"
     if config.model.autocast is not None and low_rank and not _is_in_place(config):
         allowed = "null with this optimizer, or engine.mode=in_place; or say model.dtype=bf16"

@@ -40,6 +40,7 @@ def journal_header(
         "wandb_id": f"{cell.digest}-{time.time_ns() // 10**6:x}",
         "versions": provenance.versions(),
         "config": dict(cell.plain),
+        "steps": built.parts.settings.steps,
         "files": dict(files),
     }
 

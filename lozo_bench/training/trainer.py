@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from lozo_bench.config.schema import Select
 from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.protocol import ScoredBatch
 from lozo_bench.engine.score import Score
@@ -133,7 +134,7 @@ class Trainer:
                     make_step(step, numbers)
             if step == known > start:
                 self._load_spent()
-            if self._is_last(step) or step % self.settings.eval_every == 0:
+            if self._evaluates_dev_after(step):
                 # A state saved in here is `start` of the next attempt, which evaluates it first.
                 with self._state_saved_if_stopped(step):
                     self._evaluate_dev(step)
@@ -260,6 +261,16 @@ class Trainer:
         }
 
     # Evaluations.
+
+    def _evaluates_dev_after(self, step: int) -> bool:
+        settings = self.settings
+        if step % settings.eval_every == 0 or not self._is_last(step):
+            return step % settings.eval_every == 0
+        return (
+            self.optimizer.needs.dev_after_last_step
+            or settings.steps < settings.eval_every
+            or settings.select is Select.last
+        )
 
     def _evaluate_dev(self, step: int) -> None:
         """Evaluate on dev, and remember this step if it is the best so far."""

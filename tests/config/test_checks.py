@@ -10,6 +10,7 @@ from lozo_bench.config.checks import check, check_keys, check_prompts, class_cou
 from lozo_bench.config.schema import (
     Config,
     Kind,
+    LossKind,
     ModelConfig,
     RankConfig,
     SeedConfig,
@@ -21,6 +22,7 @@ from lozo_bench.errors import UserError
 
 MODEL = ModelConfig(name="m", path="p")
 TASK = TaskConfig(name="t", prompt="{x}", options=[" a", " b"])
+BY_TOKENS = dataclasses.replace(TASK, train_as=TrainAs.language_model)
 
 
 def config(**changes):
@@ -39,6 +41,12 @@ def test_a_valid_config_passes_all_checks():
         ({"seed": SeedConfig(-1)}, "seed.value: given -1; allowed: a whole number >= 0"),
         ({"steps": 0}, "steps: given 0; allowed: a whole number >= 1"),
         ({"batch_size": -4}, "batch_size: given -4; allowed: a whole number >= 1"),
+        ({"hinge_margin": 0.0}, "hinge_margin: given 0.0; allowed: a number > 0"),
+        (
+            {"loss": LossKind.hinge, "task": BY_TOKENS},
+            "loss: given 'hinge'; allowed: cross_entropy, because task.train_as=language_model has "
+            "no wrong options",
+        ),
         ({"eval_every": 0}, "eval_every: given 0; allowed: a whole number >= 1"),
         (
             {"tracking": TrackingConfig(project="a/b")},

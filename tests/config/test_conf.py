@@ -177,5 +177,12 @@ def test_a_value_of_a_tuning_is_overridden_by_the_command_line_and_by_a_tuned_fi
     assert (tuned.optimizer.lr, tuned.optimizer.eps) == (1e-3, 1e-1)
 
 
+@pytest.mark.parametrize("scale", ["published", "tiny"])
+def test_a_value_can_follow_the_scale_whatever_else_is_given(scale):
+    config = composed(f"scale={scale}", "task.invented_rows=3")
+    config.steps = "${per_scale:{published:8000,tiny:120}}"
+    assert config.steps == {"published": 8000, "tiny": 120}[scale]
+
+
 def test_a_tuning_without_published_values_has_those_of_all_weights():
     assert composed("tuning=ia3", "optimizer=mezo").optimizer.eps == 1e-3

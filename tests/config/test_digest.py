@@ -40,6 +40,7 @@ def test_the_digest_of_a_known_config_never_changes():
         changed("optimizer", nu=51),
         changed("seed", value=1),
         changed("", steps=101),
+        changed("", loss="hinge"),
         changed("model", path="embedded:other"),
     ],
 )
@@ -54,6 +55,8 @@ def test_a_key_that_changes_the_result_changes_the_digest(other):
         changed("", sweep="table1"),
         changed("", log_every=1),
         changed("", rerun="all"),
+        changed("", scale="tiny"),
+        changed("", loss="cross_entropy", hinge_margin=2.0),
         changed("model", device="cuda:1"),
         {"hydra": {"x": 1}, **BASE},
         dict(reversed(BASE.items())),

@@ -11,7 +11,7 @@ import torch
 from lozo_bench.data.collate import BatchLayout, ScoringOptions
 from lozo_bench.evaluation.evaluate import evaluate
 from lozo_bench.evaluation.evaluators import GenerationEvaluator, LossEvaluator, OptionEvaluator
-from lozo_bench.objectives.losses import OptionObjective, classification, language_model
+from lozo_bench.objectives.losses import Hinge, OptionObjective, classification, language_model
 from lozo_bench.tasks.base import Encoded
 
 CPU = torch.device("cpu")
@@ -75,6 +75,16 @@ def test_metrics_say_whether_every_loss_is_that_of_a_guess():
     rows = [example(1, 0), example(2, 0), example(3, 0)]
     assert evaluate(evaluator(table), rows, 3).loss == pytest.approx(math.log(2), abs=0.02)
     assert not evaluate(evaluator(table), rows, 3).guesses
+
+
+def test_a_guess_has_another_hinge_loss_than_cross_entropy():
+    hinge = Hinge(2.0)
+    table = {1: [4.0, 4.0, -math.inf], 2: [-1.0, -1.0, -1.0]}
+    rows = [example(1, 0), example(2, 1, (1, 1, 1))]
+    metrics = evaluate(evaluator(table, hinge, of_guess=hinge.of_guess), rows, 2)
+    assert metrics.guesses
+    assert metrics.loss == (2.0 + 4.0) / 2
+    assert not evaluate(evaluator(table, hinge), rows, 2).guesses
 
 
 def test_calibrated_scores_are_sums_minus_the_sums_without_the_row():

@@ -9,7 +9,7 @@ import torch
 
 from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
 from lozo_bench.data.order import token_shares
-from lozo_bench.objectives.losses import OptionObjective, language_model, minus_accuracy
+from lozo_bench.objectives.losses import Hinge, OptionObjective, language_model, minus_accuracy
 from lozo_bench.tasks.base import Encoded
 
 CPU = torch.device("cpu")
@@ -36,6 +36,19 @@ def test_the_classification_loss_is_minus_the_log_softmax_of_the_right_option():
     made = objective([[0.0, math.log(3.0)], [0.0, 0.0]])
     got = losses(made, [TWO, TWO])
     assert got[0].tolist() == pytest.approx([-math.log(0.75), -math.log(0.5)])
+
+
+def test_the_hinge_loss_adds_what_every_wrong_option_lacks_to_the_margin():
+    """An absent option adds nothing; a NaN score gives a NaN loss; the gradient is the slope."""
+    scores = [[1.0, 1.5, -math.inf], [1.0, 0.5, -3.0]]
+    made = objective(scores, Hinge(2.0))
+    assert losses(made, [TWO, THREE], copies=2).tolist() == [[1.5, 1.5]] * 2
+    assert losses(objective(scores, Hinge(0.25)), [TWO, THREE]).tolist() == [[0.0, 0.0]]
+    assert losses(objective([[math.nan, 1.0]], Hinge(2.0)), [TWO])[0].isnan().all()
+    given = torch.tensor(scores, requires_grad=True)
+    Hinge(2.0)(given, collate([TWO, THREE], LAYOUT), [TWO, THREE]).sum().backward()
+    assert given.grad.tolist() == [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]
+    assert Hinge(0.5).of_guess(3) == 1.0
 
 
 def test_an_absent_option_has_no_probability():

@@ -146,6 +146,25 @@ def test_a_run_that_did_not_move_or_was_destroyed_says_so_once():
     assert train(lambda step: [float(step), 0.0])[1].doubts == []
 
 
+@pytest.mark.parametrize(
+    ("steps", "every", "select", "last"),
+    [
+        (384, 5, Select.dev_metric, 380),  # 76 times, as published for 24 layers
+        (12, 4, Select.dev_metric, 12),
+        (3, 5, Select.dev_metric, 3),  # otherwise never
+        (12, 5, Select.last, 12),  # otherwise another step would be tested
+    ],
+)
+def test_a_method_can_do_without_the_dev_evaluation_after_the_last_step(
+    monkeypatch, steps, every, select, last
+):
+    monkeypatch.setattr(Counter, "needs", Needs(dev_after_last_step=False))
+    scores = lambda step: [0.0, 1.0 / (step + 1)]  # noqa: E731
+    _, notes, _, _ = train(scores, steps=steps, eval_every=every, select=select)
+    dev = [step for step, name, _ in notes.evaluations if name == "dev"]
+    assert dev == [*range(every, last, every), last]
+
+
 def test_evaluations_are_made_when_due_and_after_the_last_step():
     _, notes, _, _ = train(confident, steps=5)
     assert [(step, name) for step, name, _ in notes.evaluations] == [
