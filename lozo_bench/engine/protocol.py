@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.terms import Extras
@@ -33,12 +33,15 @@ class MicroBatch:
             runs the model on them and returns the loss of each example, [copies, size].
         features: returns the output layer's input before each answer token, [N, d], and these
             tokens, [N]; None if the method does not need them.
+        key: names its rows: equal keys mean the same rows in the same order; None: they have no
+            name, and nothing that was computed from them is used for a later micro-batch.
     """
 
     size: int
     tokens: int
     losses: Losses
     features: Features | None = None
+    key: Hashable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,11 @@ class Engine(Protocol):
 
     X: Mapping[str, Tensor]
     extras: Extras
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model that has the weights; None for a function that is no model."""
+        ...
 
     def losses(
         self,

@@ -27,6 +27,7 @@ from lozo_bench.engine.protocol import (
     ScoredBatch,
 )
 from lozo_bench.engine.sharing import ALONE, Sharing
+from lozo_bench.engine.spread import hidden_spread
 from lozo_bench.engine.subspace import Coordinates, Subspace, along, stacked
 from lozo_bench.errors import Stopped, UserError
 
@@ -203,6 +204,39 @@ class Score:
             total = self.sharing.totals(torch.cat([found, torch.ones(1, dtype=torch.float64)]))
             return self._rounded(total[:-1] / total[-1])
 
+        numbers: list[float] = require_finite(self._answer(shared)[:, None]).flatten().tolist()
+        return numbers
+
+    def hidden_spread(
+        self, *, padding: bool = False, clip: float = 3.0, rounds: int = 5
+    ) -> list[float]:
+        """Return the standard deviation of the word embeddings and of what enters each later layer.
+
+        There is one number for each of L layers. The first is that of the embedding matrix. The
+        others are those of the hidden states that enter the second to the last layer, at the
+        weights, over all rows of the batch. They are recorded like losses.
+
+        Args:
+            padding: whether positions that are padding count.
+            clip: the largest distance from the mean, in standard deviations.
+            rounds: how often hidden states that are farther away are moved to that distance. The
+                standard deviation after the last round counts.
+
+        Raises:
+            UserError: the model has no stack of layers.
+            NonFiniteLossError: one of the numbers is NaN or infinite.
+            Stopped: the run was asked to stop; nothing has changed.
+        """
+
+        def shared() -> Tensor:
+            model = self.engine.model
+            assert model is not None, "a function that is no model has no hidden states"
+            with self.engine.applied(), torch.inference_mode():
+                totals = self.sharing.totals
+                found = hidden_spread(model, self.parts, totals, padding, clip, rounds)
+            return self._rounded(found)
+
+        self.forwards += rounds + 1
         numbers: list[float] = require_finite(self._answer(shared)[:, None]).flatten().tolist()
         return numbers
 

@@ -33,8 +33,8 @@ def supports_packed_rows(model: Any) -> bool:
 def own_option_mask(block: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the mask that is added to attention scores, [R, 1, T, T].
 
-    Tokens of an option attend to their prompt and to their own option only. Every token attends to
-    itself, even padding, because a softmax over nothing is NaN.
+    Tokens of an option attend to their prompt and to their own option only. Padding attends to the
+    prompt, because a softmax over nothing is NaN. Only padding does not attend to itself.
 
     Args:
         block: [R, T], 0 in the prompt, k + 1 in option k, -1 in padding.
@@ -43,7 +43,7 @@ def own_option_mask(block: Tensor, dtype: torch.dtype) -> Tensor:
     T = block.shape[1]
     query, key = block[:, :, None], block[:, None, :]
     earlier = torch.ones(T, T, dtype=torch.bool, device=block.device).tril()
-    seen = earlier & ((key == 0) | (key == query))
+    seen = earlier & ((key == 0) | ((key == query) & (query > 0)))
     mask = torch.zeros(seen.shape, dtype=dtype, device=block.device)
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lozo_bench.data.order import micro_batches, token_shares
 from lozo_bench.data.sets import Data
@@ -32,6 +33,7 @@ class Batcher:
     ) -> None:
         self.data, self.objective = data, objective
         self.micro_batch_size, self.sharing = micro_batch_size, sharing
+        self._rows = object()  # tells these rows from those of another batcher
 
     def batch(self, numbers: Sequence[int]) -> ScoredBatch:
         """Return the batch of these training rows, in micro-batches of similar length."""
@@ -52,7 +54,10 @@ class Batcher:
                 self.objective.tokens([batch[i] for i in group]) for group in self._groups(batch)
             )
         return ScoredBatch(
-            parts=[each.micro_batch for each in prepared],
+            parts=[
+                replace(each.micro_batch, key=(self._rows, *(numbers[mine[i]] for i in group)))
+                for each, group in zip(prepared, groups, strict=True)
+            ],
             order=[i for group in groups for i in group],
             examples=len(batch),
             tokens=tokens,
