@@ -19,13 +19,15 @@ def register_resolver() -> None:
     ``${digest:}`` is the digest of the config. ``${method:OPTIMIZER,TUNING}`` is the name of the
     two in a run's folder, which omits the tuning ``full``. ``${pick:KEY,{KEY:VALUE,...}}`` is the
     value listed for that key. ``${per_tuning:{full:VALUE,TUNING:VALUE,...}}`` is the value listed
-    for the run's tuning, or that of ``full`` if there is none. ``${per_scale:{published:VALUE,
+    for the run's tuning, or that of ``full`` if there is none; ``${per_optimizer:{OPTIMIZER:VALUE,
+    ...,other:VALUE}}`` is that of its optimizer, or of ``other``. ``${per_scale:{published:VALUE,
     tiny:VALUE}}`` is the value listed for the run's scale.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("pick", _pick, replace=True)
     OmegaConf.register_new_resolver("per_tuning", _per_tuning, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("per_optimizer", _per_optimizer, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("per_scale", _per_scale, use_cache=False, replace=True)
 
 
@@ -50,9 +52,20 @@ def _pick(key: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _per_tuning(values: Mapping[str, Any], _root_: DictConfig) -> Any:
-    # A tuning is one file, named as its option in conf/tuning: lozo_bench.tuning.lora.Lora.
-    module = str(OmegaConf.select(_root_, "tuning._target_")).rpartition(".")[0]
-    return values.get(module.rpartition(".")[2], values["full"])
+    return values.get(_file_of("tuning", _root_), values["full"])
+
+
+def _per_optimizer(values: Mapping[str, Any], _root_: DictConfig) -> Any:
+    return values.get(_file_of("optimizer", _root_), values["other"])
+
+
+def _file_of(group: str, root: DictConfig) -> str:
+    """Return the name of the file of the chosen class, which is that of its option.
+
+    The class of tuning=lora is lozo_bench.tuning.lora.Lora. Without a class the name is empty.
+    """
+    module = str(OmegaConf.select(root, f"{group}._target_")).rpartition(".")[0]
+    return module.rpartition(".")[2]
 
 
 def _per_scale(values: Mapping[str, Any], _root_: DictConfig) -> Any:

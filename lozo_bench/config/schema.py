@@ -161,6 +161,18 @@ class By(Enum):
     dev_loss = "dev_loss"
 
 
+class Shown(Enum):
+    """What a table shows of each run: its test metric in percent, or what the run cost.
+
+    ``memory`` is its peak memory in GiB, on the GPU if there is one; ``minutes`` is the time of its
+    steps, without evaluations.
+    """
+
+    test = "test"
+    memory = "memory"
+    minutes = "minutes"
+
+
 class Rerun(Enum):
     """Which cells run: those without a result, only those that failed, or all from the start."""
 
@@ -341,7 +353,8 @@ class TrackingConfig:
 class TableConfig:
     """How `lozo-tables` prints the runs of a sweep; the sweep itself does not use it.
 
-    ``rows`` and ``columns`` are swept choices, ``over`` is the choice whose mean is shown. All
+    ``show`` is what the table is about. ``rows`` and ``columns`` are swept choices, ``over`` is the
+    choice whose mean is shown. All
     other swept choices are a grid, from which ``select`` and ``by`` choose a point. ``grids`` are
     the published grids, each with the choices that it is for: ``{method: mezo, task: "squad,drop",
     grid: NAME}``; if several fit, the last one counts. ``published`` is a file of
@@ -349,6 +362,7 @@ class TableConfig:
     """
 
     title: str = ""
+    show: Shown = Shown.test
     rows: list[str] = field(default_factory=lambda: ["method"])
     columns: list[str] = field(default_factory=lambda: ["task"])
     over: str = "seed"

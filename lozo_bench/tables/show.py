@@ -5,15 +5,33 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table as Grid
 
-from lozo_bench.config.schema import By, Pick
+from lozo_bench.config.schema import By, Pick, Shown
 from lozo_bench.tables.table import Entry, Key, Table
 from lozo_bench.tables.titles import TITLES
 
 _ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """How a number is printed: times ``factor``, with so many digits after the point."""
+
+    name: str
+    factor: float
+    digits: int
+    about: str
+
+
+_UNITS = {
+    Shown.test: _Unit("percent", 100.0, 1, "In percent"),
+    Shown.memory: _Unit("gib", 2.0**-30, 2, "Peak memory in GiB"),
+    Shown.minutes: _Unit("minutes", 1 / 60, 1, "Minutes of the steps, without evaluations"),
+}
 
 
 def plain_text(table: Table) -> str:
@@ -63,14 +81,16 @@ def latex(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Return a CSV line for each entry of the table; all numbers are in percent, ours unrounded."""
+    """Return a CSV line for each entry of the table, our numbers unrounded, in the same unit."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     config = table.config
-    numbers = ["mean_percent", "std_percent", "n", "of", "chosen", "published_percent"]
+    unit = _UNITS[config.show]
+    numbers = [f"mean_{unit.name}", f"std_{unit.name}", "n", "of", "chosen"]
+    numbers.append(f"published_{unit.name}")
     writer.writerow([*config.rows, *config.columns, *numbers])
     for (row, column), entry in table.entries.items():
-        metrics = [100 * entry.mean, 100 * entry.std] if entry.tests else ["", ""]
+        metrics = [unit.factor * x for x in (entry.mean, entry.std)] if entry.tests else ["", ""]
         counts = [len(entry.tests), entry.seeds]
         texts = [_points(entry), table.published.at(row, column)]
         writer.writerow([*row, *column, *metrics, *counts, *texts])
@@ -86,14 +106,15 @@ _PUBLISHED = "published"
 def notes(table: Table) -> list[str]:
     """Return the notes below a table: units, how points were selected, sources."""
     config, lines = table.config, []
+    unit = _UNITS[config.show]
     seeds = max((entry.seeds for entry in table.entries.values()), default=0)
     if seeds > 1:
         lines.append(
-            f"In percent: mean (standard deviation of the population, ddof 0) over {seeds} "
+            f"{unit.about}: mean (standard deviation of the population, ddof 0) over {seeds} "
             f"{config.over}s, or over n of them where n is given."
         )
     else:
-        lines.append(f"In percent, for one {config.over}.")
+        lines.append(f"{unit.about}, for one {config.over}.")
     if table.grids:
         which = "for each seed" if config.select is Pick.per_seed else "for all seeds together"
         by = "the highest dev metric" if config.by is By.dev_metric else "the lowest dev loss"
@@ -121,21 +142,27 @@ def _cells(table: Table) -> Iterator[list[str]]:
         *config.rows,
         *(_named(table, column) for column in table.columns),
     ]
-    most = max((entry.seeds for entry in table.entries.values()), default=0)
+    most, unit = (
+        max((entry.seeds for entry in table.entries.values()), default=0),
+        _UNITS[config.show],
+    )
     for row in table.rows:
         entries = [table.entries.get((row, column)) for column in table.columns]
-        yield [*(title(table, name) for name in row), *(_number(entry, most) for entry in entries)]
+        yield [
+            *(title(table, name) for name in row),
+            *(_number(entry, most, unit) for entry in entries),
+        ]
         published = [table.published.at(row, column) for column in table.columns]
         if any(published):
             yield [*[""] * (len(row) - 1), _PUBLISHED, *published]
 
 
-def _number(entry: Entry | None, most: int) -> str:
+def _number(entry: Entry | None, most: int, unit: _Unit) -> str:
     if entry is None or not entry.tests:
         return _ABSENT
-    number = f"{100 * entry.mean:.1f}"
+    number = f"{unit.factor * entry.mean:.{unit.digits}f}"
     if entry.seeds > 1:
-        number += f" ({100 * entry.std:.1f})"
+        number += f" ({unit.factor * entry.std:.{unit.digits}f})"
     if len(entry.tests) < most:
         number += f" n={len(entry.tests)}"
     return number + ("*" if _selection_may_change(entry) else "")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from lozo_bench.config.schema import TableConfig
+from lozo_bench.config.schema import Shown, TableConfig
 from lozo_bench.errors import UserError
 from lozo_bench.runs.outcome import RESULT
-from lozo_bench.runs.result_file import load_metrics
+from lozo_bench.runs.result_file import load_metrics, load_result
 from lozo_bench.tables.cells import Run, Sweep, choice_of
 from lozo_bench.tables.choose import DevMetrics, select_points
 from lozo_bench.tables.published import Published, read_published
@@ -20,7 +20,10 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """The metrics of a finished run; ``dev`` is None if it did not evaluate its dev rows."""
+    """The numbers of a finished run; ``dev`` is None if it did not evaluate its dev rows.
+
+    ``test`` is its test metric, or what else the table shows.
+    """
 
     dev: DevMetrics | None
     test: float
@@ -28,10 +31,11 @@ class RunMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a table. Metrics are fractions.
+    """One entry of a table.
 
     Args:
-        tests: the test metric of the run that was selected for each seed.
+        tests: the test metric of the run that was selected for each seed, as a fraction; or what
+            else the table shows, in bytes or seconds.
         points: the point of the grid that was selected for each seed, as text.
         seeds: the number of planned seeds.
         missing: the runs without a result that can be read, including those of points that were
@@ -106,7 +110,8 @@ def build_table(sweeps: Sequence[Sweep]) -> Table:
         entries.update(filled)
     rows = list(dict.fromkeys(row for row, _ in entries))
     columns = list(dict.fromkeys(column for _, column in entries))
-    published = read_published(config.published, len(config.rows))
+    name = config.published if config.show is Shown.test else None  # costs are not published
+    published = read_published(name, len(config.rows))
     return Table(config, rows, columns, entries, published, commands)
 
 
@@ -115,7 +120,7 @@ def _entry(config: TableConfig, runs: Sequence[Run]) -> Entry:
     found: dict[str, dict[str, RunMetrics]] = {}
     missing = []
     for run in runs:
-        result = _read_or_missing(run.folder)
+        result = _read_or_missing(run.folder, config.show)
         if result is None:
             missing.append(run)
             continue
@@ -152,11 +157,11 @@ def _seed(config: TableConfig, run: Run) -> str:
     return run.choices.get(config.over, "")
 
 
-def read(folder: Path) -> RunMetrics | None:
+def read(folder: Path, show: Shown = Shown.test) -> RunMetrics | None:
     """Return the result in ``folder``, or None if there is none.
 
     Raises:
-        UserError: the result file cannot be read.
+        UserError: the result file cannot be read, or lacks what the table shows.
     """
     metrics = load_metrics(folder)
     if metrics is None:
@@ -164,13 +169,22 @@ def read(folder: Path) -> RunMetrics | None:
     dev = metrics.get("dev")
     if dev is not None and "loss" not in dev:
         raise UserError(f"{folder / RESULT}: has no dev loss; move it away and run again")
-    return RunMetrics(None if dev is None else _dev_of(dev), _first(metrics["test"]))
+    shown = _first(metrics["test"]) if show is Shown.test else _cost(folder, show)
+    return RunMetrics(None if dev is None else _dev_of(dev), shown)
 
 
-def _read_or_missing(folder: Path) -> RunMetrics | None:
+def _cost(folder: Path, show: Shown) -> float:
+    key = {Shown.memory: "peak_memory_bytes", Shown.minutes: "train_s"}[show]
+    cost = (load_result(folder) or {}).get(key)
+    if not isinstance(cost, int | float):
+        raise UserError(f"{folder / RESULT}: has no {key}; move it away and run again")
+    return float(cost)
+
+
+def _read_or_missing(folder: Path, show: Shown) -> RunMetrics | None:
     """Return the result in ``folder``; None if there is none, or if it is damaged."""
     try:
-        return read(folder)
+        return read(folder, show)
     except UserError:
         return None  # the report of missing runs gives the reason
 

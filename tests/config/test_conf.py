@@ -184,5 +184,14 @@ def test_a_value_can_follow_the_scale_whatever_else_is_given(scale):
     assert config.steps == {"published": 8000, "tiny": 120}[scale]
 
 
+def test_a_value_can_follow_the_optimizer():
+    steps = {}
+    for optimizer in ("adamw", "mezo", "zero_shot"):
+        config = composed(f"optimizer={optimizer}")
+        config.steps = "${per_optimizer:{adamw:1000,other:3840}}"
+        steps[optimizer] = config.steps
+    assert steps == {"adamw": 1000, "mezo": 3840, "zero_shot": 3840}
+
+
 def test_a_tuning_without_published_values_has_those_of_all_weights():
     assert composed("tuning=ia3", "optimizer=mezo").optimizer.eps == 1e-3

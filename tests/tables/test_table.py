@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from lozo_bench.config.schema import By, Pick, TableConfig
+from lozo_bench.config.schema import By, Pick, Shown, TableConfig
 from lozo_bench.errors import UserError
 from lozo_bench.tables.cells import Run, Sweep
 from lozo_bench.tables.show import FORMATS
@@ -142,6 +142,23 @@ def test_every_format_shows_our_numbers_and_the_published_ones(runs):
     for name in ("text", "md", "latex"):
         assert "MeZO, arXiv 2305.17333, Table 1" in FORMATS[name](found)
         assert "ddof 0" in FORMATS[name](found)
+
+
+def test_a_table_can_show_what_its_runs_cost(runs, tmp_path):
+    """An older result without the number counts as missing. No costs are published."""
+    made = runs({("mezo", "sst2", seed, "1e-3"): (0.9, 0.5, 0.1) for seed in ("s1", "s2", "s3")})
+    for number, (memory, seconds) in enumerate([(2**30, 90.0), (2**31, 150.0)]):
+        path = tmp_path / f"cell{number}" / "result.json"
+        costs = {"peak_memory_bytes": memory, "train_s": seconds}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **costs}))
+    memory = table(made, show=Shown.memory, published="mezo_opt13b")
+    assert "| MeZO | 1.50 (0.50) n=2 |" in FORMATS["md"](memory)
+    assert "Peak memory in GiB: mean" in FORMATS["md"](memory)
+    assert "published" not in FORMATS["md"](memory)
+    assert [run.choices["seed"] for run in memory.missing] == ["s3"]
+    minutes = FORMATS["csv"](table(made, show=Shown.minutes))
+    assert "mean_minutes,std_minutes" in minutes
+    assert "mezo,sst2,2.0,0.5,2,3" in minutes
 
 
 def test_a_table_says_by_which_rule_its_values_were_chosen_from_grids_that_it_does_not_cover(runs):
