@@ -110,7 +110,7 @@ class Fireworks:
         self._first_amplitude = amplitude
         # Fireworks, the points of each in a turn's first ask, numbers of a point.
         self._shape = fireworks, popsize // fireworks - self._guided, dimension
-        self._P = self._around_0(_NEAR * amplitude, 0, "start")
+        self._P = self._around_0(min(_NEAR * amplitude, bounds or math.inf), 0, "start")
         self._P[0] = 0
         self._F = torch.full((fireworks, 1), math.nan, dtype=torch.float64)  # NaN: not known
         self._A = torch.full((fireworks, 1), amplitude, dtype=torch.float64)
@@ -145,8 +145,7 @@ class Fireworks:
         if self._asked is None:
             raise ValueError("tell without ask")
         fireworks, sparks, _ = self._shape
-        before = self._losses.flatten().tolist()
-        check_losses([*before, *losses], self._points.shape[0] * self._points.shape[1])
+        check_losses([*self._losses.flatten().tolist(), *losses], len(self._points.flatten(0, 1)))
         told = torch.tensor(losses, dtype=torch.float64).view(fireworks, -1)
         self._losses = torch.cat((self._losses, told), 1)
         if self._losses.shape[1] < sparks + self._guided:
@@ -198,11 +197,8 @@ class Fireworks:
     def uniform(self, turn: int, use: str, shape: tuple[int, ...]) -> Tensor:
         """Return float64 numbers, uniform in [0, 1), that depend on the arguments alone.
 
-        Args:
-            turn: the turn in which they are used; 0 also for the start.
-            use: what for: ``start``, ``sparks``, ``restart``, or for either kind of spark the
-                numbers that replace those outside of the box.
-            shape: shape of the result.
+        They are for one ``use`` in the turn, such as ``sparks``, or ``sparks outside`` for what
+        replaces numbers outside of the box.
         """
         name = f"{self._name}/{use}"
         flat = self._draws.uniform_range("fireworks", turn, name, 0, math.prod(shape))
@@ -287,10 +283,8 @@ def _check_counts(variant: str, fireworks: int, popsize: int, dimension: int, tu
     check_count("turns", turns)
     if variant not in ("bbfwa", "lotfwa"):
         raise bad_value("variant", variant, "bbfwa or lotfwa")
-    if variant == "bbfwa" and fireworks != 1:
-        raise bad_value("fireworks", fireworks, "1 with bbfwa; more with lotfwa")
-    if variant == "lotfwa" and fireworks < 2:
-        raise bad_value("fireworks", fireworks, "a whole number >= 2 with lotfwa")
+    if (fireworks != 1) if variant == "bbfwa" else (fireworks < 2):
+        raise bad_value("fireworks", fireworks, "1 with bbfwa, a whole number >= 2 with lotfwa")
     # LoTFWA: the firework itself, the best and the worst spark, and the guiding spark.
     least = 4 * fireworks if variant == "lotfwa" else 2
     if popsize % fireworks or popsize < least:

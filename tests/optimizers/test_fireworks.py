@@ -360,7 +360,7 @@ def test_a_value_that_is_not_allowed_is_one_line(options, key):
     d=st.integers(1, 9),
     each=st.integers(4, 8),
     k=st.integers(1, 3),
-    bounds=st.sampled_from([None, 0.4]),
+    bounds=st.sampled_from([None, 0.02, 0.4]),
     reevaluate=st.booleans(),
     seed=st.integers(0, 3),
     kind=st.sampled_from(["falling", "failing", "ties"]),
