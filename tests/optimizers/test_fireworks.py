@@ -355,7 +355,7 @@ def test_a_value_that_is_not_allowed_is_one_line(options, key):
         search(**options)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=20, derandomize=True)
 @given(
     d=st.integers(1, 9),
     each=st.integers(4, 8),
