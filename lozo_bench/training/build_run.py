@@ -104,7 +104,7 @@ def build_run(
         draws=draws,
         rank=config.rank.value,
         first_batch=lambda: batcher.batch(next(rows.batches())).parts,
-        all_weights=tuned.all_weights or tuned.beside,
+        written_in_place=not (tuned.all_weights or tuned.beside),
         extras=tuned.extras,
     )
     chosen = _agreed_engine(config.engine, choose, team, engine_before)

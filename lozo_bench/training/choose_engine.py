@@ -55,17 +55,17 @@ def choose_engine(
     draws: Draws,
     rank: int,
     first_batch: Callable[[], Sequence[MicroBatch]],
-    all_weights: bool = True,
+    written_in_place: bool = False,
     extras: Extras | None = None,
 ) -> ChosenEngine:
     """Return the engine for an optimizer's directions.
 
     Full-rank directions can only be scored in place, and gradients are taken there, whatever the
-    mode is. If only a few of many weights move (``all_weights`` is false), they are moved in place
-    too, because that costs next to nothing. ``first_batch`` is called only to measure.
+    mode is. If only a few of many weights move (``written_in_place``), they are moved in place too,
+    because that costs next to nothing. ``first_batch`` is called only to measure.
     """
     low_rank = needs.directions == "low_rank"
-    if not low_rank or not all_weights or config.mode is EngineMode.in_place:
+    if not low_rank or written_in_place or config.mode is EngineMode.in_place:
         log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
         return ChosenEngine(InPlace(X, model, extras), EngineMode.in_place, None, {})
     half = any(is_half(x.dtype) for x in X.values())

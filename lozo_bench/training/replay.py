@@ -56,8 +56,8 @@ class Rebuilt:
     def _saved(self, out: Path) -> str:
         loaded, engine = self.built.loaded, self.built.chosen.engine
         adapter = load_term("attached", engine.tensors(), engine.X)
-        if adapter is not None:
-            # The adapter is a multiple of U V^T: see `MezoLora`.
+        if adapter is not None and adapter.U:
+            # The adapter is a multiple of U V^T: see `MezoLora` and `LayerTurns`.
             scale = float(adapter.C[0, 0])
             if not loaded.merged and not has_virtual_tokens(loaded.model):
                 save_adapter(loaded, adapter.U, adapter.V, scale, out)
