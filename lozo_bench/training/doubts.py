@@ -33,7 +33,7 @@ def doubts(
         after: those with the tested weights.
         dev: all metrics of the dev set, in order.
         steps: how many steps the run made.
-        lr: its learning rate.
+        lr: its learning rate; 0 of a method that searches points instead of taking steps.
         dtype: the dtype of the weights.
 
     Returns:
@@ -43,12 +43,12 @@ def doubts(
         return (
             f"the loss of every test row is that of a guess ({after.loss:.4f}, as if all its "
             "options had the same score): the model no longer tells the options apart. What to do: "
-            f"a smaller optimizer.lr than {lr:g}; metrics.jsonl shows when the loss went there"
+            f"a {_step_size('smaller', lr)}; metrics.jsonl shows when the loss went there"
         )
     if after.loss > _DESTROYED * max(1.0, before.loss):
         return (
             f"the loss of the test rows rose from {before.loss:.4f} to {after.loss:.4g}: the steps "
-            f"destroyed the model. What to do: a smaller optimizer.lr than {lr:g}"
+            f"destroyed the model. What to do: a {_step_size('smaller', lr)}"
         )
     losses = [metrics.loss for metrics in dev]
     tested, evaluated = [before.loss, after.loss], losses or [0.0]
@@ -59,10 +59,15 @@ def doubts(
         return (
             f"the loss has hardly moved in {steps} steps: on the test rows it was "
             f"{before.loss:.6f} before them and is {after.loss:.6f}, and all dev losses are within "
-            f"{limit:.2%} of each other. What to do: a larger optimizer.lr than {lr:g},{half} or "
-            "more steps"
+            f"{limit:.2%} of each other. What to do: a {_step_size('larger', lr)},{half} or more "
+            "steps"
         )
     return None
+
+
+def _step_size(change: str, lr: float) -> str:
+    """Say which option makes a method's steps larger or smaller."""
+    return f"{change} optimizer.lr than {lr:g}" if lr else f"{change} optimizer.sigma or alpha"
 
 
 def _range(values: Sequence[float]) -> float:

@@ -26,6 +26,11 @@ def test_a_run_whose_losses_are_nearly_equal_has_hardly_moved():
     assert "a larger optimizer.lr than 1e-12, or more steps" in said
 
 
+def test_a_search_without_a_learning_rate_is_told_what_it_has():
+    said = doubts(of(0.69314), of(0.69314003), [of(0.7), of(0.7)], 100, 0.0, FP32)
+    assert "What to do: a larger optimizer.sigma or alpha, or more steps" in said
+
+
 def test_a_trial_of_a_few_steps_need_not_move():
     assert doubts(of(0.7), of(0.7), [of(0.7)], 2, 1e-7, FP32) is None
 
