@@ -38,16 +38,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lozo_bench.optimizers.base import Engine, Needs, Report, Score
+from lozo_bench.optimizers.base import Engine, Report, Score
 from lozo_bench.optimizers.cma_es import CmaEs
 from lozo_bench.optimizers.layer_turns import LayerTurns, Look, needs_of_turns
 from lozo_bench.optimizers.lora_modules import (
-    Distribution,
     as_released,
     check_options,
     lora_modules,
     statistics_of,
 )
+from lozo_bench.optimizers.projections import Distribution
 from lozo_bench.optimizers.search import Point
 from lozo_bench.randomness.draws import Draws
 
@@ -69,7 +69,8 @@ class CLora:
         diagonal: only the diagonal of the covariance matrix is adapted.
         projection: ``hidden_states``: normal, scaled by what enters the layer; ``random``: uniform,
             torch's default.
-        b_init: how B is projected: ``normal``, like A, or ``uniform``. None: normal, or as released.
+        b_init: how B is projected: ``normal``, like A, or ``uniform``. None: normal, or as
+            released.
         incumbent: which point of CMA-ES the layer keeps. None: ``generation_best``, or as released.
         dev: what dev is evaluated with: the ``incumbent`` of each layer, or, in place of the last
             one, the last ``candidate`` of the step. None: incumbent, or as released.

@@ -160,7 +160,8 @@ def test_the_report_of_a_turn_names_layer_and_round():
         values = setup.step().events[-1].values
     told = setup.searches[0].told[-1]
     assert (values["layer"], values["round"]) == (0, 1)
-    assert values["best"] == min(told) and values["mean"] == pytest.approx(sum(told) / POPSIZE)
+    assert values["best"] == min(told)
+    assert values["mean"] == pytest.approx(sum(told) / POPSIZE)
     assert values["best_ever"] == setup.searches[0].best_loss
     assert values["std_z"] == float(setup.turns.z[0].std())
 
@@ -211,7 +212,8 @@ def test_a_candidate_that_fails_is_told_as_infinite():
     setup.returns = lambda call: inf if call == 2 + POPSIZE else 1.0
     report = setup.step()
     told = setup.searches[1].told[-1]
-    assert told.count(inf) == 1 and told[0] == inf
+    assert told.count(inf) == 1
+    assert told[0] == inf
     assert report.events[-1].values["mean"] == pytest.approx(sum(told[1:]) / (POPSIZE - 1))
 
 
@@ -302,7 +304,9 @@ class Model(torch.nn.Module):
 )
 def test_a_budget_pays_for_whole_rounds(layers, steps, calls, looks):
     needs = needs_of_turns(8000, 20, layers, "candidate")
-    assert needs.steps == steps and 20 * needs.steps == calls and needs.steps // 5 == looks
+    assert needs.steps == steps
+    assert 20 * needs.steps == calls
+    assert needs.steps // 5 == looks
     assert not needs.dev_after_last_step
 
 

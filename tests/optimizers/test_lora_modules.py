@@ -29,7 +29,9 @@ SEPARATE = {
 JOINT = {"transformer.h.0.attn.c_attn.weight": (8, 24)}
 
 
-def modules(shapes, d=20, rank=2, projection="hidden_states", b_init="normal", sigma=1.0, alpha=1.0):
+def modules(
+    shapes, d=20, rank=2, projection="hidden_states", b_init="normal", sigma=1.0, alpha=1.0
+):
     X = weights(shapes)
     return X, lora_modules(X, Draws(0), d, rank, alpha, sigma, projection, b_init)
 
@@ -142,8 +144,10 @@ def test_the_spread_of_a_point_is_that_of_its_entries():
 def test_projections_depend_on_their_key_only():
     z = torch.ones(1, 5, dtype=torch.float64)
     kept, drawn_again = (Projection(Draws(0), "P", 12, 5, "normal", n) for n in (1, 2**26))
-    assert kept.keep and not drawn_again.keep
-    assert torch.equal(kept(z), drawn_again(z)) and torch.equal(kept(z), kept(z))
+    assert kept.keep
+    assert not drawn_again.keep
+    assert torch.equal(kept(z), drawn_again(z))
+    assert torch.equal(kept(z), kept(z))
     assert not torch.equal(kept(z), Projection(Draws(0), "Q", 12, 5, "normal")(z))
     assert not torch.equal(kept(z), Projection(Draws(1), "P", 12, 5, "normal")(z))
 
