@@ -19,6 +19,8 @@ FILES = {path.stem: path for path in sorted(CONF.glob("*.yaml"))}
 NEEDS = {name: _needs(path) for name, path in FILES.items() if "_target_" in OmegaConf.load(path)}
 # All options of the group; those without needs only evaluate.
 EVERY = list(FILES)
+# Those that search the layers of a model in turn, and have a budget instead of a learning rate.
+SEARCHING = [name for name, path in FILES.items() if "budget" in OmegaConf.load(path)]
 # Those that move the weights step by step, and of these those that need no gradient for it.
-STEPPING = [name for name, needs in NEEDS.items() if not needs.features]
+STEPPING = [n for n, needs in NEEDS.items() if not needs.features and n not in SEARCHING]
 ZEROTH_ORDER = [name for name in STEPPING if not NEEDS[name].updates_by_gradient]

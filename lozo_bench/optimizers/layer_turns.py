@@ -186,7 +186,7 @@ class LayerTurns:
         round_, i = divmod(turn, len(self.modules))
         good = [loss for loss in losses if isfinite(loss)]
         search = self.searches[i]
-        numbers = {
+        scalars = {
             "layer": i,
             "round": round_,
             "best": min(good),
@@ -195,12 +195,7 @@ class LayerTurns:
             **search.numbers(),
             **self.modules[i].spread(self.z[i], self.stds[i]),
         }
-        return Report(
-            min(good),
-            forwards=len(losses),
-            scalars=numbers,
-            events=[*events, Event("turn", numbers)],
-        )
+        return Report(min(good), forwards=len(losses), scalars=scalars, events=events)
 
 
 def needs_of_turns(
