@@ -104,22 +104,23 @@ class CLora:
         look: Look = as_released(dev, faithful, "incumbent", "candidate")
         B: Distribution = as_released(b_init, faithful, "normal", "uniform")
         modules = lora_modules(engine.X, draws, intrinsic_dim, rank, alpha, sigma, projection, B)
+
+        def search(name: str) -> CmaEs:
+            return CmaEs(
+                draws,
+                name,
+                dimension=intrinsic_dim,
+                sigma=sigma,
+                popsize=popsize,
+                bounds=bounds,
+                step_size=step_size,
+                diagonal=diagonal,
+            )
+
         self.turns = LayerTurns(
             engine,
             modules,
-            [
-                CmaEs(
-                    draws,
-                    layer.name,
-                    dimension=intrinsic_dim,
-                    sigma=sigma,
-                    popsize=popsize,
-                    bounds=bounds,
-                    step_size=step_size,
-                    diagonal=diagonal,
-                )
-                for layer in modules
-            ],
+            search,
             incumbent=as_released(incumbent, faithful, "generation_best", "best_ever"),
             statistics=statistics_of(projection, faithful),
             look=look,

@@ -18,7 +18,7 @@ modules are given the standard deviations of what enters their layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from statistics import fmean
@@ -69,7 +69,7 @@ class LayerTurns:
     Args:
         engine: holds the weights, which stay as they are, and the modules beside them.
         modules: of each layer.
-        searches: of each layer, in the space of its modules' z.
+        search: makes a layer's search, by the layer's name, in the space of its modules' z.
         incumbent: which point of a search is the layer's incumbent.
         statistics: what the statistics of the layers' inputs are taken from.
         look: what stays in the model after a turn.
@@ -79,13 +79,15 @@ class LayerTurns:
         self,
         engine: Engine,
         modules: Sequence[Modules],
-        searches: Sequence[Search],
+        search: Callable[[str], Search],
         *,
         incumbent: Point,
         statistics: Statistics = "model",
         look: Look = "incumbent",
     ) -> None:
-        self.engine, self.modules, self.searches = engine, modules, searches
+        search("")  # checks the options, also where there is no model and thus no layer
+        self.engine, self.modules = engine, modules
+        self.searches = [search(layer.name) for layer in modules]
         self.incumbent, self.statistics, self.look = incumbent, statistics, look
         self.stds: list[float] = []
         # The points that the model has at the end of a turn: z of each layer with an incumbent,

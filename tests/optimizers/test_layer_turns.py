@@ -87,13 +87,13 @@ class Setup:
         X = {f"w{i}": torch.zeros(2, 2, dtype=torch.float64) for i in range(L)}
         self.module, self.engine = module_and_engine(X)
         modules = [Outer(name) for name in X]
-        self.searches = [RandomSearch(name, asks) for name in X]
         self.turns = LayerTurns(
             self.engine,
             modules,
-            self.searches,
+            lambda name: RandomSearch(name, asks),
             **{"incumbent": "generation_best", "statistics": "none"} | options,
         )
+        self.searches = self.turns.searches
         self.seen = []
         self.returns = None
         self.t = 0
