@@ -35,6 +35,7 @@ _ADDED_LATER = {
     "evaluation.seed": 0,
     "evaluation.calibrated": False,
     "evaluation.calibrate_shown": False,
+    "engine.reuse_prefix": True,
     "model.adapter": None,
     "optimizer.replicate_first_step": False,
     "loss": "cross_entropy",

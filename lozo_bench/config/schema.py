@@ -280,6 +280,8 @@ class EngineConfig:
     within 256 tokens. ``max_rank``: how many columns of low-rank updates are kept beside
     half-precision weights before they are folded in; float32 weights take each period when it
     closes. ``max_bad_steps``: how many steps in a row may be skipped because a loss is not finite.
+    ``reuse_prefix``: whether the layers below the first one in which candidates differ are run once
+    for all of them.
     """
 
     mode: EngineMode = EngineMode.fused
@@ -291,6 +293,7 @@ class EngineConfig:
     answer_columns: bool = True
     share_prompt: bool = True
     buckets: bool = True
+    reuse_prefix: bool = True
 
 
 @dataclass

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lozo_bench.engine.finite import checked_losses, unknown_losses
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.pending import PendingUpdate
+from lozo_bench.engine.prefix import Prefix
 from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Coordinates, Subspace
@@ -47,6 +48,7 @@ class Fused:
         per_forward: how many candidates share one forward pass; None: as many as fit into 256
             tokens, at least 1.
         extras: further tensors that the model's function depends on.
+        reuse_prefix: whether layers that the candidates have in common are run once for all.
 
     Raises:
         UserError: the model is in training mode, or a weight cannot be viewed as a matrix.
@@ -60,6 +62,7 @@ class Fused:
         max_rank: int = 0,
         per_forward: int | None = None,
         extras: Extras | None = None,
+        reuse_prefix: bool = True,
     ) -> None:
         check_weights(X)
         if model.training:
@@ -69,8 +72,9 @@ class Fused:
             )
         self.X, self.model, self.per_forward = X, model, per_forward
         self._stacking_checked = False
-        self.pending = PendingUpdate(X, folder, max_rank, extras)
-        self.extras = self.pending.extras
+        self.extras = extras or Extras()
+        self._prefix = Prefix(model, X, self.extras, reuse_prefix)
+        self.pending = PendingUpdate(X, folder, max_rank, self.extras, self._prefix.changed)
         self.move, self.set_adapter = self.pending.move, self.pending.set_adapter
         self.decay, self.flush = self.pending.decay, self.pending.flush
         self.tensors, self.state = self.pending.tensors, self.pending.state
@@ -96,7 +100,11 @@ class Fused:
             return losses
         per_example = coordinates.s.ndim == 3  # each example has coordinates of its own
         losses_of_parts, start = [], 0
-        for part in parts:
+        first = coordinates[:1, : parts[0].size] if per_example else coordinates[:1]
+        names, K = (*P.U, *P.z), len(coordinates)
+        for part in self._prefix.shortened(
+            parts, names, K, self.applied, lambda part: self._forward(P, first, part)
+        ):
             here = coordinates[:, start : start + part.size] if per_example else coordinates
             start += part.size
             count = self.per_forward or max(1, STACKED_TOKENS // max(1, part.tokens))

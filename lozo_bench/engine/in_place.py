@@ -10,13 +10,15 @@ directions, which no other engine can score. It is also the reference for testin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from lozo_bench.engine.directions import Restricted
 from lozo_bench.engine.finite import checked_losses, unknown_losses
+from lozo_bench.engine.prefix import Prefix
 from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Coordinates, Subspace
@@ -30,8 +32,9 @@ class InPlace:
 
     Args:
         X: the trainable weights by name.
-        model: the model with the parameters X; only `slopes` needs it.
+        model: the model with the parameters X; only `slopes` and the reuse of prefixes need it.
         extras: further tensors that the model's function depends on.
+        reuse_prefix: whether layers that the candidates have in common are run once for all.
     """
 
     def __init__(
@@ -39,9 +42,11 @@ class InPlace:
         X: Mapping[str, Tensor],
         model: nn.Module | None = None,
         extras: Extras | None = None,
+        reuse_prefix: bool = True,
     ) -> None:
         check_weights(X)
         self.X, self.model, self.extras = X, model, extras or Extras()
+        self._prefix = Prefix(model, X, self.extras, reuse_prefix)
         self._away: tuple[Subspace, Coordinates] | None = None
         self._away_along: tuple[FullRank, float] | None = None
         self._adapter: tuple[Subspace, Coordinates] | None = None
@@ -61,24 +66,29 @@ class InPlace:
         """
         if coordinates.s.ndim == 3:
             return self._losses_of_each_example(P, coordinates, parts, only, rows)
-        losses = unknown_losses(len(coordinates), parts)
+        losses, names = unknown_losses(len(coordinates), parts), (*P.U, *P.z)
+        scored = range(len(coordinates)) if only is None else only
+        short = None
         with self.restored_on_failure():
             for k in range(len(coordinates)):
                 self._go(P, coordinates[k])
-                if only is None or k in only:
-                    losses[k] = _run(parts)
+                if k in scored:
+                    short = short or self._shortened(parts, names, len(scored))
+                    losses[k] = _run(short)
         return losses
 
     def full_rank_losses(
         self, z: FullRank, at: Sequence[float], parts: Sequence[MicroBatch], only: Only = None
     ) -> Tensor:
         """See `Engine`."""
-        losses = unknown_losses(len(at), parts)
+        losses, scored = unknown_losses(len(at), parts), range(len(at)) if only is None else only
+        short = None
         with self.restored_on_failure():
             for k, c in enumerate(at):
                 self._go_along(z, c)
-                if only is None or k in only:
-                    losses[k] = _run(parts)
+                if k in scored:
+                    short = short or self._shortened(parts, self._names(z), len(scored))
+                    losses[k] = _run(short)
         return losses
 
     def slopes(self, v: FullRank, parts: Sequence[MicroBatch]) -> Tensor:
@@ -102,14 +112,15 @@ class InPlace:
         self.flush()
         if self._adapter is not None:
             before, place = self._adapter
-            shift(self.X, before, Coordinates(-place.C, -place.s))
-        shift(self.X, P, at)
+            self._shift(before, Coordinates(-place.C, -place.s))
+        self._shift(P, at)
         self._adapter = (P, at)
 
     def decay(self, rate: float) -> None:
         """See `Engine`."""
         if rate:
             self.flush()
+            self._prefix.changed()
             with torch.no_grad():
                 for x in self.X.values():
                     if x.ndim >= 2:
@@ -125,10 +136,10 @@ class InPlace:
         """See `Engine`."""
         if self._away is not None:
             P, place = self._away
-            shift(self.X, P, Coordinates(-place.C, -place.s))
+            self._shift(P, Coordinates(-place.C, -place.s))
         if self._away_along is not None:
             z, c = self._away_along
-            z.move(self.X, -c)
+            self._shift_along(z, -c)
         self._away = self._away_along = None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -147,6 +158,7 @@ class InPlace:
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Engine`."""
+        self._prefix.changed()
         self._away = self._away_along = self._adapter = None
         for name, x in self.X.items():
             x.copy_(state[f"X/{name}"])
@@ -163,15 +175,28 @@ class InPlace:
         rows: Sequence[int] | None,
     ) -> Tensor:
         K, B = coordinates.s.shape[:2]
-        losses = unknown_losses(K, parts)
+        losses, names = unknown_losses(K, parts), (*P.U, *P.z)
         row_of = {b: row for row, b in enumerate(range(B) if rows is None else rows)}
+        short = None
         with self.restored_on_failure():
             for k in range(K):
                 for b in range(B):
                     self._go(P, Coordinates(coordinates.C[k, b], coordinates.s[k, b]))
                     if b in row_of and (only is None or k in only):
-                        losses[k, row_of[b]] = _run(parts)[row_of[b]]
+                        short = short or self._shortened(parts, names, K * B)
+                        losses[k, row_of[b]] = _run(short)[row_of[b]]
         return losses
+
+    def _shortened(
+        self, parts: Sequence[MicroBatch], names: Collection[str], candidates: int
+    ) -> Sequence[MicroBatch]:
+        """See `Prefix.shortened`. The weights are at a candidate; those below it are not moved."""
+        return self._prefix.shortened(
+            parts, names, candidates, nullcontext, lambda part: _run([part])
+        )
+
+    def _names(self, z: FullRank) -> Collection[str]:
+        return z.names if isinstance(z, Restricted) else self.X
 
     @contextmanager
     def restored_on_failure(self) -> Iterator[None]:
@@ -185,19 +210,27 @@ class InPlace:
     def _go(self, P: Subspace, to: Coordinates) -> None:
         """Move the weights, from any point of P or from where they belong, to this point of P."""
         if self._away is not None and self._away[0] is P:
-            shift(self.X, P, to - self._away[1])
+            self._shift(P, to - self._away[1])
         else:
             self.flush()
-            shift(self.X, P, to)
+            self._shift(P, to)
         self._away = (P, to)
 
     def _go_along(self, z: FullRank, to: float) -> None:
         if self._away_along is not None and self._away_along[0] is z:
-            z.move(self.X, to - self._away_along[1])
+            self._shift_along(z, to - self._away_along[1])
         else:
             self.flush()
-            z.move(self.X, to)
+            self._shift_along(z, to)
         self._away_along = (z, to)
+
+    def _shift(self, P: Subspace, by: Coordinates) -> None:
+        self._prefix.changed((*P.U, *P.z))
+        shift(self.X, P, by)
+
+    def _shift_along(self, z: FullRank, by: float) -> None:
+        self._prefix.changed(self._names(z))
+        z.move(self.X, by)
 
 
 @torch.no_grad()

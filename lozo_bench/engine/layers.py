@@ -43,6 +43,7 @@ class Layers:
         self.watched = False
         self._lists = list(_outermost_lists(model))
         self._places: dict[str, int] = {}
+        self._items: int | None = None
         firsts = {id(x) for modules in self._lists for x in modules[0].parameters()}
         self._in_a_first_module = {
             name for name, x in model.named_parameters(remove_duplicate=False) if id(x) in firsts
@@ -80,7 +81,12 @@ class Layers:
         self.modules = max(stacks, key=len, default=[])
         if self.modules:
             self._places = _places(self.model, self.modules, calls)
+            self._items = calls[self.modules[0]][0].items
         return bool(self.modules)
+
+    def returned(self, hidden: Tensor) -> Any:
+        """Return what a layer returns along with this hidden state: itself, or a tuple with it."""
+        return hidden if self._items is None else (hidden, *[None] * (self._items - 1))
 
 
 def hidden_state(args: Arguments, options: Mapping[str, Any]) -> Any:
@@ -108,6 +114,7 @@ class _Call:
     ended: int = -1
     shape: torch.Size | None = None  # of the hidden state it was given, if it may be a layer's
     is_layer: bool = False
+    items: int | None = None  # of the tuple that it returned; None: it returned a tensor
 
 
 @contextmanager
@@ -127,6 +134,7 @@ def _recorded(model: nn.Module, calls: dict[nn.Module, list[_Call]]) -> Iterator
         call = next(call for call in reversed(calls[module]) if call.ended < 0)
         call.ended = next(clock)
         hidden = returned_state(output)
+        call.items = len(output) if isinstance(output, tuple) else None
         rest = output[1:] if isinstance(output, tuple) else ()
         call.is_layer = (
             isinstance(hidden, Tensor)
@@ -171,7 +179,7 @@ def _is_stack(modules: Sequence[nn.Module], calls: Mapping[nn.Module, Sequence[_
         return False
     in_order = [own[0] for own in of_each]
     return all(
-        one.ended < following.began and one.shape == following.shape
+        one.ended < following.began and (one.shape, one.items) == (following.shape, following.items)
         for one, following in pairwise(in_order)
     )
 

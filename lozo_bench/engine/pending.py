@@ -12,7 +12,7 @@ all folded into the weights at once, because each fold rounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,16 @@ from torch import Tensor
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.subspace import Coordinates, Factors, Subspace
 from lozo_bench.engine.tensors import DeviceCache, is_half, on_cpu, wide
-from lozo_bench.engine.terms import Extras, LowRankTerm, load_term, save_term, with_prefix
+from lozo_bench.engine.terms import (
+    Extras,
+    LowRankTerm,
+    Stamp,
+    different,
+    load_term,
+    save_term,
+    stamp,
+    with_prefix,
+)
 
 
 class PendingUpdate:
@@ -32,6 +41,7 @@ class PendingUpdate:
         max_rank: how many columns of closed periods may stay unfolded; 0 folds each period when it
             closes.
         extras: further tensors that the model's function depends on.
+        changed: called with the names of the weights whose value changes; None: any of them.
     """
 
     def __init__(
@@ -40,12 +50,14 @@ class PendingUpdate:
         folder: Folder,
         max_rank: int,
         extras: Extras | None = None,
+        changed: Callable[[Iterable[str] | None], None] = lambda names: None,
     ) -> None:
-        self.X, self.folder, self.max_rank = X, folder, max_rank
+        self.X, self.folder, self.max_rank, self._changed = X, folder, max_rank, changed
         self.extras = extras or Extras()
         self.closed: list[LowRankTerm] = []
         self.open: LowRankTerm | None = None
         self.adapter: LowRankTerm | None = None
+        self._adapter_stamp: Stamp = {}
         self.a = {
             name: torch.zeros_like(x, dtype=wide(x.dtype)) for name, x in X.items() if x.ndim < 2
         }
@@ -61,6 +73,7 @@ class PendingUpdate:
     @torch.no_grad()
     def move(self, P: Subspace, to: Coordinates) -> None:
         """Add the point of P with these coordinates to the weights' value."""
+        self._changed((*P.U, *P.z))
         if P.U:
             self.recognize_period(P)
             if self.open is None or self.open.V is not P.V:
@@ -87,12 +100,15 @@ class PendingUpdate:
 
     def set_adapter(self, P: Subspace, at: Coordinates) -> None:
         """Set the adapter, in place of the one set before."""
-        self.adapter = LowRankTerm(P.U, P.V, at.C)
+        before, self.adapter = self.adapter, LowRankTerm(P.U, P.V, at.C)
+        self._changed(different(before, self._adapter_stamp, self.adapter))
+        self._adapter_stamp = stamp(self.adapter)
 
     @torch.no_grad()
     def decay(self, rate: float) -> None:
         """Multiply matrices by 1 - rate; W itself is multiplied when it is next folded."""
         if rate:
+            self._changed(None)
             self.keep *= 1 - rate
             for term in (*self.closed, *filter(None, [self.open])):
                 for A in term.U.values():
@@ -101,6 +117,7 @@ class PendingUpdate:
     @torch.no_grad()
     def flush(self) -> None:
         """Write everything except the adapter to X; what rounding leaves of a is kept."""
+        self._changed(None)
         self._close(fold=True)
         for name, a in self.a.items():
             x = self.X[name]
@@ -125,6 +142,7 @@ class PendingUpdate:
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state` returned."""
+        self._changed(None)
         for name, x in self.X.items():
             x.copy_(state[f"X/{name}"])
         for name, a in self.a.items():
@@ -136,7 +154,7 @@ class PendingUpdate:
         while (term := load_term(f"closed/{len(self.closed)}", state, self.X)) is not None:
             self.closed.append(term)
         self.open = load_term("open", state, self.X)
-        self.adapter = load_term("attached", state, self.X)
+        self.adapter, self._adapter_stamp = load_term("attached", state, self.X), {}
         self._loaded = True
         self.extras.load_state(state)
 
@@ -158,6 +176,7 @@ class PendingUpdate:
 
     def _close(self, fold: bool = False) -> None:
         if self.open is not None:
+            self._changed(self.open.U)  # a compact term is rounded
             self.closed.append(self._compact(self.open))
             self.open = None
         if fold or sum(term.C.shape[-1] for term in self.closed) > self.max_rank:
@@ -177,6 +196,7 @@ class PendingUpdate:
 
     def _fold(self) -> None:
         """Fold the closed periods and the decay into the weights."""
+        self._changed(None)
         for name, x in self.X.items():
             if x.ndim < 2:
                 continue

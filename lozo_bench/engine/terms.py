@@ -63,6 +63,46 @@ class Extras:
         self.apply()
 
 
+# How often the factors U and V of each matrix had been written to.
+Stamp = Mapping[str, tuple[int, int]]
+
+
+def stamp(term: LowRankTerm) -> Stamp:
+    """Return how often the term's factors were written to; without those that do not tell."""
+    return {
+        name: (U._version, V._version)
+        for name, U in term.U.items()
+        if not (U.is_inference() or (V := term.V[name]).is_inference())
+    }
+
+
+def different(before: LowRankTerm | None, then: Stamp, after: LowRankTerm) -> set[str]:
+    """Return the matrices for which a term differs from the one before it.
+
+    Args:
+        before: the term before; None: there was none.
+        then: its stamp from the time at which it was set. A factor that was written to since is
+            not what it was.
+        after: the term after it.
+    """
+    if before is None:
+        return set(after.U)
+    now = stamp(before)
+    kept = {
+        name
+        for name in (before.U.keys() & after.U.keys() if _equal(before.C, after.C) else ())
+        if name in now
+        and now[name] == then.get(name)
+        and _equal(before.U[name], after.U[name])
+        and _equal(before.V[name], after.V[name])
+    }
+    return (before.U.keys() | after.U.keys()) - kept
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or (one.device == other.device and torch.equal(one, other))
+
+
 def save_term(where: str, term: LowRankTerm) -> dict[str, Tensor]:
     """Return a term's tensors by names such as ``closed/0/U/lm_head.weight``, where=closed/0."""
     state = {f"{where}/C": term.C}

@@ -154,7 +154,7 @@ def _product(
     if change is not None:
         # A contiguous V^T makes the product several times faster on a CPU.
         xv = F.linear(x.reshape(-1, x.shape[-1]), change.V.T.to(x.dtype).contiguous())
-        right.append(xv.view(G, N, -1))
+        right.append(xv.view(G, N, xv.shape[-1]))
         left.append(torch.matmul(change.C.mT, change.U.T).to(x.dtype))
     if isinstance(b, Versions):
         if G == 1 and b.dtype == wide(b.dtype):
@@ -191,9 +191,10 @@ def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Te
     y: Tensor = F.embedding(ids, _plain(weight), *args, **kwargs)
     if change.keep != 1:
         y = y * change.keep
-    u = change.U[ids.reshape(-1)]
-    uc = torch.bmm(u.view(forward_pass.versions, -1, u.shape[-1]), change.C).to(y.dtype)
-    _add_product(y, uc, change.V.T.to(y.dtype).contiguous().expand(forward_pass.versions, -1, -1))
+    G = forward_pass.versions
+    u = change.U[ids.reshape(-1)].view(G, ids.numel() // G, change.U.shape[1])
+    uc = torch.bmm(u, change.C).to(y.dtype)
+    _add_product(y, uc, change.V.T.to(y.dtype).contiguous().expand(G, -1, -1))
     return y
 
 

@@ -64,10 +64,15 @@ def choose_engine(
     mode is. If only a few of many weights move (``written_in_place``), they are moved in place too,
     because that costs next to nothing. ``first_batch`` is called only to measure.
     """
+
+    def in_place(measured_ms: Mapping[str, float]) -> ChosenEngine:
+        engine = InPlace(X, model, extras, config.reuse_prefix)
+        return ChosenEngine(engine, EngineMode.in_place, None, measured_ms)
+
     low_rank = needs.directions == "low_rank"
     if not low_rank or written_in_place or config.mode is EngineMode.in_place:
         log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
-        return ChosenEngine(InPlace(X, model, extras), EngineMode.in_place, None, {})
+        return in_place({})
     half = any(is_half(x.dtype) for x in X.values())
     fused = Fused(
         model,
@@ -76,6 +81,7 @@ def choose_engine(
         max_rank=config.max_rank if half else 0,
         per_forward=config.candidates_per_forward,
         extras=extras,
+        reuse_prefix=config.reuse_prefix,
     )
     if config.mode is EngineMode.fused:
         return ChosenEngine(fused, EngineMode.fused, config.candidates_per_forward, {})
@@ -86,7 +92,7 @@ def choose_engine(
         ", ".join(f"{ms:.1f} ms {name}" for name, ms in choice.ms.items()),
     )
     if choice.in_place:
-        return ChosenEngine(InPlace(X, model, extras), EngineMode.in_place, None, choice.ms)
+        return in_place(choice.ms)
     if config.candidates_per_forward is None:
         fused.per_forward = choice.per_forward
     return ChosenEngine(fused, EngineMode.fused, fused.per_forward, choice.ms)
