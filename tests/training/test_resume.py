@@ -314,7 +314,7 @@ def test_each_value_of_rerun_selects_the_right_cells(tmp_path, caplog):
 def test_a_resumed_run_keeps_the_measured_engine(tmp_path, monkeypatch):
     """A new measurement might choose another engine, which rounds differently."""
     auto = ["engine.mode=auto", "optimizer.nu=7"]
-    interrupted(tmp_path, *auto)
+    interrupted(tmp_path, *auto, checks=24)  # both engines need more for the whole run
     monkeypatch.setattr(
         "lozo_bench.training.choose_engine.measure_fastest",
         lambda *given: pytest.fail("measured again"),
