@@ -56,6 +56,20 @@ def test_a_run_begins_where_the_run_that_its_adapter_is_from_ended(finished, tmp
     assert 0 < (after - merged_there).norm() < 0.5 * (after - before).norm()
 
 
+def test_searched_prompts_are_saved_and_evaluated_as_they_were(finished, tmp_path):
+    tokens, few = "tuning.tokens=3", ["optimizer.intrinsic_dim=20", "optimizer.popsize=4"]
+    search = ["method=bbt_v2", tokens, *few, "optimizer.budget=26", "task.select=last"]
+    first = finished("first", *search)
+    assert (first["steps"], first["forwards"]) == (6, 24)  # two turns of each of three layers
+    assert rebuild(tmp_path / "first", 6).save(tmp_path / "saved") == "tensors"
+    saved = load_file(tmp_path / "saved" / "moved.safetensors")
+    assert len(saved) == 3
+    assert all(x.any() for x in saved.values())
+    again = ["optimizer=zero_shot", "tuning=deep_prompt", tokens, "model.adapter=saved"]
+    as_it_is = finished("0", *again)["metrics"]["test"]
+    assert as_it_is == pytest.approx(first["metrics"]["test"], abs=1e-6)
+
+
 def test_an_adapter_left_beside_its_merged_model_is_refused(command, tmp_path):
     merged = tmp_path / "merged"
     shutil.copytree(EMBEDDED / "tiny_opt", merged)
