@@ -146,11 +146,11 @@ def test_options_behind_one_row_score_as_if_alone(arch):
 @pytest.mark.parametrize("arch", ALL)
 def test_a_stacked_population_equals_its_candidates_one_by_one(arch):
     this, K = prompted(arch, scale=0.5), 20
-    inputs = rows()
+    inputs, no_cache = rows(), {} if arch == "roberta" else {"use_cache": False}
 
     def losses(copies):
         stacked = {key: x.repeat(copies, 1) for key, x in inputs.items()}
-        read = logits(this, **stacked)[:, -7:].logsumexp(-1)  # [copies * 2, 7]
+        read = logits(this, **stacked, **no_cache)[:, -7:].logsumexp(-1)  # [copies * 2, 7]
         return (read * stacked["attention_mask"]).sum(1).view(copies, 2)
 
     engine = Fused(this.model, this.X, Folder("nearest", Draws(0)), per_forward=K)
@@ -170,6 +170,19 @@ def test_a_stacked_population_equals_its_candidates_one_by_one(arch):
         read = by_hand(arch, X, inputs)[:, -7:].logsumexp(-1)
         expected = (read * inputs["attention_mask"]).sum(1)
         torch.testing.assert_close(found[k], expected.detach(), **EXACT)
+    # The layer below the searched one runs once, for one copy of the rows.
+    seen = []
+    for layer in layer_stack(this.model):
+        count_rows(next(layer.children()), seen)
+    assert torch.equal(engine.losses(P, candidates, [MicroBatch(2, 14, losses)]), found)
+    assert seen == [2, 2 * K]
+
+
+def count_rows(module, seen):
+    def before(module, args, options):
+        seen.append(len(args[0] if args else options["hidden_states"]))
+
+    module.register_forward_pre_hook(before, with_kwargs=True)
 
 
 @pytest.mark.parametrize("arch", ["opt", "roberta"])
