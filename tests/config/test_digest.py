@@ -113,6 +113,8 @@ def test_a_config_without_an_option_that_was_added_has_the_digest_of_its_default
     key = "replicate_first_step"
     assert digest(changed("optimizer", **{key: False})) == digest(BASE)
     assert digest(changed("optimizer", **{key: True})) != digest(BASE)
+    assert digest({**BASE, "engine": {"reuse_prefix": True}}) == digest(BASE)
+    assert digest({**BASE, "engine": {"reuse_prefix": False}}) != digest(BASE)
 
 
 def test_runs_without_an_optimizer_have_the_digest_of_the_optimizers_they_were():
