@@ -108,7 +108,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 wall[name][-1] += took[0] / 1e3
                 cpu[name][-1] += took[1] / 1e3
             apart = max(apart, float((losses["prefix"] - losses["published"]).abs().max()))
-    if apart > 1e-3:
+    if apart > 1e-4:
         raise RuntimeError(f"the losses of prefix and published differ by {apart:.1e}")
     peaks = {name: way.peak_bytes() for name, way in ways.items()}
     return {
@@ -170,7 +170,7 @@ class Job:
             drawn = {kind: draws.normal(kind, i, shapes) for kind in ("query", "key")}
             self.candidates.append(
                 {
-                    f"{prefix}{kind}.weight": (0.1 * both["A"], 0.1 * both["B"])
+                    f"{prefix}{kind}.weight": (0.3 * both["A"], 0.3 * both["B"])
                     for kind, both in drawn.items()
                 }
             )

@@ -176,14 +176,15 @@ def test_every_layers_population_has_the_losses_of_merged_weights(kind, per_forw
 
 def test_a_round_runs_each_layer_for_the_candidates_above_it_and_once_more(monkeypatch):
     """At L = 8, 20 x 36 N rows for the candidates, and 7 N to carry the state upwards."""
-    L, N = 8, len(ROWS)
+    L, N = 8, 2
     net = deeper("llama", L, monkeypatch)
-    engine, batch, entered = fused(net), keyed(net, ROWS), Entered(net)
+    engine, batch, entered = fused(net), keyed(net, ROWS[::2]), Entered(net)
+    populations = [candidates(net, "llama", i, seed=1)[:2] for i in range(L)]
     kept = {i: incumbents(net, "llama", [i])[0] for i in range(L)}
 
     def turn(i, batch):
         set_all(engine, {j: P for j, P in kept.items() if j != i})
-        engine.losses(*candidates(net, "llama", i, seed=1)[:2], batch)
+        engine.losses(*populations[i], batch)
         kept[i] = incumbents(net, "llama", [i], seed=next(fresh))[0]
         set_all(engine, kept)
 

@@ -54,7 +54,7 @@ def test_both_ways_with_modules_have_the_same_losses_in_every_turn():
     for i in (0, 1, 2, 0):
         found = ours.turn(i)
         torch.testing.assert_close(found, published.turn(i).double(), rtol=0, atol=1e-9)
-        assert (found[0] - found[1]).abs().min() > 1e-6
+        assert (found[0] - found[1]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(("option", "value"), [("--layers", 1), ("--hidden", 100), ("--rows", 0)])
