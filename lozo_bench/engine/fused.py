@@ -194,11 +194,12 @@ class Fused:
 
     @property
     def _coarsest(self) -> torch.dtype:
-        """The coarsest dtype of the computation.
+        """The coarsest dtype of the computation, which weights that do not change take part in.
 
         It is float32 for float64 weights too, because many models compute their norms in float32.
         """
-        dtypes = {x.dtype for x in self.X.values()} | {torch.float32}
+        weights = [*self.X.values(), *self.model.parameters()]
+        dtypes = {x.dtype for x in weights if x.is_floating_point()} | {torch.float32}
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @contextmanager

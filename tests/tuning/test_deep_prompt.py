@@ -12,7 +12,7 @@ from torch import nn
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.protocol import MicroBatch
-from lozo_bench.engine.subspace import Coordinates, Subspace
+from lozo_bench.engine.subspace import Coordinates, Subspace, along, stacked
 from lozo_bench.errors import UserError
 from lozo_bench.models.capabilities import supports_packed_rows
 from lozo_bench.randomness.draws import Draws
@@ -149,9 +149,9 @@ def test_a_stacked_population_equals_its_candidates_one_by_one(arch):
     inputs, no_cache = rows(), {} if arch == "roberta" else {"use_cache": False}
 
     def losses(copies):
-        stacked = {key: x.repeat(copies, 1) for key, x in inputs.items()}
-        read = logits(this, **stacked, **no_cache)[:, -7:].logsumexp(-1)  # [copies * 2, 7]
-        return (read * stacked["attention_mask"]).sum(1).view(copies, 2)
+        copied = {key: x.repeat(copies, 1) for key, x in inputs.items()}
+        read = logits(this, **copied, **no_cache)[:, -7:].logsumexp(-1)  # [copies * 2, 7]
+        return (read * copied["attention_mask"]).sum(1).view(copies, 2)
 
     engine = Fused(this.model, this.X, Folder("nearest", Draws(0)), per_forward=K)
     below, name = this.X
@@ -176,6 +176,20 @@ def test_a_stacked_population_equals_its_candidates_one_by_one(arch):
         count_rows(next(layer.children()), seen)
     assert torch.equal(engine.losses(P, candidates, [MicroBatch(2, 14, losses)]), found)
     assert seen == [2, 2 * K]
+
+
+def test_stacked_losses_may_differ_as_the_models_dtype_rounds():
+    """Prompts are float32 beside weights in half precision, which decide what rounding is."""
+    this = prompted("opt", "first", with_special(loaded("opt", torch.bfloat16)))
+    engine = Fused(this.model, this.X, Folder("nearest", Draws(0)), per_forward=2)
+    (name,) = this.X
+    P = Subspace({name: torch.ones(1, 1)}, {name: torch.ones(this.X[name].numel(), 1)}, {})
+
+    def losses(copies):
+        return torch.full((copies, 2), 1.0 if copies == 1 else 1.001)
+
+    found = engine.losses(P, stacked([along(P, c) for c in (1, -1)]), [MicroBatch(2, 14, losses)])
+    assert found.tolist() == [[pytest.approx(1.001)] * 2] * 2
 
 
 def count_rows(module, seen):
