@@ -19,6 +19,9 @@ ANSWERS = ("squad", "drop")
 CHOICES = ("sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record")
 LARGE_CHOICES = ("sst2", "rte", "boolq", "wsc", "wic")
 KSHOT = tuple(f"{name}_kshot" for name in ("sst2", "sst5", "snli", "mnli", "rte", "trec"))
+CLORA = tuple(
+    f"{name}_clora" for name in ("sst2", "yelpp", "agnews", "dbpedia", "mrpc", "snli", "rte")
+)
 LLAMA = ("sst2", "wic", "copa", "squad", "winogrande")
 LARGE = ("opt_30b", "opt_66b")
 # Training rows. CB has 250 rows and COPA 400, of which 100 are dev rows. WSC has 554 rows, of which
@@ -182,6 +185,12 @@ GRIDS = {
         f"{_ZO}mezo_adam",
         f"{_ZO_BENCH}; ZO-Adam: all weights, prefix or prompt",
         _zo_bench("1e-4,1e-5,1e-6,1e-7,1e-8", optimizer__eps="1e-2,1e-3,1e-4,1e-5"),
+    ),
+    "c_lora": Grid(
+        "experiment=clora_main method=c_lora,f_lora",
+        "no values per task are published; 1 is the default of C-LoRA's released code, 0.2 that of "
+        "the example in the README of BBTv2's",
+        {"optimizer.sigma": "1,0.5,0.2,0.1", "optimizer.alpha": "1,0.5,0.2,0.1"},
     ),
     "zo_bench_first_order": Grid(
         f"{_ZO}ft",
@@ -349,5 +358,15 @@ FACTS = (
     _kshot(
         "prefix", "adamw", ("ft_prefix_roberta",), _EXAMPLE,
         {**_KSHOT_FT, "optimizer.lr": "1.0e-2"},
+    ),
+    Facts(
+        "lora", "adamw", ("roberta_large", "gpt2_large", "gpt2_xl", "llama2_7b"), CLORA, (), "",
+        "What C-LoRA's and BBTv2's baselines used is not published. This file has the values of "
+        "MeZO's k-shot runs.", {**_KSHOT_FT, "optimizer.lr": "1.0e-4"},
+    ),
+    Facts(
+        "deep_prompt", "bbt", ("roberta_large",), ("mrpc_clora", "snli_clora", "rte_clora"), (),
+        "README of BBT's code (github.com/txsun1997/Black-Box-Tuning), with margin 2 (utils.py)",
+        "It advises cross-entropy for the other tasks.", {"loss": "hinge", "hinge_margin": "2.0"},
     ),
 )  # fmt: skip
