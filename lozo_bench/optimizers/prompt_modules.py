@@ -58,13 +58,18 @@ def prompt_modules(
         projection: the distribution of P.
 
     Raises:
-        UserError: there are weights, but no prompts.
+        UserError: there are weights, but no prompts; or further ones, which would not be trained.
     """
     names = [name for name in X if name.endswith(_PROMPT)]
     if X and not names:
         raise UserError(
             "optimizer: it searches for prompts, and finds none among the trained weights "
             f"({', '.join(list(X)[:3])}, ...); what to do: tuning=deep_prompt"
+        )
+    if others := [name for name in X if name not in names]:
+        raise UserError(
+            f"optimizer: it searches for prompts alone, and {others[0]} is to be trained, too; "
+            "what to do: another optimizer, or model.kind=masked or causal, which need no new head"
         )
     return [
         PromptModules(

@@ -144,7 +144,9 @@ def test_a_turn_scores_the_prompts_of_its_layer_beside_the_incumbent_of_the_othe
         assert p[1].any()
 
 
-def test_prompts_must_be_there_and_bbt_searches_one():
+def test_prompts_must_be_there_and_alone_and_bbt_searches_one():
+    with pytest.raises(UserError, match=r"^optimizer: .* alone, and classifier\.weight is to be"):
+        Bbt(InPlace(prompts(1, 4) | {"classifier.weight": torch.zeros(2, 2)}), Draws(0))
     with pytest.raises(UserError, match=r"^optimizer: it searches for prompts, .*tuning=deep_p"):
         BbtV2(InPlace({"w": torch.zeros(2, 2)}), Draws(0))
     with pytest.raises(
