@@ -369,4 +369,13 @@ FACTS = (
         "README of BBT's code (github.com/txsun1997/Black-Box-Tuning), with margin 2 (utils.py)",
         "It advises cross-entropy for the other tasks.", {"loss": "hinge", "hinge_margin": "2.0"},
     ),
+    *(
+        Facts(
+            "deep_prompt", method, ("roberta_large",), ("dbpedia_clora",), (),
+            "dataloaders/dataloader.py of BBT's code (github.com/txsun1997/Black-Box-Tuning)",
+            "No full stop stands between the placeholders and the row.",
+            {"tuning.separator": '""'},
+        )
+        for method in ("bbt", "bbt_v2")
+    ),
 )  # fmt: skip
