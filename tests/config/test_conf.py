@@ -193,5 +193,17 @@ def test_a_value_can_follow_the_optimizer():
     assert steps == {"adamw": 1000, "mezo": 3840, "zero_shot": 3840}
 
 
+@pytest.mark.parametrize(
+    ("method", "calls"), [("mezo_lora", 2 * 3840), ("lozo", 2 * 3840), ("c_lora", 8000)]
+)
+def test_methods_that_are_compared_get_equal_calls_of_the_whole_training_set(method, calls):
+    """A method's own budget of 8,000 pays for 7,680 calls with 24, 32 or 48 layers."""
+    config = composed("experiment=clora_main", "variant=equal_calls", f"method={method}")
+    in_turns = "budget" in config.optimizer
+    assert (config.optimizer.budget if in_turns else 2 * config.steps) == calls
+    assert config.eval_every * (config.optimizer.popsize if in_turns else 2) == 100
+    assert in_turns or config.batch_size >= 14 * config.task.source.k
+
+
 def test_a_tuning_without_published_values_has_those_of_all_weights():
     assert composed("tuning=ia3", "optimizer=mezo").optimizer.eps == 1e-3

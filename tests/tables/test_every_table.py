@@ -27,13 +27,13 @@ NARROWED = {
     "roberta_k512": [["task=sst2_kshot"]],
     "opt30b_66b": [["model=opt_66b", "task=wsc,squad"]],
     "superglue": [["task=wsc"]],
-    "clora_main": [["task=sst2_clora"], ["task=dbpedia_clora,mrpc_clora", "method=zero_shot"]],
-    "clora_gpt2": [["model=gpt2_xl", "task=mrpc_clora", "method=bbt_v2,c_lora"]],
+    "clora_main": [["task=sst2_clora"], ["task=dbpedia_clora", "method=zero_shot"]],
+    "clora_gpt2": [["model=gpt2_xl", "task=mrpc_clora", "method=c_lora"]],
     "clora_llama": [["task=sst2_clora", "method=f_lora"]],
     "clora_memory_time": [["model=roberta_large", "method=ft,c_lora"]],
     "clora_dimension": [["task=sst2_clora", "method=f_lora", "optimizer.intrinsic_dim=52,500"]],
-    "clora_init": [["task=sst2_clora", "method=f_lora"]],
-    "clora_rank": [["task=sst2_clora", "method=f_lora", "rank=r2,r4"]],
+    "clora_init": [["task=sst2_clora", "method=f_lora", "variant=clora_scaled,clora_random"]],
+    "clora_rank": [["task=sst2_clora", "method=f_lora", "rank=r2"]],
 }
 
 
