@@ -115,6 +115,8 @@ class _Call:
     shape: torch.Size | None = None  # of the hidden state it was given, if it may be a layer's
     is_layer: bool = False
     items: int | None = None  # of the tuple that it returned; None: it returned a tensor
+    given: Sequence[Tensor] = ()  # what it was given and what it returned beside hidden states
+    beside: Sequence[Tensor] = ()
 
 
 @contextmanager
@@ -127,20 +129,22 @@ def _recorded(model: nn.Module, calls: dict[nn.Module, list[_Call]]) -> Iterator
         hidden = hidden_state(args, options)
         others = [*args[1:], *(value for key, value in options.items() if value is not hidden)]
         if isinstance(hidden, Tensor) and hidden.ndim == 3 and all(map(_is_fixed, others)):
-            call.shape = hidden.shape
+            call.shape, call.given = hidden.shape, list(_tensors(others))
         calls.setdefault(module, []).append(call)
 
     def ends(module: nn.Module, args: Arguments, output: Any) -> None:
         call = next(call for call in reversed(calls[module]) if call.ended < 0)
         call.ended = next(clock)
         hidden = returned_state(output)
-        call.items = len(output) if isinstance(output, tuple) else None
         rest = output[1:] if isinstance(output, tuple) else ()
+        call.items = len(output) if isinstance(output, tuple) else None
         call.is_layer = (
             isinstance(hidden, Tensor)
             and hidden.shape == call.shape
-            and all(item is None for item in rest)
+            and all(item is None or isinstance(item, Tensor) for item in rest)
         )
+        if call.is_layer:
+            call.beside = list(_tensors(rest))
 
     hooks = []
     try:
@@ -163,6 +167,14 @@ def _is_fixed(value: Any) -> bool:
     return value is None or isinstance(value, (Tensor, bool, int, float, str, torch.dtype))
 
 
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _tensors(value)
+
+
 def _outermost_lists(module: nn.Module) -> Iterator[list[nn.Module]]:
     """Yield the modules of each ModuleList that is not inside another one."""
     for child in module.children():
@@ -173,11 +185,18 @@ def _outermost_lists(module: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def _is_stack(modules: Sequence[nn.Module], calls: Mapping[nn.Module, Sequence[_Call]]) -> bool:
-    """Return whether each module was called once, in order, as a layer."""
+    """Return whether each module was called once, in order, as a layer.
+
+    What a layer returns beside its hidden state, such as attention weights, must not be an argument
+    of another layer.
+    """
     of_each = [calls.get(module, ()) for module in modules]
     if any(len(own) != 1 or not own[0].is_layer for own in of_each):
         return False
     in_order = [own[0] for own in of_each]
+    given = {id(x) for call in in_order for x in call.given}
+    if any(id(x) in given for call in in_order for x in call.beside):
+        return False
     return all(
         one.ended < following.began and (one.shape, one.items) == (following.shape, following.items)
         for one, following in pairwise(in_order)

@@ -6,7 +6,12 @@ import pytest
 import torch
 from models import MAKERS, model, part
 from torch import nn
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import (
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from lozo_bench.engine.layers import Layers
 
@@ -112,6 +117,16 @@ def test_layers_that_hand_over_more_than_a_hidden_state_are_no_stack():
     ids = torch.ones(1, 3, dtype=torch.long)
     layers = Layers(net)
     assert not layers.watch(lambda: net(input_ids=ids, decoder_input_ids=ids, use_cache=False))
+
+
+def test_layers_may_return_their_attention_weights_beside_the_hidden_state():
+    """GPT-Neo's do, and no other layer reads them."""
+    sizes = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "vocab_size": 20}
+    net = GPTNeoForCausalLM(GPTNeoConfig(**sizes, attention_types=[[["global"], 2]])).eval()
+    ids, layers = torch.ones(1, 3, dtype=torch.long), Layers(net)
+    assert layers.watch(lambda: net(input_ids=ids, use_cache=False))
+    hidden = torch.zeros(1)
+    assert layers.returned(hidden) == (hidden, None)
 
 
 def test_a_pass_that_fails_leaves_no_hooks():

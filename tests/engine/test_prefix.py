@@ -14,6 +14,8 @@ from torch import nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -47,6 +49,19 @@ DEEPER = {
     "opt": lambda L: OPTForCausalLM(
         OPTConfig(**SIZES, num_hidden_layers=L, ffn_dim=32, word_embed_proj_dim=16)
     ),
+    "gpt_neo": lambda L: GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=40,
+            hidden_size=16,
+            num_layers=L,
+            num_heads=4,
+            intermediate_size=32,
+            attention_types=[[["global", "local"], L // 2]],
+            window_size=4,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    ),
     "llama": lambda L: LlamaForCausalLM(
         LlamaConfig(
             **SIZES, num_hidden_layers=L, intermediate_size=32, num_key_value_heads=2, head_dim=4
@@ -57,6 +72,7 @@ DEEPER = {
 QUERIES_KEYS = {
     "roberta": ("roberta.encoder.layer.{}.attention.self.{}.weight", ("query", "key")),
     "opt": ("model.decoder.layers.{}.self_attn.{}.weight", ("q_proj", "k_proj")),
+    "gpt_neo": ("transformer.h.{}.attn.attention.{}.weight", ("q_proj", "k_proj")),
     "llama": ("model.layers.{}.self_attn.{}.weight", ("q_proj", "k_proj")),
     "gpt2": ("transformer.h.{}.attn.c_attn.weight", ("",)),
 }
