@@ -39,10 +39,14 @@ from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import Engine, Report, Score
 from lozo_bench.optimizers.cma_es import CmaEs, StepSize
 from lozo_bench.optimizers.layer_turns import LayerTurns, Look, needs_of_turns
-from lozo_bench.optimizers.lora_modules import as_released
 from lozo_bench.optimizers.projections import Distribution
-from lozo_bench.optimizers.prompt_modules import check_options, prompt_modules
+from lozo_bench.optimizers.prompt_modules import prompt_modules
 from lozo_bench.optimizers.search import Point
+from lozo_bench.optimizers.search_options import (
+    as_released,
+    check_search_options,
+    statistics_of,
+)
 from lozo_bench.randomness.draws import Draws
 
 
@@ -88,7 +92,7 @@ class Bbt:
         dev: Look | None = None,
         faithful: bool = False,
     ) -> None:
-        check_options(intrinsic_dim, budget, popsize, sigma, alpha)
+        check_search_options(intrinsic_dim, budget, popsize, sigma, alpha)
         prompts = prompt_modules(engine.X, draws, intrinsic_dim, alpha, sigma, projection)
         if len(prompts) > 1:
             raise UserError(
@@ -111,7 +115,7 @@ class Bbt:
             prompts,
             search,
             incumbent=incumbent,
-            statistics="none" if projection == "uniform" else "model",
+            statistics=statistics_of(projection == "normal", faithful=False),
             look=look,
         )
         self.needs = needs_of_turns(budget, popsize, len(prompts), look)

@@ -41,10 +41,10 @@ from functools import partial
 from lozo_bench.optimizers.base import Engine, Report, Score
 from lozo_bench.optimizers.cma_es import CmaEs, StepSize
 from lozo_bench.optimizers.layer_turns import LayerTurns, Look, needs_of_turns
-from lozo_bench.optimizers.lora_modules import as_released, statistics_of
 from lozo_bench.optimizers.projections import Distribution
-from lozo_bench.optimizers.prompt_modules import check_options, prompt_modules
+from lozo_bench.optimizers.prompt_modules import prompt_modules
 from lozo_bench.optimizers.search import Point
+from lozo_bench.optimizers.search_options import as_released, check_search_options, statistics_of
 from lozo_bench.randomness.draws import Draws
 
 
@@ -90,7 +90,7 @@ class BbtV2:
         dev: Look | None = None,
         faithful: bool = False,
     ) -> None:
-        check_options(intrinsic_dim, budget, popsize, sigma, alpha)
+        check_search_options(intrinsic_dim, budget, popsize, sigma, alpha)
         prompts = prompt_modules(engine.X, draws, intrinsic_dim, alpha, sigma, projection)
         look: Look = as_released(dev, faithful, "incumbent", "candidate")
         search = partial(
@@ -108,7 +108,7 @@ class BbtV2:
             prompts,
             search,
             incumbent=as_released(incumbent, faithful, "generation_best", "best_ever"),
-            statistics="none" if projection == "uniform" else statistics_of(projection, faithful),
+            statistics=statistics_of(projection == "normal", faithful),
             look=look,
         )
         self.needs = needs_of_turns(budget, popsize, len(prompts), look)

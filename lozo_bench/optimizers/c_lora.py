@@ -36,19 +36,20 @@ position of a padded row.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from lozo_bench.optimizers.base import Engine, Report, Score
 from lozo_bench.optimizers.cma_es import CmaEs
 from lozo_bench.optimizers.layer_turns import LayerTurns, Look, needs_of_turns
-from lozo_bench.optimizers.lora_modules import (
-    as_released,
-    check_options,
-    lora_modules,
-    statistics_of,
-)
+from lozo_bench.optimizers.lora_modules import check_modules, lora_modules
 from lozo_bench.optimizers.projections import Distribution
 from lozo_bench.optimizers.search import Point
+from lozo_bench.optimizers.search_options import (
+    as_released,
+    check_search_options,
+    statistics_of,
+)
 from lozo_bench.randomness.draws import Draws
 
 
@@ -100,29 +101,27 @@ class CLora:
         dev: Look | None = None,
         faithful: bool = False,
     ) -> None:
-        check_options(rank, intrinsic_dim, budget, popsize, sigma, alpha)
+        check_search_options(intrinsic_dim, budget, popsize, sigma, alpha)
+        check_modules(rank, intrinsic_dim)
         look: Look = as_released(dev, faithful, "incumbent", "candidate")
         B: Distribution = as_released(b_init, faithful, "normal", "uniform")
         modules = lora_modules(engine.X, draws, intrinsic_dim, rank, alpha, sigma, projection, B)
-
-        def search(name: str) -> CmaEs:
-            return CmaEs(
-                draws,
-                name,
-                dimension=intrinsic_dim,
-                sigma=sigma,
-                popsize=popsize,
-                bounds=bounds,
-                step_size=step_size,
-                diagonal=diagonal,
-            )
-
+        search = partial(
+            CmaEs,
+            draws,
+            dimension=intrinsic_dim,
+            sigma=sigma,
+            popsize=popsize,
+            bounds=bounds,
+            step_size=step_size,
+            diagonal=diagonal,
+        )
         self.turns = LayerTurns(
             engine,
             modules,
             search,
             incumbent=as_released(incumbent, faithful, "generation_best", "best_ever"),
-            statistics=statistics_of(projection, faithful),
+            statistics=statistics_of(projection == "hidden_states", faithful),
             look=look,
         )
         self.needs = needs_of_turns(budget, popsize, len(modules), look)

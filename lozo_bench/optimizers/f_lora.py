@@ -19,13 +19,15 @@ point of it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from lozo_bench.optimizers.base import Engine, Report, Score
 from lozo_bench.optimizers.fireworks import Fireworks
 from lozo_bench.optimizers.layer_turns import LayerTurns, Look, needs_of_turns
-from lozo_bench.optimizers.lora_modules import check_options, lora_modules, statistics_of
+from lozo_bench.optimizers.lora_modules import check_modules, lora_modules
 from lozo_bench.optimizers.projections import Distribution
+from lozo_bench.optimizers.search_options import check_search_options, statistics_of
 from lozo_bench.randomness.draws import Draws
 
 
@@ -78,33 +80,31 @@ class FLora:
         incumbent: Literal["best_ever", "generation_best"] = "generation_best",
         dev: Look = "incumbent",
     ) -> None:
-        check_options(rank, intrinsic_dim, budget, popsize, sigma, alpha)
+        check_search_options(intrinsic_dim, budget, popsize, sigma, alpha)
+        check_modules(rank, intrinsic_dim)
         modules = lora_modules(
             engine.X, draws, intrinsic_dim, rank, alpha, sigma, projection, b_init
         )
         self.needs = needs_of_turns(budget, popsize, len(modules), dev)
         rounds = budget // (popsize * max(1, len(modules)))
-
-        def search(name: str) -> Fireworks:
-            return Fireworks(
-                draws,
-                name,
-                dimension=intrinsic_dim,
-                sigma=sigma,
-                popsize=popsize,
-                bounds=bounds,
-                variant=variant,
-                fireworks=fireworks,
-                turns=max(1, rounds),
-                reevaluate=reevaluate,
-            )
-
+        search = partial(
+            Fireworks,
+            draws,
+            dimension=intrinsic_dim,
+            sigma=sigma,
+            popsize=popsize,
+            bounds=bounds,
+            variant=variant,
+            fireworks=fireworks,
+            turns=max(1, rounds),
+            reevaluate=reevaluate,
+        )
         self.turns = LayerTurns(
             engine,
             modules,
             search,
             incumbent=incumbent,
-            statistics=statistics_of(projection, faithful=False),
+            statistics=statistics_of(projection == "hidden_states", faithful=False),
             look=dev,
         )
         self.t = 0

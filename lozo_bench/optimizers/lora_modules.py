@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,45 +25,21 @@ from torch import Tensor
 from lozo_bench.engine.subspace import Subspace
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
-from lozo_bench.optimizers.base import Weights, check_count, check_positive
-from lozo_bench.optimizers.layer_turns import Statistics
+from lozo_bench.optimizers.base import Weights, check_count
 from lozo_bench.optimizers.projections import Distribution, Projection, projection_std
 from lozo_bench.optimizers.queries_keys import Attention, Matrix, attention_layers
 from lozo_bench.randomness.draws import Draws
 
-Option = TypeVar("Option")
 
-
-def check_options(
-    rank: int, intrinsic_dim: int, budget: int, popsize: int, sigma: float, alpha: float
-) -> None:
-    """Check the ranges of the options that C-LoRA and F-LoRA share.
+def check_modules(rank: int, intrinsic_dim: int) -> None:
+    """Check the size of the modules and of z.
 
     Raises:
         BadValueError: an option is out of range; the error names it.
     """
     check_count("rank", rank)
-    if intrinsic_dim < 4 or intrinsic_dim % 4:
+    if intrinsic_dim % 4:
         raise bad_value("intrinsic_dim", intrinsic_dim, "a multiple of 4: z has four equal parts")
-    check_count("budget", budget)
-    if popsize < 2:
-        raise bad_value("popsize", popsize, "a whole number >= 2")
-    check_positive("sigma", sigma)
-    check_positive("alpha", alpha)
-
-
-def as_released(given: Option | None, faithful: bool, ours: Option, released: Option) -> Option:
-    """Return an option's value: the one that was given, or else ours, or the released code's."""
-    if given is not None:
-        return given
-    return released if faithful else ours
-
-
-def statistics_of(projection: str, faithful: bool) -> Statistics:
-    """Return what the standard deviations of the layers' inputs are taken from."""
-    if projection == "random":
-        return "none"
-    return "first_candidate" if faithful else "model"
 
 
 def lora_modules(

@@ -15,28 +15,12 @@ from torch import Tensor
 
 from lozo_bench.engine.subspace import Subspace
 from lozo_bench.engine.tensors import wide
-from lozo_bench.errors import UserError, bad_value
-from lozo_bench.optimizers.base import Weights, check_count, check_positive
+from lozo_bench.errors import UserError
+from lozo_bench.optimizers.base import Weights
 from lozo_bench.optimizers.projections import Distribution, Projection, projection_std
 from lozo_bench.randomness.draws import Draws
 
 _PROMPT = ".deep_prompt.values"
-
-
-def check_options(
-    intrinsic_dim: int, budget: int, popsize: int, sigma: float, alpha: float
-) -> None:
-    """Check the ranges of the options that BBT and BBTv2 share.
-
-    Raises:
-        BadValueError: an option is out of range; the error names it.
-    """
-    check_count("intrinsic_dim", intrinsic_dim)
-    check_count("budget", budget)
-    if popsize < 2:
-        raise bad_value("popsize", popsize, "a whole number >= 2")
-    check_positive("sigma", sigma)
-    check_positive("alpha", alpha)
 
 
 def prompt_modules(

@@ -51,7 +51,8 @@ def attention_layers(X: Weights) -> list[Attention]:
         X: the weights by name; those of queries and keys must be among them.
 
     Raises:
-        UserError: there are weights, but no layer with matrices of queries and keys.
+        UserError: there are weights, but no layer with matrices of queries and keys; or there are
+            others, which would not be trained.
     """
     found = [_attention(block, names, X) for block, names in blocks(X).items()]
     layers = [layer for layer in found if layer is not None]
@@ -61,6 +62,13 @@ def attention_layers(X: Weights) -> list[Attention]:
             "neither pairs such as q_proj and k_proj, or query and key, nor a c_attn among the "
             f"trained weights ({', '.join(list(X)[:3])}, ...); what to do: tuning=queries_keys, or "
             "another optimizer for this model"
+        )
+    used = {matrix.name for layer in layers for matrix in (layer.W_Q, layer.W_K)}
+    if others := [name for name in X if name not in used]:
+        raise UserError(
+            f"optimizer: it changes queries and keys alone, and {others[0]} is to be trained, too; "
+            "what to do: tuning=queries_keys, with a model that needs no new head, or another "
+            "optimizer"
         )
     return layers
 

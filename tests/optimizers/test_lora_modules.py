@@ -24,7 +24,6 @@ def weights(shapes, dtype=torch.float64):
 SEPARATE = {
     "model.layers.0.self_attn.k_proj.weight": (4, 8),  # two key heads of four
     "model.layers.0.self_attn.q_proj.weight": (8, 8),
-    "model.layers.0.self_attn.v_proj.weight": (4, 8),
 }
 JOINT = {"transformer.h.0.attn.c_attn.weight": (8, 24)}
 
@@ -69,6 +68,12 @@ def test_a_model_without_queries_and_keys_is_refused_and_no_model_is_not():
     with pytest.raises(UserError, match="neither pairs such as q_proj and k_proj"):
         attention_layers({"h.0.attn.query_key_value.weight": torch.zeros(12, 4)})
     assert attention_layers({}) == []
+
+
+def test_weights_that_would_not_be_trained_are_refused():
+    X = weights(SEPARATE | {"model.layers.0.self_attn.v_proj.weight": (4, 8)})
+    with pytest.raises(UserError, match=r"v_proj\.weight is to be trained, too"):
+        attention_layers(X)
 
 
 def test_modules_add_x_A_B_to_the_outputs_of_queries_and_keys():
