@@ -22,8 +22,12 @@ def is_half(dtype: torch.dtype) -> bool:
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies on the CPU; tensors that are on the CPU already are copied as well."""
-    return {name: x.detach().to("cpu", copy=True) for name, x in tensors.items()}
+    """Return contiguous copies on the CPU; tensors that are there already are copied as well."""
+    contiguous = torch.contiguous_format  # safetensors writes no other
+    return {
+        name: x.detach().to("cpu", copy=True, memory_format=contiguous)
+        for name, x in tensors.items()
+    }
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -72,7 +72,6 @@ class Bbt:
     """
 
     needs = needs_of_turns()
-    lr = 0.0
 
     def __init__(
         self,
@@ -119,7 +118,7 @@ class Bbt:
             look=look,
         )
         self.needs = needs_of_turns(budget, popsize, len(prompts), look)
-        self.t = 0
+        self.lr, self.t = 0.0, 0
 
     def step(self, score: Score) -> Report:
         """Make one step: one population."""

@@ -70,7 +70,6 @@ class BbtV2:
     """
 
     needs = needs_of_turns()
-    lr = 0.0
 
     def __init__(
         self,
@@ -112,7 +111,7 @@ class BbtV2:
             look=look,
         )
         self.needs = needs_of_turns(budget, popsize, len(prompts), look)
-        self.t = 0
+        self.lr, self.t = 0.0, 0
 
     def step(self, score: Score) -> Report:
         """Make one step: one population of one layer."""

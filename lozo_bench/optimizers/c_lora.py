@@ -79,7 +79,6 @@ class CLora:
     """
 
     needs = needs_of_turns()
-    lr = 0.0
 
     def __init__(
         self,
@@ -125,7 +124,7 @@ class CLora:
             look=look,
         )
         self.needs = needs_of_turns(budget, popsize, len(modules), look)
-        self.t = 0
+        self.lr, self.t = 0.0, 0
 
     def step(self, score: Score) -> Report:
         """Make one step: one population of one layer."""

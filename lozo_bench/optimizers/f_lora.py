@@ -58,7 +58,6 @@ class FLora:
     """
 
     needs = needs_of_turns()
-    lr = 0.0
 
     def __init__(
         self,
@@ -107,7 +106,7 @@ class FLora:
             statistics=statistics_of(projection == "hidden_states", faithful=False),
             look=dev,
         )
-        self.t = 0
+        self.lr, self.t = 0.0, 0
 
     def step(self, score: Score) -> Report:
         """Make one step: the sparks of one layer."""

@@ -197,7 +197,7 @@ def _both_as_columns(modules: Sequence[tuple[Matrix, Tensor, Tensor]]) -> Subspa
 
 def _columns(x: Tensor) -> Tensor:
     """Put the matrices [K, rows, r] side by side: [rows, K r]."""
-    return x.transpose(0, 1).reshape(x.shape[1], -1)
+    return x.transpose(0, 1).reshape(x.shape[1], -1).contiguous()
 
 
 def _moments_of_product(A: Tensor, B: Tensor) -> tuple[int, float, float]:

@@ -59,7 +59,8 @@ def test_every_option_composes_to_a_config_that_passes_all_checks(group, option)
     check(config)
     build(config.task.source, "task.source")
     if config.optimizer:  # zero_shot and icl have none
-        build(config.optimizer, "optimizer", InPlace({}), Draws(0))
+        optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
+        assert "lr" in vars(optimizer)  # the schedule sets it, and a full state has it
     if group == "task":
         check_that_it_suits_some_kind_of_model(config)
 

@@ -8,7 +8,7 @@ import torch
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.in_place import InPlace
-from lozo_bench.engine.tensors import fingerprint
+from lozo_bench.engine.tensors import fingerprint, on_cpu
 from lozo_bench.engine.terms import Extras
 from lozo_bench.errors import UserError
 from lozo_bench.randomness.draws import Draws
@@ -26,6 +26,14 @@ def engine_with_gate(engine_of, applied=None):
     gate = torch.ones(2)
     extras = Extras({"gate": gate}, (lambda: None) if applied is None else applied)
     return engine_of(net, dict(net.named_parameters()), extras), gate
+
+
+def test_what_is_saved_is_contiguous_whatever_the_tensor_is():
+    """safetensors refuses to write anything else."""
+    x = torch.arange(6.0).view(2, 3).T
+    saved = on_cpu({"x": x})["x"]
+    assert saved.is_contiguous()
+    assert saved.equal(x)
 
 
 @pytest.mark.parametrize("engine_of", ENGINES, ids=["in_place", "fused"])
