@@ -47,6 +47,7 @@ OUTSIDE = {
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
     "wandb": {"display"},
+    "matplotlib": {"display"},
     "omegaconf": {"config", "launch", "tables", "train", "training"},
     "rich": {"display", "launch", "progress", "runs", "tables"},
     "datasets": {"tasks"},

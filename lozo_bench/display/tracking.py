@@ -96,6 +96,16 @@ class Tracker:
         """Write the run's final numbers, which wandb shows in its table of runs."""
         self._with_wandb(lambda run: run.summary.update(dict(summary)))
 
+    def figure(self, path: Path) -> None:
+        """Send a figure, an SVG file, to wandb."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            run.log({path.stem: wandb.Html(str(path), inject=False)}, step=self._wandb_step)
+
+        self._with_wandb(send)
+
     def _log_to_wandb(self, step: int, numbers: Mapping[str, float | str]) -> None:
         """Log numbers of a step to wandb, under that step.
 

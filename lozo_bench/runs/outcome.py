@@ -20,6 +20,7 @@ JOURNAL = "journal.bin"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 FAILED = "failed.json"
+SEARCH = "search.svg"
 
 
 class Code(IntEnum):

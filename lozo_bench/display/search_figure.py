@@ -1,0 +1,130 @@
+"""Draws ``search.svg``: how the searches of a run that takes the layers in turn went."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lozo_bench.runs.atomic import write_whole
+from lozo_bench.runs.files import parse_json, read_file
+from lozo_bench.runs.outcome import EVENTS, METRICS, SEARCH
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+_LOSSES = {"best": "best loss of a turn", "best_ever": "best loss so far"}
+# From here on, viridis is too bright for a line on white.
+_BRIGHTEST = 0.9
+
+
+def draw_search(folder: Path) -> Path | None:
+    """Write the figure of a run, from the rows of all its attempts.
+
+    Matplotlib is optional: without it, a line is logged that says how to get it.
+
+    Returns:
+        The figure's file, or None if there is no figure: the run did not search layers in turn, or
+        matplotlib is missing.
+
+    Raises:
+        UserError: a file of the run cannot be read.
+        OSError: the figure cannot be written.
+    """
+    turns = [row for row in _rows(folder / METRICS) if {"layer", "round", *_LOSSES} <= row.keys()]
+    if not turns:
+        return None
+    try:
+        import matplotlib
+    except ImportError:
+        log.info("%s is not drawn without matplotlib: pip install 'lozo-bench[plots]'", SEARCH)
+        return None
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # or it tells where its fonts are
+    untouched = [row for row in _rows(folder / EVENTS) if row.get("event") == "untouched_model"]
+    # The same run gives the same file, and its words stay words.
+    with matplotlib.rc_context({"svg.hashsalt": SEARCH, "svg.fonttype": "none"}):
+        figure = _figure(turns, [row["loss"] for row in untouched[:1]])
+        metadata = {"Date": None}
+        write_whole(
+            folder / SEARCH,
+            lambda draft: figure.savefig(draft, format="svg", metadata=metadata),
+        )
+    return folder / SEARCH
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file; a line that is not one is left out."""
+    for line in (read_file(path) or b"").splitlines():
+        try:
+            row = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row
+
+
+def _figure(turns: Sequence[Row], untouched: Sequence[float]) -> Figure:
+    """Return the figure: losses in the upper row, standard deviations in the lower one.
+
+    Args:
+        turns: the rows of the turns.
+        untouched: the loss of the model before the search, if it is known.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    layers = 1 + max(int(row["layer"]) for row in turns)
+    shades = [_BRIGHTEST * i / max(1, layers - 1) for i in range(layers)]
+    colors = ListedColormap(colormaps["viridis"](shades))
+    spreads = sorted({key for row in turns for key in row if key.startswith("std_")})
+    figure = Figure(figsize=(10, 6.4 if spreads else 3.4), layout="constrained")
+    grid = figure.add_gridspec(1 + bool(spreads), 2 * max(1, len(spreads)))
+    half, panels = max(1, len(spreads)), list[Any]()
+    for i, (key, title) in enumerate(_LOSSES.items()):
+        share = panels[0] if panels else None
+        axes = figure.add_subplot(grid[0, i * half : (i + 1) * half], sharey=share)
+        _draw(axes, turns, key, colors)
+        for loss in untouched:
+            axes.axhline(loss, color="0.35", linestyle="--", linewidth=1, label="untouched model")
+            axes.legend(frameon=False, fontsize="small")
+        axes.set(title=title, ylabel="loss on the training rows" if i == 0 else None)
+        panels.append(axes)
+    for i, key in enumerate(spreads):
+        axes = figure.add_subplot(grid[1, 2 * i : 2 * i + 2])
+        _draw(axes, turns, key, colors)
+        axes.set(
+            title=f"std of {key.removeprefix('std_')}",
+            ylabel="standard deviation" if i == 0 else None,
+        )
+        panels.append(axes)
+    for axes in panels:
+        axes.set_xlabel("round over the layers")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.spines[["top", "right"]].set_visible(False)
+    edges = BoundaryNorm([i - 0.5 for i in range(layers + 1)], layers)
+    bar = figure.colorbar(ScalarMappable(edges, colors), ax=panels, label="layer", aspect=40)
+    bar.set_ticks(list(range(0, layers, -(-layers // 12))), minor=False)
+    bar.minorticks_off()
+    return figure
+
+
+def _draw(axes: Axes, turns: Sequence[Row], key: str, colors: Colormap) -> None:
+    """Draw a number over the rounds, one line for each layer."""
+    for layer in sorted({int(row["layer"]) for row in turns}):
+        points = [(r["round"], r[key]) for r in turns if r["layer"] == layer and key in r]
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colors(layer),
+            linewidth=1,
+            marker="o" if len(points) == 1 else None,
+            gid=f"{key}/{layer}",
+        )
