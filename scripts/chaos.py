@@ -40,6 +40,12 @@ SHORT = [
     "task.source.train=40", "task.source.dev=24", "task.source.test=24", "tracking=files",
     "model.device=cpu",
 ]  # fmt: skip
+# Searches take their steps from a budget of calls: these are 30 turns, with populations of 8.
+SEARCH = [
+    "model=tiny_roberta", "optimizer.intrinsic_dim=8", "optimizer.popsize=8",
+    "optimizer.budget=240",
+]  # fmt: skip
+VARIANTS = {"f_lora": ["optimizer.variant=lotfwa"]}  # it asks twice in a turn
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
 context = multiprocessing.get_context("forkserver")
@@ -102,8 +108,12 @@ def cases(overrides: Sequence[str]) -> list[Case]:
     for path in sorted((CONF / "optimizer").glob("*.yaml")):
         if path.stem in STEPLESS:
             continue
-        options = [f"optimizer={path.stem}", *SHORT, *overrides]
-        if "\nnu:" in path.read_text(encoding="utf-8"):
+        text = path.read_text(encoding="utf-8")
+        options = [f"optimizer={path.stem}"]
+        if "\nbudget:" in text:
+            options = [f"method={path.stem}", *SEARCH, *VARIANTS.get(path.stem, [])]
+        options += [*SHORT, *overrides]
+        if "\nnu:" in text:
             options.append("optimizer.nu=9")
         for kind in ("auto", "full"):
             found.append(Case(f"{path.stem} ({kind})", (*options, f"checkpoint.kind={kind}")))

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -169,9 +170,7 @@ class _Strategy:
         step_size: StepSize,
         diagonal: bool,
     ) -> None:
-        # Here, because it takes 2 s (it imports scipy.stats and matplotlib).
-        from cma import CMAEvolutionStrategy
-
+        cma = _cma()
         self._normals = _Normals(draws, name)
         options = {
             "popsize": popsize,
@@ -183,7 +182,7 @@ class _Strategy:
             "verbose": -9,  # print, warn and write nothing
         }
         with _one_blas_thread():
-            self._es = CMAEvolutionStrategy(np.zeros(dimension), sigma, options)
+            self._es = cma.CMAEvolutionStrategy(np.zeros(dimension), sigma, options)
         self.asked = torch.empty(0, dimension, dtype=torch.float64)
 
     def ask(self, turn: int) -> None:
@@ -232,6 +231,14 @@ def _ranks(losses: Sequence[float]) -> list[float]:
     """
     ordered = sorted(losses)
     return [bisect_left(ordered, loss) + i / len(losses) for i, loss in enumerate(losses)]
+
+
+def _cma() -> Any:
+    """Import cma: late, because it takes 2 s, and without its warning if matplotlib is missing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Could not import matplotlib", UserWarning)
+        import cma
+    return cma
 
 
 def _step_size_rule(step_size: StepSize) -> Any:

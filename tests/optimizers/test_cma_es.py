@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -273,3 +274,12 @@ def test_any_size_with_any_losses_and_skipped_turns_goes_on(d, n, diagonal, rule
 def test_2000_numbers_and_100_points():
     es = turns(search(dimension=2000, popsize=100, diagonal=True), range(1))
     assert es.ask(1).shape == (100, 2000)
+
+
+def test_without_matplotlib_which_is_optional_nothing_is_said(monkeypatch, recwarn, capfd):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cma"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    search().ask(0)
+    assert not recwarn.list
+    assert capfd.readouterr() == ("", "")

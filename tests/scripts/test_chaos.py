@@ -10,7 +10,7 @@ from pathlib import Path
 import cells
 import programs
 import pytest
-from methods import STEPPING
+from methods import SEARCHING, STEPPING
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAOS = ROOT / "scripts" / "chaos.py"
@@ -20,7 +20,7 @@ import chaos  # noqa: E402
 
 def test_every_optimizer_is_covered_automatically():
     names = {case.name for case in chaos.cases([])}
-    assert names == {f"{name} ({kind})" for name in STEPPING for kind in ("auto", "full")}
+    assert names == {f"{name} ({kind})" for name in [*STEPPING, *SEARCHING] for kind in ("auto", "full")}
 
 
 @pytest.mark.timeout(400)
