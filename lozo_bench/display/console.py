@@ -75,7 +75,7 @@ class ProgressBar:
 
     def happened(self, step: int, event: Event) -> None:
         """Log an event of a step."""
-        values = "  ".join(f"{key} {value}" for key, value in event.values.items())
+        values = "  ".join(f"{key} {_short(value)}" for key, value in event.values.items())
         log.info("step %d  %s  %s", step, event.name, values)
 
     def row(self, row: Mapping[str, float]) -> None:
@@ -141,6 +141,11 @@ class FilesAndTerminal:
         """Record and show the metrics of an evaluation."""
         self.tracker.evaluated(step, name, metrics, forward_passes)
         self.bar.evaluated(step, name, metrics)
+
+
+def _short(value: float | str) -> str:
+    """Return a value as it is shown; all digits of a number are in the files."""
+    return str(value) if isinstance(value, str | int) else f"{float(value):.4g}"
 
 
 def _clock(seconds: float) -> str:

@@ -46,6 +46,19 @@ def single(tmp_path_factory):
     return folder
 
 
+SEARCH = [
+    "method=c_lora", "model=tiny_roberta", "optimizer.intrinsic_dim=8", "optimizer.popsize=6",
+    "optimizer.budget=54", "task.source.train=9", "task.source.dev=8", "task.source.test=8",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def single_search(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    assert cells.run(folder, *SEARCH) == [0], cells.log(folder)
+    return folder
+
+
 def recorded(folder):
     """Return all numbers in the journal as one vector."""
     steps = read((folder / "journal.bin").read_bytes()).steps
@@ -73,3 +86,20 @@ def test_several_processes_make_the_run_of_one(tmp_path, single, optimizer, spli
         # An evaluation sends three float64 for each of 20 rows, in each of five evaluations.
         sent = many["parallel"]["sent_bytes"] - 5 * 20 * 3 * 8
         assert 0 < sent / many["steps"] <= 64
+
+
+@pytest.mark.parametrize("split", ["batch", "candidates"])
+def test_two_processes_search_as_one(tmp_path, single_search, split):
+    """The statistics of the layers' inputs are those of all rows, though each has half of them."""
+    codes = cells.run(tmp_path, *SEARCH, f"parallel.split={split}", processes=2)
+    assert codes == [0, 0], cells.log(tmp_path)
+    one, two = cells.result(single_search), cells.result(tmp_path)
+    assert two["parallel"]["processes"] == 2
+    for key in ("steps", "forwards", "tokens", "best_step", "bad_steps"):
+        assert two[key] == one[key]
+    for name, metrics in one["metrics"].items():
+        assert two["metrics"][name]["accuracy"] == metrics["accuracy"]
+        assert two["metrics"][name]["loss"] == pytest.approx(metrics["loss"], abs=1e-4)
+    torch.testing.assert_close(recorded(tmp_path), recorded(single_search), rtol=1e-3, atol=2e-5)
+    assert (tmp_path / "search.svg").exists()
+    assert [row["layer"] for row in cells.rows(tmp_path) if "layer" in row] == [0, 1, 2] * 3

@@ -20,7 +20,8 @@ import chaos  # noqa: E402
 
 def test_every_optimizer_is_covered_automatically():
     names = {case.name for case in chaos.cases([])}
-    assert names == {f"{name} ({kind})" for name in [*STEPPING, *SEARCHING] for kind in ("auto", "full")}
+    every = [*STEPPING, *SEARCHING]
+    assert names == {f"{name} ({kind})" for name in every for kind in ("auto", "full")}
 
 
 @pytest.mark.timeout(400)

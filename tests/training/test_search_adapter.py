@@ -28,8 +28,9 @@ def gpt2(tmp_path):
     folder = tmp_path / "gpt2"
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / "tiny_opt")
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=4, initializer_range=0.3, n_positions=128, bos_token_id=0,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=4, n_positions=128,
+        initializer_range=0.3, bos_token_id=0, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -62,8 +63,9 @@ def test_plain_peft_loads_what_was_tested(tmp_path, monkeypatch, request, name):
     with torch.no_grad(), rebuilt.built.chosen.engine.applied():
         ours, plain = rebuilt.built.loaded.model(ids).logits, base(ids).logits
         theirs = PeftModel.from_pretrained(base, out)(ids).logits
-    assert (plain - ours).abs().max() > 1e-4
-    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    difference = (theirs - ours).abs().max()
+    assert difference < 1e-4
+    assert difference < 0.01 * (plain - ours).abs().max()
 
     as_it_is = cells.config(*model, "optimizer=zero_shot", f"model.adapter={out}", *SMALL[2:])
     (tmp_path / "again").mkdir()
