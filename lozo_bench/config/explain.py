@@ -126,7 +126,12 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
     where = f"{node} has" if node else "there are"
     listed = f"; {where}: {', '.join(known)}" if known else ""
     # A class may take an option that its YAML file does not list; Hydra accepts it only with a +.
-    append = "; put + before a key that the YAML file does not list" if node in _OPEN_NODES else ""
+    append = (
+        "; put + before a key that the YAML file does not list, and ++ before one that only swept "
+        "options have"
+        if node in _OPEN_NODES
+        else ""
+    )
     children = _children_with(cause.parent_node, name)
     deeper = [f"{node}.{child}.{name}".lstrip(".") for child in children]
     hint = f" (did you mean {' or '.join(deeper)}?)" if deeper else did_you_mean(name, known)
