@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from lozo_bench.errors import bad_value
+from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, check_pattern, freeze_rest
@@ -34,5 +34,11 @@ class QueriesKeys:
         )
         if not X:
             names = [name for name, x in loaded.model.named_parameters() if x.ndim == 2]
-            raise bad_value("tuning.targets", self.targets, f"part of a name, such as {names[-1]}")
+            of_attention = [name for name in names if re.search("att|query|qkv", name)]
+            raise UserError(
+                f"tuning.targets: {self.targets!r} is in no matrix's name; those of {loaded.name} "
+                f"are such as {(of_attention or names)[0]}; what to do: give a part of the names "
+                "of its queries and keys, or another tuning and optimizer if it keeps them in "
+                "another form"
+            )
         return Tuned(X, loaded.model, all_weights=False, beside=True)

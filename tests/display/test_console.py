@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lozo_bench.display.console import ProgressBar, summary_table
 from lozo_bench.evaluation.evaluate import Metrics
+from lozo_bench.optimizers.base import Event
 
 RESULT = {
     "metrics": {
@@ -101,3 +102,10 @@ def test_the_best_dev_of_negative_metrics_is_the_highest(caplog):
         for value in (0.0, -0.5):
             bar.evaluated(1, "dev", Metrics({"matthews": value, "loss": 0.4}))
         assert bar.best_dev == 0.0
+
+
+def test_an_event_is_shown_with_few_digits(caplog):
+    values = {"layer": 3, "loss": 0.7188941836357117, "name": "h.0"}
+    with caplog.at_level(logging.INFO), ProgressBar(steps=2) as bar:
+        bar.happened(1, Event("untouched_model", values))
+    assert caplog.messages == ["step 1  untouched_model  layer 3  loss 0.7189  name h.0"]
