@@ -102,7 +102,9 @@ class Tracker:
         def send(run: Any) -> None:
             import wandb
 
-            run.log({path.stem: wandb.Html(str(path), inject=False)}, step=self._wandb_step)
+            # Its images are of pixels only; a page may hold a drawing.
+            page = wandb.Html(path.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
+            run.log({path.stem: page}, step=self._wandb_step)
 
         self._with_wandb(send)
 
