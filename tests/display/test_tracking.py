@@ -134,6 +134,17 @@ def test_both_parts_of_an_interrupted_offline_run_are_one_run_whose_steps_contin
     } == second["summary"]  # fmt: skip
 
 
+def test_a_figure_is_sent_to_wandb_as_it_is_drawn(tmp_path):
+    path = tmp_path / "search.svg"
+    path.write_text("<svg>drawn</svg>")
+    with Tracker(tmp_path, {}, TrackingConfig(wandb=True), "run", "id") as tracker:
+        tracker.row({"step": 10, "loss": 0.5})
+        tracker.figure(path)
+    (run,) = offline_runs(tmp_path)
+    (page,) = run.rglob("media/html/*.html")
+    assert page.read_text() == "<svg>drawn</svg>"
+
+
 def test_a_failed_run_is_marked_as_failed_in_wandb(tmp_path):
     tracker = Tracker(tmp_path, {}, TrackingConfig(wandb=True), "bad", "id-bad")
     with pytest.raises(RuntimeError, match="boom"), tracker:
