@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 _LOSSES = {"best": "best loss of a turn", "best_ever": "best loss so far"}
+_SCALES = ("loss on the training rows", "standard deviation")  # of both rows of panels
 # From here on, viridis is too bright for a line on white.
 _BRIGHTEST = 0.9
 
@@ -77,48 +78,40 @@ def _figure(turns: Sequence[Row], untouched: Sequence[float]) -> Figure:
         untouched: the loss of the model before the search, if it is known.
     """
     from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     layers = 1 + max(int(row["layer"]) for row in turns)
     shades = [_BRIGHTEST * i / max(1, layers - 1) for i in range(layers)]
     colors = ListedColormap(colormaps["viridis"](shades))
-    spreads = sorted({key for row in turns for key in row if key.startswith("std_")})
-    figure = Figure(figsize=(10, 6.4 if spreads else 3.4), layout="constrained")
-    grid = figure.add_gridspec(1 + bool(spreads), 2 * max(1, len(spreads)))
-    half, panels = max(1, len(spreads)), list[Any]()
-    for i, (key, title) in enumerate(_LOSSES.items()):
-        share = panels[0] if panels else None
-        axes = figure.add_subplot(grid[0, i * half : (i + 1) * half], sharey=share)
-        _draw(axes, turns, key, colors)
+    keys = sorted({key for row in turns for key in row if key.startswith("std_")})
+    stds = {key: f"std of {key.removeprefix('std_')}" for key in keys}
+    figure = Figure(figsize=(10, 6.4 if stds else 3.4), layout="constrained")
+    columns = 2 * max(1, len(stds))
+    grid = figure.add_gridspec(2 if stds else 1, columns)
+    panels: list[Axes] = []
+    for row, titles in enumerate([_LOSSES, stds]):
+        width = columns // max(1, len(titles))
+        for i, (key, title) in enumerate(titles.items()):
+            same_scale = panels[0] if row == 0 and panels else None
+            cells = grid[row, i * width : (i + 1) * width]
+            axes = figure.add_subplot(cells, title=title, sharey=same_scale)
+            _draw(axes, turns, key, colors)
+            if i == 0:
+                axes.set_ylabel(_SCALES[row])
+            panels.append(axes)
+    for axes in panels[: len(_LOSSES)]:
         for loss in untouched:
             axes.axhline(loss, color="0.35", linestyle="--", linewidth=1, label="untouched model")
             axes.legend(frameon=False, fontsize="small")
-        axes.set(title=title, ylabel="loss on the training rows" if i == 0 else None)
-        panels.append(axes)
-    for i, key in enumerate(spreads):
-        axes = figure.add_subplot(grid[1, 2 * i : 2 * i + 2])
-        _draw(axes, turns, key, colors)
-        axes.set(
-            title=f"std of {key.removeprefix('std_')}",
-            ylabel="standard deviation" if i == 0 else None,
-        )
-        panels.append(axes)
-    for axes in panels:
-        axes.set_xlabel("round over the layers")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.spines[["top", "right"]].set_visible(False)
-    edges = BoundaryNorm([i - 0.5 for i in range(layers + 1)], layers)
-    bar = figure.colorbar(ScalarMappable(edges, colors), ax=panels, label="layer", aspect=40)
-    bar.set_ticks(list(range(0, layers, -(-layers // 12))), minor=False)
-    bar.minorticks_off()
+    _add_color_bar(figure, panels, colors, layers)
     return figure
 
 
 def _draw(axes: Axes, turns: Sequence[Row], key: str, colors: Colormap) -> None:
     """Draw a number over the rounds, one line for each layer."""
+    from matplotlib.ticker import MaxNLocator
+
     for layer in sorted({int(row["layer"]) for row in turns}):
         points = [(r["round"], r[key]) for r in turns if r["layer"] == layer and key in r]
         axes.plot(
@@ -128,3 +121,17 @@ def _draw(axes: Axes, turns: Sequence[Row], key: str, colors: Colormap) -> None:
             marker="o" if len(points) == 1 else None,
             gid=f"{key}/{layer}",
         )
+    axes.set_xlabel("round over the layers")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _add_color_bar(figure: Figure, panels: list[Axes], colors: Colormap, layers: int) -> None:
+    """Add a bar that says which colour is which layer's, with at most 12 numbers."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm
+
+    edges = BoundaryNorm([i - 0.5 for i in range(layers + 1)], layers)
+    bar = figure.colorbar(ScalarMappable(edges, colors), ax=panels, label="layer", aspect=40)
+    bar.set_ticks(list(range(0, layers, -(-layers // 12))), minor=False)
+    bar.minorticks_off()
