@@ -45,7 +45,11 @@ SEARCH = [
     "model=tiny_roberta", "optimizer.intrinsic_dim=8", "optimizer.popsize=8",
     "optimizer.budget=240",
 ]  # fmt: skip
-VARIANTS = {"f_lora": ["optimizer.variant=lotfwa"]}  # it asks twice in a turn
+VARIANTS = {
+    "f_lora": ["optimizer.variant=lotfwa"],  # it asks twice in a turn
+    "bbt": ["tuning.tokens=5"],
+    "bbt_v2": ["tuning.tokens=5"],
+}
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
 context = multiprocessing.get_context("forkserver")
