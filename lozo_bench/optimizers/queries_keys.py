@@ -67,8 +67,7 @@ def attention_layers(X: Weights) -> list[Attention]:
     if others := [name for name in X if name not in used]:
         raise UserError(
             f"optimizer: it changes queries and keys alone, and {others[0]} is to be trained, too; "
-            "what to do: tuning=queries_keys, with a model that needs no new head, or another "
-            "optimizer"
+            "what to do: tuning=queries_keys, and no classifier, whose new head would stay random"
         )
     return layers
 
