@@ -110,7 +110,7 @@ class Fused:
             count = self.per_forward or max(1, STACKED_TOKENS // max(1, part.tokens))
             passes = [here[k : k + count] for k in range(0, len(here), count)]
             losses_of_parts.append(torch.cat([self._forward(P, some, part) for some in passes]))
-            if not self._stacking_checked and (per_example or count > 1):
+            if not self._stacking_checked and (per_example or min(count, K) > 1):
                 self._check_stacking(P, here, part, losses_of_parts[-1])
         return torch.cat(losses_of_parts, dim=1)
 

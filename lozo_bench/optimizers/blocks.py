@@ -27,6 +27,12 @@ def block_of(name: str) -> str:
     return next((kind for kind, pattern in _KINDS.items() if pattern.search(name)), REST)
 
 
+def layer_number(block: str) -> int | None:
+    """Return the number of a layer, given the name of its block; None if it is not a layer."""
+    number = block.rpartition(".")[2]
+    return int(number) if number.isdecimal() else None
+
+
 def blocks(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the parameter names of each block; blocks are in the order of their first names."""
     found: dict[str, list[str]] = {}

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from lozo_bench.engine.subspace import Subspace, along, combination
 from lozo_bench.engine.terms import with_prefix
-from lozo_bench.errors import bad_value
+from lozo_bench.errors import UserError, bad_value
 from lozo_bench.optimizers.base import Engine, Event, Needs, Report, Score, Stream
+from lozo_bench.optimizers.blocks import layer_number
 from lozo_bench.optimizers.search import Point, Search
 
 # What the statistics of the layers' inputs are taken from: the model without modules; the same
@@ -140,17 +141,32 @@ class LayerTurns:
 
     def _begin(self, score: Score, i: int, candidate: Tensor) -> list[Event]:
         """Take the statistics, and score the model without modules."""
-        stds = [0.0] * len(self.modules)
+        self.stds = [0.0] * len(self.modules)
         if self.statistics != "none":
-            stds = score.hidden_spread(padding=self.statistics == "first_candidate")
+            self.stds = self._of_modules(score.hidden_spread(padding=self.statistics != "model"))
         if self.statistics == "first_candidate":
-            self.stds = stds
             self._attach({i: candidate[0]})
-            stds = [stds[0], *score.hidden_spread(padding=True)[1:]]
+            stds = score.hidden_spread(padding=True)
             self._attach({})
-        self.stds = stds
+            self.stds = self._of_modules(stds)
         (loss,) = self._losses(score, i, torch.zeros_like(candidate))
         return [Event("untouched_model", {"loss": loss})]
+
+    def _of_modules(self, stds: Sequence[float]) -> list[float]:
+        """Return those of the layers that have modules, which need not be all layers.
+
+        Raises:
+            UserError: it is not known which of the layers one of the modules is in.
+        """
+        numbers = [layer_number(layer.name) for layer in self.modules]
+        for layer, number in zip(self.modules, numbers, strict=True):
+            if number is None or number >= len(stds):
+                raise UserError(
+                    f"optimizer: {layer.name} is none of the model's {len(stds)} layers whose "
+                    "hidden states have statistics; what to do: choose a projection that does not "
+                    "need them, or another optimizer"
+                )
+        return [stds[number] for number in numbers if number is not None]
 
     @contextmanager
     def _restored_on_failure(self, search: Search) -> Iterator[None]:

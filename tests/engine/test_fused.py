@@ -246,6 +246,11 @@ def test_a_model_that_mixes_the_rows_of_stacked_candidates_is_refused():
         lozo.step(Score(together, batch))
     engine = fused(net, X, per_forward=1)
     Lozo(engine, Draws(0), **options).step(Score(engine, batch))
+    P = lozo.directions.draw(0)
+    later = Score(fused(net, X, per_forward=2), batch)
+    later(P, (0.0,))  # a candidate by itself shares its pass with none, and shows nothing
+    with pytest.raises(UserError, match="does not keep the rows"):
+        later(P, (+1e-3, -1e-3))
 
 
 def test_a_model_in_training_mode_is_refused_because_dropout_would_differ():

@@ -121,6 +121,18 @@ def test_as_released_statistics_are_of_the_first_candidate_with_padding():
     assert padded[1] != plain[1]
 
 
+@pytest.mark.parametrize("options", [{}, {"faithful": True}])
+def test_a_layer_that_is_searched_alone_has_its_own_statistics(options):
+    both = Setup(**options)
+    padding = bool(options)
+    wanted = both.score().hidden_spread(padding=padding)[1]
+    second = {n: x for n, x in both.engine.X.items() if ".layer.1." in n}
+    both.engine = Fused(both.model, second, Folder("nearest", Draws(0)))
+    both.optimizer = CLora(both.engine, Draws(0), **OPTIONS | options)
+    both.steps(1)
+    assert both.optimizer.turns.stds == [wanted]
+
+
 def test_as_released_in_one_word():
     turns, needs = (lambda o: (o.turns, o.needs))(Setup(faithful=True).optimizer)
     assert (turns.incumbent, turns.look, turns.statistics) == (
