@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import load_term, with_prefix
 from lozo_bench.errors import UserError
@@ -62,7 +63,8 @@ class Rebuilt:
             if not loaded.merged and not has_virtual_tokens(loaded.model):
                 save_adapter(loaded, adapter.U, adapter.V, scale, out)
                 return "adapter"
-            for name, U in adapter.U.items():  # it is a prompt, or its weights are saved nowhere
+            # It is a prompt, or its weights are saved nowhere. In place, they have it already.
+            for name, U in ({} if isinstance(engine, InPlace) else adapter.U).items():
                 engine.X[name].data += (scale * U @ adapter.V[name].T).to(engine.X[name].dtype)
         engine.flush()
         return save_tuned(loaded, out)

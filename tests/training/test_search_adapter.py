@@ -74,6 +74,23 @@ def test_plain_peft_loads_what_was_tested(tmp_path, monkeypatch, request, name):
     assert found["loss"] == pytest.approx(result["metrics"]["test"]["loss"], abs=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["fused", "in_place"])
+def test_a_saved_prompt_is_what_was_tested(tmp_path, monkeypatch, mode):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    folder, out = tmp_path / "run", tmp_path / "out"
+    (folder / ".hydra").mkdir(parents=True)
+    prompt = ["model=tiny_roberta", "tuning=deep_prompt", "tuning.layers=first", "tuning.tokens=4"]
+    options = ["method=bbt", f"engine.mode={mode}", "optimizer.budget=8", "eval_every=2"]
+    config = cells.config(*options, *prompt, *SMALL)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml", resolve=True)
+    result = run(config, folder)
+    assert rebuild(folder, stored.tested_step(folder)).save(out) == "tensors"
+    again = cells.config(*prompt, "optimizer=zero_shot", f"model.adapter={out}", *SMALL[2:])
+    (tmp_path / "again").mkdir()
+    found = run(again, tmp_path / "again")["metrics"]["test"]["loss"]
+    assert found == pytest.approx(result["metrics"]["test"]["loss"], abs=1e-5)
+
+
 def is_pickle(path):
     """Return whether a file has a pickle's name or beginning; torch puts its own into zip files."""
     if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
