@@ -39,6 +39,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
+from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import Engine, Report, Score
 from lozo_bench.optimizers.cma_es import CmaEs
 from lozo_bench.optimizers.layer_turns import LayerTurns, Look, needs_of_turns
@@ -63,15 +64,15 @@ class CLora:
         intrinsic_dim: d, the numbers that are searched in each layer, a multiple of 4.
         popsize: lambda, the candidates of a step.
         budget: B, the number of calls.
-        sigma: step size of CMA-ES at the start, which the projections are divided by.
-        alpha: the projections are multiplied by it.
+        sigma: step size of CMA-ES at the start, which normal projections are divided by.
+        alpha: normal projections are multiplied by it.
         bounds: each number of z stays between -bounds and bounds; None: no bounds.
         step_size: how CMA-ES adapts its step size: ``csa``, as published, or ``tpa``.
         diagonal: only the diagonal of the covariance matrix is adapted.
         projection: ``hidden_states``: normal, scaled by what enters the layer; ``random``: uniform,
             torch's default.
-        b_init: how B is projected: ``normal``, like A, or ``uniform``. None: normal, or as
-            released.
+        b_init: how B is projected beside ``hidden_states``: ``normal``, like A, or ``uniform``.
+            None: normal, or as released.
         incumbent: which point of CMA-ES the layer keeps. None: ``generation_best``, or as released.
         dev: what dev is evaluated with: the ``incumbent`` of each layer, or, in place of the last
             one, the last ``candidate`` of the step. None: incumbent, or as released.
@@ -102,6 +103,8 @@ class CLora:
     ) -> None:
         check_search_options(intrinsic_dim, budget, popsize, sigma, alpha)
         check_modules(rank, intrinsic_dim)
+        if projection == "random" and b_init == "normal":
+            raise bad_value("b_init", b_init, "null or uniform, because projection=random is that")
         look: Look = as_released(dev, faithful, "incumbent", "candidate")
         B: Distribution = as_released(b_init, faithful, "normal", "uniform")
         modules = lora_modules(engine.X, draws, intrinsic_dim, rank, alpha, sigma, projection, B)

@@ -42,7 +42,7 @@ class FLora:
         popsize: lambda, the candidates of a step, guiding sparks included.
         budget: B, the number of calls.
         sigma: a spark's distance from its firework at the start is that of N(0, sigma^2 I).
-        alpha: the projections are multiplied by it.
+        alpha: normal projections are multiplied by it.
         bounds: each number of z stays between -bounds and bounds; None: no bounds.
         variant: ``bbfwa``: one firework; ``lotfwa``: several, with guiding sparks, and the losers
             start anew.
@@ -50,7 +50,7 @@ class FLora:
         reevaluate: a firework is scored again in each step, because the other layers have changed.
         projection: ``hidden_states``: normal, scaled by what enters the layer; ``random``: uniform,
             torch's default.
-        b_init: how B is projected: ``normal``, like A, or ``uniform``.
+        b_init: how B is projected beside ``hidden_states``: ``normal``, like A, or ``uniform``.
         incumbent: which point the layer keeps: the best of its last step (``generation_best``), or
             the ``best_ever``, although its loss is of a time when other layers were different.
         dev: what dev is evaluated with: the ``incumbent`` of each layer, or, in place of the last

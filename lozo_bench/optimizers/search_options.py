@@ -23,6 +23,8 @@ def check_search_options(
     check_count("budget", budget)
     if popsize < 2:
         raise bad_value("popsize", popsize, "a whole number >= 2")
+    if budget < popsize:  # with a model, it must be this for each of the layers
+        raise bad_value("budget", budget, f"at least popsize ({popsize}) for each layer")
     check_positive("sigma", sigma)
     check_positive("alpha", alpha)
 

@@ -100,7 +100,11 @@ class LayerPrompt(nn.Module):
         self.values = nn.Parameter(like.new_zeros(1, tokens * width, dtype=wide(like.dtype)))
 
     def added_to(self, hidden: Tensor, start: int) -> Tensor:
-        """Return hidden states [rows, T, width] with p added from the position ``start`` on."""
+        """Return hidden states [rows, T, width] with p added from the position ``start`` on.
+
+        They go to the prompt's device: the layer before may be on another one.
+        """
+        hidden = hidden.to(self.values.device)
         rows, _, width = hidden.shape
         each = torch.zeros(rows, 1, dtype=torch.int64, device=hidden.device)
         p = F.embedding(each, self.values).view(rows, self.tokens, width).to(hidden.dtype)

@@ -175,6 +175,13 @@ def test_a_saved_state_and_a_replay_give_the_same_bits(method, made):
     assert fingerprint(replayed.engine.state()) == end
 
 
+def test_uniform_projections_cannot_be_normal():
+    options = OPTIONS | {"projection": "random"}
+    CLora(InPlace({}), Draws(0), **options, faithful=True)
+    with pytest.raises(UserError, match="b_init: given 'normal'; allowed: null or uniform"):
+        CLora(InPlace({}), Draws(0), **options, b_init="normal")
+
+
 @pytest.mark.parametrize("name", SEARCHING)
 def test_options_are_checked_without_any_weights(name):
     node = OmegaConf.create({"optimizer": OmegaConf.load(CONF / "optimizer" / f"{name}.yaml")})
@@ -183,7 +190,14 @@ def test_options_are_checked_without_any_weights(name):
     optimizer = build(options, "optimizer", InPlace({}), Draws(0))
     assert optimizer.needs.steps is None
     optimizer_state(optimizer)
-    for key, value in (("budget", 0), ("popsize", 1), ("sigma", 0), ("alpha", -1), ("bounds", 0)):
+    for key, value in (
+        ("budget", 0),
+        ("budget", 19),
+        ("popsize", 1),
+        ("sigma", 0),
+        ("alpha", -1),
+        ("bounds", 0),
+    ):
         with pytest.raises(UserError, match=rf"^optimizer\.{key}: given {value}; allowed: "):
             build(options | {key: value}, "optimizer", InPlace({}), Draws(0))
     with pytest.raises(UserError, match=r"^optimizer\.lr: no such key"):

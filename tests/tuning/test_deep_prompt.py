@@ -16,7 +16,7 @@ from lozo_bench.engine.subspace import Coordinates, Subspace, along, stacked
 from lozo_bench.errors import UserError
 from lozo_bench.models.capabilities import supports_packed_rows
 from lozo_bench.randomness.draws import Draws
-from lozo_bench.tuning.deep_prompt import DeepPrompt, layer_stack, placeholders
+from lozo_bench.tuning.deep_prompt import DeepPrompt, LayerPrompt, layer_stack, placeholders
 
 TOKENS, EXACT = 5, {"rtol": 0, "atol": 1e-10}
 INSERTED = [3, 4, 5, 6, 8, 7, 7]  # placeholders, and a separator of two tokens
@@ -216,6 +216,11 @@ class Tokenizer:
 
     def __len__(self):
         return self.words
+
+
+def test_what_a_layer_reads_may_come_from_another_device():
+    prompt = LayerPrompt(2, 4, torch.zeros(1, device="meta"))
+    assert prompt.added_to(torch.zeros(3, 5, 4), 1).device.type == "meta"
 
 
 def test_placeholders_are_those_released_or_ordinary_words(monkeypatch):
