@@ -175,6 +175,12 @@ def test_a_saved_state_and_a_replay_give_the_same_bits(method, made):
     assert fingerprint(replayed.engine.state()) == end
 
 
+def test_half_precision_is_not_searched_in_place():
+    X = {name: x.bfloat16() for name, x in Setup().engine.X.items()}
+    with pytest.raises(UserError, match=r"^engine\.mode: given in_place; allowed: fused"):
+        CLora(InPlace(X), Draws(0), **OPTIONS)
+
+
 def test_uniform_projections_cannot_be_normal():
     options = OPTIONS | {"projection": "random"}
     CLora(InPlace({}), Draws(0), **options, faithful=True)
