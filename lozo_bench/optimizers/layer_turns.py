@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isfinite
+from math import inf, isfinite
 from statistics import fmean
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.subspace import Subspace, along, combination
 from lozo_bench.engine.tensors import is_half
@@ -111,7 +112,13 @@ class LayerTurns:
                 if not self.stds:
                     events += self._begin(score, i, Z[:1])
                 self._attach(self.z, without=i)
-                found = self._losses(score, i, Z)  # (2)
+                try:
+                    found = self._losses(score, i, Z)  # (2)
+                except NonFiniteLossError:
+                    if not losses:
+                        raise
+                    found = [inf] * len(Z)  # the turn's first points count all the same
+                    score.failed_candidates += len(Z)
                 search.tell(found)  # (3)
                 losses += found
         self.z = self.z | {i: search.point(self.incumbent)}  # (4)

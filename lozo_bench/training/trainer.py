@@ -245,7 +245,7 @@ class Trainer:
         spent.bad_in_a_row += 1
         if spent.bad_in_a_row > limit:
             many = f", and so it was for {spent.bad_in_a_row} steps in a row" if limit else ""
-            raise _not_finite(step, f"{error}{many}")
+            raise _not_finite(step, f"{error}{many}", self.lr)
         self.observer.skipped(step, str(error))
 
     def _row(self, step: int, report: Report) -> dict[str, float]:
@@ -303,7 +303,7 @@ class Trainer:
                 lambda done, of: self.observer.evaluating(name, done, of),
             )
         if not math.isfinite(metrics.loss):
-            raise _not_finite(step, f"the {name} loss is {metrics.loss}")
+            raise _not_finite(step, f"the {name} loss is {metrics.loss}", self.lr)
         self.observer.evaluated(step, name, metrics, self.spent.forwards)
         self.history.evaluated(step, name, metrics.values)
         return metrics
@@ -391,11 +391,15 @@ def _no_check() -> None:
     """Do not stop here."""
 
 
-def _not_finite(step: int, what: str) -> UserError:
+def _not_finite(step: int, what: str, lr: float) -> UserError:
+    smaller = (
+        "a smaller optimizer.lr; an optimizer.eps near the method's default, if it was changed"
+        if lr
+        else "a smaller optimizer.alpha, if the method has one"  # it searches, or only evaluates
+    )
     return UserError(
         f"step {step}: {what}; the run stops here and its result is not written. "
-        "What to do: a smaller optimizer.lr; an optimizer.eps near the method's default, if it was "
-        "changed; or model.dtype=fp32"
+        f"What to do: {smaller}; or model.dtype=fp32"
     )
 
 

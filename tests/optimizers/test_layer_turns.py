@@ -218,6 +218,16 @@ def test_a_candidate_that_fails_is_told_as_infinite():
     assert report.scalars["mean"] == pytest.approx(sum(told[1:]) / (POPSIZE - 1))
 
 
+def test_a_turns_first_points_count_although_all_its_last_points_fail():
+    setup = Setup(asks=2)
+    setup.step()
+    setup.returns = lambda call: nan if call == 1 + 2 * POPSIZE else 1.0
+    report = setup.step()
+    first, last = setup.searches[1].told
+    assert (len(first), last) == (POPSIZE - 1, [inf])
+    assert report.loss == min(first)
+
+
 @pytest.mark.parametrize("stop_at", [0, 3])
 def test_a_turn_that_is_stopped_can_be_made_again(stop_at):
     straight, stopped = Setup(asks=2), Setup(asks=2)
