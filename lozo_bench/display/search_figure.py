@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lozo_bench.errors import UserError
 from lozo_bench.runs.atomic import write_whole
 from lozo_bench.runs.files import parse_json, read_file
 from lozo_bench.runs.outcome import EVENTS, METRICS, SEARCH
@@ -30,14 +31,20 @@ def draw_search(folder: Path) -> Path | None:
 
     Matplotlib is optional: without it, a line is logged that says how to get it.
 
-    Returns:
-        The figure's file, or None if there is no figure: the run did not search layers in turn, or
-        matplotlib is missing.
+    A figure that cannot be drawn is one logged line, because the run is finished without it.
 
-    Raises:
-        UserError: a file of the run cannot be read.
-        OSError: the figure cannot be written.
+    Returns:
+        The figure's file, or None if there is no figure: the run did not search layers in turn,
+        matplotlib is missing, or a file cannot be read or written.
     """
+    try:
+        return _drawn(folder)
+    except (OSError, UserError) as error:
+        log.warning("%s is not drawn: %s", SEARCH, error)
+        return None
+
+
+def _drawn(folder: Path) -> Path | None:
     turns = [row for row in _rows(folder / METRICS) if {"layer", "round", *_LOSSES} <= row.keys()]
     if not turns:
         return None

@@ -97,3 +97,14 @@ def test_pyplot_and_its_state_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     write(tmp_path, turns(3, 2))
     assert draw_search(tmp_path) is not None
+
+
+def test_a_figure_that_cannot_be_written_is_one_line(tmp_path, caplog):
+    write(tmp_path, turns(layers=2, rounds=2))
+    (tmp_path / "search.svg").mkdir()
+    (tmp_path / "search.svg" / "file").touch()
+    assert draw_search(tmp_path) is None
+    (line,) = [
+        record.getMessage() for record in caplog.records if "search.svg" in record.msg % record.args
+    ]
+    assert line.startswith("search.svg is not drawn: ")
