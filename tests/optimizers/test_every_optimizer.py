@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from toys import quadratic, run, score, two_layers
 
 from lozo_bench.config.build import build
+from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Score
@@ -17,6 +18,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.randomness.draws import Draws
 
+register_resolver()
 # With the published eps, lr=1e-2 is too large for this method; see mezo_one_point.py.
 LARGER = {"mezo_one_point": {"eps": 0.1}}
 
