@@ -168,7 +168,7 @@ def test_the_resolved_config_is_printed_without_a_run(command):
 def test_help_shows_groups_options_and_examples(command):
     code, out, _ = command("--help")
     assert code == 0
-    assert "optimizer: adafactor, adamw, eggroll" in out
+    assert "optimizer: adafactor, adamw, bbt, bbt_v2" in out
     assert "lozo-train -m optimizer=lozo,adamw seed=s0,s1,s2" in out
 
 
