@@ -32,10 +32,9 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,7 +114,7 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=1, help="try every n-th bit and byte")
     parser.add_argument("--only", default="", help="only cases with this text in their name")
     parser.add_argument("--files", default="", help="only files with this text in their name")
-    parser.add_argument("--json", type=Path, help="write the counts into this file")
+    parser.add_argument("--json", type=Path, help="write the counts into this file after each case")
     args = parser.parse_args()
     chosen = [case for case in CASES if args.only in str(case)]
     if not chosen:
@@ -125,11 +124,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=memory_folder()) as name:
         folder = Path(name)
         make_model(folder / "model")
-        counts, examples = attack_all(chosen, folder, args.stride, args.files, args.at_once)
+        counts, examples = attack_all(
+            chosen, folder, args.stride, args.files, args.at_once, args.json
+        )
     report(counts, examples)
-    if args.json:
-        rows = [[*key, n] for key, n in sorted(counts.items())]
-        args.json.write_text(json.dumps({"counts": rows, "examples": examples}, indent=1) + "\n")
     return 1 if any(verdict in BAD for _, _, verdict in counts) else 0
 
 
@@ -172,9 +170,12 @@ def make_model(folder: Path) -> None:
 
 
 def attack_all(
-    chosen: Sequence[Case], folder: Path, stride: int, files: str, at_once: int
+    chosen: Sequence[Case], folder: Path, stride: int, files: str, at_once: int, out: Path | None
 ) -> tuple[Counter[tuple[str, str, str]], dict[str, str]]:
-    """Return the counts by case, file and verdict, and an example of each that must not be."""
+    """Return the counts by case, file and verdict, and an example of each that must not be.
+
+    After each case they are also written to ``out``, so that an interruption does not lose them.
+    """
     counts: Counter[tuple[str, str, str]] = Counter()
     examples: dict[str, str] = {}
     context = multiprocessing.get_context("fork")
@@ -184,18 +185,26 @@ def attack_all(
         ProcessPoolExecutor(at_once, context, _share, (done, total)) as pool,
     ):
         bar = progress.add_task("damages", total=None)
-        jobs = [
+        left = {
             pool.submit(attack_case, case, folder / "model", folder / f"run{index}", stride, files)
             for index, case in enumerate(chosen)
-        ]
-        while not all(job.done() for job in jobs):
-            time.sleep(0.5)
+        }
+        while left:
+            ended, left = wait(left, timeout=0.5)
             progress.update(bar, completed=done.value, total=total.value or None)
-        for job in jobs:
-            found, seen = job.result()
-            counts += found
-            examples |= seen
+            for job in ended:
+                found, seen = job.result()
+                counts += found
+                examples |= seen
+                if out is not None:
+                    write_counts(out, counts, examples)
     return counts, examples
+
+
+def write_counts(path: Path, counts: Counter[tuple[str, str, str]], examples: object) -> None:
+    """Write the counts so far."""
+    rows = [[*key, n] for key, n in sorted(counts.items())]
+    path.write_text(json.dumps({"counts": rows, "examples": examples}, indent=1) + "\n")
 
 
 _shared: list[Any] = []
