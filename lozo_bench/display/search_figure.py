@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError
 from lozo_bench.runs.atomic import write_whole
-from lozo_bench.runs.files import parse_json, read_file
+from lozo_bench.runs.files import read_file
 from lozo_bench.runs.outcome import EVENTS, METRICS, SEARCH
+from lozo_bench.runs.rows import Row, read_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Row = Mapping[str, Any]
 _LOSSES = {"best": "best loss of a turn", "best_ever": "best loss so far"}
 _SCALES = ("loss on the training rows", "standard deviation")  # of both rows of panels
 # From here on, viridis is too bright for a line on white.
@@ -66,15 +66,10 @@ def _drawn(folder: Path) -> Path | None:
     return folder / SEARCH
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file; a line that is not one is left out."""
-    for line in (read_file(path) or b"").splitlines():
-        try:
-            row = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            yield row
+def _rows(path: Path) -> list[Row]:
+    """Return the rows of a file; a damaged line is left out."""
+    lines = (read_file(path) or b"").splitlines()
+    return [row for line in lines if (row := read_row(line)) is not None]
 
 
 def _figure(turns: Sequence[Row], untouched: Sequence[float]) -> Figure:

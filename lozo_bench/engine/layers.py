@@ -8,6 +8,7 @@ recognized by the time at which it runs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,12 @@ class Layers:
     def returned(self, hidden: Tensor) -> Any:
         """Return what a layer returns along with this hidden state: itself, or a tuple with it."""
         return hidden if self._items is None else (hidden, *[None] * (self._items - 1))
+
+
+def named_arguments(module: nn.Module, args: Arguments, options: Options) -> Options:
+    """Return all arguments of a call of the module by name."""
+    given = zip(inspect.signature(module.forward).parameters, args, strict=False)
+    return dict(given) | options
 
 
 def hidden_state(args: Arguments, options: Mapping[str, Any]) -> Any:

@@ -7,7 +7,6 @@ which adds up counts, sums and sums of squares, and several processes add up the
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lozo_bench.engine.finite import STOPPED, bounded, raise_if_stopped
-from lozo_bench.engine.layers import Arguments, Layers, Options, hidden_state
+from lozo_bench.engine.layers import Arguments, Layers, Options, hidden_state, named_arguments
 from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.errors import Stopped, UserError
 
@@ -98,10 +97,8 @@ class _Adding:
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
-        names = list(inspect.signature(self.model.forward).parameters)
-
         def sees_mask(module: nn.Module, args: Arguments, options: Options) -> None:
-            mask = (dict(zip(names, args, strict=False)) | options).get("attention_mask")
+            mask = named_arguments(module, args, options).get("attention_mask")
             self._real = None if mask is None or self.padding else real_positions(mask)
 
         # The last hook before the model sees what other hooks have put in front of the rows.

@@ -68,7 +68,7 @@ class Bbt:
         incumbent: which point of CMA-ES is kept.
         dev: what dev is evaluated with: the ``incumbent``, or the last ``candidate`` of the step.
             None: incumbent, or as released.
-        faithful: what is None is as released.
+        faithful: options that are None have the released code's values.
     """
 
     needs = needs_of_turns()

@@ -66,7 +66,7 @@ class BbtV2:
         incumbent: which point of CMA-ES the layer keeps. None: ``generation_best``, or as released.
         dev: what dev is evaluated with: the ``incumbent`` of each layer, or, in place of the last
             one, the last ``candidate`` of the step. None: incumbent, or as released.
-        faithful: what is None is as released, and the statistics, too.
+        faithful: options that are None have the released code's values, and so do the statistics.
     """
 
     needs = needs_of_turns()

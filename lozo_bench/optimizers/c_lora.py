@@ -41,7 +41,7 @@ from typing import Literal
 
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import Engine, Report, Score
-from lozo_bench.optimizers.cma_es import CmaEs
+from lozo_bench.optimizers.cma_es import CmaEs, StepSize
 from lozo_bench.optimizers.layer_turns import LayerTurns, Look, needs_of_turns
 from lozo_bench.optimizers.lora_modules import check_modules, lora_modules
 from lozo_bench.optimizers.projections import Distribution
@@ -76,7 +76,7 @@ class CLora:
         incumbent: which point of CMA-ES the layer keeps. None: ``generation_best``, or as released.
         dev: what dev is evaluated with: the ``incumbent`` of each layer, or, in place of the last
             one, the last ``candidate`` of the step. None: incumbent, or as released.
-        faithful: what is None is as released, and the statistics, too.
+        faithful: options that are None have the released code's values, and so do the statistics.
     """
 
     needs = needs_of_turns()
@@ -93,7 +93,7 @@ class CLora:
         sigma: float = 1.0,
         alpha: float = 1.0,
         bounds: float | None = None,
-        step_size: Literal["csa", "tpa"] = "csa",
+        step_size: StepSize = "csa",
         diagonal: bool = False,
         projection: Literal["hidden_states", "random"] = "hidden_states",
         b_init: Distribution | None = None,
@@ -104,7 +104,9 @@ class CLora:
         check_search_options(intrinsic_dim, budget, popsize, sigma, alpha)
         check_modules(rank, intrinsic_dim)
         if projection == "random" and b_init == "normal":
-            raise bad_value("b_init", b_init, "null or uniform, because projection=random is that")
+            raise bad_value(
+                "b_init", b_init, "null or uniform, because projection=random is uniform"
+            )
         look: Look = as_released(dev, faithful, "incumbent", "candidate")
         B: Distribution = as_released(b_init, faithful, "normal", "uniform")
         modules = lora_modules(engine.X, draws, intrinsic_dim, rank, alpha, sigma, projection, B)

@@ -107,11 +107,11 @@ class LayerTurns:
         i = turn % len(self.modules)
         search, losses, events = self.searches[i], list[float](), list[Event]()
         with self._restored_on_failure(search):
+            if not self.stds:
+                events += self._begin(score, i, search.ask(turn)[:1])
+            self._attach(self.z, without=i)
             for _ in range(search.asks):
                 Z = search.ask(turn)  # (1)
-                if not self.stds:
-                    events += self._begin(score, i, Z[:1])
-                self._attach(self.z, without=i)
                 try:
                     found = self._losses(score, i, Z)  # (2)
                 except NonFiniteLossError:

@@ -81,7 +81,7 @@ def _rows(
 
 def _row(line: bytes, past: History) -> Row | None:
     """Return a row of numbers with a step that the history agrees with; None if it is not one."""
-    row = _event(line, named=False)
+    row = read_row(line)
     if row is None or not all(map(_is_finite, row.values())) or not _agrees(row, past):
         return None
     return row
@@ -91,13 +91,19 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _event(line: bytes, named: bool = True) -> Row | None:
+def read_row(line: bytes) -> Row | None:
+    """Return the row that a line of either file is; None if it is damaged."""
     try:
         row = parse_json(line)
     except ValueError:
         return None
     whole = isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0
-    return row if whole and (not named or isinstance(row.get("event"), str)) else None
+    return row if whole else None
+
+
+def _event(line: bytes) -> Row | None:
+    row = read_row(line)
+    return row if row is not None and isinstance(row.get("event"), str) else None
 
 
 def _agrees(row: Row, past: History) -> bool:

@@ -34,12 +34,13 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lozo_bench.config.schema import Kind
+from lozo_bench.engine.layers import named_arguments
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, check_room, check_tokens, freeze_rest
-from lozo_bench.tuning.virtual_tokens import make_room, named_arguments, row_begins
+from lozo_bench.tuning.virtual_tokens import make_room, row_begins
 
 # The id of the first placeholder, as released.
 FIRST_PLACEHOLDER = 1000

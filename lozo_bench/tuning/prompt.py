@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lozo_bench.engine.layers import named_arguments
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.models.check import output_layer, word_embeddings
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, check_room, check_tokens, draw_words, freeze_rest
-from lozo_bench.tuning.virtual_tokens import make_room, named_arguments, row_begins
+from lozo_bench.tuning.virtual_tokens import make_room, row_begins
 
 
 class Prompt:

@@ -36,9 +36,9 @@ class QueriesKeys:
             names = [name for name, x in loaded.model.named_parameters() if x.ndim == 2]
             of_attention = [name for name in names if re.search("att|query|qkv", name)]
             raise UserError(
-                f"tuning.targets: '{self.targets}' is in no matrix's name; those of {loaded.name} "
-                f"are such as {(of_attention or names)[0]}; what to do: give a part of the names "
-                "of its queries and keys, or another tuning and optimizer if it keeps them in "
+                f"tuning.targets: '{self.targets}' is in no matrix's name; {loaded.name} has, for "
+                f"example, {(of_attention or names)[0]}; what to do: give a part of the names of "
+                "its queries and keys, or choose another tuning and optimizer if it keeps them in "
                 "another form"
             )
         return Tuned(X, loaded.model, all_weights=False, beside=True)

@@ -6,17 +6,10 @@ arguments. What the two hooks have in common is here.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
-
-
-def named_arguments(model: Any, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """Return all arguments of a call of the model by name."""
-    given = zip(inspect.signature(model.forward).parameters, args, strict=False)
-    return dict(given) | options
 
 
 def row_begins(options: dict[str, Any]) -> bool:
