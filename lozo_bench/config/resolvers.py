@@ -51,8 +51,13 @@ def _pick(key: Any, values: Mapping[str, Any]) -> Any:
     return values[name]
 
 
+# Tunings that train the matrices of LoRA, and so take its learning rates.
+_LIKE_LORA = {"gated_lora", "shortcuts"}
+
+
 def _per_tuning(values: Mapping[str, Any], _root_: DictConfig) -> Any:
-    return values.get(_file_of("tuning", _root_), values["full"])
+    tuning = _file_of("tuning", _root_)
+    return values.get("lora" if tuning in _LIKE_LORA else tuning, values["full"])
 
 
 def _per_optimizer(values: Mapping[str, Any], _root_: DictConfig) -> Any:

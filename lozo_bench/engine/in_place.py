@@ -20,6 +20,7 @@ from lozo_bench.engine.directions import Restricted
 from lozo_bench.engine.finite import checked_losses, unknown_losses
 from lozo_bench.engine.prefix import Prefix
 from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
+from lozo_bench.engine.shown import every, now, shown
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.tangent import slopes
@@ -29,6 +30,9 @@ from lozo_bench.engine.terms import Extras, LowRankTerm, load_term, save_term
 
 class InPlace:
     """An `Engine` that scores candidates by writing to the weights.
+
+    Weights that are not in the function now (`Extras.off`) are not written to: a direction moves
+    only the others.
 
     Args:
         X: the trainable weights by name.
@@ -45,10 +49,12 @@ class InPlace:
         reuse_prefix: bool = True,
     ) -> None:
         check_weights(X)
-        self.X, self.model, self.extras = X, model, extras or Extras()
+        self.model, self.extras = model, extras or Extras()
+        self.X = shown(X, self.extras)
         self._prefix = Prefix(model, X, self.extras, reuse_prefix)
-        self._away: tuple[Subspace, Coordinates] | None = None
-        self._away_along: tuple[FullRank, float] | None = None
+        # Where the weights are, and the weights that were moved there.
+        self._away: tuple[Subspace, Coordinates, Mapping[str, Tensor]] | None = None
+        self._away_along: tuple[FullRank, float, Mapping[str, Tensor]] | None = None
         self._adapter: tuple[Subspace, Coordinates] | None = None
 
     def losses(
@@ -110,10 +116,11 @@ class InPlace:
     def set_adapter(self, P: Subspace, at: Coordinates) -> None:
         """See `Engine`."""
         self.flush()
+        X = every(self.X)
         if self._adapter is not None:
             before, place = self._adapter
-            self._shift(before, Coordinates(-place.C, -place.s))
-        self._shift(P, at)
+            self._shift(X, before, Coordinates(-place.C, -place.s))
+        self._shift(X, P, at)
         self._adapter = (P, at)
 
     def decay(self, rate: float) -> None:
@@ -135,17 +142,17 @@ class InPlace:
     def flush(self) -> None:
         """See `Engine`."""
         if self._away is not None:
-            P, place = self._away
-            self._shift(P, Coordinates(-place.C, -place.s))
+            P, place, X = self._away
+            self._shift(X, P, Coordinates(-place.C, -place.s))
         if self._away_along is not None:
-            z, c = self._away_along
-            self._shift_along(z, -c)
+            z, c, X = self._away_along
+            self._shift_along(X, z, -c)
         self._away = self._away_along = None
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Engine`."""
         self.flush()
-        state = {f"X/{name}": x for name, x in self.X.items()}
+        state = {f"X/{name}": x for name, x in every(self.X).items()}
         if self._adapter is not None:
             P, place = self._adapter
             state |= save_term("attached", LowRankTerm(P.U, P.V, place.C))
@@ -160,9 +167,9 @@ class InPlace:
         """See `Engine`."""
         self._prefix.changed()
         self._away = self._away_along = self._adapter = None
-        for name, x in self.X.items():
+        for name, x in every(self.X).items():
             x.copy_(state[f"X/{name}"])
-        if (term := load_term("attached", state, self.X)) is not None:
+        if (term := load_term("attached", state, every(self.X))) is not None:
             self._adapter = Subspace(term.U, term.V, {}), Coordinates(term.C, term.C.new_zeros(0))
         self.extras.load_state(state)
 
@@ -209,28 +216,30 @@ class InPlace:
 
     def _go(self, P: Subspace, to: Coordinates) -> None:
         """Move the weights, from any point of P or from where they belong, to this point of P."""
-        if self._away is not None and self._away[0] is P:
-            self._shift(P, to - self._away[1])
+        X = now(self.X)
+        if self._away is not None and self._away[0] is P and self._away[2] is X:
+            self._shift(X, P, to - self._away[1])
         else:
             self.flush()
-            self._shift(P, to)
-        self._away = (P, to)
+            self._shift(X, P, to)
+        self._away = (P, to, X)
 
     def _go_along(self, z: FullRank, to: float) -> None:
-        if self._away_along is not None and self._away_along[0] is z:
-            self._shift_along(z, to - self._away_along[1])
+        X, away = now(self.X), self._away_along
+        if away is not None and away[0] is z and away[2] is X:
+            self._shift_along(X, z, to - away[1])
         else:
             self.flush()
-            self._shift_along(z, to)
-        self._away_along = (z, to)
+            self._shift_along(X, z, to)
+        self._away_along = (z, to, X)
 
-    def _shift(self, P: Subspace, by: Coordinates) -> None:
+    def _shift(self, X: Mapping[str, Tensor], P: Subspace, by: Coordinates) -> None:
         self._prefix.changed((*P.U, *P.z))
-        shift(self.X, P, by)
+        shift(X, P if X is every(self.X) else _within(P, X), by)
 
-    def _shift_along(self, z: FullRank, by: float) -> None:
+    def _shift_along(self, X: Mapping[str, Tensor], z: FullRank, by: float) -> None:
         self._prefix.changed(self._names(z))
-        z.move(self.X, by)
+        z.move(X, by)
 
 
 @torch.no_grad()
@@ -243,6 +252,12 @@ def shift(X: Mapping[str, Tensor], P: Subspace, by: Coordinates) -> None:
     for name, z in P.z.items():
         x = X[name]
         x.add_((z @ by.s.to(z)).view(x.shape).to(x))
+
+
+def _within(P: Subspace, X: Mapping[str, Tensor]) -> Subspace:
+    """Return the part of P that moves weights of X."""
+    U, z = ({n: x for n, x in factors.items() if n in X} for factors in (P.U, P.z))
+    return Subspace(U, P.V, z)
 
 
 def _run(parts: Sequence[MicroBatch]) -> Tensor:

@@ -36,10 +36,15 @@ class Extras:
     Args:
         tensors: by name; the model reads these very tensors, and they are changed in place.
         apply: called after they were restored, if the model has to react.
+        off: returns the names of the weights of X that are not in the function now: the very same
+            set until it changes.
+        off_parts: returns which part of a weight of X is not in the function now, by its name.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     apply: Callable[[], None] = lambda: None
+    off: Callable[[], frozenset[str]] = frozenset
+    off_parts: Callable[[], Mapping[str, tuple[slice, ...]]] = dict
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors under names like ``extra/gate``."""

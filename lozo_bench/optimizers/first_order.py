@@ -13,7 +13,8 @@ overflows, whose step is skipped, and doubled after 2000 steps without an overfl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.engine.finite import NonFiniteLossError
+from lozo_bench.engine.shown import every
 from lozo_bench.optimizers.base import (
     Engine,
     Needs,
@@ -108,7 +110,8 @@ class FirstOrder:
     def _update(self) -> None:
         for group in self.moments.param_groups:
             group["lr"] = self.lr
-        self.moments.step()
+        with unchanged(every(self.engine.X), self.engine.extras.off_parts(), self.moments):
+            self.moments.step()
         if not self.scaled:
             return
         self.steps_at_scale += 1
@@ -123,8 +126,39 @@ def parameter_groups(engine: Engine, weight_decay: float) -> list[dict[str, Any]
         BadValueError: ``weight_decay`` is negative.
     """
     check_not_negative("weight_decay", weight_decay)
-    weights = list(engine.X.values())
+    weights = list(every(engine.X).values())
     return [
         {"params": [x for x in weights if x.ndim >= 2], "weight_decay": weight_decay},
         {"params": [x for x in weights if x.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+@contextmanager
+def unchanged(
+    X: Mapping[str, Tensor],
+    parts: Mapping[str, tuple[slice, ...]],
+    moments: torch.optim.Optimizer,
+) -> Iterator[None]:
+    """Return a context after which parts of weights, and the moments of them, are as before.
+
+    torch's optimizers move whole weights: without a gradient, components that are off would still
+    decay and follow their moments.
+
+    Args:
+        X: all weights by name.
+        parts: which part of a weight stays.
+        moments: the optimizer that moves the others.
+    """
+    kept = [
+        (whole, part, whole[part].clone())
+        for name, part in parts.items()
+        for whole in (X[name].detach(), *_moments_of(X[name], moments))
+    ]
+    yield
+    for whole, part, before in kept:
+        whole[part] = before
+
+
+def _moments_of(x: Tensor, moments: torch.optim.Optimizer) -> list[Tensor]:
+    state = moments.state.get(x, {})
+    return [m for m in state.values() if isinstance(m, Tensor) and m.shape == x.shape]

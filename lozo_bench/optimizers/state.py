@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from lozo_bench.engine.protocol import Engine
+from lozo_bench.engine.shown import every
 from lozo_bench.engine.tensors import on_cpu
 from lozo_bench.engine.terms import with_prefix
 from lozo_bench.errors import UserError
@@ -232,7 +233,7 @@ def _weights(optimizer: object) -> dict[str, Tensor]:
     """Return the weights of the optimizer's engine by name: what is kept for one goes beside it."""
     weights: dict[str, Tensor] = {}
     for value in vars(optimizer).values():
-        weights |= getattr(value, "X", {})
+        weights |= every(getattr(value, "X", {}))
     return weights
 
 

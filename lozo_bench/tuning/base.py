@@ -16,6 +16,7 @@ from lozo_bench.errors import bad_value
 from lozo_bench.models.check import max_row_tokens
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
+from lozo_bench.tuning.gates import Gates
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Tuned:
             the plain model.
         extras: further tensors that the model's function depends on, such as gates.
         beside: whether X does not move: what is searched are low-rank terms beside it.
+        gates: what turns low-rank modules on and off; None: this tuning has no gates.
     """
 
     X: dict[str, nn.Parameter]
@@ -41,6 +43,7 @@ class Tuned:
     supports_packed_rows: bool = True
     extras: Extras = field(default_factory=Extras)
     beside: bool = False
+    gates: Gates | None = None
 
 
 class Tuning(Protocol):
