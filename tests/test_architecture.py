@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"config", "engine", "errors", "hub", "randomness"},
     "tuning": {"config", "engine", "errors", "models", "randomness"},
     "optimizers": {"engine", "errors", "randomness"},
+    "allocation": {"config", "engine", "errors", "optimizers", "randomness", "tuning"},
     "data": {
         "config", "engine", "errors", "models", "optimizers", "progress", "randomness", "tasks",
         "tuning",
@@ -33,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "runs": {"errors"},
     "display": {"config", "errors", "evaluation", "optimizers", "runs"},
     "training": {
-        "config", "data", "display", "engine", "errors", "evaluation", "models", "objectives",
+        "allocation", "config", "data", "display", "engine", "errors", "evaluation", "models", "objectives",
         "optimizers", "parallel", "randomness", "runs", "tasks", "tuning",
     },
     "tables": {"config", "errors", "runs"},

@@ -40,6 +40,7 @@ _ADDED_LATER = {
     "optimizer.replicate_first_step": False,
     "loss": "cross_entropy",
     "hinge_margin": 2.0,
+    "allocation": {},
 }
 _PATHS = {
     "model.path",

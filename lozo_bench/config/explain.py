@@ -37,10 +37,10 @@ from lozo_bench.config.secrets import mask
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 
 _GROUPS = (
-    "model", "task", "optimizer", "tuning", "rank", "seed", "tracking", "method", "variant",
-    "experiment", "grid", "scale",
+    "model", "task", "optimizer", "tuning", "allocation", "rank", "seed", "tracking", "method",
+    "variant", "experiment", "grid", "scale",
 )  # fmt: skip
-_OPEN_NODES = ("optimizer", "tuning", "task.source")
+_OPEN_NODES = ("optimizer", "tuning", "allocation", "task.source")
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str | None:

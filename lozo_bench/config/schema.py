@@ -2,8 +2,8 @@
 
 The dataclasses go into Hydra's ConfigStore as the node ``schema``, so that every YAML file and
 every override is checked while the config is composed, before a model is loaded. Optimizers,
-tunings and task sources are the exception: their schema is the signature of the class that
-``_target_`` names (see `lozo_bench.config.build`), so that a new one is one file and one YAML.
+tunings, allocations and task sources are the exception: their schema is the signature of the class
+that ``_target_`` names (see `lozo_bench.config.build`), so that a new one is one file and one YAML.
 """
 
 from __future__ import annotations
@@ -388,6 +388,7 @@ class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     tuning: dict[str, Any] = field(default_factory=dict)
+    allocation: dict[str, Any] = field(default_factory=dict)
     rank: RankConfig = field(default_factory=RankConfig)
     seed: SeedConfig = field(default_factory=SeedConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)

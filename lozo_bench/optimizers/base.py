@@ -29,14 +29,18 @@ class Stream:
             stream, in the same order at every step.
         order: ``shuffled``: every epoch in a new order, which depends on the run's seed, the
             stream's name and the epoch; ``fixed``: every epoch in the same order.
+        limit: after so many batches, or after its first epoch if that has fewer, the stream begins
+            again with the same batches; None: it does not.
 
     Raises:
-        BadValueError: the shares are not 0 <= start < end <= 1, or the batch size is below 1.
+        BadValueError: the shares are not 0 <= start < end <= 1, or the batch size or the limit is
+            below 1.
     """
 
     rows: tuple[float, float] = (0.0, 1.0)
     batch_size: int | Literal["all"] | None = None
     order: Literal["shuffled", "fixed"] = "shuffled"
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         start, end = self.rows
@@ -48,6 +52,8 @@ class Stream:
             raise bad_value("batch_size", self.batch_size, "a whole number >= 1, all or None")
         if self.order not in ("shuffled", "fixed"):
             raise bad_value("order", self.order, "shuffled or fixed")
+        if self.limit is not None:
+            check_count("limit", self.limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lozo_bench.allocation.base import Length
 from lozo_bench.config.build import build
 from lozo_bench.config.checks import class_count
 from lozo_bench.config.schema import (
@@ -108,7 +109,7 @@ def build_run(
         extras=tuned.extras,
     )
     chosen = _agreed_engine(config.engine, choose, team, engine_before)
-    optimizer = _optimizer(config, chosen, draws)
+    optimizer = _optimizer(config, plan, chosen, tuned, draws, rows)
     parts = Components(
         engine=chosen.engine,
         optimizer=optimizer,
@@ -124,11 +125,23 @@ def build_run(
     return BuiltRun(loaded, X, chosen, parts)
 
 
-def _optimizer(config: Config, chosen: ChosenEngine, draws: Draws) -> Optimizer | None:
+def _optimizer(
+    config: Config,
+    plan: Plan,
+    chosen: ChosenEngine,
+    tuned: Tuned,
+    draws: Draws,
+    rows: TrainingRows,
+) -> Optimizer | None:
+    """Return the optimizer, with its allocation around it if there is one."""
     if not config.optimizer:
         return None
     optimizer: Optimizer = build(config.optimizer, "optimizer", chosen.engine, draws)
-    return optimizer
+    if plan.allocation is None:
+        return optimizer
+    steps = config.steps if optimizer.needs.steps is None else optimizer.needs.steps
+    length = Length(steps, {name: -(-count // size) for name, (count, size) in rows.sizes().items()})
+    return plan.allocation.around(optimizer, chosen.engine, tuned, draws, length)
 
 
 def as_before(config: EngineConfig, recorded: Mapping[str, Any]) -> EngineConfig:

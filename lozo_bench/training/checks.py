@@ -62,7 +62,7 @@ def refuse_secrets(plain: Mapping[str, Any]) -> None:
 
 
 def check_config(config: Config) -> None:
-    """Check the values, the options of optimizer, tuning and task source, and the prompts.
+    """Check the values, the options of optimizer, tuning, allocation and task source, and the prompts.
 
     Raises:
         UserError: lists everything that is wrong.
@@ -77,6 +77,10 @@ def _errors(config: Config) -> Iterator[UserError]:
     of_source = list(errors_in_node(config.task.source, "task.source"))
     yield from of_source
     yield from errors_in_node(config.tuning, "tuning")
+    if config.allocation:
+        yield from errors_in_node(config.allocation, "allocation")
+        if proxy := config.allocation.get("proxy"):
+            yield from errors_in_node(proxy, "allocation.proxy")
     if of_source:
         return  # the checks of prompts read the labels and fields of the source
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lozo_bench.allocation.base import Allocation
 from lozo_bench.config.build import build
 from lozo_bench.config.digest import digest
 from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, LossKind, Minimize
@@ -32,12 +33,14 @@ class Plan:
         tuning: says which parameters move.
         needs: of the optimizer; None: the run has none and only evaluates.
         full_states: whether full states are saved.
+        allocation: what wraps the optimizer; None: nothing does.
     """
 
     source: Source
     tuning: Tuning
     needs: Needs | None
     full_states: bool
+    allocation: Allocation | None = None
 
     @property
     def replayable(self) -> bool:
@@ -78,6 +81,9 @@ def plan_run(config: Config) -> Plan:
     needs = _needs(config)
     source: Source = build(config.task.source, "task.source")
     tuning: Tuning = build(config.tuning, "tuning")
+    allocation = _allocation(config)
+    if allocation is not None and needs is not None:
+        needs = allocation.needs(needs, tuning)
     _check_tuning(config, needs, tuning)
     if needs is None:
         return Plan(source, tuning, None, full_states=False)
@@ -93,7 +99,7 @@ def plan_run(config: Config) -> Plan:
         allowed = "null with this optimizer, or engine.mode=in_place; or say model.dtype=bf16"
         raise bad_value("model.autocast", config.model.autocast, allowed)
     full = kept is Kept.full or (not needs.replayable and kept is Kept.auto)
-    return Plan(source, tuning, needs, full)
+    return Plan(source, tuning, needs, full, allocation)
 
 
 def _is_in_place(config: Config) -> bool:
@@ -107,6 +113,19 @@ def _needs(config: Config) -> Needs | None:
     optimizer: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
     optimizer_state(optimizer)  # refuses what a checkpoint could not keep
     return optimizer.needs
+
+
+def _allocation(config: Config) -> Allocation | None:
+    if not config.allocation:
+        return None
+    if not config.optimizer:
+        name = config.allocation["_target_"].rpartition(".")[2]
+        raise UserError(
+            f"allocation: {name} is given; allowed without an optimizer: none, because nothing is "
+            "trained"
+        )
+    allocation: Allocation = build(config.allocation, "allocation")
+    return allocation
 
 
 def _check_tuning(config: Config, needs: Needs | None, tuning: Tuning) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import cycle, islice, repeat
 
 from lozo_bench.data.order import permuted, shuffled
 from lozo_bench.errors import UserError
@@ -47,6 +47,13 @@ class TrainingRows:
             raise UserError(
                 f"optimizer: it asks for the stream {name!r}; declared in its needs: {declared}"
             )
+        batches, limit = self._endless(name), self.streams[name].limit
+        if limit is None:
+            return batches
+        epoch = -(-len(self._rows(name)) // self._batch_size(name))
+        return (list(batch) for batch in cycle(list(islice(batches, min(limit, epoch)))))
+
+    def _endless(self, name: str) -> Iterator[list[int]]:
         stream, rows = self.streams[name], self._rows(name)
         size = self._batch_size(name)
         order = f"order/{name}" if name else "order"

@@ -19,8 +19,8 @@ from lozo_bench.training.checks import typed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = (
-    "model", "task", "optimizer", "tuning", "rank", "seed", "tracking", "method", "experiment",
-    "variant", "scale",
+    "model", "task", "optimizer", "tuning", "allocation", "rank", "seed", "tracking", "method",
+    "experiment", "variant", "scale",
 )  # fmt: skip
 
 

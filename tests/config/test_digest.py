@@ -57,6 +57,7 @@ def test_a_key_that_changes_the_result_changes_the_digest(other):
         changed("", rerun="all"),
         changed("", scale="tiny"),
         changed("", loss="cross_entropy", hinge_margin=2.0),
+        changed("", allocation={}),
         changed("model", device="cuda:1"),
         {"hydra": {"x": 1}, **BASE},
         dict(reversed(BASE.items())),
