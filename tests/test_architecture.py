@@ -34,8 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "runs": {"errors"},
     "display": {"config", "errors", "evaluation", "optimizers", "runs"},
     "training": {
-        "allocation", "config", "data", "display", "engine", "errors", "evaluation", "models", "objectives",
-        "optimizers", "parallel", "randomness", "runs", "tasks", "tuning",
+        "allocation", "config", "data", "display", "engine", "errors", "evaluation", "models",
+        "objectives", "optimizers", "parallel", "randomness", "runs", "tasks", "tuning",
     },
     "tables": {"config", "errors", "runs"},
     "launch": {"config", "errors", "progress", "runs", "training"},

@@ -99,6 +99,9 @@ class ByScore:
         if self.online and not inner.updates_by_gradient:
             allowed = "separate, as this optimizer differentiates nothing that could be reused"
             raise bad_value("allocation.score", "online", allowed)
+        if self.budget.allocate == "rank" and not inner.updates_by_gradient:
+            allowed = "gates, as this optimizer would also move the components that are off"
+            raise bad_value("allocation.allocate", "rank", allowed)
         if STREAM in inner.streams:
             raise UserError(f"optimizer: its stream {STREAM!r} has the name of the allocation's")
         return self._with_scoring(inner)
@@ -159,8 +162,8 @@ class Allocated:
         self.engine, self.setup, self.needs = engine, setup, needs
         self.inner = Inner(optimizer)
         self.online: Online | None = None
-        if setup.options.online:
-            self.online = Online(setup.gates.modules, setup.options.proxy)
+        if setup.options.online and isinstance(proxy := setup.options.proxy, ByGradient):
+            self.online = Online(setup.gates.modules, proxy)
         self.t = 0  # steps, also those that were skipped
         self.number = 0  # allocations
         self.pending = False  # an allocation is due
@@ -212,6 +215,8 @@ class Allocated:
             values["ranks"] = " ".join(map(str, gates.ranks.tolist()))
         if self.number == 0:
             values["modules"] = " ".join(module.name for module in modules)
+            values["groups"] = " ".join(module.group for module in modules)
+            values["layers"] = " ".join(str(module.layer) for module in modules)
         return Event("allocation", values)
 
     def _scores(self, score: Score) -> Tensor:
@@ -229,8 +234,7 @@ class Allocated:
         elif self.number == 0:
             scores = torch.zeros(len(modules), dtype=torch.float64)  # no step was made so far
         else:
-            assert isinstance(proxy, ByGradient)
-            scores = proxy.scores_of(modules, self.online.sums)
+            scores = self.online.scores()
         for module, found in zip(modules, scores.tolist(), strict=True):
             if not -float("inf") < found < float("inf"):
                 raise UserError(

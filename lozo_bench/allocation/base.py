@@ -1,4 +1,4 @@
-"""The interfaces of an allocation, which wraps an optimizer, and of a proxy, which scores modules."""
+"""The interfaces of an allocation, which wraps an optimizer, and of a proxy of modules' worth."""
 
 from __future__ import annotations
 

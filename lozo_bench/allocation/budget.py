@@ -3,7 +3,7 @@
 Published (dyrealloc_callback.py:367-665), with p the share of the budget, 0.25:
 
     LoRA only:   the best floor(p N_LoRA)
-    separated:   the best floor(p N_LoRA) of LoRA, and the best round(p N_shortcuts) of the shortcuts
+    separated:   the best floor(p N_LoRA) of LoRA, and the best round(p N_shortcuts) shortcuts
     combined:    the best floor(p N_LoRA) + round(p N_shortcuts) of all together
 
 Modules whose scores are equal are on in a random order.
@@ -11,7 +11,7 @@ Modules whose scores are equal are on in a random order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import Literal
@@ -115,11 +115,14 @@ class Budget:
 
     def _parameters(self, modules: Modules, numbers: Numbers) -> int:
         """Return how many parameters of these modules are on, at most."""
-        size: Callable[[Numbers], int] = lambda of: sum(modules[i].size for i in of)  # noqa: E731
+        sizes = [module.size for module in modules]
         if self.parameters is not None:
-            return self.parameters * size(numbers) // size(list(range(len(modules))))
-        kinds = [[i for i in kind if i in set(numbers)] for kind in _kinds(modules)]
-        return sum(self._count(modules, k) * size(k) // len(k) for k in kinds if k)
+            return self.parameters * sum(sizes[i] for i in numbers) // sum(sizes)
+        total = 0
+        for kind in _kinds(modules):
+            if mine := [sizes[i] for i in kind if i in set(numbers)]:
+                total += self._count(modules, kind) * sum(mine) // len(mine)
+        return total
 
 
 def _kinds(modules: Modules) -> tuple[Numbers, Numbers]:
@@ -135,9 +138,7 @@ def _while_they_fit(ranks: list[int], modules: Modules, order: Numbers, left: in
             ranks[i], left = modules[i].rank, left - modules[i].size
 
 
-def _by_rank(
-    ranks: list[int], modules: Modules, order: Numbers, scores: Tensor, left: int
-) -> None:
+def _by_rank(ranks: list[int], modules: Modules, order: Numbers, scores: Tensor, left: int) -> None:
     """Give each module a rank in proportion to its score, up to its own rank.
 
     The next component goes to the module with the largest score / (rank so far + 1), which is

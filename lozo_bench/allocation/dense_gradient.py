@@ -31,4 +31,5 @@ class DenseGradient(ByGradient):
 
     def of(self, module: LowRankModule, sums: Sequence[Tensor]) -> Tensor:
         """See `ByGradient`."""
-        return torch.linalg.vector_norm(sums[0], dtype=torch.float64)
+        norm: Tensor = torch.linalg.vector_norm(sums[0], dtype=torch.float64)
+        return norm

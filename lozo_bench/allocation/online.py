@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 from lozo_bench.allocation.by_gradient import ByGradient
 from lozo_bench.allocation.taps import Sums, observed
@@ -45,6 +45,10 @@ class Online:
                 torch._foreach_add_(self.sums[i], tensors)
             else:
                 self.sums[i] = tensors
+
+    def scores(self) -> Tensor:
+        """Return the score of each module, float64 [N]."""
+        return self.proxy.scores_of(self.modules, self.sums)
 
     def state(self) -> dict[str, Tensor]:
         """Return the sums by names such as ``3/[0]``."""

@@ -31,7 +31,8 @@ class Saliency(ByGradient):
     def of(self, module: LowRankModule, sums: Sequence[Tensor]) -> Tensor:
         """See `ByGradient`."""
         dA, dB = (x.double() for x in sums)
-        return (module.A * dA).abs().sum() + (module.B * dB).abs().sum()
+        score: Tensor = (module.A * dA).abs().sum() + (module.B * dB).abs().sum()
+        return score
 
     def scores_of(self, modules: Sequence[LowRankModule], sums: Sums) -> Tensor:
         """See `ByGradient`."""

@@ -102,9 +102,7 @@ def _tap(
 
 
 @torch.no_grad()
-def _add(
-    sums: Sums, i: int, observe: Observe, module: LowRankModule, x: Tensor, G: Tensor
-) -> None:
+def _add(sums: Sums, i: int, observe: Observe, module: LowRankModule, x: Tensor, G: Tensor) -> None:
     dtype = module.A.dtype
     found = observe(module, x.flatten(0, -2).to(dtype), G.flatten(0, -2).to(dtype))
     if i in sums:

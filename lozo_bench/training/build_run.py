@@ -140,8 +140,9 @@ def _optimizer(
     if plan.allocation is None:
         return optimizer
     steps = config.steps if optimizer.needs.steps is None else optimizer.needs.steps
-    length = Length(steps, {name: -(-count // size) for name, (count, size) in rows.sizes().items()})
-    return plan.allocation.around(optimizer, chosen.engine, tuned, draws, length)
+    epochs = {name: -(-count // size) for name, (count, size) in rows.sizes().items()}
+    around = plan.allocation.around
+    return around(optimizer, chosen.engine, tuned, draws, Length(steps, epochs))
 
 
 def as_before(config: EngineConfig, recorded: Mapping[str, Any]) -> EngineConfig:

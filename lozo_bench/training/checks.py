@@ -62,7 +62,7 @@ def refuse_secrets(plain: Mapping[str, Any]) -> None:
 
 
 def check_config(config: Config) -> None:
-    """Check the values, the options of optimizer, tuning, allocation and task source, and the prompts.
+    """Check the values, the prompts, and the options of optimizer, tuning, allocation and source.
 
     Raises:
         UserError: lists everything that is wrong.
