@@ -19,6 +19,8 @@ from lozo_bench.tuning.low_rank_modules import low_rank_modules
 class GatedLora(Lora):
     """Train low-rank matrices beside frozen ones, as `Lora`, with a gate for each of them."""
 
+    gated = True
+
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`."""
         tuned = super().tune(loaded, draws)
