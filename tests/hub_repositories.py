@@ -119,6 +119,8 @@ PUBLISHED = [
     Published("google/boolq", "", _TRAIN_DEV,
               {"question": _STRING, "answer": "bool", "passage": _STRING},
               _SCRIPT.format("boolq") + "code that reads google/boolq"),
+    Published("tatsu-lab/alpaca", "", ("train",), _texts("instruction", "input", "output", "text"),
+              "its card; code that reads it"),
     Published("stanfordnlp/snli", "plain_text", ("test", "train", "validation"),
               {**_texts("premise", "hypothesis"), "label": _NLI},
               _SCRIPT.format("snli") + "its card says that -1 marks rows without a gold label"),

@@ -41,6 +41,7 @@ SIZES = {
     "KShot": ["task.source.k=2"],
     "FewShot": ["task.source.k=2"],
     "Whole": [],
+    "Instructions": ["task.source.test_share=0.5"],
 }
 LABELS = {"KShot": 2, "FewShot": 2}  # rows of each label in the train and dev sets
 
@@ -134,6 +135,8 @@ def test_a_task_reads_draws_and_encodes_the_rows_of_the_hub(
     assert len(found["test"]) >= 4
     if classes:
         assert set(found["test"]) == set(classes)
+    elif kind == "Instructions":
+        assert all(len(golds) == 1 for golds in found["golds"])
     else:
         assert all(len(golds) == 2 for golds in found["golds"])  # as the invented rows have them
     assert re.search(r"[bdfglmnprst][aeiou]{1}", found["text"])

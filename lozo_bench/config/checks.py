@@ -15,6 +15,8 @@ from lozo_bench.config.schema import (
     Kind,
     LossKind,
     Metric,
+    Minimize,
+    Select,
     TaskConfig,
     TrainAs,
 )
@@ -77,6 +79,7 @@ def bad_values(config: Config) -> Iterator[UserError]:
     if config.model.autocast is not None:
         yield from _bad_autocast(config.model.autocast, config.model.dtype)
     yield from _bad_evaluation(config.evaluation)
+    yield from _bad_perplexity(config)
     yield from _bad_loss(config)
     if not 0 < config.parallel.timeout_s < float("inf"):
         yield bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
@@ -120,6 +123,17 @@ def _bad_loss(config: Config) -> Iterator[UserError]:
     if config.loss is LossKind.hinge and config.task.train_as is TrainAs.language_model:
         allowed = "cross_entropy, because task.train_as=language_model has no wrong options"
         yield bad_value("loss", "hinge", allowed)
+
+
+def _bad_perplexity(config: Config) -> Iterator[UserError]:
+    if config.task.metric is not Metric.perplexity:
+        return
+    if config.task.select is Select.dev_metric:
+        allowed = "dev_loss or last, because a lower task.metric=perplexity is better"
+        yield bad_value("task.select", "dev_metric", allowed)
+    if config.objective is Minimize.metric:
+        allowed = "loss, of which task.metric=perplexity is the exponential"
+        yield bad_value("objective", "metric", allowed)
 
 
 def _bad_evaluation(config: EvaluationConfig) -> Iterator[UserError]:
@@ -189,13 +203,13 @@ def check_prompts(config: Config, kind: Kind) -> None:
         raise bad_value(key, words, "words that are all different")
 
 
-_WRITTEN = (Metric.squad, Metric.drop, Metric.drop_official)
+_WRITTEN = (Metric.squad, Metric.drop, Metric.drop_official, Metric.perplexity)
 
 
 def _check_metric(task: TaskConfig) -> None:
     """Check that the metric and the training objective fit the kind of answer.
 
-    Answers that the model writes need a metric of text and train as language modelling. Answers
+    Answers that are texts need a metric of text and train as language modelling. Answers
     that it chooses among options need a metric of choices.
     """
     written = task.answer is not None
@@ -225,11 +239,14 @@ def _check_classes(task: TaskConfig) -> None:
             Kind.classifier.value,
             f"causal or masked, because the rows of task={task.name} share no classes",
         )
+    if len(task.texts) > 2:
+        allowed = "one or two texts, because a classifier reads no more"
+        raise bad_value("task.texts", task.texts, allowed)
     fields = task.source.get("fields", {})
-    if len(fields) > 2:
+    if len(fields) > 2 and not task.texts:
         raise bad_value(
             "model.kind",
             Kind.classifier.value,
             f"causal or masked: a classifier reads one or two texts, and task={task.name} has "
-            f"{', '.join(fields)}",
+            f"{', '.join(fields)}; or give one or two texts with these fields as task.texts",
         )

@@ -41,6 +41,7 @@ _ADDED_LATER = {
     "loss": "cross_entropy",
     "hinge_margin": 2.0,
     "allocation": {},
+    "task.texts": [],
 }
 _PATHS = {
     "model.path",

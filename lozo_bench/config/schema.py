@@ -78,6 +78,9 @@ class LossKind(Enum):
 class Metric(Enum):
     """The metric of predictions; ``squad`` and ``drop`` are for generated answers.
 
+    ``perplexity`` is for answers that are scored as text and not generated: the exponential of the
+    mean loss of all their tokens. The lower it is, the better.
+
     ``f1`` is that of class 1. ``squad`` is token F1, with exact match besides. ``drop`` is the
     simplification of the published code, in which the best of the gold spans counts;
     ``drop_official`` is AllenNLP's metric.
@@ -90,6 +93,7 @@ class Metric(Enum):
     squad = "squad"
     drop = "drop"
     drop_official = "drop_official"
+    perplexity = "perplexity"
 
 
 class Schedule(Enum):
@@ -232,7 +236,8 @@ class TaskConfig:
     the number of made-up rows in each of the three sets, which replace the source's. With
     ``joined``, template and prompt are C-LoRA's: whole texts, in which the first tokens of the
     words are compared. ``folder`` is the name of the task's folder in its benchmark, and ``split``
-    chooses among several ways to divide the rows, if the task has them.
+    chooses among several ways to divide the rows, if the task has them. ``texts`` are the one or
+    two texts that a classifier head reads; without them it reads the row's fields.
     """
 
     name: str = "???"
@@ -245,6 +250,7 @@ class TaskConfig:
     label_words: list[str] = field(default_factory=list)
     prompt: str | None = None
     options: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     answer: str | None = None
     calibration: str | None = None
     joined: bool = False

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lozo_bench.config.checks import check_prompts, class_count
-from lozo_bench.config.schema import Config, EvaluationConfig, Kind, ModelConfig, TrainAs
+from lozo_bench.config.schema import (
+    Config,
+    EvaluationConfig,
+    Kind,
+    Metric,
+    ModelConfig,
+    TrainAs,
+)
 from lozo_bench.data.collate import BatchLayout, ScoringOptions
 from lozo_bench.data.sets import Data
 from lozo_bench.errors import UserError, bad_value
@@ -49,7 +56,7 @@ def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
             loaded.name,
         )
     if loaded.kind is Kind.classifier:
-        return PairPrompt(tokenizer, class_count(task), max_length)
+        return PairPrompt(tokenizer, class_count(task), max_length, task.texts)
     masked = loaded.kind is Kind.masked
     text, words = (task.template, task.label_words) if masked else (task.prompt, task.options)
     assert text is not None
@@ -65,7 +72,7 @@ def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
         max_length,
         answer=task.answer,
         calibration=task.calibration,
-        max_new_tokens=task.max_new_tokens,
+        max_new_tokens=None if task.metric is Metric.perplexity else task.max_new_tokens,
     )
 
 

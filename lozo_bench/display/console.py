@@ -108,7 +108,8 @@ class ProgressBar:
         """Take an evaluation into account that an earlier attempt made."""
         if name == "dev" and metrics.name != "loss":
             best = metrics.main if self.best_dev is None else self.best_dev
-            self.best_dev = max(metrics.main, best)
+            better = min if metrics.lower_is_better else max
+            self.best_dev = better(metrics.main, best)
 
     def evaluating(self, name: str, done: int, of: int) -> None:
         """Show how many examples of an evaluation are done."""

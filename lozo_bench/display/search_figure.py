@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lozo_bench.errors import UserError
-from lozo_bench.runs.atomic import write_whole
-from lozo_bench.runs.files import read_file
+from lozo_bench.display.figures import draw, rows_of
 from lozo_bench.runs.outcome import EVENTS, METRICS, SEARCH
-from lozo_bench.runs.rows import Row, read_row
+from lozo_bench.runs.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
-
-log = logging.getLogger(__name__)
 
 _LOSSES = {"best": "best loss of a turn", "best_ever": "best loss so far"}
 _SCALES = ("loss on the training rows", "standard deviation")  # of both rows of panels
@@ -27,49 +22,21 @@ _BRIGHTEST = 0.9
 
 
 def draw_search(folder: Path) -> Path | None:
-    """Write the figure of a run, from the rows of all its attempts.
-
-    Matplotlib is optional: without it, a line is logged that says how to get it.
-
-    A figure that cannot be drawn is one logged line, because the run is finished without it.
+    """Write the figure of a run, from the rows of all its attempts; see `draw`.
 
     Returns:
-        The figure's file, or None if there is no figure: the run did not search layers in turn,
-        matplotlib is missing, or a file cannot be read or written.
+        The figure's file, or None if the run did not search layers in turn or the figure cannot be
+        drawn.
     """
-    try:
-        return _drawn(folder)
-    except (OSError, UserError) as error:
-        log.warning("%s is not drawn: %s", SEARCH, error)
-        return None
+    return draw(folder / SEARCH, lambda: _read(folder), lambda shown: _figure(*shown))
 
 
-def _drawn(folder: Path) -> Path | None:
-    turns = [row for row in _rows(folder / METRICS) if {"layer", "round", *_LOSSES} <= row.keys()]
-    if not turns:
-        return None
-    try:
-        import matplotlib
-    except ImportError:
-        log.info("%s is not drawn without matplotlib: pip install 'lozo-bench[plots]'", SEARCH)
-        return None
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # or it tells where its fonts are
-    untouched = [row for row in _rows(folder / EVENTS) if row.get("event") == "untouched_model"]
-    # The same run gives the same file, and its words stay words.
-    with matplotlib.rc_context({"svg.hashsalt": SEARCH, "svg.fonttype": "none"}):
-        figure = _figure(turns, [row["loss"] for row in untouched[:1]])
-        metadata = {"Date": None}
-        write_whole(
-            folder / SEARCH,
-            lambda draft: figure.savefig(draft, format="svg", metadata=metadata),
-        )
-    return folder / SEARCH
-
-
-def _rows(path: Path) -> list[Row]:
-    """Return the rows of a file; a damaged line is left out."""
-    lines = (read_file(path) or b"").splitlines()
-    return [row for line in lines if (row := read_row(line)) is not None]
+def _read(folder: Path) -> tuple[list[Row], list[float]] | None:
+    """Return the rows of the turns, and the loss of the untouched model if it is known."""
+    turns = [row for row in rows_of(folder / METRICS) if {"layer", "round", *_LOSSES} <= row.keys()]
+    events = rows_of(folder / EVENTS)
+    untouched = [row["loss"] for row in events if row.get("event") == "untouched_model"]
+    return (turns, untouched[:1]) if turns else None
 
 
 def _figure(turns: Sequence[Row], untouched: Sequence[float]) -> Figure:

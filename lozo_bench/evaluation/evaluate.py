@@ -25,7 +25,7 @@ Advanced = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers by name: the task's metric first, as a fraction, and the ``loss``.
+    """Numbers by name: the task's metric first, as a fraction or a perplexity, and the ``loss``.
 
     Cross-entropy is in nats, hinge loss in units of the scores. ``guesses`` says that the loss of
     every row is that of a guess, to which all its options score the same. It is False for losses
@@ -42,8 +42,13 @@ class Metrics:
 
     @property
     def main(self) -> float:
-        """The value of the task's main metric, in [0, 1] (`matthews`: [-1, 1])."""
+        """The value of the main metric, in [0, 1] (`matthews`: [-1, 1]; perplexity: from 1)."""
         return self.values[self.name]
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a lower value of the main metric is a better one."""
+        return self.name in ("loss", "perplexity")
 
     @property
     def loss(self) -> float:

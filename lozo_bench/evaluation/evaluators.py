@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -17,6 +18,7 @@ from lozo_bench.tasks.base import Encoded
 
 # A row's loss is that of a guess if it differs from the guess's by less than this.
 _AS_A_GUESS = 1e-3
+_LARGEST_EXPONENT = math.log(sys.float_info.max)
 # A metric of the chosen options and the right ones, both as option numbers.
 ClassMetric = Callable[[Sequence[int], Sequence[int]], float]
 
@@ -103,6 +105,8 @@ class OptionEvaluator:
 class LossEvaluator:
     """Evaluates only the loss of the right answers, which costs far less than generating answers.
 
+    With ``perplexity``, the exponential of the loss is the metric.
+
     The loss is the mean over all answer tokens of the set. The published runs select checkpoints by
     the mean, over batches of 8, of each batch's mean over tokens. That number depends on which rows
     share a batch.
@@ -110,8 +114,8 @@ class LossEvaluator:
 
     columns = 2
 
-    def __init__(self, objective: OptionObjective) -> None:
-        self.objective = objective
+    def __init__(self, objective: OptionObjective, perplexity: bool = False) -> None:
+        self.objective, self.perplexity = objective, perplexity
 
     def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return the loss of each right answer and its number of tokens, [n, 2]."""
@@ -119,7 +123,10 @@ class LossEvaluator:
 
     def metrics(self, found: Tensor, examples: Sequence[Encoded]) -> Metrics:
         """See `Evaluator`."""
-        return Metrics({"loss": _mean(found)})
+        loss = _mean(found)
+        return Metrics(
+            {"perplexity": _exp(loss), "loss": loss} if self.perplexity else {"loss": loss}
+        )
 
 
 class GenerationEvaluator:
@@ -155,6 +162,11 @@ class GenerationEvaluator:
         """See `Evaluator`."""
         values = {name: float(found[:, i].mean()) for i, name in enumerate(self.text_metrics)}
         return Metrics({**values, "loss": _mean(found[:, -2:])})
+
+
+def _exp(loss: float) -> float:
+    """Return e to the loss; the largest number there is instead of an overflow."""
+    return math.exp(min(loss, _LARGEST_EXPONENT))
 
 
 def _answer_tokens(example: Encoded) -> int:

@@ -21,6 +21,7 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 FAILED = "failed.json"
 SEARCH = "search.svg"
+ALLOCATION = "allocation.svg"
 
 
 class Code(IntEnum):

@@ -1,4 +1,4 @@
-"""The numbers that the papers published, to print beside our results."""
+"""The numbers of the papers and of their authors' logs, to print beside our results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from pathlib import Path
 from lozo_bench.errors import UserError, did_you_mean
 
 PUBLISHED = Path(__file__).parent / "published"
+LOGGED = "authors' logs"
 _Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Numbers as the paper prints them, such as ``90.5 (1.2)``, by row and column; their source."""
+    """Numbers such as ``90.5 (1.2)`` by row and column, and their source.
+
+    ``label`` says what they are: cells that a paper prints, or runs that its authors logged.
+    """
 
     source: str = ""
+    label: str = "published"
     numbers: Mapping[tuple[_Key, _Key], str] = field(default_factory=dict)
 
     def at(self, row: _Key, column: _Key) -> str:
@@ -28,6 +33,7 @@ class Published:
 def read_published(name: str | None, row_keys: int) -> Published:
     """Read ``published/NAME.csv``: comments with the source, then a table with a header.
 
+    A source that begins with "authors' logs:" is not of printed cells, and the numbers say so.
     The first ``row_keys`` columns identify the row; each further column is a column of the table.
 
     Raises:
@@ -51,4 +57,7 @@ def read_published(name: str | None, row_keys: int) -> Published:
         for column, number in zip(header[row_keys:], row[row_keys:], strict=True)
         if number
     }
-    return Published(source, numbers)
+    logged = source.startswith(f"{LOGGED}: ")
+    if not logged:
+        return Published(source, numbers=numbers)
+    return Published(source.removeprefix(f"{LOGGED}: "), LOGGED, numbers)

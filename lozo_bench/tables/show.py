@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from lozo_bench.config.schema import By, Pick, Shown
+from lozo_bench.tables.published import LOGGED
 from lozo_bench.tables.table import Entry, Key, Table
 from lozo_bench.tables.titles import TITLES
 
@@ -27,11 +28,23 @@ class _Unit:
     about: str
 
 
+_PERPLEXITY = _Unit("perplexity", 1.0, 3, "Perplexity")
 _UNITS = {
     Shown.test: _Unit("percent", 100.0, 1, "In percent"),
     Shown.memory: _Unit("gib", 2.0**-30, 2, "Peak memory in GiB"),
     Shown.minutes: _Unit("minutes", 1 / 60, 1, "Minutes of the steps, without evaluations"),
 }
+
+
+def _unit_of(entry: Entry, table: Table) -> _Unit:
+    perplexity = table.config.show is Shown.test and entry.metric == "perplexity"
+    return _PERPLEXITY if perplexity else _UNITS[table.config.show]
+
+
+def _units(table: Table) -> list[_Unit]:
+    """Return the units of the table's numbers, each once."""
+    units = [_unit_of(entry, table) for entry in table.entries.values() if entry.tests]
+    return list(dict.fromkeys(units)) or [_UNITS[table.config.show]]
 
 
 def plain_text(table: Table) -> str:
@@ -42,7 +55,8 @@ def plain_text(table: Table) -> str:
         left = number < len(table.config.rows)
         grid.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in rows:
-        grid.add_row(*row, style="dim" if row[len(table.config.rows) - 1] == _PUBLISHED else None)
+        of_others = row[len(table.config.rows) - 1] == table.published.label
+        grid.add_row(*row, style="dim" if of_others else None)
     console = Console(file=io.StringIO(), width=1000, highlight=False, markup=False)
     console.print(grid)
     file = console.file
@@ -85,12 +99,13 @@ def comma_separated(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     config = table.config
-    unit = _UNITS[config.show]
-    numbers = [f"mean_{unit.name}", f"std_{unit.name}", "n", "of", "chosen"]
-    numbers.append(f"published_{unit.name}")
+    name = "_or_".join(unit.name for unit in _units(table))
+    numbers = [f"mean_{name}", f"std_{name}", "n", "of", "chosen"]
+    numbers.append(f"{'published' if table.published.label != LOGGED else 'authors_logs'}_{name}")
     writer.writerow([*config.rows, *config.columns, *numbers])
     for (row, column), entry in table.entries.items():
-        metrics = [unit.factor * x for x in (entry.mean, entry.std)] if entry.tests else ["", ""]
+        factor = _unit_of(entry, table).factor
+        metrics = [factor * x for x in (entry.mean, entry.std)] if entry.tests else ["", ""]
         counts = [len(entry.tests), entry.seeds]
         texts = [_points(entry), table.published.at(row, column)]
         writer.writerow([*row, *column, *metrics, *counts, *texts])
@@ -100,21 +115,20 @@ def comma_separated(table: Table) -> str:
 FORMATS: dict[str, Callable[[Table], str]] = {
     "text": plain_text, "md": markdown, "latex": latex, "csv": comma_separated,
 }  # fmt: skip
-_PUBLISHED = "published"
 
 
 def notes(table: Table) -> list[str]:
     """Return the notes below a table: units, how points were selected, sources."""
     config, lines = table.config, []
-    unit = _UNITS[config.show]
+    about = " or ".join(unit.about for unit in _units(table))
     seeds = max((entry.seeds for entry in table.entries.values()), default=0)
     if seeds > 1:
         lines.append(
-            f"{unit.about}: mean (standard deviation of the population, ddof 0) over {seeds} "
+            f"{about}: mean (standard deviation of the population, ddof 0) over {seeds} "
             f"{config.over}s, or over n of them where n is given."
         )
     else:
-        lines.append(f"{unit.about}, for one {config.over}.")
+        lines.append(f"{about}, for one {config.over}.")
     if table.grids:
         which = "for each seed" if config.select is Pick.per_seed else "for all seeds together"
         by = "the highest dev metric" if config.by is By.dev_metric else "the lowest dev loss"
@@ -131,7 +145,7 @@ def notes(table: Table) -> list[str]:
     if any(_selection_may_change(entry) for entry in table.entries.values()):
         lines.append("* part of the grid is missing; its results may change the selection.")
     if table.published.source:
-        lines.append(f"published: {table.published.source}")
+        lines.append(f"{table.published.label}: {table.published.source}")
     return lines
 
 
@@ -142,23 +156,20 @@ def _cells(table: Table) -> Iterator[list[str]]:
         *config.rows,
         *(_named(table, column) for column in table.columns),
     ]
-    most, unit = (
-        max((entry.seeds for entry in table.entries.values()), default=0),
-        _UNITS[config.show],
-    )
+    most = max((entry.seeds for entry in table.entries.values()), default=0)
     for row in table.rows:
         entries = [table.entries.get((row, column)) for column in table.columns]
         yield [
             *(title(table, name) for name in row),
-            *(_number(entry, most, unit) for entry in entries),
+            *(_ABSENT if e is None else _number(e, most, _unit_of(e, table)) for e in entries),
         ]
         published = [table.published.at(row, column) for column in table.columns]
         if any(published):
-            yield [*[""] * (len(row) - 1), _PUBLISHED, *published]
+            yield [*[""] * (len(row) - 1), table.published.label, *published]
 
 
-def _number(entry: Entry | None, most: int, unit: _Unit) -> str:
-    if entry is None or not entry.tests:
+def _number(entry: Entry, most: int, unit: _Unit) -> str:
+    if not entry.tests:
         return _ABSENT
     number = f"{unit.factor * entry.mean:.{unit.digits}f}"
     if entry.seeds > 1:

@@ -27,6 +27,7 @@ class RunMetrics:
 
     dev: DevMetrics | None
     test: float
+    metric: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,14 @@ class Entry:
         seeds: the number of planned seeds.
         missing: the runs without a result that can be read, including those of points that were
             not selected.
+        metric: the name of the test metric; empty if the table shows something else.
     """
 
     tests: Mapping[str, float]
     points: Mapping[str, str]
     seeds: int
     missing: Sequence[Run]
+    metric: str = ""
 
     @property
     def mean(self) -> float:
@@ -129,7 +132,8 @@ def _entry(config: TableConfig, runs: Sequence[Run]) -> Entry:
     seeds = list(dict.fromkeys(_seed(config, run) for run in runs))
     points = _points(config, found, seeds) if grid else dict.fromkeys(found.get("", {}), "")
     tests = {seed: found[point][seed].test for seed, point in points.items()}
-    return Entry(tests, points, len(seeds), missing)
+    metric = next((found[point][seed].metric for seed, point in points.items()), "")
+    return Entry(tests, points, len(seeds), missing, metric)
 
 
 def _points(
@@ -169,8 +173,11 @@ def read(folder: Path, show: Shown = Shown.test) -> RunMetrics | None:
     dev = metrics.get("dev")
     if dev is not None and "loss" not in dev:
         raise UserError(f"{folder / RESULT}: has no dev loss; move it away and run again")
-    shown = _first(metrics["test"]) if show is Shown.test else _cost(folder, show)
-    return RunMetrics(None if dev is None else _dev_of(dev), shown)
+    dev_metrics = None if dev is None else _dev_of(dev)
+    if show is not Shown.test:
+        return RunMetrics(dev_metrics, _cost(folder, show))
+    test = metrics["test"]
+    return RunMetrics(dev_metrics, _first(test), next(iter(test)))
 
 
 def _cost(folder: Path, show: Shown) -> float:
@@ -190,7 +197,7 @@ def _read_or_missing(folder: Path, show: Shown) -> RunMetrics | None:
 
 
 def _dev_of(dev: Mapping[str, float]) -> DevMetrics:
-    has_metric = next(iter(dev)) != "loss"
+    has_metric = next(iter(dev)) not in ("loss", "perplexity")  # of these, lower is better
     return DevMetrics(_first(dev) if has_metric else None, float(dev["loss"]))
 
 

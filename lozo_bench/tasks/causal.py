@@ -32,7 +32,8 @@ class CausalPrompt:
 
     With ``answer``, the model generates an answer instead of choosing an option. The only row is
     then the prompt with the first correct answer, and ``max_new_tokens`` of ``max_length`` are
-    kept free for the generated tokens.
+    kept free for the generated tokens. If the answer is only scored (``max_new_tokens`` is None), a
+    longer row loses tokens at its end instead, as HeteroLoRA's instruction data.
 
     A demonstration is a prompt with its correct option, stripped of white space. Demonstrations
     are joined by empty lines and stand before the example.
@@ -52,7 +53,7 @@ class CausalPrompt:
         *,
         answer: str | None = None,
         calibration: str | None = None,
-        max_new_tokens: int = 50,
+        max_new_tokens: int | None = 50,
     ) -> None:
         """Parse the texts.
 
@@ -65,7 +66,7 @@ class CausalPrompt:
             answer: The template of a generated answer, with ``{answer}`` in it.
             calibration: The template that replaces the prompt when options are scored relative to
                 their probability without the row (surface form calibration, SFC).
-            max_new_tokens: How many tokens the model may generate.
+            max_new_tokens: How many tokens the model may generate; None if it generates none.
 
         Raises:
             UserError: A value is not allowed; the message names its ``task.*`` key.
@@ -77,7 +78,9 @@ class CausalPrompt:
             )
         if max_length < 1:
             raise bad_value("task.max_length", max_length, "a whole number >= 1")
-        if answer is not None and not 1 <= max_new_tokens < max_length:
+        written = 0 if answer is None or max_new_tokens is None else max_new_tokens
+        self._cuts_end = answer is not None and max_new_tokens is None
+        if answer is not None and not self._cuts_end and not 1 <= written < max_length:
             allowed = f"a whole number from 1 to {max_length - 1}, below task.max_length"
             raise bad_value("task.max_new_tokens", max_new_tokens, allowed)
         _check_options(options, answer)
@@ -92,7 +95,7 @@ class CausalPrompt:
         self._calibration = (
             None if calibration is None else Template(calibration, "task.calibration")
         )
-        self._max_row_length = max_length - (0 if answer is None else max_new_tokens)
+        self._max_row_length = max_length - written
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
         """Return a row of token ids per option and the positions of the option's tokens in it.
@@ -186,6 +189,8 @@ class CausalPrompt:
                 "the prompt is empty and the tokenizer adds no special token in front, so the "
                 "first token of the option cannot be scored",
             )
+        if self._cuts_end:
+            return self._without_end(ids, answer, where)
         excess = max(len(ids) - self._max_row_length, 0)
         # The model predicts each token from the tokens before it, so the first one has no score.
         needed_before = max(self._protected(ids), 1)
@@ -196,6 +201,16 @@ class CausalPrompt:
                 f"but task.max_length leaves only {self._max_row_length}; raise it",
             )
         return self._cut(ids), tuple(position - excess for position in answer), excess > 0
+
+    def _without_end(self, ids: list[int], answer: list[int], where: str) -> Row:
+        length = self._max_row_length
+        if answer[0] >= length:
+            raise bad_data(
+                where,
+                f"the prompt alone has {answer[0]} tokens, but task.max_length leaves only "
+                f"{length}; raise it",
+            )
+        return tuple(ids[:length]), tuple(n for n in answer if n < length), len(ids) > length
 
     def _cut(self, ids: list[int]) -> tuple[int, ...]:
         """Return ``ids`` cut to the maximum length on the left, but with the BOS token."""

@@ -68,7 +68,7 @@ def _fields(task: TaskConfig) -> list[str]:
     The template for masked models refers to fields by number, so unnamed fields are added until
     there are enough of them.
     """
-    if task.template is None and task.prompt is None:  # a task for classifier heads
+    if task.template is None and task.prompt is None and not task.texts:  # for classifier heads
         return list(task.source["fields"])
     names = [name for name, _ in _placeholders(task)]
     matches = [SENTENCE.fullmatch(part) for part in (task.template or "").split("*")]
@@ -91,7 +91,7 @@ def _placeholders(task: TaskConfig) -> Iterator[tuple[str, str]]:
 
     The template of an answer is left out, because ``{answer}`` is not a field.
     """
-    for text in (task.prompt, *task.options, task.calibration):
+    for text in (task.prompt, *task.texts, *task.options, task.calibration):
         for _, name, filters, _ in string.Formatter().parse(text or ""):
             if name:
                 yield name, filters or ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lozo_bench.errors import bad_data, bad_value
 from lozo_bench.tasks.base import Encoded, Example
 from lozo_bench.tasks.masked import refuse_demonstrations
+from lozo_bench.tasks.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 class PairPrompt:
     """Encodes an example as one row without a prompt, for a model with a classifier head.
 
-    The texts of the one or two fields are tokenised as a text or a pair. A row longer than
+    The row's one or two fields, or the texts that are made of its fields, are tokenised as a text
+    or a pair. A row longer than
     ``max_length`` loses tokens at the end of its longer text. No token is scored: ``answer`` is
     position 0, and ``label_ids`` are the class ids, which are the indices of the classes in the
     output of the head.
@@ -25,13 +27,20 @@ class PairPrompt:
     release.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, classes: int, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        classes: int,
+        max_length: int,
+        texts: Sequence[str] = (),
+    ) -> None:
         """Check the arguments.
 
         Args:
             tokenizer: The tokenizer of the model.
             classes: The number of classes.
             max_length: The largest number of tokens in a row.
+            texts: The templates of the one or two texts. Empty if the fields themselves are read.
 
         Raises:
             UserError: A value is not allowed; the message names its ``task.*`` key.
@@ -42,6 +51,7 @@ class PairPrompt:
         if classes < 2:
             raise bad_value("task.source.labels", classes, "two or more classes")
         self._tokenizer, self._max_length = tokenizer, max_length
+        self._texts = [Template(text, "task.texts") for text in texts]
         self.label_ids = tuple(range(classes))
 
     def encode(self, example: Example, shown: Sequence[Example] = ()) -> Encoded:
@@ -52,7 +62,8 @@ class PairPrompt:
                 demonstrations; the message names ``example.where``.
         """
         refuse_demonstrations(shown, "model.kind=classifier")
-        texts = list(example.fields.values())
+        texts = [text.fill(example.fields, example.where) for text in self._texts]
+        texts = texts or list(example.fields.values())
         if len(texts) > 2:
             raise bad_data(
                 example.where,

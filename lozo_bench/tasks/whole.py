@@ -23,7 +23,7 @@ class Whole:
         data_dir: A folder with the full data. If it is None, the rows come from ``hub``.
         hub: The data set on the Hugging Face hub, see `Hub`.
         files: The names of the ``train`` and ``test`` files without extension.
-        fields, label, labels, columns, skip_labels, same_labels: See `Layout`.
+        fields, label, labels, columns, skip_labels, same_labels, values: See `Layout`.
         held_out: The number of train rows that become the dev rows. 0 selects on the test rows.
         seed: Seed of the draw of the held-out rows.
     """
@@ -42,6 +42,7 @@ class Whole:
         columns: list[str] | None = None,
         skip_labels: list[str] | None = None,
         same_labels: dict[str, str] | None = None,
+        values: dict[str, dict[str, str]] | None = None,
     ) -> None:
         """Check the arguments without reading any file.
 
@@ -54,7 +55,9 @@ class Whole:
         check_full_data(data_dir, files, hub)
         self.data_dir, self.files, self.held_out, self.seed = data_dir, files, held_out, seed
         skip, same = tuple(skip_labels or ()), same_labels or {}
-        self.layout = Layout(fields, label, labels, columns, skip_labels=skip, same_labels=same)
+        self.layout = Layout(
+            fields, label, labels, columns, skip_labels=skip, same_labels=same, values=values or {}
+        )
         self.hub = None if hub is None else Hub.from_config(hub, list(fields))
 
     def splits(self) -> Splits:

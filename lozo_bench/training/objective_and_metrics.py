@@ -75,6 +75,8 @@ def objective_and_evaluators(
         )
         by_metric = OptionObjective(scorer, data.layout, loaded.device, minus_accuracy)
         return by_metric if minimizes_metric else by_loss, dict.fromkeys(SETS, evaluator)
+    if config.task.metric is Metric.perplexity:
+        return by_loss, dict.fromkeys(SETS, LossEvaluator(by_loss, perplexity=True))
     generator = Generator(
         tuned.model,
         loaded.tokenizer,

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from lozo_bench.config.digest import large_files
 from lozo_bench.config.schema import Rerun
+from lozo_bench.display.allocation_figure import draw_allocation
 from lozo_bench.display.console import FilesAndTerminal, ProgressBar
 from lozo_bench.display.search_figure import draw_search
 from lozo_bench.display.tracking import Tracker
@@ -27,7 +28,15 @@ from lozo_bench.runs.files import check_is_file
 from lozo_bench.runs.history import CHECKPOINTS, History, HistoryWriter
 from lozo_bench.runs.journal import read
 from lozo_bench.runs.lock import Lock
-from lozo_bench.runs.outcome import EVENTS, FAILED, JOURNAL, METRICS, RESULT, SEARCH
+from lozo_bench.runs.outcome import (
+    ALLOCATION,
+    EVENTS,
+    FAILED,
+    JOURNAL,
+    METRICS,
+    RESULT,
+    SEARCH,
+)
 from lozo_bench.runs.recall import recall
 from lozo_bench.runs.result_file import read_result, write_result
 from lozo_bench.runs.rows import prepare_rows
@@ -103,7 +112,7 @@ class Leader:
         """
         data, past = b"", None
         try:
-            for name in (RESULT, JOURNAL, METRICS, EVENTS, FAILED, SEARCH):
+            for name in (RESULT, JOURNAL, METRICS, EVENTS, FAILED, SEARCH, ALLOCATION):
                 check_is_file(self.cell.folder / name)
             self._files = content_hashes(large_files(self.cell.plain))
             self.result = _finished(self.cell, self._files)
@@ -146,14 +155,15 @@ class Leader:
         return self._held.enter_context(closing(history)), FilesAndTerminal(self._tracker, bar)
 
     def record(self, built: BuiltRun, outcome: Outcome) -> Result:
-        """Write ``result.json``, wandb's summary and the search's figure; return the result."""
+        """Write ``result.json``, wandb's summary and the figures; return the result."""
         test = outcome.test
         self._tracker.summarize({f"test_{test.name}": test.main, "best_step": outcome.best_step})
         found = result_of(self.cell, outcome, built, self.team, self._peak_of)
         self.result = found | {"files": self._files}
         write_result(self.cell.folder, self.result)
-        if (figure := draw_search(self.cell.folder)) is not None:
-            self._tracker.figure(figure)
+        for draw in (draw_search, draw_allocation):
+            if (figure := draw(self.cell.folder)) is not None:
+                self._tracker.figure(figure)
         return self.result
 
     def check(self) -> None:
@@ -217,7 +227,7 @@ def _past(cell: Cell, files: Mapping[str, str]) -> tuple[History, bytes]:
     if rerun is Rerun.failed and not (folder / FAILED).exists():
         raise LeftAlone(f"{folder}: it did not fail, and rerun=failed leaves it alone")
     if rerun is Rerun.all:
-        for name in (RESULT, JOURNAL, METRICS, EVENTS, SEARCH):
+        for name in (RESULT, JOURNAL, METRICS, EVENTS, SEARCH, ALLOCATION):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / FAILED).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from lozo_bench.config.schema import (
     Config,
     Kind,
     LossKind,
+    Metric,
     ModelConfig,
     RankConfig,
     SeedConfig,
@@ -46,6 +47,11 @@ def test_a_valid_config_passes_all_checks():
             {"loss": LossKind.hinge, "task": BY_TOKENS},
             "loss: given 'hinge'; allowed: cross_entropy, because task.train_as=language_model has "
             "no wrong options",
+        ),
+        (
+            {"task": TaskConfig(name="t", metric=Metric.perplexity)},
+            "task.select: given 'dev_metric'; allowed: dev_loss or last, because a lower "
+            "task.metric=perplexity is better",
         ),
         ({"eval_every": 0}, "eval_every: given 0; allowed: a whole number >= 1"),
         (

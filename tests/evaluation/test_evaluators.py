@@ -135,6 +135,13 @@ def test_generated_answers_are_evaluated_in_the_order_of_the_set():
         assert metrics.loss == pytest.approx((1 * 1 + 3 * 2 + 2 * 3) / 6)
     only_loss = evaluate(LossEvaluator(objective), rows, 2)
     assert dict(only_loss.values) == {"loss": pytest.approx(metrics.loss)}
+    scored = evaluate(LossEvaluator(objective, perplexity=True), rows, 2)
+    assert dict(scored.values) == {
+        "perplexity": pytest.approx(math.exp(metrics.loss)),
+        "loss": pytest.approx(metrics.loss),
+    }
+    assert scored.lower_is_better
+    assert not metrics.lower_is_better
 
 
 def test_progress_is_reported_after_each_batch():

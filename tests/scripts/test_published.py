@@ -18,9 +18,9 @@ from lozo_bench.tables.published import PUBLISHED, read_published
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 import published  # noqa: E402
-from published_facts import FACTS, GRIDS  # noqa: E402
+from published_facts import GRIDS  # noqa: E402
 
-CONF = published.CONF
+CONF, FACTS = published.CONF, published.FACTS
 FILES = published.files()
 TUNED = [path for path in FILES if path.startswith("tuned/")]
 SCHEMA = OmegaConf.structured(Config)

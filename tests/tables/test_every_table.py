@@ -39,19 +39,23 @@ NARROWED = {
     "clora_dimension": [["task=sst2_clora", "method=f_lora", "optimizer.intrinsic_dim=52,500"]],
     "clora_init": [["task=sst2_clora", "method=f_lora", "variant=clora_scaled,clora_random"]],
     "clora_rank": [["task=sst2_clora", "method=f_lora", "rank=r2"]],
+    "hetero_baselines": [["task=copa_head,alpaca", "method=ft_lora"]],
+    "hetero_rank": [["task=mrpc_head", "tuning.r=2"]],
+    "hetero_placement": [["variant=hetero_on_q_v_w1_w2"]],
 }
 
 
 def groups():
     """Group the experiments that have a table by their name without the paper's prefix.
 
-    Those of C-LoRA are one group: most of their cells are the same.
+    Those of C-LoRA are one group, because most of their cells are the same, as are HeteroLoRA's.
     """
     found = defaultdict(list)
     for path in sorted((CONF / "experiment").glob("*.yaml")):
         if OmegaConf.select(OmegaConf.load(path), "table.title"):
             name = path.stem.removeprefix("lozo_").removeprefix("mezo_")
-            found["clora" if name.startswith("clora_") else name].append(path.stem)
+            paper = name.partition("_")[0]
+            found[paper if paper in ("clora", "hetero") else name].append(path.stem)
     return dict(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -11,6 +12,7 @@ import pytest
 from lozo_bench.config.schema import By, Pick, Shown, TableConfig
 from lozo_bench.errors import UserError
 from lozo_bench.tables.cells import Run, Sweep
+from lozo_bench.tables.published import LOGGED, PUBLISHED, Published, read_published
 from lozo_bench.tables.show import FORMATS
 from lozo_bench.tables.table import build_table
 
@@ -142,6 +144,34 @@ def test_every_format_shows_our_numbers_and_the_published_ones(runs):
     for name in ("text", "md", "latex"):
         assert "MeZO, arXiv 2305.17333, Table 1" in FORMATS[name](found)
         assert "ddof 0" in FORMATS[name](found)
+
+
+def test_logs_of_the_authors_are_not_called_published(runs):
+    """They are runs that the authors logged, not cells of a table that the paper prints."""
+    found = table(runs({("hetero_lora", "mrpc_head", "s1", "1e-3"): (0.9, 0.5, 0.8)}))
+    logged = Published("x", LOGGED, {(("hetero_lora",), ("mrpc_head",)): "84.1"})
+    found = dataclasses.replace(found, published=logged)
+    assert "published" not in "".join(FORMATS[name](found) for name in FORMATS)
+    assert "| authors' logs | 84.1 |" in FORMATS["md"](found)
+    assert "authors' logs: x" in FORMATS["text"](found)
+    assert "authors_logs_percent" in FORMATS["csv"](found)
+    logs = [path.stem for path in PUBLISHED.glob("hetero_*.csv")]
+    assert logs
+    assert {read_published(name, 1).label for name in logs} == {LOGGED}
+    assert read_published("mezo_opt13b", 1).label == "published"
+
+
+def test_a_perplexity_is_not_a_percentage(runs, tmp_path):
+    made = runs({("mezo", "alpaca", seed, "1e-3"): (0.9, 0.5, 0.1) for seed in ("s1", "s2")})
+    for number, value in enumerate((6.5, 6.7)):
+        metrics = {"dev": {"perplexity": 7.0, "loss": 1.9}}
+        metrics["test"] = {"perplexity": value, "loss": 1.8}
+        text = json.dumps({"metrics": metrics})
+        (tmp_path / f"cell{number}" / "result.json").write_text(text)
+    found = table(made)
+    assert "| MeZO | 6.600 (0.100) |" in FORMATS["md"](found)
+    assert "Perplexity: mean" in FORMATS["md"](found)
+    assert "mean_perplexity,std_perplexity" in FORMATS["csv"](found)
 
 
 def test_a_table_can_show_what_its_runs_cost(runs, tmp_path):

@@ -365,6 +365,18 @@ def test_answer_that_does_not_fit_is_refused(opt_like: PreTrainedTokenizerFast) 
         made.encode(question("What", "great good bad okay"))
 
 
+def test_an_answer_that_is_only_scored_loses_its_end_and_the_prompt_nothing(
+    opt_like: PreTrainedTokenizerFast,
+) -> None:
+    row = question("well", "great good bad okay")
+    encoded = generates(opt_like, max_length=6, max_new_tokens=None).encode(row)
+    assert tokens(opt_like, encoded) == [("<s> well Ġ? ĠIt Ġgreat Ġgood", "Ġgreat Ġgood")]
+    assert encoded.cut
+    assert not generates(opt_like, max_length=9, max_new_tokens=None).encode(row).cut
+    with pytest.raises(UserError, match=r"^dev\.json:data\[0\]: the prompt alone has 4 tokens"):
+        generates(opt_like, max_length=4, max_new_tokens=None).encode(row)
+
+
 def test_row_without_an_answer_is_refused(opt_like: PreTrainedTokenizerFast) -> None:
     with pytest.raises(UserError, match=r"^dev\.tsv:5: the row has no answer"):
         generates(opt_like).encode(Example({"question": "What"}, 0, "dev.tsv:5"))

@@ -36,6 +36,12 @@ def test_two_texts_become_a_pair_of_the_tokenizer(tokenizer: PreTrainedTokenizer
     assert row_of(causal, PairPrompt(causal, 3, 512).encode(row)) == "a Ġb . c Ġd"
 
 
+def test_texts_are_made_of_any_of_the_fields(tokenizer: PreTrainedTokenizerFast) -> None:
+    prompt = PairPrompt(tokenizer, 2, 512, ["{x:no_final_period} {y}", "{x:no_final_period} {z}"])
+    encoded = prompt.encode(Example({"x": "a b.", "y": "c", "z": "d"}, 1))
+    assert row_of(tokenizer, encoded) == "<s> a Ġb Ġc </s> </s> a Ġb Ġd </s>"
+
+
 def test_long_pair_is_cut_at_the_end_of_its_longer_text(tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = PairPrompt(tokenizer, 2, 9).encode(Example({"one": "a b c d a b", "two": "c d"}))
     assert row_of(tokenizer, encoded) == "<s> a Ġb Ġc </s> </s> c Ġd </s>"

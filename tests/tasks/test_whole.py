@@ -48,6 +48,12 @@ FILES = {
         '{"question": "two", "passage": "one", "idx": 0, "label": true}\n',
         (["one", "two"], 1),
     ),
+    "copa_head": (
+        ("train.jsonl", "val.jsonl"),
+        '{"premise": "one", "choice1": "two", "choice2": "three", "question": "cause", "label": 1}'
+        "\n",
+        (["one", "because", "two", "three"], 1),
+    ),
     "cb_head": (
         ("train.jsonl", "val.jsonl"),
         '{"premise": "one", "hypothesis": "two", "label": "contradiction", "idx": 0}\n',
