@@ -46,6 +46,7 @@ from lozo_bench.training.plan import Plan
 from lozo_bench.training.rows import TrainingRows
 from lozo_bench.training.same_everywhere import require_same_parts
 from lozo_bench.tuning.base import Tuned
+from lozo_bench.tuning.gates import Gates
 from lozo_bench.tuning.start import tune
 
 
@@ -58,12 +59,14 @@ class BuiltRun:
         X: the weights that move, by name.
         chosen: the engine, and why it is this one.
         parts: what the trainer puts together.
+        gates: what turns low-rank modules on and off, if the tuning has any.
     """
 
     loaded: Loaded
     X: Mapping[str, Tensor]
     chosen: ChosenEngine
     parts: Components
+    gates: Gates | None = None
 
 
 def build_run(
@@ -108,7 +111,7 @@ def build_run(
         written_in_place=not (tuned.all_weights or tuned.beside),
         extras=tuned.extras,
     )
-    chosen = _agreed_engine(config.engine, choose, team, engine_before)
+    chosen = _agreed_engine(_engine_config(config.engine, tuned), choose, team, engine_before)
     optimizer = _optimizer(config, plan, chosen, tuned, draws, rows)
     parts = Components(
         engine=chosen.engine,
@@ -122,7 +125,7 @@ def build_run(
         dropout=Dropout(tuned.model, config.seed.value) if needs.dropout else no_dropout,
         smooth=config.objective is Minimize.loss,
     )
-    return BuiltRun(loaded, X, chosen, parts)
+    return BuiltRun(loaded, X, chosen, parts, tuned.gates)
 
 
 def _optimizer(
@@ -165,6 +168,12 @@ def _splits(config: Config, plan: Plan) -> Splits:
 def _model_config(config: Config, needs: Needs) -> ModelConfig:
     """Return the model's config; an output layer that is solved for must not be the embeddings."""
     return dataclasses.replace(config.model, untie_head=True) if needs.features else config.model
+
+
+def _engine_config(config: EngineConfig, tuned: Tuned) -> EngineConfig:
+    """Return the engine's config; no layer is skipped if layers pass on more than one state."""
+    reuse = config.reuse_prefix and tuned.layers_pass_one_state
+    return dataclasses.replace(config, reuse_prefix=reuse)
 
 
 def _check_movable(X: Mapping[str, Tensor], config: Config, loaded: Loaded) -> None:

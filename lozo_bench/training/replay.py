@@ -25,7 +25,8 @@ from lozo_bench.training.interfaces import SilentObserver
 from lozo_bench.training.plan import plan_run
 from lozo_bench.training.stored import journal_of, stored_run
 from lozo_bench.training.trainer import Trainer
-from lozo_bench.tuning.save import has_virtual_tokens, save_tuned
+from lozo_bench.tuning.prune import prune, require_all_on
+from lozo_bench.tuning.save import needs_this_package, save_tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,24 @@ class Rebuilt:
     step: int
     weights: str
 
-    def save(self, out: Path) -> str:
+    def save(self, out: Path, pruned: bool = False) -> str:
         """Write a Hugging Face model, or the adapter if the run tuned one.
+
+        Args:
+            out: the folder to write to.
+            pruned: whether low-rank modules that are off are left out.
 
         Returns:
             What was written (see `save_tuned`).
 
         Raises:
-            UserError: the disk is full or the permission is missing.
+            UserError: the disk is full or the permission is missing, or the format cannot say what
+                is on.
         """
+        if pruned:
+            prune(self.built.loaded.model, self.built.gates)
+        elif self.built.gates is not None:
+            require_all_on(self.built.gates, self.step)
         try:
             out.mkdir(parents=True, exist_ok=True)
             with system_errors(out):
@@ -60,7 +70,7 @@ class Rebuilt:
         if adapter is not None and adapter.U:
             # The adapter is a multiple of U V^T: see `MezoLora` and `LayerTurns`.
             scale = float(adapter.C[0, 0])
-            if not loaded.merged and not has_virtual_tokens(loaded.model):
+            if not loaded.merged and not needs_this_package(loaded.model):
                 save_adapter(loaded, adapter.U, adapter.V, scale, out)
                 return "adapter"
             # It is a prompt, or its weights are saved nowhere. In place, they have it already.

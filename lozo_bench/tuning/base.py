@@ -9,10 +9,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.engine.terms import Extras
-from lozo_bench.errors import bad_value
+from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.check import max_row_tokens
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
@@ -33,6 +34,8 @@ class Tuned:
             the plain model.
         extras: further tensors that the model's function depends on, such as gates.
         beside: whether X does not move: what is searched are low-rank terms beside it.
+        layers_pass_one_state: whether a layer gives nothing but a hidden state to the next one, so
+            that candidates can skip the layers that they have in common.
         gates: what turns low-rank modules on and off; None: this tuning has no gates.
     """
 
@@ -43,6 +46,7 @@ class Tuned:
     supports_packed_rows: bool = True
     extras: Extras = field(default_factory=Extras)
     beside: bool = False
+    layers_pass_one_state: bool = True
     gates: Gates | None = None
 
 
@@ -100,6 +104,26 @@ def linear_layers(model: nn.Module, targets: str, key: str) -> dict[str, nn.Modu
             f"tuning.{key}", targets, f"part of a linear layer's name, such as {next(iter(layers))}"
         )
     return found
+
+
+def layer_stack(model: PreTrainedModel, option: str) -> list[nn.Module]:
+    """Return the layers that a model runs one after another.
+
+    Args:
+        model: the model.
+        option: what needs the layers, for the error message.
+
+    Raises:
+        UserError: the model has no list of as many layers as its config says.
+    """
+    wanted = getattr(model.config, "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == wanted:
+            return list(module)
+    raise UserError(
+        f"{option}: {type(model).__name__} keeps no list of its {wanted} layers, to which anything "
+        "could be added; what to do: choose another tuning"
+    )
 
 
 def check_pattern(key: str, pattern: str) -> None:

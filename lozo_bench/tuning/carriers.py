@@ -10,21 +10,19 @@ class Carrier(nn.Linear):
     """A square linear layer that is zero and has no matrix.
 
     peft sees an ordinary linear layer of this width and puts a LoRA layer around it, whose output
-    is then s B A x alone. A layer of zeros would take width^2 numbers and a product with them.
+    is then s B A x alone. A matrix of zeros would take width^2 numbers and a product with them.
 
     Args:
-        group: the kind of shortcut: ``s_res1``, ``s_res2``, ``s_in`` or ``s_cut``.
         width: the width of the hidden states.
         like: a weight of the block, whose device and dtype it takes.
     """
 
-    def __init__(self, group: str, width: int, like: Tensor) -> None:
+    def __init__(self, width: int, like: Tensor) -> None:
         nn.Module.__init__(self)
-        self.group = group
         self.in_features = self.out_features = width
         self.weight = nn.Parameter(torch.empty(0, device=like.device, dtype=like.dtype))
         self.register_parameter("bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return zero, which has no dimension and is added to anything."""
+        """Return zero, a number that can be added to anything."""
         return x.new_zeros(())

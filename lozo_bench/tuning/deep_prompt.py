@@ -36,10 +36,10 @@ from transformers import PreTrainedModel
 from lozo_bench.config.schema import Kind
 from lozo_bench.engine.layers import named_arguments
 from lozo_bench.engine.tensors import wide
-from lozo_bench.errors import UserError, bad_value
+from lozo_bench.errors import bad_value
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
-from lozo_bench.tuning.base import Tuned, check_room, check_tokens, freeze_rest
+from lozo_bench.tuning.base import Tuned, check_room, check_tokens, freeze_rest, layer_stack
 from lozo_bench.tuning.virtual_tokens import make_room, row_begins
 
 # The id of the first placeholder, as released.
@@ -72,7 +72,7 @@ class DeepPrompt:
             torch.tensor(placeholders(loaded, self.tokens) + separator),
             behind_the_first=loaded.kind is not Kind.causal,
         )
-        layers = layer_stack(model)
+        layers = layer_stack(model, "tuning=deep_prompt")
         for layer in layers[:1] if self.layers == "first" else layers:
             layer.deep_prompt = LayerPrompt(self.tokens, _width(model), next(layer.parameters()))
             _add_prompt(layer, inserted)
@@ -152,22 +152,6 @@ def placeholders(loaded: Loaded, tokens: int) -> list[int]:
     words = [i for i in range(len(loaded.tokenizer)) if i not in special]
     start = bisect_left(words, FIRST_PLACEHOLDER)
     return [words[(start + i) % len(words)] for i in range(tokens)]
-
-
-def layer_stack(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the layers that a model runs one after another.
-
-    Raises:
-        UserError: the model has no list of as many layers as its config says.
-    """
-    wanted = getattr(model.config, "num_hidden_layers", None)
-    for _, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == wanted:
-            return list(module)
-    raise UserError(
-        f"tuning=deep_prompt: {type(model).__name__} keeps no list of its {wanted} layers, to "
-        "which prompts could be added; what to do: choose another tuning"
-    )
 
 
 def _width(model: PreTrainedModel) -> int:

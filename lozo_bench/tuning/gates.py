@@ -27,14 +27,15 @@ class Gates:
 
     Args:
         modules: the modules, in the model's order.
+        plain_when_off: whether the model with all modules off is the model without them.
 
     Attributes:
         ranks: int64 [N]. 0 is off, the module's rank is on; anything between: only so many of its
             first components, A[:k] and B[:, :k], are on. The factor s stays alpha / r.
     """
 
-    def __init__(self, modules: Sequence[LowRankModule]) -> None:
-        self.modules = list(modules)
+    def __init__(self, modules: Sequence[LowRankModule], plain_when_off: bool = True) -> None:
+        self.modules, self.plain_when_off = list(modules), plain_when_off
         self.full = torch.tensor([m.rank for m in self.modules], dtype=torch.int64)
         self.ranks = self.full.clone()
         self._off: frozenset[str] = frozenset()
@@ -79,8 +80,7 @@ class Gates:
 
     def apply(self) -> None:
         """Make the model's function that of ``ranks``."""
-        while self._hooks:
-            self._hooks.pop().remove()
+        self.release()
         off: set[str] = set()
         for module, rank in zip(self.modules, self.ranks.tolist(), strict=True):
             module.peft.enable_adapters(rank > 0)
@@ -91,6 +91,11 @@ class Gates:
                 first = module.peft.lora_A["default"]
                 self._hooks.append(first.register_forward_hook(partial(_only_first, rank)))
         self._off = frozenset(off)
+
+    def release(self) -> None:
+        """Take the hooks out that modules on in part have."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     @contextmanager
     def all_on(self) -> Iterator[None]:

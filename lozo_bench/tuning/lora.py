@@ -64,12 +64,13 @@ class Lora:
         inject(model, self.config(model))
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
-                _initialise(name, module, draws)
+                initialise(name, module, draws)
         X = freeze_rest(model, lambda name, x: ".lora_" in name or id(x) in head)
         return Tuned(X, model, all_weights=False)
 
 
-def _initialise(name: str, layer: LoraLayer, draws: Draws) -> None:
+def initialise(name: str, layer: LoraLayer, draws: Draws) -> None:
+    """Set the initial values of a module: A is uniform, and B is zero."""
     A = layer.lora_A["default"].get_parameter("weight")
     B = layer.lora_B["default"].get_parameter("weight")
     dtype, shape = new_dtype(layer), tuple(A.shape)

@@ -74,10 +74,7 @@ def low_rank_modules(model: nn.Module) -> list[LowRankModule]:
 
 
 def _module(name: str, layer: LoraLayer, group: str) -> LowRankModule:
-    base = layer.get_base_layer()
-    is_shortcut = isinstance(base, Carrier)
-    if isinstance(base, Carrier):
-        group = base.group
+    is_shortcut = isinstance(layer.get_base_layer(), Carrier)
     return LowRankModule(name, group, _block(name), is_shortcut, layer)
 
 

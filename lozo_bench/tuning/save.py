@@ -10,10 +10,12 @@ from peft import IA3Config, LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lozo_bench.errors import UserError
 from lozo_bench.models.adapter import merge
 from lozo_bench.models.load import Loaded
 from lozo_bench.models.locate import MOVED
 from lozo_bench.models.save import save_model
+from lozo_bench.tuning.carriers import Carrier
 from lozo_bench.tuning.deep_prompt import LayerPrompt
 from lozo_bench.tuning.prefix import Pair
 from lozo_bench.tuning.prompt import SoftPrompt
@@ -26,26 +28,33 @@ def save_tuned(loaded: Loaded, out: Path) -> str:
         Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``. If an
         earlier adapter was merged into the weights, the new one is merged, too, because the model
         that it was trained on is saved nowhere.
-        ``tensors``: a prefix, a soft or a deep prompt, for which other libraries have no matching
-        format: X by name in ``moved.safetensors``, for ``load_state_dict(strict=False)`` after the
-        same tuning. ``weights``: the whole model, for transformers.
+        ``tensors``: a prefix, a soft or a deep prompt, or shortcuts, for which other libraries have
+        no matching format: X by name in ``moved.safetensors``, for
+        ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for transformers.
     """
-    if hasattr(loaded.model, "peft_config") and loaded.merged:
-        merge(loaded.model)
-    elif hasattr(loaded.model, "peft_config"):
-        _save_adapter(loaded, out)
-        return "adapter"
-    if has_virtual_tokens(loaded.model):
+    has_adapter = hasattr(loaded.model, "peft_config")
+    if needs_this_package(loaded.model):
+        if has_adapter and loaded.merged:
+            raise UserError(
+                "tuning=shortcuts: they cannot be added to the weights, into which the adapter of "
+                "model.adapter was merged, so there is no format for both; what to do: train "
+                "without model.adapter, or from its merged model"
+            )
         loaded.tokenizer.save_pretrained(out)
         save_file(_copied_to_cpu(_trained(loaded.model)), out / MOVED)
         return "tensors"
+    if has_adapter and not loaded.merged:
+        _save_adapter(loaded, out)
+        return "adapter"
+    if has_adapter:
+        merge(loaded.model)
     save_model(loaded, out)
     return "weights"
 
 
-def has_virtual_tokens(model: nn.Module) -> bool:
-    """Return whether a prefix or a prompt is in the model, which peft has no format for."""
-    kinds = (Pair, SoftPrompt, LayerPrompt)
+def needs_this_package(model: nn.Module) -> bool:
+    """Return whether a prefix, a prompt or shortcuts are in it, which peft has no format for."""
+    kinds = (Pair, SoftPrompt, LayerPrompt, Carrier)
     return any(isinstance(module, kinds) for module in model.modules())
 
 

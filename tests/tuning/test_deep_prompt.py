@@ -16,7 +16,8 @@ from lozo_bench.engine.subspace import Coordinates, Subspace, along, stacked
 from lozo_bench.errors import UserError
 from lozo_bench.models.capabilities import supports_packed_rows
 from lozo_bench.randomness.draws import Draws
-from lozo_bench.tuning.deep_prompt import DeepPrompt, LayerPrompt, layer_stack, placeholders
+from lozo_bench.tuning.base import layer_stack
+from lozo_bench.tuning.deep_prompt import DeepPrompt, LayerPrompt, placeholders
 
 TOKENS, EXACT = 5, {"rtol": 0, "atol": 1e-10}
 INSERTED = [3, 4, 5, 6, 8, 7, 7]  # placeholders, and a separator of two tokens
@@ -69,7 +70,7 @@ def by_hand(arch, X, inputs):
 
         return hook
 
-    for layer, p in zip(layer_stack(model), X.values(), strict=False):
+    for layer, p in zip(layer_stack(model, ""), X.values(), strict=False):
         layer.register_forward_pre_hook(add(p))
     return model(**longer(inputs, arch)).logits
 
@@ -172,7 +173,7 @@ def test_a_stacked_population_equals_its_candidates_one_by_one(arch):
         torch.testing.assert_close(found[k], expected.detach(), **EXACT)
     # The layer below the searched one runs once, for one copy of the rows.
     seen = []
-    for layer in layer_stack(this.model):
+    for layer in layer_stack(this.model, ""):
         count_rows(next(layer.children()), seen)
     assert torch.equal(engine.losses(P, candidates, [MicroBatch(2, 14, losses)]), found)
     assert seen == [2, 2 * K]

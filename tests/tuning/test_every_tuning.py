@@ -22,7 +22,9 @@ NAMES = sorted(path.stem for path in (CONF / "tuning").glob("*.yaml"))
 # Llama has no biases that could be trained.
 CELLS = [(name, arch) for name in NAMES for arch in ALL if (name, arch) != ("bitfit", "llama")]
 EVERY = pytest.mark.parametrize(("name", "arch"), CELLS)
-LIKE_THE_PLAIN_MODEL = {"full", "bitfit", "head", "lora", "gated_lora", "ia3", "queries_keys"}
+LIKE_THE_PLAIN_MODEL = {"full", "bitfit", "head", "lora", "gated_lora", "shortcuts", "ia3"} | {
+    "queries_keys"
+}
 
 
 def made(name, **changes):
