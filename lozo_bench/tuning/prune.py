@@ -35,7 +35,7 @@ def prune(model: nn.Module, gates: Gates | None) -> None:
             _take_out(model.get_submodule(owner), name, module)
         elif k < module.rank:
             _cut(module, k)
-    config.target_modules = {module.name for module, _ in kept}
+    config.target_modules = [module.name for module, _ in kept]
     own = {module.name: (k, module.scaling * k) for module, k in kept if k != config.r}
     config.rank_pattern = {name: k for name, (k, _) in own.items()}
     config.alpha_pattern = {name: alpha for name, (_, alpha) in own.items()}

@@ -30,7 +30,8 @@ def save_tuned(loaded: Loaded, out: Path) -> str:
         that it was trained on is saved nowhere.
         ``tensors``: a prefix, a soft or a deep prompt, or shortcuts, for which other libraries have
         no matching format: X by name in ``moved.safetensors``, for
-        ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for transformers.
+        ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for
+        transformers.
     """
     has_adapter = hasattr(loaded.model, "peft_config")
     if needs_this_package(loaded.model):

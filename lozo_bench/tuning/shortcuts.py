@@ -121,7 +121,7 @@ class Shortcuts:
     def _add_shortcuts(self, config: LoraConfig, model: nn.Module) -> None:
         """Add the carriers to peft's config, with a rank and an alpha of their own."""
         carriers = [name for name, x in model.named_modules() if isinstance(x, Carrier)]
-        config.target_modules = {*(config.target_modules or ()), *carriers}
+        config.target_modules = [*(config.target_modules or ()), *carriers]
         config.rank_pattern = dict.fromkeys(KINDS, self.shortcut_r)
         config.alpha_pattern = dict.fromkeys(KINDS, self.shortcut_alpha)
 

@@ -51,8 +51,10 @@ def test_every_tensor_of_x_changes_the_logits(name, arch):
     this = tuned(name, arch)
     inputs = rows()
     with torch.no_grad():
-        for x in this.X.values():  # LoRA's B starts at zero, so A would have no effect
-            x += 0.1
+        # LoRA's B starts at zero, so A would have no effect. A LayerNorm removes what adds the
+        # same number to all units, as a shortcut whose B is constant does.
+        for x in this.X.values():
+            x += 0.1 * torch.arange(x.numel(), dtype=x.dtype).cos().view(x.shape)
         before = at_real_tokens(logits(this, **inputs), inputs)
         for parameter_name, x in this.X.items():
             kept = x.clone()
