@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
 from lozo_bench.tuning.carriers import Carrier
@@ -30,7 +30,7 @@ class LowRankModule:
     group: str
     layer: int
     is_shortcut: bool
-    peft: LoraLayer
+    peft: LoraLinear
 
     @property
     def A(self) -> nn.Parameter:  # noqa: N802
@@ -65,7 +65,7 @@ class LowRankModule:
 
 def low_rank_modules(model: nn.Module) -> list[LowRankModule]:
     """Return the low-rank modules that peft put into a model, in the model's order."""
-    layers = {name: x for name, x in model.named_modules() if isinstance(x, LoraLayer)}
+    layers = {name: x for name, x in model.named_modules() if isinstance(x, LoraLinear)}
     insides = [_inside(name) for name in layers]
     return [
         _module(name, layer, _shortest(inside, set(insides)))
@@ -73,7 +73,7 @@ def low_rank_modules(model: nn.Module) -> list[LowRankModule]:
     ]
 
 
-def _module(name: str, layer: LoraLayer, group: str) -> LowRankModule:
+def _module(name: str, layer: LoraLinear, group: str) -> LowRankModule:
     is_shortcut = isinstance(layer.get_base_layer(), Carrier)
     return LowRankModule(name, group, _block(name), is_shortcut, layer)
 
