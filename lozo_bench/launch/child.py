@@ -27,7 +27,7 @@ from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import restore_handlers
 
-PRELOAD = ["lozo_bench.training.run", __name__]
+PRELOAD = ["lozo_bench.training.run", __name__, "lozo_bench.launch.frozen"]
 CONSOLE = "console.log"
 
 

@@ -82,7 +82,7 @@ class LocalLauncher(Launcher):
         """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
-            [*PRELOAD, "wandb"] if self._config.tracking.wandb else PRELOAD
+            ["wandb", *PRELOAD] if self._config.tracking.wandb else PRELOAD
         )
         with env_override(self._config.hydra.job.env_set), ignored():
             forkserver.ensure_running()
