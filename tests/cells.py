@@ -20,7 +20,11 @@ SHORT = [
 ]  # fmt: skip
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload([*PRELOAD, "wandb"])
+context.set_forkserver_preload(["wandb", "warm", *PRELOAD])
+# The fork server looks there for `warm`.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 
 def start(folder, overrides, environment=None):
@@ -98,10 +102,12 @@ def composed(*overrides):
     import hydra
     from hydra.core.config_store import ConfigStore
 
+    from lozo_bench.config.files import check_words_in_files
     from lozo_bench.config.resolvers import register_resolver
     from lozo_bench.config.schema import Config
 
     register_resolver()
+    check_words_in_files()
     ConfigStore.instance().store(name="schema", node=Config)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", list(overrides))

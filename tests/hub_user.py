@@ -194,6 +194,7 @@ def _serve() -> None:
 
     for module in (*PRELOAD, "datasets.load", "datasets.builder", "lozo_bench.train"):
         importlib.import_module(module)
+    _base(("model=tiny_opt",))  # which most functions need
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -11,8 +12,6 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
 from lozo_bench.config.words import check_file
-
-_check_once = functools.cache(check_file)  # the cells of a sweep read the same files again
 
 
 class CheckedFiles(FileConfigSource):
@@ -27,10 +26,22 @@ class CheckedFiles(FileConfigSource):
         Raises:
             UserError: The file has a word that must be quoted.
         """
-        result = super().load_config(config_path)
         path = Path(self.path) / self._normalize_file_name(config_path)
-        _check_once(str(path), path.read_text(encoding="utf-8"), _package(config_path, result))
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        result: ConfigResult = pickle.loads(_read(self.provider, self.path, config_path, text))
         return result
+
+
+# Hydra reads the same files again for every cell of a sweep; parsing takes fifty times as long as
+# unpickling what was parsed, of which every caller needs its own copy.
+@functools.cache
+def _read(provider: str, folder: str, config_path: str, text: str) -> bytes:
+    """Return the pickled result of reading a file with this text, which is checked."""
+    source = FileConfigSource(provider, folder)
+    result = source.load_config(config_path)
+    path = Path(folder) / source._normalize_file_name(config_path)
+    check_file(str(path), text, _package(config_path, result))
+    return pickle.dumps(result)
 
 
 def check_words_in_files() -> None:

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from lozo_bench.config.files import check_words_in_files
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config, TableConfig
 from lozo_bench.errors import UserError
@@ -57,6 +58,7 @@ def configs(folder: Path) -> Iterator[None]:
     """Within this context, compose configs from the YAML files in ``folder``."""
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
+    check_words_in_files()
     with initialize_config_dir(str(folder), version_base="1.3", job_name="train"):
         yield
 
@@ -133,14 +135,16 @@ def _composed(
     bases: dict[tuple[str, ...], DictConfig] = {}
     for job in jobs:
         file_choices = tuple(text for text in job if not _is_value(text))
+        values = [text for text in job if _is_value(text)]
+        options = [text for text in values if _group(text) in _VALUES]
         if file_choices not in bases:
-            bases[file_choices] = compose(
-                "config", [*hydra_overrides, *file_choices], return_hydra_config=True
+            bases[file_choices] = config = compose(
+                "config", [*hydra_overrides, *file_choices, *options], return_hydra_config=True
             )
+            nodes.update({text: config[_group(text)].copy() for text in options})
         config = bases[file_choices]
         OmegaConf.clear_cache(config)
-        values = [text for text in job if _is_value(text)]
-        for text in (text for text in values if _group(text) in _VALUES):
+        for text in options:
             if text not in nodes:
                 nodes[text] = compose("config", [*hydra_overrides, *file_choices, text])[
                     _group(text)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from cells import composed
 from omegaconf import OmegaConf
 
 from lozo_bench.config.build import build
 from lozo_bench.config.checks import check, check_prompts
 from lozo_bench.config.resolvers import register_resolver
-from lozo_bench.config.schema import Config, Kind
+from lozo_bench.config.schema import Kind
 from lozo_bench.engine import Draws, InPlace
 from lozo_bench.models.locate import model_kind
 from lozo_bench.training.checks import typed
@@ -39,13 +38,6 @@ EXPERIMENT_OF = {
     for variant in swept(path, "variant")
 }
 IDS = [f"{group}={option}" for group, option in OPTIONS]
-
-
-def composed(*overrides):
-    ConfigStore.instance().store(name="schema", node=Config)
-    register_resolver()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)

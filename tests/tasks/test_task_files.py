@@ -13,6 +13,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from lozo_bench.config.files import check_words_in_files
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 # Values that a task's source takes over from the task itself.
@@ -21,6 +23,7 @@ INHERITED = {"data_dir": "DIR", "split": "published"}
 
 def compose_tasks(*overrides: str) -> DictConfig:
     """Compose the named tasks and a seed, without the schema, which has one task only."""
+    check_words_in_files()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(None, overrides=["+seed=s1", *overrides])
 
@@ -39,12 +42,19 @@ def inherited_values(name: str) -> dict[str, str]:
     return {key: value for key, value in INHERITED.items() if key in node}
 
 
-@pytest.mark.parametrize("key", ["tasks.one", "suite.tasks.one"])
+@pytest.fixture(scope="module")
+def all_tasks() -> DictConfig:
+    """All tasks in one config, each under two keys of its own."""
+    keys = ("tasks", "suite.tasks")
+    return compose_tasks(*(f"+task@{key}.{name}={name}" for key in keys for name in NAMES))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_task_resolves_to_the_same_values_under_any_key(name: str, key: str) -> None:
+def test_task_resolves_to_the_same_values_under_any_key(name: str, all_tasks: DictConfig) -> None:
     changed = inherited_values(name)
     expected = resolve_task(compose_tasks(f"+task={name}"), "task", changed)
-    assert resolve_task(compose_tasks(f"+task@{key}={name}"), key, changed) == expected
+    assert resolve_task(all_tasks, f"tasks.{name}", changed) == expected
+    assert resolve_task(all_tasks, f"suite.tasks.{name}", changed) == expected
     for inherited, value in changed.items():
         assert expected["source"][inherited] == value
 
