@@ -1,11 +1,14 @@
 """Every experiment runs at a tiny scale and fills its table.
 
-Experiments with the same models and data share a test, so that their common cells run only once.
+Experiments with the same models and data share a test. Cells that differ only in numbers share a
+run: a number does not decide which code runs, and each cell's numbers are checked.
 """
 
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from collections import defaultdict
 
 import pytest
@@ -15,6 +18,7 @@ from lozo_bench.config.paths import CONF
 from lozo_bench.runs.outcome import RESULT
 from lozo_bench.tables.cells import Sweep, compose_runs, configs
 from lozo_bench.tables.table import build_table
+from lozo_bench.training.plan import plan_cell
 from lozo_bench.training.run import run
 
 # Tables that are narrowed to a few tables, which are filled completely. In the large ones, every
@@ -22,8 +26,10 @@ from lozo_bench.training.run import run
 # The others differ from an experiment that runs in full only by a number, a model's name or the
 # source of the rows.
 NARROWED = {
-    "opt13b": [["task=sst2,squad"], ["method=mezo"]],
-    "roberta_k16": [["task=sst2_kshot"], ["method=mezo"]],
+    "lozo_opt13b": [["task=sst2,squad"], ["method=mezo"]],
+    "mezo_opt13b": [["task=sst2,squad"]],
+    "lozo_roberta_k16": [["task=sst2_kshot"], ["method=mezo"]],
+    "mezo_roberta_k16": [["task=sst2_kshot"]],
     "roberta_k512": [["task=sst2_kshot"]],
     "opt30b_66b": [["model=opt_66b", "task=wsc,squad"]],
     "superglue": [["task=wsc"]],
@@ -59,24 +65,55 @@ def groups():
     return dict(found)
 
 
-def run_all(overrides):
-    """Run every cell that has no result yet, in this process, and return the sweep."""
-    runs = []
-    table, _, composed = compose_runs(overrides)
-    for cell, config in composed:
-        runs.append(cell)
-        if not (cell.folder / RESULT).exists():
-            cell.folder.mkdir(parents=True)
-            alone = copy.deepcopy(config)
-            with open_dict(alone):
-                del alone["hydra"]
-            run(alone, cell.folder)
-    return Sweep(table, runs, "")
+@pytest.fixture(scope="module")
+def run_all(tmp_path_factory):
+    """Run every cell, in this process, and return the sweep: run_all(overrides)."""
+    kept = tmp_path_factory.mktemp("results")
+    results = {}
+
+    def run_or_check(config, folder):
+        kind = without_numbers(config)
+        if kind in results:
+            plan_cell(config, folder)
+            shutil.copy(results[kind], folder / RESULT)
+        else:
+            run(config, folder)
+            results[kind] = shutil.copy(folder / RESULT, kept / f"{len(results)}.json")
+
+    def all_cells(overrides):
+        runs = []
+        table, _, composed = compose_runs(overrides)
+        for cell, config in composed:
+            runs.append(cell)
+            if not (cell.folder / RESULT).exists():
+                cell.folder.mkdir(parents=True)
+                alone = copy.deepcopy(config)
+                with open_dict(alone):
+                    del alone["hydra"]
+                run_or_check(alone, cell.folder)
+        return Sweep(table, runs, "")
+
+    return all_cells
+
+
+def without_numbers(config):
+    """Return a text of the config in which all numbers are equal; without names of experiments."""
+
+    def changed(node):
+        if isinstance(node, dict):
+            return {key: changed(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [changed(value) for value in node]
+        return 0 if isinstance(node, int | float) and not isinstance(node, bool) else node
+
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    del plain["sweep"], plain["table"], plain["model"]["name"]
+    return json.dumps(changed(plain))
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", groups())
-def test_the_cells_of_a_table_run_and_fill_it(group, tmp_path):
+def test_the_cells_of_a_table_run_and_fill_it(group, run_all, tmp_path):
     common = [
         "scale=tiny",
         "rank=r2",
