@@ -56,13 +56,13 @@ def displacement(kind, engine_of, optimizer_class, steps, attention="sdpa", **op
 
 
 @pytest.mark.parametrize("kind", ["opt", "roberta", "gpt2", "llama"])
-def test_20_steps_end_at_the_same_weights_on_both_engines_and_with_every_setting(kind):
-    """The engines differ by less than 1e-10 of the displacement in 4 periods of 5 steps."""
-    options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 5, "q": 2}
-    wanted = displacement(kind, lambda net, X: InPlace(X), LozoQ, 20, **options)
+def test_12_steps_end_at_the_same_weights_on_both_engines_and_with_every_setting(kind):
+    """The engines differ by less than 1e-10 of the displacement in 4 periods of 3 steps."""
+    options = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 3, "q": 2}
+    wanted = displacement(kind, lambda net, X: InPlace(X), LozoQ, 12, **options)
     for setting, given in SETTINGS.items():
         got = displacement(
-            kind, lambda net, X, given=given: fused(net, X, **given), LozoQ, 20, **options
+            kind, lambda net, X, given=given: fused(net, X, **given), LozoQ, 12, **options
         )
         assert (got - wanted).norm() < 1e-10 * wanted.norm(), setting
 
@@ -83,13 +83,13 @@ METHODS = {
 @pytest.mark.parametrize("kind", ["opt", "bert", "gpt2"])
 def test_every_low_rank_method_has_the_same_trajectory_on_both_engines(kind, method):
     optimizer_class, options = METHODS[method]
-    wanted = displacement(kind, lambda net, X: InPlace(X), optimizer_class, 10, **options)
+    wanted = displacement(kind, lambda net, X: InPlace(X), optimizer_class, 6, **options)
     for per_forward in (1, None):
         got = displacement(
             kind,
             lambda net, X, k=per_forward: fused(net, X, per_forward=k, max_rank=3),
             optimizer_class,
-            10,
+            6,
             **options,
         )
         assert wanted.norm() > 0
@@ -123,14 +123,14 @@ def test_tied_weights_are_perturbed_once():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_200_steps_at_learning_rate_zero_change_no_byte(dtype):
+def test_60_steps_at_learning_rate_zero_change_no_byte(dtype):
     net = model("opt", dtype)
     X = {name: x for name, x in net.named_parameters() if "layers.1" in name}
     before = {name: x.detach().clone() for name, x in net.named_parameters()}
     engine = Fused(net, X, Folder("stochastic", Draws(0)), max_rank=8)
-    optimizer = Lozo(engine, Draws(0), lr=0.0, eps=1e-3, rank=2, nu=50)
+    optimizer = Lozo(engine, Draws(0), lr=0.0, eps=1e-3, rank=2, nu=15)
     batch = [part(net, rows=((5, 6),))]
-    for _ in range(200):
+    for _ in range(60):
         optimizer.step(Score(engine, batch))
     engine.flush()
     for name, x in net.named_parameters():

@@ -12,7 +12,7 @@ from lozo_bench.runs.outcome import Code
 
 pytestmark = pytest.mark.timeout(400)  # several processes share the cores
 
-LONG = ["steps=60", "eval_every=15", "log_every=5"]
+LONG = ["steps=30", "eval_every=10", "log_every=5"]
 
 
 @pytest.fixture(scope="module")

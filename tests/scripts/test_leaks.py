@@ -29,11 +29,11 @@ def leaks(monkeypatch):
 
 
 def test_steps_and_cells_are_measured_and_nothing_is_left(leaks, capsys):
-    code = leaks.main(["--steps", "8", "--cells", "2", "--allowed-mib", "1000"])
+    code = leaks.main(["--steps", "4", "--cells", "2", "--allowed-mib", "1000"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0, lines
     assert [(line["of"], line["at"]) for line in lines if "at" in line] == [
-        *(("steps", step) for step in range(1, 9)),
+        *(("steps", step) for step in range(1, 5)),
         ("cells", 1),
         ("cells", 2),
     ]

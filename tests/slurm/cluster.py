@@ -14,7 +14,7 @@ import pytest
 from lozo_bench.launch.signals import restore_handlers
 
 SHORT = [
-    "steps=200", "eval_every=100", "log_every=5", "batch_size=8", "checkpoint.every=25",
+    "steps=120", "eval_every=60", "log_every=5", "batch_size=8", "checkpoint.every=25",
     "task.source.train=44", "task.source.dev=20", "task.source.test=20", "tracking=files",
 ]  # fmt: skip
 # The test node reports eight CPUs and two GPUs that do not exist.

@@ -14,8 +14,8 @@ from lozo_bench.optimizers.layer_turns import LayerTurns
 from lozo_bench.runs.journal import read
 from lozo_bench.training.run import run
 
-TURNS = 24
-KILLED = (1, 7, 23)  # before the first checkpoint, between two, and in the last but one turn
+TURNS = 12
+KILLED = (1, 7, 11)  # before the first checkpoint, between two, and in the last but one turn
 SMALL = [
     "model=tiny_roberta", "optimizer.intrinsic_dim=8", "optimizer.popsize=8",
     f"optimizer.budget={TURNS * 8}", "task.source.train=4", "task.source.dev=4",

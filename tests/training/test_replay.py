@@ -41,15 +41,15 @@ def lozo(tmp_path_factory):
 
 @pytest.mark.parametrize("optimizer", ZEROTH_ORDER)
 def test_the_log_alone_rebuilds_every_kept_state_bit_for_bit(tmp_path, optimizer):
-    folder = made(tmp_path / "run", f"optimizer={optimizer}")
+    folder = made(tmp_path / "run", f"optimizer={optimizer}", "steps=12", "eval_every=4")
     states = Checkpoints(folder / "checkpoints", keep=9)
-    kept = {step: states.newest(step) for step in (5, 10, 15, 20)}
+    kept = {step: states.newest(step) for step in (5, 10)}
     shutil.rmtree(folder / "checkpoints")
     for step, state in kept.items():
         assert state.step == step
         assert rebuild(folder, step).weights == fingerprint(with_prefix("engine", state.tensors))
     weights = cells.result(folder)["weights"]
-    assert rebuild(folder, 24).weights == weights["last"]
+    assert rebuild(folder, 12).weights == weights["last"]
     assert rebuild(folder, cells.result(folder)["best_step"]).weights == weights["tested"]
 
 

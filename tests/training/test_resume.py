@@ -21,7 +21,7 @@ from lozo_bench.runs.outcome import Code, read_failure
 from lozo_bench.training import build_run
 from lozo_bench.training.run import run, run_cell
 
-LONG = ["steps=60", "eval_every=20", "log_every=5"]
+LONG = ["steps=30", "eval_every=10", "log_every=5"]
 COMPARED = ("metrics", "best_step", "forwards", "backwards", "tokens", "bad_steps", "weights")
 
 
@@ -61,8 +61,10 @@ class StopAtCheck:
             raise Stopped("SIGTERM")
 
 
-@pytest.mark.parametrize("optimizer", ["lozo", "mezo", "adamw"])
-@pytest.mark.parametrize("checks", [0, 1, 7, 25, 39])
+@pytest.mark.parametrize(
+    ("optimizer", "checks"),
+    [("lozo", 0), ("mezo", 1), ("adamw", 7), ("lozo", 25), ("mezo", 39), ("adamw", 25)],
+)
 def test_a_run_stopped_at_any_check_resumes_to_the_same_result(
     tmp_path, undisturbed, optimizer, checks
 ):
@@ -96,8 +98,10 @@ def test_a_resumed_run_has_the_same_dropout(tmp_path, undisturbed, model_with_dr
     assert cells.result(without)["weights"] != cells.result(tmp_path)["weights"]
 
 
-@pytest.mark.parametrize("checks", [18, 26])
-@pytest.mark.parametrize("optimizer", ["lozo", "lozo_m", "mezo", "adamw"])
+@pytest.mark.parametrize(
+    ("optimizer", "checks"),
+    [("lozo", 18), ("lozo", 26), ("lozo_m", 26), ("mezo", 18), ("adamw", 18), ("adamw", 26)],
+)
 def test_a_checkpoint_of_the_best_step_also_serves_as_the_tested_weights(
     tmp_path, undisturbed, optimizer, checks
 ):
