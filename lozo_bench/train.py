@@ -41,11 +41,11 @@ class CellFailedError(RuntimeError):
 def job(config: DictConfig) -> None:
     """Run one cell in the folder that Hydra made for it."""
     with nothing_begun():
-        from lozo_bench.training.run import run_cell
+        from lozo_bench.launch.loaded import run
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    code = run_cell(config, folder, lambda: record_command(config, folder))
+    code = run.run_cell(config, folder, lambda: record_command(config, folder))
     if code is Code.stopped:  # in this process, stopping one cell stops the whole sweep
         sys.exit(launch.INTERRUPTED)
     if code and hydra_config.mode == RunMode.RUN:

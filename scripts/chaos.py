@@ -96,7 +96,7 @@ def main() -> int:
     if not chosen:
         print(f"--only: no optimizer's name contains {args.only!r}", file=sys.stderr)
         return 2
-    context.set_forkserver_preload(["lozo_bench.training.run", "lozo_bench.launch.frozen"])
+    context.set_forkserver_preload(["lozo_bench.launch.loaded"])
     os.environ["OMP_NUM_THREADS"] = "1"
     first = context.Process(target=int)  # import everything now, so that no run's time includes it
     first.start()

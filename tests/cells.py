@@ -20,7 +20,7 @@ SHORT = [
 ]  # fmt: skip
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["wandb", "warm", *PRELOAD])
+context.set_forkserver_preload([*PRELOAD, "wandb", "warm"])
 # The fork server looks there for `warm`.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -16,6 +16,7 @@ if not HUB:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+gc.disable()  # until everything is imported, see below
 # Two test processes share two cores; torch's threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -32,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Leave all that is imported out of garbage collections, which take 0.3 s longer with it."""
     gc.freeze()
+    gc.enable()
     atexit.register(gc.unfreeze)  # some libraries complain about what is left at the end
 
 

@@ -27,7 +27,7 @@ from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import restore_handlers
 
-PRELOAD = ["lozo_bench.training.run", __name__, "lozo_bench.launch.frozen"]
+PRELOAD = ["lozo_bench.launch.loaded", __name__]
 CONSOLE = "console.log"
 
 
@@ -93,10 +93,10 @@ def run_as_hydra_job(config: DictConfig) -> int:
 
 
 def _task(config: DictConfig) -> int:
-    from lozo_bench.training.run import run_cell
+    from lozo_bench.launch.loaded import run
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return run_cell(config, folder, lambda: record_command(config, folder))
+    return run.run_cell(config, folder, lambda: record_command(config, folder))
 
 
 def _redirect_output_to(path: Path) -> None:
