@@ -57,8 +57,10 @@ def residual_blocks(
     watched = [_Watched(block) for block in blocks]
     try:
         with torch.inference_mode():
-            ids = torch.ones(1, 2, dtype=torch.int64, device=model.device)
-            backbone(model)(input_ids=ids, attention_mask=torch.ones_like(ids))
+            # Without a mask, as the meta device has no values to read; so no token may be padding.
+            word = int(model.config.pad_token_id == 0)
+            ids = torch.full((1, 2), word, dtype=torch.int64, device=model.device)
+            backbone(model)(input_ids=ids)
     finally:
         for each in watched:
             each.stop()
