@@ -52,7 +52,7 @@ def _pick(key: Any, values: Mapping[str, Any]) -> Any:
 
 
 # Tunings that train the matrices of LoRA, and so take its learning rates.
-_LIKE_LORA = {"gated_lora", "shortcuts"}
+_LIKE_LORA = {"gated_lora", "shortcuts", "rslora", "dora", "eva", "adalora"}
 
 
 def _per_tuning(values: Mapping[str, Any], _root_: DictConfig) -> Any:

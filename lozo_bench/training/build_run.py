@@ -45,6 +45,7 @@ from lozo_bench.training.objective_and_metrics import objective_and_evaluators
 from lozo_bench.training.plan import Plan
 from lozo_bench.training.rows import TrainingRows
 from lozo_bench.training.same_everywhere import require_same_parts
+from lozo_bench.training.start_batches import start_of, started
 from lozo_bench.tuning.base import Tuned
 from lozo_bench.tuning.gates import Gates
 from lozo_bench.tuning.start import tune
@@ -60,6 +61,7 @@ class BuiltRun:
         chosen: the engine, and why it is this one.
         parts: what the trainer puts together.
         gates: what turns low-rank modules on and off, if the tuning has any.
+        start: a fingerprint of what the tuning computed from training rows, if it did so.
     """
 
     loaded: Loaded
@@ -67,6 +69,7 @@ class BuiltRun:
     chosen: ChosenEngine
     parts: Components
     gates: Gates | None = None
+    start: str | None = None
 
 
 def build_run(
@@ -89,12 +92,14 @@ def build_run(
     draws = Draws(config.seed.value)
     loaded = load(_model_config(config, needs), class_count(config.task), config.seed.value)
     loaded, tuned = tune(plan.tuning, loaded, draws)
-    X = _output_layer(loaded) if needs.features else tuned.X
     if plan.needs is not None:
-        _check_movable(X, config, loaded)
+        _check_movable(_output_layer(loaded) if needs.features else tuned.X, config, loaded)
 
     data = encoded(config, splits, prompt_for(config, loaded, tuned), loaded, tuned, plan.needs)
+    if tuned.start is not None and plan.needs is not None:
+        tuned = _started(config, loaded, tuned, data)
     require_same_parts(team, data, tuned.model)
+    X = _output_layer(loaded) if needs.features else tuned.X
     rows = TrainingRows(len(data.train), config.batch_size, config.seed.value, needs)
     objective, evaluators = _objective(config, needs, loaded, tuned, data, rows, team)
     micro_batch_size = _micro_batch_size(config, needs)
@@ -125,7 +130,7 @@ def build_run(
         dropout=Dropout(tuned.model, config.seed.value) if needs.dropout else no_dropout,
         smooth=config.objective is Minimize.loss,
     )
-    return BuiltRun(loaded, X, chosen, parts, tuned.gates)
+    return BuiltRun(loaded, X, chosen, parts, tuned.gates, start_of(tuned))
 
 
 def _optimizer(
@@ -207,6 +212,15 @@ def _objective(
     forward = _forward(config, needs, rows, tuned.model, team)
     scorer = _scorer(loaded, tuned, forward, data)
     return objective_and_evaluators(config, needs.features, loaded, tuned, data, scorer)
+
+
+def _started(config: Config, loaded: Loaded, tuned: Tuned, data: Data) -> Tuned:
+    """Return what is trained after the tuning has seen training rows, the same in each process."""
+    scorer = _scorer(loaded, tuned, tuned.model, data)
+    by_loss = dataclasses.replace(config, objective=Minimize.loss)
+    objective, _ = objective_and_evaluators(by_loss, False, loaded, tuned, data, scorer)
+    size = config.micro_batch_size or config.batch_size
+    return started(tuned, data, objective, size, config.seed.value, loaded.device)
 
 
 def _forward(

@@ -23,6 +23,7 @@ from lozo_bench.runs.tensor_files import system_errors
 from lozo_bench.training.build_run import BuiltRun, build_run
 from lozo_bench.training.interfaces import SilentObserver
 from lozo_bench.training.plan import plan_run
+from lozo_bench.training.start_batches import check_start
 from lozo_bench.training.stored import journal_of, stored_run
 from lozo_bench.training.trainer import Trainer
 from lozo_bench.tuning.prune import prune, require_all_on
@@ -102,11 +103,13 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
     if plan.replayable:
         past = _past(folder, step, stored.digest)
         built = build_run(config, plan, Team(), past.header.get("engine"))
+        check_start(past.header, built.start)
         Trainer(built.parts, history=past, observer=SilentObserver()).advance(step)
         weights = fingerprint(built.chosen.engine.tensors())
     else:
         state = _kept(folder, step, stored.digest)
         built = build_run(config, plan, Team())
+        check_start(read(journal_of(folder)).header, built.start)
         built.chosen.engine.load_state(state)
         weights = fingerprint(state)
     stored.check_weights(step, weights, device_name(built.loaded.device))

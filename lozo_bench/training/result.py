@@ -32,7 +32,9 @@ def journal_header(
                 device,
             )
         return dict(past.header)
+    start = {} if built.start is None else {"start": built.start}
     return {
+        **start,
         "digest": cell.digest,
         "device": device,
         "engine": built.chosen.describe(),

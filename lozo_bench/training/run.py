@@ -27,6 +27,7 @@ from lozo_bench.training.build_run import build_run
 from lozo_bench.training.plan import plan_cell
 from lozo_bench.training.same_everywhere import require_same_config
 from lozo_bench.training.session import Follower, Leader, LeftAlone, Session
+from lozo_bench.training.start_batches import check_start
 from lozo_bench.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ def run(
         if past is None:
             return session.result
         built = build_run(cell.config, cell.plan, team, past.header.get("engine"))
+        check_start(past.header, built.start)
         history, observer = session.open(past, built)
         outcome = Trainer(
             built.parts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,21 @@ from lozo_bench.models.check import max_row_tokens
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.gates import Gates
+
+
+@dataclass(frozen=True, slots=True)
+class StartBatch:
+    """Training rows that a tuning looks at before the first step.
+
+    Attributes:
+        input_ids: the rows as a model reads them, with their correct answers, padded, [B, T].
+        attention_mask: 1 for tokens and 0 for padding, [B, T].
+        losses: returns the rows' losses [B], which can be differentiated.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    losses: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,10 @@ class Tuned:
         layers_pass_one_state: whether a layer gives nothing but a hidden state to the next one, so
             that candidates can skip the layers that they have in common.
         gates: what turns low-rank modules on and off; None: this tuning has no gates.
+        start: changes the model in place according to training rows, and returns what is trained
+            then, given this object and an epoch of rows; None: nothing depends on rows. It is
+            called before anything else uses the model, and again in each attempt of a run: the
+            same rows must give the same bits.
     """
 
     X: dict[str, nn.Parameter]
@@ -48,6 +67,7 @@ class Tuned:
     beside: bool = False
     layers_pass_one_state: bool = True
     gates: Gates | None = None
+    start: Callable[[Tuned, Iterable[StartBatch]], Tuned] | None = None
 
 
 class Tuning(Protocol):

@@ -30,4 +30,13 @@ def new_dtype(layer: BaseTunerLayer) -> torch.dtype:
 
 def set_initial_values(parameter: nn.Parameter, values: torch.Tensor) -> None:
     """Set an adapter's initial values. It takes their dtype and stays on its device."""
-    parameter.data = values.to(parameter.device)
+    parameter.data = values.to(parameter.device).contiguous()
+
+
+def take_out(model: PreTrainedModel) -> None:
+    """Put the model's own layers back in place of peft's, whose values are lost."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, layer.get_base_layer())
+    del model.peft_config

@@ -10,7 +10,9 @@ no weights during the forward passes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod, sqrt
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig
@@ -39,6 +41,9 @@ class Lora:
             (medium_models/run.py:939-942), so that lm_head stays trainable.
     """
 
+    # Further fields of peft's config, which make a variant of LoRA.
+    variant: ClassVar[Mapping[str, Any]] = {}
+
     def __init__(self, *, r: int, alpha: float, targets: str, train_head: bool = False) -> None:
         if r < 1:
             raise bad_value("r", r, "a whole number >= 1")
@@ -55,6 +60,7 @@ class Lora:
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft only divides it by r
             target_modules=list(layers),
             fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
+            **self.variant,
         )
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
@@ -70,10 +76,22 @@ class Lora:
 
 
 def initialise(name: str, layer: LoraLayer, draws: Draws) -> None:
-    """Set the initial values of a module: A is uniform, and B is zero."""
+    """Set the initial values of a layer's A and B, and of DoRA's magnitudes if it has them.
+
+    Args:
+        name: the layer's name, which keys A.
+        layer: peft's layer.
+        draws: source of A.
+    """
     A = layer.lora_A["default"].get_parameter("weight")
     B = layer.lora_B["default"].get_parameter("weight")
     dtype, shape = new_dtype(layer), tuple(A.shape)
     uniform = draws.uniform_range("lora_A", 0, name, 0, prod(shape)).view(shape)
     set_initial_values(A, (2 * uniform.to(dtype) - 1) / sqrt(shape[1]))
     set_initial_values(B, torch.zeros(B.shape, dtype=dtype))
+    if layer.lora_magnitude_vector:
+        dora = layer.lora_magnitude_vector["default"]
+        W = layer.get_base_layer().get_parameter("weight").detach().to(dtype)
+        BA = W.new_zeros(len(B), shape[1])
+        # In peft's own arithmetic, so that at the start each magnitude is its norm to the bit.
+        set_initial_values(dora.weight, dora.get_weight_norm(W, BA, layer.scaling["default"]))

@@ -19,6 +19,7 @@ from lozo_bench.tuning.carriers import Carrier
 from lozo_bench.tuning.deep_prompt import LayerPrompt
 from lozo_bench.tuning.prefix import Pair
 from lozo_bench.tuning.prompt import SoftPrompt
+from lozo_bench.tuning.sparse import take_masks_out
 
 
 def save_tuned(loaded: Loaded, out: Path) -> str:
@@ -49,6 +50,7 @@ def save_tuned(loaded: Loaded, out: Path) -> str:
         return "adapter"
     if has_adapter:
         merge(loaded.model)
+    take_masks_out(loaded.model)
     save_model(loaded, out)
     return "weights"
 

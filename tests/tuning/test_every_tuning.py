@@ -25,6 +25,7 @@ EVERY = pytest.mark.parametrize(("name", "arch"), CELLS)
 LIKE_THE_PLAIN_MODEL = {"full", "bitfit", "head", "lora", "gated_lora", "shortcuts", "ia3"} | {
     "queries_keys"
 }
+LIKE_THE_PLAIN_MODEL |= {"rslora", "dora", "eva", "adalora", "sparse"}
 
 
 def made(name, **changes):
@@ -58,7 +59,7 @@ def test_every_tensor_of_x_changes_the_logits(name, arch):
         before = at_real_tokens(logits(this, **inputs), inputs)
         for parameter_name, x in this.X.items():
             kept = x.clone()
-            x += torch.arange(x.numel(), dtype=x.dtype).view(x.shape).remainder(7)
+            x += torch.arange(1, x.numel() + 1, dtype=x.dtype).view(x.shape).remainder(7)
             after = at_real_tokens(logits(this, **inputs), inputs)
             x.copy_(kept)
             # A key's bias adds one number to all scores of a query; softmax ignores that.
