@@ -30,5 +30,7 @@ def test_a_start_with_other_bits_is_refused_in_one_line():
     header = {"start": "abc", "device": "an H100"}
     check_start({}, "abc")
     check_start(header, "abc")
-    with pytest.raises(UserError, match=r"^tuning: .*abd instead of abc, on an H100.*what to do: co"):
+    with pytest.raises(
+        UserError, match=r"^tuning: .*abd instead of abc, on an H100.*what to do: co"
+    ):
         check_start(header, "abd")
