@@ -66,9 +66,9 @@ class AdaLora:
 
 def _initialise(name: str, layer: SVDLinear, draws: Draws) -> None:
     dtype = new_dtype(layer)
-    for role, part in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
-        shapes = {name: tuple(part["default"].shape)}
-        values = draws.normal(role, 0, shapes, dtype=dtype)[name]
-        set_initial_values(part["default"], _STD * values)
-    E = layer.lora_E["default"]
+    for role in ("lora_A", "lora_B"):
+        x = layer.get_parameter(f"{role}.default")
+        values = draws.normal(role, 0, {name: tuple(x.shape)}, dtype=dtype)[name]
+        set_initial_values(x, _STD * values)
+    E = layer.get_parameter("lora_E.default")
     set_initial_values(E, torch.zeros(E.shape, dtype=dtype))

@@ -91,7 +91,7 @@ class Eva:
 
 def _with_ranks(config: LoraConfig, ranks: Mapping[str, int], adjust: bool) -> LoraConfig:
     """Return peft's config of a LoRA with these ranks."""
-    config.target_modules = {name for name, rank in ranks.items() if rank}
+    config.target_modules = [name for name, rank in ranks.items() if rank]
     config.rank_pattern = {name: rank for name, rank in ranks.items() if rank not in (0, config.r)}
     if adjust:
         alpha: Any = config.lora_alpha
@@ -131,7 +131,7 @@ def _components(
                 continue
             of[name] = name
             count = min(most, x.shape[-1])
-            pca = found.setdefault(name, IncrementalPCA(n_components=count))
+            pca: Any = found.setdefault(name, IncrementalPCA(n_components=count))
             # OPT's feed-forward layers get the rows one behind another, [B T, n].
             new = x.flatten(0, -2)[at].to(wide(x.dtype))
             waiting[name] = torch.cat([waiting[name], new]) if name in waiting else new
@@ -148,7 +148,7 @@ def _components(
 
 
 @contextmanager
-def _inputs(layers: Mapping[str, LoraLayer]) -> Iterator[dict[str, Tensor]]:
+def _inputs(layers: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
     """Collect what enters each layer in this context."""
     seen: dict[str, Tensor] = {}
 

@@ -90,7 +90,7 @@ def initialise(name: str, layer: LoraLayer, draws: Draws) -> None:
     set_initial_values(A, (2 * uniform.to(dtype) - 1) / sqrt(shape[1]))
     set_initial_values(B, torch.zeros(B.shape, dtype=dtype))
     if layer.lora_magnitude_vector:
-        dora = layer.lora_magnitude_vector["default"]
+        dora: Any = layer.lora_magnitude_vector["default"]
         W = layer.get_base_layer().get_parameter("weight").detach().to(dtype)
         BA = W.new_zeros(len(B), shape[1])
         # In peft's own arithmetic, so that at the start each magnitude is its norm to the bit.

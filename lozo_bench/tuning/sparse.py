@@ -23,7 +23,7 @@ Scores take as much memory as the gradient of the chosen layers, once, before th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -166,7 +166,7 @@ def _salience(
     return scores
 
 
-_SCORES = {
+_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradient": lambda g, W: g.abs(),
     "snip": lambda g, W: (g * W).abs(),
     "force": lambda g, W: -g * W,
@@ -189,7 +189,8 @@ def _largest(scores: Mapping[str, Tensor], density: float, together: bool) -> di
         limit = x.topk(k).values[-1]
         mask = x > limit
         mask[(x == limit).nonzero()[: k - int(mask.sum()), 0]] = True
-        for name, own in zip(group, mask.split([len(flat[n]) for n in group]), strict=True):
+        owns = torch.split(mask, [len(flat[name]) for name in group])
+        for name, own in zip(group, owns, strict=True):
             places[name] = own.nonzero()[:, 0].to(flat[name].device)
     return places
 
