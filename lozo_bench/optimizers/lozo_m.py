@@ -104,17 +104,22 @@ class LozoM:
         UV = self.directions.update_direction(t, UV)
         if self.period != t // self.nu:
             for name, V in self.V.items():
-                self.N[name] = self._project(self.N[name], V, UV.V[name])  # (1)
+                if name in self.N:  # not if the matrix has not been in the function so far
+                    self.N[name] = self._project(self.N[name], V, UV.V[name])  # (1)
             self.V, self.period, self.since_V = UV.V, t // self.nu, 0
         weight = 1.0 if self.replicate_first_step and not self.updates else 1 - self.beta
+        X = self.engine.X
         for name, u in {**UV.U, **UV.z}.items():
+            if name not in X:  # it is off: its momentum stays
+                continue
             N = self.N.setdefault(name, torch.zeros_like(u))
             N.mul_(self.beta).add_(u, alpha=weight * c)  # (2)
 
         self.updates, self.since_V = self.updates + 1, self.since_V + 1
 
         self.engine.decay(self.lr * self.weight_decay)
-        NV = Subspace({name: self.N[name] for name in UV.U}, UV.V, {n: self.N[n] for n in UV.z})
+        U, z = ({name: self.N[name] for name in side if name in X} for side in (UV.U, UV.z))
+        NV = Subspace(U, UV.V, z)
         matrix_scale = self.one_over_r * self._correction(self.since_V)
         vector_scale = self._correction(self.updates)
         self.engine.move(NV, along(NV, -self.lr * matrix_scale, -self.lr * vector_scale))  # (3)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lozo_bench.engine.directions import Given
 from lozo_bench.engine.gaussian import Gaussian
+from lozo_bench.engine.shown import every
 from lozo_bench.engine.tensors import wide
 from lozo_bench.optimizers.base import (
     Engine,
@@ -76,9 +77,10 @@ class MezoMomentum:
         loss, c = central_difference(score.full_rank, z, self.eps)  # (1)
         if not self.M:
             self.M = zeros_like_weights(self.engine)
-        for M in self.M.values():
-            M.mul_(self.beta)
-        z.move(self.M, c)  # (2)
+        M = {name: self.M[name] for name in self.engine.X}  # without those that are off
+        for each in M.values():
+            each.mul_(self.beta)
+        z.move(M, c)  # (2)
         self.engine.decay(self.lr * self.weight_decay)
         self.engine.full_rank_move(Given(self._piece), -self.lr)  # (3)
         return Report(loss, forwards=2, scalars={"projected_grad": c})
@@ -88,8 +90,8 @@ class MezoMomentum:
 
 
 def zeros_like_weights(engine: Engine) -> dict[str, Tensor]:
-    """Return zeros shaped like the weights: float64 for float64 weights, float32 for all others."""
+    """Return zeros shaped like all weights: float64 for float64 weights, else float32."""
     return {
         name: torch.zeros(x.shape, dtype=wide(x.dtype), device=x.device)
-        for name, x in engine.X.items()
+        for name, x in every(engine.X).items()
     }

@@ -19,7 +19,7 @@ Groups = Sequence[Collection[str]]  # the names of the weights in each group
 
 def parameter_norms(X: Mapping[str, Tensor], groups: Groups) -> Tensor:
     """Return ||X_g|| of each group g, float64 on the CPU."""
-    return torch.stack([_norm([X[name] for name in names]) for names in groups])
+    return torch.stack([_norm([X[name] for name in names if name in X]) for names in groups])
 
 
 def gradient_norms(score: Score, groups: Groups) -> Tensor:
@@ -43,7 +43,7 @@ def gradient_norms(score: Score, groups: Groups) -> Tensor:
     try:
         score.differentiate()
         norms = [
-            _norm([piece for name in names for piece in _pieces(score, X[name])])
+            _norm([piece for name in names if name in X for piece in _pieces(score, X[name])])
             for names in groups
         ]
     except NonFiniteLossError:
@@ -65,4 +65,4 @@ def _pieces(score: Score, x: Tensor) -> list[Tensor]:
 @torch.no_grad()
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     squares = [torch.linalg.vector_norm(x, dtype=torch.float64).cpu() ** 2 for x in tensors]
-    return torch.stack(squares).sum().sqrt()
+    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), dtype=torch.float64)

@@ -8,7 +8,7 @@ the weights decay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -106,6 +106,25 @@ class Gates:
             yield
         finally:
             self.set(before)
+
+    @contextmanager
+    def moving(self, numbers: Collection[int]) -> Iterator[None]:
+        """Inside this context only these modules move; the others rest in the function."""
+        resting = [m for i, m in enumerate(self.modules) if i not in numbers]
+        before, trainable = self._off, [m for m in resting if m.A.requires_grad]
+        for module in resting:
+            module.A.grad = module.B.grad = None
+        for module in trainable:
+            module.A.requires_grad_(False)
+            module.B.requires_grad_(False)
+        self._off = before.union(*(module.names for module in resting))
+        try:
+            yield
+        finally:
+            self._off = before
+            for module in trainable:
+                module.A.requires_grad_(True)
+                module.B.requires_grad_(True)
 
     def components(self) -> dict[str, tuple[slice, ...]]:
         """Return where the components that are off lie in the weights of modules on in part."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import ALL, at_real_tokens, classifier, loaded, logits, rows
+from peft import PeftModel
+from tiny_models import ALL, Words, at_real_tokens, classifier, loaded, logits, rows
 
 from lozo_bench.errors import UserError
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import StartBatch
 from lozo_bench.tuning.eva import Eva
+from lozo_bench.tuning.save import save_tuned
 from lozo_bench.tuning.start import tune
 
 TARGETS = r"\.(q_proj|v_proj|fc2|down_proj|query|value|dense|c_attn|c_proj)$"
@@ -96,3 +99,20 @@ def test_too_few_tokens_are_refused_in_one_line():
         started(loaded("opt"), [batch((4,))])
     with pytest.raises(UserError, match=r"^rho: given 0\.5; allowed: a number >= 1"):
         Eva(r=3, alpha=1.0, targets="q", rho=0.5)
+
+
+class Tokenizer(Words):
+    def save_pretrained(self, folder):
+        """Write nothing."""
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # from peft
+def test_a_saved_adapter_with_its_ranks_can_be_loaded_by_peft(tmp_path):
+    tuned = started(loaded("opt"), [batch()])
+    assert len({len(x) for n, x in tuned.X.items() if "lora_A" in n}) > 1
+    with torch.no_grad():
+        for x in tuned.X.values():
+            x += 0.1
+    save_tuned(replace(loaded("opt"), model=tuned.model, tokenizer=Tokenizer()), tmp_path)
+    read = PeftModel.from_pretrained(loaded("opt").model, tmp_path).eval()
+    torch.testing.assert_close(read(**rows()).logits, logits(tuned, **rows()))

@@ -1,4 +1,4 @@
-"""rsLoRA and DoRA are compared with their formulas."""
+"""rsLoRA, DoRA and AdaLoRA are compared with their formulas."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import PeftModel
 from tiny_models import ALL, Words, loaded, logits, rows
 
 from lozo_bench.models.adapter import read_adapter
 from lozo_bench.randomness.draws import Draws
+from lozo_bench.tuning.adalora import AdaLora
 from lozo_bench.tuning.dora import Dora
 from lozo_bench.tuning.rslora import RsLora
 from lozo_bench.tuning.save import save_tuned
@@ -59,6 +61,19 @@ def test_dora_gives_each_output_a_trained_norm(arch):
     torch.testing.assert_close(logits(this, **rows()), plain(**rows()).logits)
 
 
+@pytest.mark.parametrize("arch", ALL)
+def test_adalora_adds_a_decomposed_matrix(arch):
+    this, plain = moved(AdaLora, arch), loaded(arch).model
+    for name, Q in this.X.items():
+        if "lora_A" in name:
+            E, P = (this.X[name.replace("lora_A", part)] for part in ("lora_E", "lora_B"))
+            W = plain.get_submodule(name.split(".lora_A")[0]).weight
+            delta = 6.0 / 4 * P @ torch.diag(E[:, 0]) @ Q
+            W.data += delta.T if arch == "gpt2" else delta
+    # peft divides by r + 1e-5.
+    torch.testing.assert_close(logits(this, **rows()), plain(**rows()).logits, rtol=0, atol=1e-4)
+
+
 def test_doras_magnitudes_start_as_the_norms_and_the_norm_has_no_gradient():
     start = Dora(r=4, alpha=6.0, targets=TARGETS).tune(loaded("opt"), Draws(0))
     layer = "model.decoder.layers.0.self_attn.q_proj"
@@ -102,3 +117,12 @@ def test_training_continues_from_a_saved_adapter(kind, tmp_path):
     _, tuned = tune(kind(r=4, alpha=6.0, targets=TARGETS), fresh, Draws(5))
     torch.testing.assert_close(dict(tuned.X), dict(this.X), rtol=0, atol=0)
     torch.testing.assert_close(logits(tuned, **rows()), logits(this, **rows()), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # from peft
+@pytest.mark.parametrize("kind", [RsLora, Dora, AdaLora])
+def test_a_saved_adapter_can_be_loaded_by_peft(kind, tmp_path):
+    this = moved(kind, "opt")
+    save_tuned(replace(loaded("opt"), model=this.model, tokenizer=Tokenizer()), tmp_path)
+    read = PeftModel.from_pretrained(loaded("opt").model, tmp_path).eval()
+    torch.testing.assert_close(read(**rows()).logits, logits(this, **rows()))
