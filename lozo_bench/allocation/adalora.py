@@ -25,8 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from peft.tuners.adalora import SVDLinear
-from torch import Tensor, nn
+from torch import Tensor
 
 from lozo_bench.allocation.base import Length
 from lozo_bench.allocation.inner import Inner
@@ -104,7 +103,7 @@ class AdaLora:
         """See `Allocation`."""
         if getattr(optimizer, "scaled", False):
             raise bad_value("model.autocast", "fp16", "null or bf16 with this allocation")
-        return FewerTriplets(optimizer, engine, self, _matrices(tuned.model), length.steps)
+        return FewerTriplets(optimizer, engine, self, adalora.matrices(tuned.model), length.steps)
 
     def budget(self, t: int, steps: int, first: int, last: int) -> int:
         """Return b_t, equation (3), in steps before T - t_f."""
@@ -118,23 +117,6 @@ class AdaLora:
         """Return whether triplets are chosen after step t."""
         begin, end = round(self.initial * steps), steps - round(self.final * steps)
         return t == end or (begin < t < end and t % self.interval == 0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Matrix:
-    """The parts of an adapted matrix by name: P [m, r], E [r, 1] and Q [r, n].
-
-    Args:
-        name: of the layer.
-        P: the name of P.
-        E: the name of E.
-        Q: the name of Q.
-    """
-
-    name: str
-    P: str
-    E: str
-    Q: str
 
 
 class FewerTriplets:
@@ -153,7 +135,7 @@ class FewerTriplets:
         optimizer: Optimizer,
         engine: Engine,
         options: AdaLora,
-        matrices: Sequence[Matrix],
+        matrices: Sequence[adalora.Matrix],
         steps: int,
     ) -> None:
         self.engine, self.needs = engine, optimizer.needs
@@ -222,7 +204,7 @@ class FewerTriplets:
         }
         return Event("allocation", values)
 
-    def _scores(self, matrix: Matrix) -> Tensor:
+    def _scores(self, matrix: adalora.Matrix) -> Tensor:
         """Return S_k of each triplet of a matrix, [r] on the CPU."""
         s = {name: self.I[name] * self.U[name] for name in (matrix.P, matrix.E, matrix.Q)}
         found = s[matrix.E].flatten() + (s[matrix.P].mean(0) + s[matrix.Q].mean(1))
@@ -238,16 +220,8 @@ class FewerTriplets:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Setup:
     options: AdaLora
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[adalora.Matrix, ...]
     steps: int
-
-
-def _matrices(model: nn.Module) -> list[Matrix]:
-    return [
-        Matrix(name, *(f"{name}.lora_{part}.default" for part in "BEA"))
-        for name, layer in model.named_modules()
-        if isinstance(layer, SVDLinear)
-    ]
 
 
 class _Penalized:
@@ -267,7 +241,7 @@ class _Penalized:
         return loss
 
 
-def orthogonality(X: Mapping[str, Tensor], matrices: Sequence[Matrix]) -> Tensor:
+def orthogonality(X: Mapping[str, Tensor], matrices: Sequence[adalora.Matrix]) -> Tensor:
     """Return the mean over all P and Q of ||P^T P - I||_F, or ||Q Q^T - I||_F."""
     products = [x for each in matrices for x in (_square(X[each.P].T), _square(X[each.Q]))]
     gaps = [torch.linalg.norm(x - torch.eye(len(x)).to(x)) for x in products]

@@ -10,9 +10,12 @@ ones away during training and keeps P and Q near orthogonal (`allocation/adalora
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from peft import AdaLoraConfig
 from peft.tuners.adalora import SVDLinear
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -23,6 +26,23 @@ from lozo_bench.tuning.base import Tuned, check_pattern, freeze_rest, linear_lay
 from lozo_bench.tuning.injected import inject, new_dtype, set_initial_values
 
 _STD = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """The parts of an adapted matrix by name: P [m, r], E [r, 1] and Q [r, n].
+
+    Args:
+        name: of the layer.
+        P: the name of P.
+        E: the name of E.
+        Q: the name of Q.
+    """
+
+    name: str
+    P: str
+    E: str
+    Q: str
 
 
 class AdaLora:
@@ -62,6 +82,15 @@ class AdaLora:
                 _initialise(name, layer, draws)
         X = freeze_rest(model, lambda name, _: ".lora_" in name)
         return Tuned(X, model, all_weights=False)
+
+
+def matrices(model: nn.Module) -> list[Matrix]:
+    """Return the adapted matrices of a model, in the model's order."""
+    return [
+        Matrix(name, *(f"{name}.lora_{part}.default" for part in "BEA"))
+        for name, layer in model.named_modules()
+        if isinstance(layer, SVDLinear)
+    ]
 
 
 def _initialise(name: str, layer: SVDLinear, draws: Draws) -> None:
