@@ -112,7 +112,7 @@ def test_orthogonal_triplets_have_no_penalty():
         for name, x in engine.X.items():
             if "lora_E" not in name:
                 x.copy_(torch.eye(*x.shape))
-    assert float(orthogonality(engine.X, optimizer.setup.matrices)) == 0.0
+    assert float(orthogonality(engine.X, optimizer.setup.matrices).detach()) == 0.0
 
 
 def test_what_cannot_be_is_refused_in_one_line():
