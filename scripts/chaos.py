@@ -2,10 +2,11 @@
 
 python scripts/chaos.py --kills 100
 
-The test covers every optimizer in conf/optimizer with each kind of checkpoint that it can have. A
-run is killed with SIGKILL, which no process can catch, and started again until it is finished. This
-repeats until the kills are used up. The run's weights, metrics, rows and recorded scalars must then
-equal those of the undisturbed run, bit for bit. Exit code 1 if anything differs.
+The test covers every optimizer in conf/optimizer and every allocation in conf/allocation, each with
+the kinds of checkpoint that it can have. A run is killed with SIGKILL, which no process can catch,
+and started again until it is finished. This repeats until the kills are used up. The run's weights,
+metrics, rows and recorded scalars must then equal those of the undisturbed run, bit for bit. Exit
+code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ poll_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An optimizer with a kind of checkpoint."""
+    """An optimizer or an allocation with a kind of checkpoint."""
 
     name: str
     overrides: tuple[str, ...]
@@ -87,14 +88,14 @@ def main() -> int:
     parser.add_argument(
         "--at-once", type=int, default=2, help="number of cases that run at the same time"
     )
-    parser.add_argument("--only", help="test only optimizers whose name contains this text")
+    parser.add_argument("--only", help="test only cases whose name contains this text")
     parser.add_argument(
         "overrides", nargs="*", help="overrides for every run, such as engine.mode=in_place"
     )
     args = parser.parse_args()
     chosen = [case for case in cases(args.overrides) if (args.only or "") in case.name]
     if not chosen:
-        print(f"--only: no optimizer's name contains {args.only!r}", file=sys.stderr)
+        print(f"--only: no case's name contains {args.only!r}", file=sys.stderr)
         return 2
     context.set_forkserver_preload(["lozo_bench.launch.loaded"])
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -107,8 +108,11 @@ def main() -> int:
 
 
 def cases(overrides: Sequence[str]) -> list[Case]:
-    """Return every optimizer that makes steps, with checkpoint.kind=auto and with full."""
-    found = []
+    """Return every optimizer that makes steps and every allocation, with both kinds of checkpoint.
+
+    These are checkpoint.kind=auto and full.
+    """
+    found = list(_allocations(overrides))
     for path in sorted((CONF / "optimizer").glob("*.yaml")):
         if path.stem in STEPLESS:
             continue
@@ -122,6 +126,18 @@ def cases(overrides: Sequence[str]) -> list[Case]:
         for kind in ("auto", "full"):
             found.append(Case(f"{path.stem} ({kind})", (*options, f"checkpoint.kind={kind}")))
     return found
+
+
+def _allocations(overrides: Sequence[str]) -> Iterator[Case]:
+    """Yield every allocation, with the tuning and the optimizer that its file's first line has."""
+    for path in sorted((CONF / "allocation").glob("*.yaml")):
+        if path.stem == "none":
+            continue
+        command = path.read_text(encoding="utf-8").partition("\n")[0]
+        options = [word for word in command.split() if "=" in word]
+        for kind in ("auto", "full"):
+            values = (*options, *SHORT, *overrides, f"checkpoint.kind={kind}")
+            yield Case(f"allocation={path.stem} ({kind})", values)
 
 
 def disturb_all(
@@ -265,7 +281,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def report(results: dict[str, Report]) -> int:
     """Print the table and return the exit code."""
     table = Table(title="killed runs compared with undisturbed runs", title_justify="left")
-    for column in ("optimizer (checkpoint)", "kills", "runs", "most attempts", "differences"):
+    for column in ("case (checkpoint)", "kills", "runs", "most attempts", "differences"):
         table.add_column(column)
     for name, result in results.items():
         differences = "; ".join(sorted(set(result.differences))) or "none"
@@ -275,7 +291,7 @@ def report(results: dict[str, Report]) -> int:
     kills = sum(result.kills for result in results.values())
     runs = sum(len(result.sittings) for result in results.values())
     bad = sum(bool(result.differences) for result in results.values())
-    print(f"{kills} kills, {runs} runs compared, {bad} optimizers differ")
+    print(f"{kills} kills, {runs} runs compared, {bad} cases differ")
     return 1 if bad else 0
 
 

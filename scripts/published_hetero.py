@@ -24,6 +24,7 @@ _ADAMW = {
     "optimizer.max_grad_norm": "null",
 }
 _EPOCHS = {"sst2_head": 10, "mnli_head": 5, "qqp_head": 7, "boolq_head": 10}
+_SHORTCUT_EPOCHS = {**_EPOCHS, "boolq_head": 20}
 _FULL_EPOCHS = {
     "sst2_head": 5, "mnli_head": 5, "qqp_head": 5, "boolq_head": 10, "alpaca": 10,
     "mrpc_head": 10, "rte_head": 10, "cb_head": 10, "copa_head": 10,
@@ -36,6 +37,7 @@ _LORA_LR = {
     "alpaca": "1.0e-4",
 }  # fmt: skip
 _GATED_LR = {**_LORA_LR, "mrpc_head": "3.0e-4", "rte_head": "2.0e-4"}
+_SHORTCUT_LR = {**_LORA_LR, "rte_head": "2.0e-4"}
 _FULL_LR = {
     "mrpc_head": "2.0e-5", "rte_head": "1.0e-5", "sst2_head": "1.0e-5", "mnli_head": "1.0e-5",
     "qqp_head": "1.0e-5", "boolq_head": "2.0e-5", "cb_head": "5.0e-5", "copa_head": "2.0e-5",
@@ -93,6 +95,7 @@ FACTS = (
     _opt("full", _SELECTED, _of_task(_FULL_LR, _FULL_EPOCHS, _FULL_BATCH, _OPT)),
     _opt("lora", _LORA_HERE, _of_task(_LORA_LR, _EPOCHS, 8, _OPT)),
     _opt("gated_lora", f"{_SELECTED} {_NOT_RUN}", _of_task(_GATED_LR, _EPOCHS, 8, _OPT)),
+    _opt("shortcuts", f"{_SELECTED} {_NOT_RUN}", _of_task(_SHORTCUT_LR, _SHORTCUT_EPOCHS, 8, _OPT)),
     _roberta("full", _SELECTED, _of_task(_ROBERTA_FULL_LR, _FULL_EPOCHS, _FULL_BATCH, _OTHER)),
     _roberta("lora", _LORA_HERE, _of_task(_ROBERTA_LORA_LR, _EPOCHS, 8, _OTHER)),
     *(
@@ -101,6 +104,6 @@ FACTS = (
             f"{_SELECTED} Not run by the authors: the rates of LoRA.",
             _of_task(_ROBERTA_LORA_LR, _EPOCHS, 8, _OTHER),
         )
-        for tuning in ("gated_lora",)
+        for tuning in ("gated_lora", "shortcuts")
     ),
 )

@@ -235,6 +235,12 @@ def _forward(
         return model
     if needs.features:
         raise UserError(f"optimizer: one process solves for it; it was started as {team.size}")
+    if config.allocation and needs.gradient:
+        # Each would score by its own rows, and torch's DDP would wait for modules that are off.
+        raise UserError(
+            f"allocation: with gradients it needs a single process; it was started as {team.size}; "
+            "what to do: start one, or choose allocation=none"
+        )
     if not needs.updates_by_gradient:
         return model
     if config.parallel.split is Split.candidates:

@@ -18,20 +18,21 @@ sys.path.insert(0, str(CHAOS.parent))
 import chaos  # noqa: E402
 
 
-def test_every_optimizer_is_covered_automatically():
+def test_every_optimizer_and_allocation_is_covered_automatically():
     names = {case.name for case in chaos.cases([])}
-    every = [*STEPPING, *SEARCHING]
+    allocations = {path.stem for path in (chaos.CONF / "allocation").glob("*.yaml")} - {"none"}
+    every = [*STEPPING, *SEARCHING, *(f"allocation={name}" for name in allocations)]
     assert names == {f"{name} ({kind})" for name in every for kind in ("auto", "full")}
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("only", ["lozo_m", "adamw"])
+@pytest.mark.parametrize("only", ["lozo_m", "allocation=snip (auto)"])
 def test_killed_runs_end_with_the_result_of_an_undisturbed_run(only):
     short = ["steps=24", "task.source.dev=8", "task.source.test=8"]
     done = programs.run(ROOT, "--kills", "2", "--only", only, *short, script=CHAOS, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 kills, " in done.stdout
-    assert "0 optimizers differ" in done.stdout
+    assert "0 cases differ" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_a_difference_is_detected(finished, tmp_path, what):
     assert chaos.report({"lozo": tally}) == 1
 
 
-def test_an_unknown_optimizer_is_reported_in_one_line():
+def test_an_unknown_name_is_reported_in_one_line():
     done = programs.run(ROOT, "--only", "nope", script=CHAOS)
     assert done.returncode == 2
-    assert done.stderr == "--only: no optimizer's name contains 'nope'\n"
+    assert done.stderr == "--only: no case's name contains 'nope'\n"

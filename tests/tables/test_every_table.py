@@ -47,6 +47,16 @@ NARROWED = {
     "clora_rank": [["task=sst2_clora", "method=f_lora", "rank=r2"]],
     "hetero_baselines": [["task=copa_head,alpaca", "method=ft_lora"]],
     "hetero_rank": [["task=mrpc_head", "tuning.r=2"]],
+    "hetero_main": [
+        ["task=mrpc_head", "variant=hetero_combined_r8"],
+        ["task=alpaca", "variant=hetero_shortcuts_r2"],
+    ],
+    "hetero_roberta": [["task=mrpc_head", "method=hetero_shortcuts"]],
+    "hetero_proxies": [["allocation=snip,grad_norm"]],
+    "hetero_interval": [["task=mrpc_head", "allocation.mode=separated", "allocation.every=0.5"]],
+    "hetero_rank_shortcuts": [["task=mrpc_head", "tuning.r=2"]],
+    "hetero_shortcut_rank": [["task=mrpc_head", "tuning.shortcut_r=1"]],
+    "hetero_shortcut_alpha": [["tuning.shortcut_alpha=4", "optimizer.lr=0.0002"]],
     "hetero_placement": [["variant=hetero_on_q_v_w1_w2"]],
 }
 
