@@ -24,6 +24,7 @@ from lozo_bench.models.adapter import Adapter, fill, insert, merge
 from lozo_bench.models.check import listed
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
+from lozo_bench.tuning.adalora import AdaLora
 from lozo_bench.tuning.base import Tuned, Tuning
 from lozo_bench.tuning.head import head_parameters, with_trainable_head
 from lozo_bench.tuning.ia3 import Ia3
@@ -76,7 +77,7 @@ def tune(tuning: Tuning, loaded: Loaded, draws: Draws) -> tuple[Loaded, Tuned]:
 
 def _continues(tuning: Tuning, earlier: PeftConfig, loaded: Loaded) -> bool:
     """Return whether ``tuning`` trains exactly what was trained before."""
-    if not isinstance(tuning, (Lora, Ia3)):
+    if not isinstance(tuning, (Lora, AdaLora, Ia3)):
         return False
     ours = tuning.config(loaded.model)
     if _shape(ours, loaded.model) != _shape(earlier, loaded.model):

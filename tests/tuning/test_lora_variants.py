@@ -108,7 +108,7 @@ class Tokenizer(Words):
         """Write nothing."""
 
 
-@pytest.mark.parametrize("kind", [RsLora, Dora])
+@pytest.mark.parametrize("kind", [RsLora, Dora, AdaLora])
 def test_training_continues_from_a_saved_adapter(kind, tmp_path):
     this = moved(kind, "opt")
     trained = replace(loaded("opt"), model=this.model, tokenizer=Tokenizer())
