@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import cells
+import json
+
 import pytest
 
 from lozo_bench.errors import UserError
@@ -10,20 +11,27 @@ from lozo_bench.runs.blocks import read_header
 from lozo_bench.training.replay import rebuild
 from lozo_bench.training.start_batches import check_start
 
-SMALL = ("steps=4", "eval_every=2", "batch_size=4")
+SMALL = (
+    "steps=3", "eval_every=3", "batch_size=4", "task.source.train=12", "task.source.dev=4",
+    "task.source.test=4", "model.device=cpu", "tracking=files",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("tuning", "optimizer"), [("eva", "mezo"), ("sparse", "adamw")])
-def test_a_run_continues_and_is_replayed_with_the_bits_of_its_start(tuning, optimizer, tmp_path):
-    options = (f"tuning={tuning}", f"optimizer={optimizer}", *SMALL)
-    assert cells.run(tmp_path, *options) == [0], cells.log(tmp_path)
-    first = cells.result(tmp_path)
-    header = read_header((tmp_path / "journal.bin").read_bytes())
-    assert len(header["start"]) == 32
-    (tmp_path / "result.json").unlink()
-    assert cells.run(tmp_path, *options) == [0], cells.log(tmp_path)
-    assert cells.result(tmp_path)["weights"] == first["weights"]
-    assert rebuild(tmp_path, 4).weights == first["weights"]["last"]
+def test_a_run_continues_and_is_replayed_with_the_bits_of_its_start(
+    tuning, optimizer, tmp_path, command
+):
+    folder = tmp_path / "run"
+    choices = (f"tuning={tuning}", f"optimizer={optimizer}", f"hydra.run.dir={folder}", *SMALL)
+    found = []
+    for _ in range(2):
+        code, _, err = command(*choices)
+        assert code == 0, err
+        found.append(json.loads((folder / "result.json").read_text())["weights"])
+        (folder / "result.json").unlink()
+    assert found[0] == found[1]
+    assert len(read_header((folder / "journal.bin").read_bytes())["start"]) == 32
+    assert rebuild(folder, 3).weights == found[0]["last"]
 
 
 def test_a_start_with_other_bits_is_refused_in_one_line():
