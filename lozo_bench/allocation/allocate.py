@@ -169,13 +169,18 @@ class Allocated:
         self.pending = False  # an allocation is due
 
     @property
+    def wrapped(self) -> Optimizer:
+        """The optimizer that makes the steps."""
+        return self.inner.optimizer
+
+    @property
     def lr(self) -> float:
         """The learning rate of the wrapped optimizer."""
-        return self.inner.optimizer.lr
+        return self.wrapped.lr
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        self.inner.optimizer.lr = lr
+        self.wrapped.lr = lr
 
     def step(self, score: Score) -> Report:
         """Allocate, if it is time to, and make a step of the wrapped optimizer.
@@ -204,8 +209,7 @@ class Allocated:
         gates, options = self.setup.gates, self.setup.options
         modules = gates.modules
         scores = normalised(options.normalise, modules, self._scores(score))
-        ties = self.setup.draws.uniform_range("allocation", self.number, "ties", 0, len(modules))
-        gates.set(options.budget.ranks(modules, scores, ties))
+        gates.set(self._ranks(scores))
         values: dict[str, float | str] = {
             "enabled": "".join(str(int(on)) for on in gates.on),
             "scores": " ".join(f"{x:.4g}" for x in scores.tolist()),
@@ -218,6 +222,12 @@ class Allocated:
             values["groups"] = " ".join(module.group for module in modules)
             values["layers"] = " ".join(str(module.layer) for module in modules)
         return Event("allocation", values)
+
+    def _ranks(self, scores: Tensor) -> Tensor:
+        """Return how many components of each module are to be on, int64 [N]."""
+        setup, modules = self.setup, self.setup.gates.modules
+        ties = setup.draws.uniform_range("allocation", self.number, "ties", 0, len(modules))
+        return setup.options.budget.ranks(modules, scores, ties)
 
     def _scores(self, score: Score) -> Tensor:
         """Return the score of each module.

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from lozo_bench.allocation.taps import layer_of
 from lozo_bench.engine.score import Score
 from lozo_bench.engine.subspace import Subspace
 from lozo_bench.optimizers.base import check_not_negative
@@ -69,7 +70,7 @@ class AlphaTest:
 @contextmanager
 def scaled(module: LowRankModule, by: float) -> Iterator[None]:
     """Inside this context, the output of the module's layer is multiplied by a number."""
-    hook = module.peft.register_forward_hook(lambda layer, args, output: output * by)
+    hook = layer_of(module).register_forward_hook(lambda layer, args, output: output * by)
     try:
         yield
     finally:

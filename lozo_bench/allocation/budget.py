@@ -72,8 +72,9 @@ class Budget:
         """
         ranks = [0] * len(modules)
         order = sorted(range(len(modules)), key=lambda i: (-float(scores[i]), float(ties[i])))
+        place = {i: p for p, i in enumerate(order)}
         for numbers in self._parts(modules):
-            mine = [i for i in order if i in set(numbers)]
+            mine = sorted(numbers, key=place.__getitem__)
             if self.allocate == "rank":
                 _by_rank(ranks, modules, mine, scores, self._parameters(modules, numbers))
             elif self.share is None:
@@ -118,9 +119,9 @@ class Budget:
         sizes = [module.size for module in modules]
         if self.parameters is not None:
             return self.parameters * sum(sizes[i] for i in numbers) // sum(sizes)
-        total = 0
+        total, competing = 0, set(numbers)
         for kind in _kinds(modules):
-            if mine := [sizes[i] for i in kind if i in set(numbers)]:
+            if mine := [sizes[i] for i in kind if i in competing]:
                 total += self._count(modules, kind) * sum(mine) // len(mine)
         return total
 

@@ -43,7 +43,7 @@ def observed(modules: Modules, observe: Observe) -> Iterator[Sums]:
     sums: Sums = {}
     anchor = torch.zeros((), requires_grad=True)
     hooks = [
-        module.peft.register_forward_hook(
+        layer_of(module).register_forward_hook(
             partial(_tap, module, anchor, partial(_add, sums, i, observe))
         )
         for i, module in enumerate(modules)
@@ -53,6 +53,13 @@ def observed(modules: Modules, observe: Observe) -> Iterator[Sums]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def layer_of(module: LowRankModule) -> nn.Module:
+    """Return the layer with the module beside it, whose output is that of both."""
+    layer = module.peft
+    assert isinstance(layer, nn.Module)
+    return layer
 
 
 def gradients_of_module(module: LowRankModule, x: Tensor, G: Tensor) -> list[Tensor]:
@@ -97,7 +104,7 @@ def _tap(
     (x,) = args
     if y.ndim == 0:  # a carrier that is off returns a single zero
         y = y.expand(*x.shape[:-1], len(module.B))
-    tapped: Tensor = _Tap.apply(y, x.detach(), anchor, module, consume)
+    tapped: Tensor = _Tap.apply(y, x.detach(), anchor, module, consume)  # type: ignore[no-untyped-call]
     return tapped
 
 

@@ -17,6 +17,7 @@ from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
 
 log = logging.getLogger(__name__)
+_LONGEST = 160  # characters of a text
 
 
 class ProgressBar:
@@ -145,8 +146,11 @@ class FilesAndTerminal:
 
 
 def _short(value: float | str) -> str:
-    """Return a value as it is shown; all digits of a number are in the files."""
-    return str(value) if isinstance(value, str | int) else f"{float(value):.4g}"
+    """Return a value as it is shown; all digits of a number, and long texts, are in the files."""
+    if isinstance(value, str | int):
+        text = str(value)
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return f"{float(value):.4g}"
 
 
 def _clock(seconds: float) -> str:

@@ -209,6 +209,11 @@ def _objective(
     rows: TrainingRows,
     team: Team,
 ) -> tuple[Objective, dict[str, Evaluator]]:
+    if tuned.gates is not None and config.allocation and team.size > 1 and needs.gradient:
+        raise UserError(
+            f"allocation: modules that are off have no gradients to share; it was started as "
+            f"{team.size} processes; allowed: one, or a proxy and an optimizer without gradients"
+        )
     forward = _forward(config, needs, rows, tuned.model, team)
     scorer = _scorer(loaded, tuned, forward, data)
     return objective_and_evaluators(config, needs.features, loaded, tuned, data, scorer)

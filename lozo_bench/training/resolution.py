@@ -125,6 +125,7 @@ def _equal(losses: Sequence[float], unit: float) -> bool:
 def _distance(optimizer: Optimizer | None) -> tuple[str, float]:
     """Return the name and value of a method's distance from the weights; "" if it has none."""
     if optimizer is not None and optimizer.needs.directions is not None:
+        optimizer = getattr(optimizer, "wrapped", optimizer)  # inside an allocation
         for key in ("eps", "sigma"):
             if (value := getattr(optimizer, key, None)) is not None:
                 return key, float(value)

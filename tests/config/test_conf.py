@@ -40,6 +40,14 @@ EXPERIMENT_OF = {
 IDS = [f"{group}={option}" for group, option in OPTIONS]
 
 
+@pytest.mark.parametrize("name", [option for group, option in OPTIONS if group == "allocation"])
+def test_every_allocation_can_be_made(name):
+    config, _ = typed(composed(f"allocation={name}"))
+    assert (name == "none") is (config.allocation == {})
+    if config.allocation:
+        build(config.allocation, "allocation")
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=IDS)
 def test_every_option_composes_to_a_config_that_passes_all_checks(group, option):
     needed = {"local": ["model.path=embedded:tiny_opt"]}.get(option, [])
