@@ -67,7 +67,7 @@ def sets(run, count):
     """Return the sets of modules that so many allocations choose."""
     found = []
     for run.optimizer.number in range(count):
-        ranks = run.optimizer._ranks(run.optimizer._scores(run.score()))
+        ranks = run.optimizer._ranks(torch.ones(48))
         found.append({i for i, rank in enumerate(ranks.tolist()) if rank})
         assert len(found[-1]) == 12
     return found
