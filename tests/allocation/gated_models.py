@@ -49,7 +49,7 @@ class Block(nn.Module):
         self.q_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x):
-        return x + self.q_proj(x) / 2 + nn.functional.silu(self.v_proj(x))
+        return x + nn.functional.softsign(self.q_proj(x)) + nn.functional.softsign(self.v_proj(x))
 
 
 class Stack(nn.Module):
