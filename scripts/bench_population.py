@@ -164,13 +164,16 @@ class Job:
         self.ids[self.mask == 0] = config.pad_token_id
         h = config.hidden_size
         shapes = {"A": (population, h, rank), "B": (population, rank, h)}
+        # Modules change q and k by about 1 at any width. With much larger ones each position attends
+        # to a single other one, and rounding decides to which.
+        scale = (rank * h) ** -0.25
         self.candidates: list[Population] = []
         for i in range(self.layers):
             prefix = f"roberta.encoder.layer.{i}.attention.self."
             drawn = {kind: draws.normal(kind, i, shapes) for kind in ("query", "key")}
             self.candidates.append(
                 {
-                    f"{prefix}{kind}.weight": (0.3 * both["A"], 0.3 * both["B"])
+                    f"{prefix}{kind}.weight": (scale * both["A"], scale * both["B"])
                     for kind, both in drawn.items()
                 }
             )
