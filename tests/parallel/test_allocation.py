@@ -10,8 +10,12 @@ def test_two_processes_are_refused_in_one_line(tmp_path):
     assert cells.run(tmp_path, *options, processes=2) == [2, 2], cells.log(tmp_path)
     log = cells.log(tmp_path)
     assert "Traceback" not in log
-    (line,) = [x for x in log.splitlines() if "allocation:" in x]
-    assert line.endswith(
-        "allocation: with gradients it needs a single process; it was started as 2; what to do: "
-        "start one, or choose allocation=none"
+    refused = [line for line in log.splitlines() if "single process" in line]
+    assert len(refused) in (1, 2)  # a process may end before it has written its line
+    assert all(
+        line.endswith(
+            "allocation: with gradients it needs a single process; it was started as 2; what to "
+            "do: start one, or choose allocation=none"
+        )
+        for line in refused
     )
