@@ -209,11 +209,6 @@ def _objective(
     rows: TrainingRows,
     team: Team,
 ) -> tuple[Objective, dict[str, Evaluator]]:
-    if tuned.gates is not None and config.allocation and team.size > 1 and needs.gradient:
-        raise UserError(
-            f"allocation: modules that are off have no gradients to share; it was started as "
-            f"{team.size} processes; allowed: one, or a proxy and an optimizer without gradients"
-        )
     forward = _forward(config, needs, rows, tuned.model, team)
     scorer = _scorer(loaded, tuned, forward, data)
     return objective_and_evaluators(config, needs.features, loaded, tuned, data, scorer)
@@ -244,7 +239,7 @@ def _forward(
         # Each would score by its own rows, and torch's DDP would wait for modules that are off.
         raise UserError(
             f"allocation: with gradients it needs a single process; it was started as {team.size}; "
-            "what to do: start one, or choose allocation=none"
+            "allowed: one, or a proxy and an optimizer without gradients"
         )
     if not needs.updates_by_gradient:
         return model

@@ -14,8 +14,8 @@ def test_two_processes_are_refused_in_one_line(tmp_path):
     assert len(refused) in (1, 2)  # a process may end before it has written its line
     assert all(
         line.endswith(
-            "allocation: with gradients it needs a single process; it was started as 2; what to "
-            "do: start one, or choose allocation=none"
+            "allocation: with gradients it needs a single process; it was started as 2; allowed: "
+            "one, or a proxy and an optimizer without gradients"
         )
         for line in refused
     )
