@@ -23,12 +23,16 @@ candidates, hinge loss, and dev loss to select by:
 What differs from the released code; `dev=candidate`, or `faithful=true`, does as released:
 
 * Every 100 calls, dev is evaluated with the candidate that is being scored. Here it is evaluated
-  with the incumbent. With `eval_every=5` and 20 candidates a step, both look equally often.
+  with the incumbent. With `eval_every=5` and 20 candidates a step, dev is evaluated as often as
+  in the released code.
 
-Not reproduced: CMA-ES may end the run before the budget is spent, by rules of its own; prompts that
-were trained on MNLI, put in front of rows of sentence pairs; a population whose rows share one
-forward pass counted as one call (`--parallel`); and 49 or so placeholders in place of 50
-(`tuning/deep_prompt.py`).
+Not reproduced:
+
+* CMA-ES can end the released run by rules of its own, before the budget is spent.
+* The released code starts tasks on pairs of sentences from prompts that were trained on MNLI.
+* Its option `--parallel` counts a population that shares a forward pass as one call.
+* With some tokenizers its rows have fewer placeholders than 50: 49 with GPT-2's
+  (`tuning/deep_prompt.py`).
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ class Bbt:
         intrinsic_dim: d, the numbers that are searched.
         popsize: lambda, the candidates of a step.
         budget: B, the number of calls.
-        sigma: step size of CMA-ES at the start, which a normal projection is divided by.
+        sigma: step size of CMA-ES at the start, a normal projection is divided by it.
         alpha: a normal projection is multiplied by it.
         bounds: each number of z stays between -bounds and bounds; None: no bounds.
         step_size: how CMA-ES adapts its step size: ``csa``, as published, or ``tpa``.

@@ -28,10 +28,11 @@ run does as released:
 * The incumbent is the best point that was ever told, although its loss is of another time, when
   the other layers had other incumbents. Here it is the best of the last population.
 * Every 100 calls, dev is evaluated with the candidate that is being scored. Here it is evaluated
-  with the incumbents. With `eval_every=5` and 20 candidates a turn, both look equally often; as
-  released, there is no further look after the last step.
+  with the incumbents. With `eval_every=5` and 20 candidates a turn, dev is evaluated as often as
+  in the released code. With `faithful=true` it is not evaluated again after the last step.
 
-Not reproduced: 49 or so placeholders in place of 50 (`tuning/deep_prompt.py`).
+Not reproduced: with some tokenizers the released code's rows have fewer placeholders than 50, such
+as 49 with GPT-2's (`tuning/deep_prompt.py`).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class BbtV2:
         intrinsic_dim: d, the numbers that are searched in each layer.
         popsize: lambda, the candidates of a step.
         budget: B, the number of calls.
-        sigma: step size of CMA-ES at the start, which normal projections are divided by.
+        sigma: step size of CMA-ES at the start, normal projections are divided by it.
         alpha: normal projections are multiplied by it.
         bounds: each number of z stays between -bounds and bounds; None: no bounds.
         step_size: how CMA-ES adapts its step size: ``csa``, as published, or ``tpa``.

@@ -13,21 +13,24 @@ i = t mod L and D all training rows:
     (3)  f_k = F(model with z_k in layer i and the incumbents in all other layers; D)
     (4)  CMA-ES_i is told (z_k, f_k); the incumbent of layer i is its best point
 
-A budget of B calls, evaluations of F, pays for L floor(B / (lambda L)) steps.
+The incumbent of a layer is the point that stays in the model while other layers are searched. One
+evaluation of F, for one candidate on all training rows, is a call. A budget of B calls pays for
+L floor(B / (lambda L)) steps.
 
 The paper's text was not available. This is the algorithm of the code that its authors released
-(github.com/stan-anony/derivative_free_lora_rank), which differs from what it seems to intend. With
-`faithful=true` a run does as released; these are the differences:
+(github.com/stan-anony/derivative_free_lora_rank), without details of it that look like mistakes.
+With `faithful=true` a run has these details too:
 
-* B of every layer but the first keeps the default of torch's linear layer, (4) of `projections.py`,
-  so that its scale depends on sigma, and A's does not. Here B is scaled like A (`b_init=normal`).
+* B of every layer but the first keeps the uniform default of torch's linear layer (equation 4 of
+  `projections.py`), so that its scale depends on sigma, and A's does not. Here B is scaled like A
+  (`b_init=normal`).
 * The statistics that A is scaled by come from the first candidate's forward pass, padding included.
   Here they come from the model without modules, and padding does not count.
 * The incumbent is the best point that was ever told, although its loss is of another time, when
   the other layers had other incumbents. Here it is the best of the last population.
 * Every 100 calls, dev is evaluated with the candidate that is being scored. Here it is evaluated
-  with the incumbents. With `eval_every=5` and 20 candidates a turn, both look equally often; as
-  released, there is no further look after the last step.
+  with the incumbents. With `eval_every=5` and 20 candidates a turn, dev is evaluated as often as
+  in the released code. With `faithful=true` it is not evaluated again after the last step.
 
 Not reproduced: candidates scored under float16 autocast and incumbents used in float32; modules on
 the keys and values in Llama, where the paper says queries and keys; causal models read at the last
@@ -64,19 +67,21 @@ class CLora:
         intrinsic_dim: d, the numbers that are searched in each layer, a multiple of 4.
         popsize: lambda, the candidates of a step.
         budget: B, the number of calls.
-        sigma: step size of CMA-ES at the start, which normal projections are divided by.
+        sigma: step size of CMA-ES at the start, normal projections are divided by it.
         alpha: normal projections are multiplied by it.
         bounds: each number of z stays between -bounds and bounds; None: no bounds.
         step_size: how CMA-ES adapts its step size: ``csa``, as published, or ``tpa``.
         diagonal: only the diagonal of the covariance matrix is adapted.
         projection: ``hidden_states``: normal, scaled by what enters the layer; ``random``: uniform,
             torch's default.
-        b_init: how B is projected beside ``hidden_states``: ``normal``, like A, or ``uniform``.
-            None: normal, or as released.
+        b_init: how B is projected beside ``hidden_states`` in all layers but the first:
+            ``normal``, like A, or ``uniform``. None: normal, or as released.
         incumbent: which point of CMA-ES the layer keeps. None: ``generation_best``, or as released.
-        dev: what dev is evaluated with: the ``incumbent`` of each layer, or, in place of the last
-            one, the last ``candidate`` of the step. None: incumbent, or as released.
-        faithful: options that are None have the released code's values, and so do the statistics.
+        dev: what dev is evaluated with. ``incumbent``: that of each layer. ``candidate``: the same,
+            but with the last candidate in the layer that was just searched. None: incumbent, or as
+            released.
+        faithful: options that are None have the released code's values, and A is scaled by its
+            statistics.
     """
 
     needs = needs_of_turns()

@@ -13,7 +13,7 @@ This is no reproduction. The paper's text was not available, and the code that i
 contains no fireworks algorithm: its file for F-LoRA runs CMA-ES, and its option for the algorithm
 is never read. Which variant was used, and with which constants, is not known. The two variants here
 are those of the authors' laboratory that are best documented, with their published constants; only
-the amplitude is ours, because theirs, the width of the search space, makes every spark a random
+the amplitude is ours: theirs is as wide as the search space, so that every spark would be a random
 point of it.
 """
 
@@ -41,7 +41,8 @@ class FLora:
         intrinsic_dim: d, the numbers that are searched in each layer, a multiple of 4.
         popsize: lambda, the candidates of a step, guiding sparks included.
         budget: B, the number of calls.
-        sigma: a spark's distance from its firework at the start is that of N(0, sigma^2 I).
+        sigma: at the start, sparks are about as far from their firework as draws from
+            N(0, sigma^2 I) are from 0.
         alpha: normal projections are multiplied by it.
         bounds: each number of z stays between -bounds and bounds; None: no bounds.
         variant: ``bbfwa``: one firework; ``lotfwa``: several, with guiding sparks, and the losers
@@ -50,11 +51,12 @@ class FLora:
         reevaluate: a firework is scored again in each step, because the other layers have changed.
         projection: ``hidden_states``: normal, scaled by what enters the layer; ``random``: uniform,
             torch's default.
-        b_init: how B is projected beside ``hidden_states``: ``normal``, like A, or ``uniform``.
+        b_init: how B is projected beside ``hidden_states`` in all layers but the first:
+            ``normal``, like A, or ``uniform``.
         incumbent: which point the layer keeps: the best of its last step (``generation_best``), or
             the ``best_ever``, although its loss is of a time when other layers were different.
-        dev: what dev is evaluated with: the ``incumbent`` of each layer, or, in place of the last
-            one, the last ``candidate`` of the step.
+        dev: what dev is evaluated with. ``incumbent``: that of each layer. ``candidate``: the same,
+            but with the last candidate in the layer that was just searched.
     """
 
     needs = needs_of_turns()

@@ -12,8 +12,8 @@ search S_i and modules M_i(z) for each layer i = 0, ..., L-1, and z_i its incumb
 D are all training rows, in the same order in every turn, so that losses of different turns can be
 compared. One evaluation of F is a call; a turn has as many calls as the population has points.
 
-Two things are done once, and are no calls: F of the model without any module is reported, and the
-modules are given the standard deviations of what enters their layers.
+Two things are done once, and do not count as calls: F of the model without any module is reported,
+and the modules are given the standard deviations of what enters their layers.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from lozo_bench.optimizers.search import Point, Search
 # What the statistics of the layers' inputs are taken from: the model without modules; the same
 # with the first candidate of the first turn, padding included, as in the released code; or nothing.
 Statistics = Literal["model", "first_candidate", "none"]
-# What stays in the model after a turn, to be evaluated on dev: the incumbents, or the incumbents
-# of the other layers with the last candidate of this one, as in the released code.
+# The points with which dev is evaluated after a turn: the incumbents, or those of the other layers
+# with the last candidate of this one, as in the released code.
 Look = Literal["incumbent", "candidate"]
 
 
@@ -73,10 +73,10 @@ class LayerTurns:
     Args:
         engine: holds the weights, which stay as they are, and the modules beside them.
         modules: of each layer.
-        search: makes a layer's search, by the layer's name, in the space of its modules' z.
+        search: called with a layer's name, returns the search for that layer's z.
         incumbent: which point of a search is the layer's incumbent.
         statistics: what the statistics of the layers' inputs are taken from.
-        look: what stays in the model after a turn.
+        look: the points with which dev is evaluated after a turn.
     """
 
     def __init__(
