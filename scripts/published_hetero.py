@@ -80,7 +80,7 @@ def _of_task(
 
 
 _OPT = {"model.kind": "classifier", "model.bos_token": "null"}
-_OTHER = {"model.kind": "classifier"}
+_OTHER = {"model.kind": "classifier", "model.untie_head": "false"}
 
 
 def _opt(tuning: str, here: str, of_task: Callable[[str], Mapping[str, str]]) -> Facts:

@@ -52,7 +52,7 @@ NARROWED = {
         ["task=alpaca", "variant=hetero_shortcuts_r2"],
     ],
     "hetero_roberta": [["task=mrpc_head", "method=hetero_shortcuts"]],
-    "hetero_proxies": [["allocation=snip,grad_norm"]],
+    "hetero_proxies": [["allocation=snip", "allocation.when=static"]],
     "hetero_interval": [["task=mrpc_head", "allocation.mode=separated", "allocation.every=0.5"]],
     "hetero_rank_shortcuts": [["task=mrpc_head", "tuning.r=2"]],
     "hetero_shortcut_rank": [["task=mrpc_head", "tuning.shortcut_r=1"]],
