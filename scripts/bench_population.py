@@ -164,8 +164,8 @@ class Job:
         self.ids[self.mask == 0] = config.pad_token_id
         h = config.hidden_size
         shapes = {"A": (population, h, rank), "B": (population, rank, h)}
-        # Modules change q and k by about 1 at any width. With much larger ones each position attends
-        # to a single other one, and rounding decides to which.
+        # Modules change q and k by about 1 at any width. With much larger ones, each position
+        # attends to a single other one, and rounding decides to which.
         scale = (rank * h) ** -0.25
         self.candidates: list[Population] = []
         for i in range(self.layers):

@@ -41,7 +41,7 @@ SIZES = {
     "KShot": ["task.source.k=2"],
     "FewShot": ["task.source.k=2"],
     "Whole": [],
-    "Instructions": ["task.source.test_share=0.5"],
+    "Instructions": ["task.source.test_share=0.5", "task.max_length=200"],  # a long fixed text
 }
 LABELS = {"KShot": 2, "FewShot": 2}  # rows of each label in the train and dev sets
 

@@ -15,7 +15,6 @@ released code, pl_callbacks/dyrealloc_callback.py:276-707.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -64,7 +63,7 @@ class ByScore:
     def __init__(
         self,
         *,
-        proxy: Mapping[str, Any],
+        proxy: dict[str, Any],
         when: When,
         every: float,
         mode: Mode,
