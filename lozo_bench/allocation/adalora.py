@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.allocation.base import Length
-from lozo_bench.allocation.inner import Inner
+from lozo_bench.allocation.inner import Around
 from lozo_bench.engine.protocol import Engine
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.optimizers.base import (
@@ -105,9 +105,13 @@ class AdaLora:
             raise bad_value("model.autocast", "fp16", "null or bf16 with this allocation")
         return FewerTriplets(optimizer, engine, self, adalora.matrices(tuned.model), length.steps)
 
+    def phase(self, steps: int) -> tuple[int, int]:
+        """Return t_i and T - t_f, between which triplets are taken away."""
+        return round(self.initial * steps), steps - round(self.final * steps)
+
     def budget(self, t: int, steps: int, first: int, last: int) -> int:
         """Return b_t, equation (3), in steps before T - t_f."""
-        begin, end = round(self.initial * steps), steps - round(self.final * steps)
+        begin, end = self.phase(steps)
         if t <= begin:
             return first
         share = 1 - (t - begin) / (end - begin) if t < end else 0.0
@@ -115,11 +119,11 @@ class AdaLora:
 
     def is_due(self, t: int, steps: int) -> bool:
         """Return whether triplets are chosen after step t."""
-        begin, end = round(self.initial * steps), steps - round(self.final * steps)
+        begin, end = self.phase(steps)
         return t == end or (begin < t < end and t % self.interval == 0)
 
 
-class FewerTriplets:
+class FewerTriplets(Around):
     """An optimizer after whose steps triplets are taken away.
 
     Args:
@@ -138,22 +142,13 @@ class FewerTriplets:
         matrices: Sequence[adalora.Matrix],
         steps: int,
     ) -> None:
-        self.engine, self.needs = engine, optimizer.needs
-        self.inner, self.setup = Inner(optimizer), _Setup(options, tuple(matrices), steps)
+        super().__init__(optimizer, engine, optimizer.needs)
+        self.setup = _Setup(options, tuple(matrices), steps)
         X = {name: engine.X[name] for each in matrices for name in (each.P, each.E, each.Q)}
         self.I = {name: torch.zeros_like(x, requires_grad=False) for name, x in X.items()}
         self.U = {name: torch.zeros_like(x, requires_grad=False) for name, x in X.items()}
         self.kept = {each.E: torch.ones(len(X[each.E]), dtype=torch.bool) for each in matrices}
         self.t = 0
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the wrapped optimizer."""
-        return self.inner.optimizer.lr
-
-    @lr.setter
-    def lr(self, lr: float) -> None:
-        self.inner.optimizer.lr = lr
 
     def step(self, score: Score) -> Report:
         """Make a step of the wrapped optimizer, and take triplets away if it is time to."""
@@ -162,7 +157,7 @@ class FewerTriplets:
             score = cast(Score, _Penalized(score, setup))
         report = self.inner.step(score)
         self.t += 1
-        t, end = self.t, setup.steps - round(setup.options.final * setup.steps)
+        t, (_, end) = self.t, setup.options.phase(setup.steps)
         if t < end:
             self._gather()
         events = [self._choose(t)] if setup.options.is_due(t, setup.steps) else []

@@ -25,7 +25,7 @@ from torch import Tensor
 from lozo_bench.allocation.base import Length, Proxy
 from lozo_bench.allocation.budget import Allocate, Budget, Mode
 from lozo_bench.allocation.by_gradient import ByGradient
-from lozo_bench.allocation.inner import Inner
+from lozo_bench.allocation.inner import Around
 from lozo_bench.allocation.normalise import Normalise, normalised
 from lozo_bench.allocation.online import Online
 from lozo_bench.allocation.schedule import Timing, When
@@ -147,7 +147,7 @@ class Setup:
     batches: int
 
 
-class Allocated:
+class Allocated(Around):
     """An optimizer whose modules are allocated before some of its steps.
 
     Args:
@@ -158,28 +158,14 @@ class Allocated:
     """
 
     def __init__(self, optimizer: Optimizer, engine: Engine, setup: Setup, needs: Needs) -> None:
-        self.engine, self.setup, self.needs = engine, setup, needs
-        self.inner = Inner(optimizer)
+        super().__init__(optimizer, engine, needs)
+        self.setup = setup
         self.online: Online | None = None
         if setup.options.online and isinstance(proxy := setup.options.proxy, ByGradient):
             self.online = Online(setup.gates.modules, proxy)
         self.t = 0  # steps, also those that were skipped
         self.number = 0  # allocations
         self.pending = False  # an allocation is due
-
-    @property
-    def wrapped(self) -> Optimizer:
-        """The optimizer that makes the steps."""
-        return self.inner.optimizer
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the wrapped optimizer."""
-        return self.wrapped.lr
-
-    @lr.setter
-    def lr(self, lr: float) -> None:
-        self.wrapped.lr = lr
 
     def step(self, score: Score) -> Report:
         """Allocate, if it is time to, and make a step of the wrapped optimizer.

@@ -23,12 +23,11 @@ from torch import Tensor
 
 from lozo_bench.allocation.taps import layer_of
 from lozo_bench.engine.score import Score
-from lozo_bench.engine.subspace import Subspace
+from lozo_bench.engine.subspace import NOWHERE
 from lozo_bench.optimizers.base import check_not_negative
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.low_rank_modules import LowRankModule
 
-_NOWHERE = Subspace({}, {}, {})  # its only point are the weights
 _PARTS = 10
 
 
@@ -79,5 +78,5 @@ def scaled(module: LowRankModule, by: float) -> Iterator[None]:
 
 def _loss(batches: Sequence[Score]) -> float:
     """Return the mean loss of the batches' rows."""
-    total = sum(batch(_NOWHERE, [0.0])[0] * batch.examples for batch in batches)
+    total = sum(batch(NOWHERE, [0.0])[0] * batch.examples for batch in batches)
     return total / sum(batch.examples for batch in batches)

@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from lozo_bench.allocation.base import Length
-from lozo_bench.allocation.inner import Inner
+from lozo_bench.allocation.inner import Around
 from lozo_bench.engine.protocol import Engine
-from lozo_bench.engine.subspace import Subspace
+from lozo_bench.engine.subspace import NOWHERE
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.optimizers.base import (
     Event,
@@ -48,7 +48,6 @@ from lozo_bench.tuning.base import Tuned, Tuning
 from lozo_bench.tuning.gates import Gates
 
 _STREAM = "importance"
-_NOWHERE = Subspace({}, {}, {})  # its only point are the weights
 _TRIES = 100  # so many sets are drawn at most to find different ones
 
 
@@ -146,7 +145,7 @@ class Setup:
     blocks: Mapping[int, list[int]]
 
 
-class SampledLayers:
+class SampledLayers(Around):
     """An optimizer whose steps move the modules of a sample of the blocks.
 
     Args:
@@ -157,19 +156,10 @@ class SampledLayers:
     """
 
     def __init__(self, optimizer: Optimizer, engine: Engine, setup: Setup, needs: Needs) -> None:
-        self.engine, self.setup, self.needs = engine, setup, needs
-        self.inner = Inner(optimizer)
+        super().__init__(optimizer, engine, needs)
+        self.setup = setup
         self.importance = torch.zeros(len(setup.blocks), dtype=torch.float64)  # I
         self.t = 0
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the wrapped optimizer."""
-        return self.inner.optimizer.lr
-
-    @lr.setter
-    def lr(self, lr: float) -> None:
-        self.inner.optimizer.lr = lr
 
     def step(self, score: Score) -> Report:
         """Make a step of the wrapped optimizer for a sample of the blocks."""
@@ -192,7 +182,7 @@ class SampledLayers:
         gains = []
         for each in sets:
             with suppressed(self.setup.gates, self._modules(each), options.beta):
-                gains.append(exp(-batch(_NOWHERE, [0.0])[0]))
+                gains.append(exp(-batch(NOWHERE, [0.0])[0]))
         importance = self.importance.clone()
         for each, gain in zip(sets, gains, strict=True):
             reward = gain - fmean(gains)

@@ -40,6 +40,10 @@ class Subspace:
         return _columns(self.U), _columns(self.V), _columns(self.z)
 
 
+# The subspace whose only point is 0: a candidate in it is the weights themselves.
+NOWHERE = Subspace({}, {}, {})
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Coordinates:
     """Coordinates in a subspace: ``C`` [..., a, b] and ``s`` [..., e], float64 on the CPU.
