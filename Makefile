@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check lint types test coverage test-slurm format clean
+.PHONY: help setup run check lint types test coverage test-slurm gpu-check format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ coverage: setup ## run the tests and list the lines that they do not cover
 
 test-slurm: setup ## run the tests on a real one-node SLURM; they are skipped where SLURM cannot run
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm $(ARGS)
+
+gpu-check: setup ## check and measure this machine's GPU in eight minutes; lines go to outputs/gpu_check.jsonl
+	@$(BIN)/python scripts/gpu_check.py $(ARGS) >outputs/gpu_check.jsonl
 
 format: setup ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

@@ -7,24 +7,46 @@ import itertools
 import platform
 import resource
 import subprocess
-from importlib.metadata import version
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
-_PACKAGES = ("lozo-bench", "torch", "transformers", "datasets", "hydra-core", "wandb", "numpy")
+# Packages by the module that each is imported as.
+_PACKAGES = {
+    "lozo-bench": "lozo_bench",
+    "torch": "torch",
+    "transformers": "transformers",
+    "datasets": "datasets",
+    "hydra-core": "hydra",
+    "wandb": "wandb",
+    "numpy": "numpy",
+}
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    """Return the versions of Python and of the packages that a result depends on.
+
+    A package that is not there is left out.
+    """
+    found = {package: _version(package, module) for package, module in _PACKAGES.items()}
+    present = {package: number for package, number in found.items() if number is not None}
+    return {"python": platform.python_version(), **present}
+
+
+def _version(package: str, module: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # absent, or only on PYTHONPATH
+        return getattr(sys.modules.get(module), "__version__", None)
 
 
 def git_state() -> dict[str, str | bool] | None:
     """Return the commit of the checkout that contains this package; None without a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
@@ -83,7 +105,8 @@ def reset_peak_memory(device: torch.device) -> Literal["run", "process"]:
     if next(_earlier_runs):  # a collection takes 0.3 s, and the first run has nothing to free
         gc.collect()
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+        for card in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(card)
         return "run"
     try:
         _RESET_PEAK.write_text("5")  # resets VmHWM, see proc(5)
@@ -93,9 +116,12 @@ def reset_peak_memory(device: torch.device) -> Literal["run", "process"]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory: allocated on the GPU, or resident in the process on a CPU."""
+    """Return the peak memory: allocated on the GPUs, or resident in the process on a CPU.
+
+    Of several GPUs, over which ``model.device_map`` divides a model, the peaks are added.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     if _STATUS.exists():
         fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024

@@ -25,37 +25,70 @@ _MODELS: tuple[tuple[str, Any], ...] = (
     ("tiny_opt", AutoModelForCausalLM),
     ("tiny_roberta", AutoModelForMaskedLM),
 )
+# The greatest relative difference between two engines on one device.
 _TOLERANCES = ((torch.float32, 2e-5), (torch.float64, 1e-10))
+# Between devices or ways to score a batch, eager attention of OPT may differ by more in float64: it
+# computes its softmax in float32.
+_EAGER = 1e-6
 
 
 def engines(machine: Machine) -> Line:
-    """Check that the fused and the in-place engine agree, on the device and with the CPU."""
+    """Check that the fused and the in-place engine agree, and the device with the CPU."""
     cases: Line = {}
     for name, auto in _MODELS:
         for attention in ("sdpa", "eager"):
             for dtype, tolerance in _TOLERANCES:
                 model = auto.from_pretrained(EMBEDDED / name, attn_implementation=attention)
-                off = _differences(machine, model.to(dtype).eval(), auto is AutoModelForMaskedLM)
-                worst = max(off, key=off.__getitem__)
-                cases[f"{name}/{attention}/{dtype}"] = {
-                    "ok": off[worst] < tolerance,
-                    "worst": worst,
-                    "off": off[worst],
-                }
-    return {"ok": all(case["ok"] for case in cases.values()), "cases": cases}
+                losses = _all_losses(machine, model.to(dtype).eval(), auto is AutoModelForMaskedLM)
+                apart = max(tolerance, _EAGER) if attention == "eager" else tolerance
+                cases[f"{name}/{attention}/{dtype}"] = _case(losses, tolerance, apart)
+    in_float64 = [case for name, case in cases.items() if name.endswith("float64")]
+    return {
+        "ok": all(case["ok"] for case in cases.values()),
+        "engines_off": max(case["engines_off"] for case in in_float64),
+        "devices_off": max(case["devices_off"] for case in in_float64),
+        "cases": cases,
+    }
 
 
-def _differences(machine: Machine, model: Any, masked: bool) -> dict[str, float]:
-    """Return the greatest relative difference from the CPU's in-place losses, by case."""
+def _case(losses: dict[str, Tensor], same_device: float, apart: float) -> Line:
+    """Compare the engines with each other where all else is equal, and then all the rest.
+
+    Args:
+        losses: the losses by device/batch/engine.
+        same_device: the tolerance for two engines on one device with one form of the batch.
+        apart: the tolerance for the in-place engine on another device or form of the batch.
+    """
+    reference = losses["cpu/plain/in_place"]
+    scale = reference.abs().max()
+    between_engines, between_devices = {}, {}
+    for case, found in losses.items():
+        where, _, engine = case.rpartition("/")
+        if engine == "in_place":
+            between_devices[case] = float((found - reference).abs().max() / scale)
+        else:
+            between_engines[case] = float((found - losses[f"{where}/in_place"]).abs().max() / scale)
+    worst = max(between_engines, key=between_engines.__getitem__)
+    farthest = max(between_devices, key=between_devices.__getitem__)
+    engines_off, devices_off = between_engines[worst], between_devices[farthest]
+    return {
+        "ok": engines_off < same_device and devices_off < apart,
+        "worst": worst,
+        "engines_off": engines_off,
+        "farthest": farthest,
+        "devices_off": devices_off,
+    }
+
+
+def _all_losses(machine: Machine, model: Any, masked: bool) -> dict[str, Tensor]:
+    """Return the losses of every device, form of the batch and engine, by device/batch/engine."""
     losses = {}
     for device in dict.fromkeys(("cpu", machine.device)):
         job = modes.work(model.to(device), masked, 6, 24, 2, seed=1)
         for batch, parts in (("plain", job.plain), ("answer_only", job.answer_only)):
             for engine in ("fused_1", "fused_2", "in_place"):
                 losses[f"{device}/{batch}/{engine}"] = _losses(job, parts, engine)
-    reference = losses["cpu/plain/in_place"]
-    scale = reference.abs().max()
-    return {case: float((x - reference).abs().max() / scale) for case, x in losses.items()}
+    return losses
 
 
 def _losses(job: modes.Work, parts: Sequence[MicroBatch], which: str) -> Tensor:

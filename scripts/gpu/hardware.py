@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import torch
-import transformers
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpu.machine import GIB, Line, Machine
-from lozo_bench.engine import kernels
+from gpu.machine import Line, Machine
 
 
 def device(machine: Machine) -> Line:
     """Measure the card: matrix products, memory, launches and copies to it."""
-    line: Line = {"torch": torch.__version__, "transformers": transformers.__version__}
+    line: Line = {}
     n = 256 if machine.tiny else 8192
     a = torch.randn(n, n, device=machine.device, dtype=torch.bfloat16)
     b = torch.randn(n, n, device=machine.device, dtype=torch.bfloat16)
@@ -39,13 +36,6 @@ def device(machine: Machine) -> Line:
     host = torch.zeros(40_000 if machine.tiny else 4_000_000, dtype=torch.int64)
     seconds = machine.milliseconds(lambda: host.to(machine.device)) / 1e3
     line["h2d_pageable_gb_s"] = round(host.nbytes / seconds / 1e9, 2)
-
-    if machine.is_cuda:
-        card = torch.cuda.get_device_properties(0)
-        line |= {"name": card.name, "gib": round(card.total_memory / GIB, 1)}
-        line |= {"capability": f"{card.major}.{card.minor}", "cuda": torch.version.cuda}
-    if kernels.HAS_TRITON:
-        line["triton"] = importlib.import_module("triton").__version__
     return line
 
 

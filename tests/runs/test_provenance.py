@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import mmap
 import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 import torch
 
+import lozo_bench
+from lozo_bench.runs import provenance
 from lozo_bench.runs.provenance import git_state, peak_memory_bytes, reset_peak_memory, versions
 
 CPU = torch.device("cpu")
@@ -47,6 +51,33 @@ def test_versions_lists_the_packages_a_result_depends_on():
     assert versions()["torch"] == torch.__version__
 
 
+def test_a_package_without_metadata_has_the_version_it_says_and_an_absent_one_none(monkeypatch):
+    def not_installed(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(provenance, "version", not_installed)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    found = versions()
+    assert found["torch"] == torch.__version__
+    assert found["lozo-bench"] == lozo_bench.__version__
+    assert "wandb" not in found
+
+
 def test_git_state_is_the_commit_and_whether_files_changed():
     state = git_state()
-    assert state is None or (len(state["commit"]) == 40 and isinstance(state["dirty"], bool))
+    if not (Path(__file__).parents[2] / ".git").exists():
+        assert state is None
+    else:
+        assert len(state["commit"]) == 40
+        assert isinstance(state["dirty"], bool)
+
+
+def test_the_peaks_of_all_gpus_are_added(monkeypatch):
+    peaks, reset = [7, 5, 0], []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    first_of_several = torch.device("cuda", 0)
+    assert reset_peak_memory(first_of_several) == "run"
+    assert reset == [0, 1, 2]
+    assert peak_memory_bytes(first_of_several) == 12

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -50,16 +51,56 @@ def test_without_the_absent_libraries_the_checks_are_described_and_run(tmp_path)
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["check"] for line in lines] == ["train", "fold_bits", "done"]
-    assert lines[0]["ok"]
+    assert [line["check"] for line in lines] == ["about", "fold_bits", "train", "done"]
     assert lines[1]["ok"]
-    assert lines[2]["failed"] == 0
+    assert lines[2]["ok"]
+    assert lines[3]["failed"] == 0
     assert (tmp_path / "gpu_check.jsonl").read_text() == done.stdout
 
 
 def test_the_draws_have_the_recorded_bits(monkeypatch, capsys):
     assert run(monkeypatch, "--only", "draws") == 0
-    assert printed(capsys)[0]["as_golden"]
+    about, draws, _ = printed(capsys)
+    assert draws["as_golden"]
+    assert about["torch"] == torch.__version__
+    assert {"card", "driver", "python", "triton", "transformers", "cuda", "commit", "date"} <= set(
+        about
+    )
+
+
+def test_the_table_says_what_was_found_and_what_is_expected(monkeypatch, capsys):
+    """The readable table goes to standard error, a row for each check."""
+
+    def step_13b_long(machine):
+        return {"ms": {"fused": 595.9}, "ratio": {"fused": 2.32}}
+
+    def engines(machine):
+        return {"ok": False, "engines_off": 1e-3, "devices_off": 2e-16}
+
+    def kernel(machine):
+        raise ValueError("it broke")
+
+    checks = [gpu_check.Check(c, 0) for c in (step_13b_long, engines, kernel)]
+    monkeypatch.setattr(gpu_check, "CHECKS", [*checks, gpu_check.Check(step_13b_long, 10**6)])
+    argv = ["gpu_check.py", "--device", "cpu", f"--began={time.time()}", "--commit=abc"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert gpu_check.main() == 1
+    title, header, *rows, last = [
+        line for line in capsys.readouterr().err.splitlines() if not line.startswith((" ", "Tr"))
+    ]
+    assert "commit abc" in title
+    assert header.endswith("expected")
+    rows = [row for row in rows if not row.startswith("ValueError")]
+    assert [row.split()[:2] for row in rows] == [
+        ["step_13b_long", "slow"],
+        ["engines", "FAILED"],
+        ["kernel", "FAILED"],
+        ["step_13b_long", "skipped"],
+    ]
+    assert rows[0].endswith("at most 1.05")
+    assert "2.32 of two forwards" in rows[0]
+    assert "ValueError: it broke" in rows[2]
+    assert last.startswith("2 failed")
 
 
 def test_every_check_is_described(monkeypatch, capsys):
@@ -77,7 +118,7 @@ def test_the_next_check_follows_a_failure(monkeypatch, capsys):
 
     monkeypatch.setattr(gpu_check, "CHECKS", [gpu_check.Check(c, 0) for c in (broken, fine)])
     assert run(monkeypatch) == 1
-    first, second, last = printed(capsys)
+    _, first, second, last = printed(capsys)
     assert first["error"] == "ValueError: it broke"
     assert "test_gpu_check.py" in first["at"]
     assert second["ok"]
@@ -102,4 +143,4 @@ def test_an_error_that_breaks_cuda_starts_the_script_anew(monkeypatch, capsys):
     with pytest.raises(ReplacedError) as replaced:
         run(monkeypatch)
     command = replaced.value.args[0]
-    assert {"--device=cpu", "--tiny", "--only=left", "--failed=1"} <= set(command)
+    assert {"--again", "--device=cpu", "--tiny", "--only=left", "--failed=1"} <= set(command)
