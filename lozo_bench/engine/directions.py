@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.gaussian import GROUP_ELEMENTS, Gaussian, Group, add
+from lozo_bench.engine.gaussian import Gaussian, Group, add, group_elements
 from lozo_bench.engine.protocol import FullRank
 from lozo_bench.randomness.draws import Draws
 
@@ -89,6 +89,7 @@ class Given:
     def move(self, X: Mapping[str, Tensor], by: float) -> None:
         """See `FullRank`."""
         for name, x in X.items():
-            for start in range(0, x.numel(), GROUP_ELEMENTS):
-                stop = min(start + GROUP_ELEMENTS, x.numel())
+            size = group_elements(x.device)
+            for start in range(0, x.numel(), size):
+                stop = min(start + size, x.numel())
                 add(x.view(-1)[start:stop], self.piece(name, start, stop), by)

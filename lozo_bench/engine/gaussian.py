@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.kernels import HAS_TRITON, move_by_normals
+from lozo_bench.engine.kernels import move_by_normals
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.randomness.draws import Draws, key_words
+from lozo_bench.randomness.kernels import HAS_TRITON
 
 GROUP_ELEMENTS = 1_000_000
+_GPU_GROUP_ELEMENTS = 2**26  # with fewer, launching kernels would dominate the time
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 Piece = tuple[str, int, int]  # name, start, stop: elements start, ..., stop - 1
@@ -30,9 +32,9 @@ class Gaussian:
     """The direction z of one step.
 
     On CUDA with Triton, one kernel draws z and adds it in a single pass over the weights. Otherwise
-    z is drawn in groups of at most a million elements: small parameters together, because one large
-    draw is faster than many small ones, and large parameters piece by piece. The last group stays
-    in memory, so a model that fits into one group draws z once per step.
+    z is drawn in groups of at most a million elements, or 2^26 on a GPU: small parameters together,
+    because one large draw is faster than many small ones, and large parameters piece by piece. The
+    last group stays in memory, so a model that fits into one group draws z once per step.
 
     Args:
         draws: source of z.
@@ -97,6 +99,11 @@ class Gaussian:
         return list(self.draws.normal(self.role, self.step, shapes, device, dtype).values())
 
 
+def group_elements(device: torch.device) -> int:
+    """Return how many numbers of z are drawn at once on this device."""
+    return _GPU_GROUP_ELEMENTS if device.type == "cuda" else GROUP_ELEMENTS
+
+
 def _check(name: str, x: Tensor) -> None:
     if x.dtype not in _DTYPES:
         allowed = ", ".join(str(dtype) for dtype in _DTYPES)
@@ -120,22 +127,23 @@ def add(x: Tensor, z: Tensor, by: float) -> None:
 def _groups(X: Mapping[str, Tensor]) -> Iterator[Group]:
     """Yield the weights in order, as groups of several whole weights or one piece of a large one.
 
-    A group has at most GROUP_ELEMENTS elements, one device and one dtype of z.
+    A group has at most `group_elements` elements, one device and one dtype of z.
     """
     kind: tuple[torch.device, torch.dtype] | None = None
     pieces: list[Piece] = []
-    room = GROUP_ELEMENTS
+    room = 0
     for name, x in X.items():
-        kind_of_x = x.device, wide(x.dtype)
+        limit, kind_of_x = group_elements(x.device), (x.device, wide(x.dtype))
         if kind is not None and pieces and (kind_of_x != kind or x.numel() > room):
             yield *kind, pieces
-            pieces, room = [], GROUP_ELEMENTS
-        kind = kind_of_x
+            pieces = []
+        if not pieces:
+            kind, room = kind_of_x, limit
         if x.numel() <= room:
             pieces.append((name, 0, x.numel()))
             room -= x.numel()
         else:
-            for start in range(0, x.numel(), GROUP_ELEMENTS):
-                yield *kind, [(name, start, min(start + GROUP_ELEMENTS, x.numel()))]
+            for start in range(0, x.numel(), limit):
+                yield *kind_of_x, [(name, start, min(start + limit, x.numel()))]
     if kind is not None and pieces:
         yield *kind, pieces

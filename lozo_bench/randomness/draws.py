@@ -59,9 +59,16 @@ class Draws:
             device: where the tensors are returned.
             dtype: dtype of the tensors.
         """
+        device = torch.device(device)
+        if _has_kernels(device):
+            from lozo_bench.randomness.one_launch import plan_of
+
+            device = torch.empty(0, device=device).device  # with the index of the GPU
+            plan = plan_of(self.seed, role, tuple(shapes.items()), device)
+            return plan.draw(step, dtype)
         sizes = [prod(shape) for shape in shapes.values()]
         spans = [(name, 0, -(-size // 4)) for name, size in zip(shapes, sizes, strict=True)]
-        values = self._values(role, step, spans, torch.device(device), dtype)
+        values = self._values(role, step, spans, device, dtype)
         # Normals come in blocks of four. Every second piece is the unused rest of a last block.
         pieces = torch.split(values, [part for size in sizes for part in (size, -size % 4)])[::2]
         return {
@@ -84,8 +91,17 @@ class Draws:
         The values are those that `normal` draws, so a large tensor can be drawn piece by piece.
         """
         first = start // 4
-        span = (name, first, -(-stop // 4) - first)
-        values = self._values(role, step, [span], torch.device(device), dtype)
+        count = -(-stop // 4) - first
+        device = torch.device(device)
+        if _has_kernels(device):
+            from lozo_bench.randomness.kernels import draw_span
+
+            wide = torch.float64 if dtype == torch.float64 else torch.float32
+            values = torch.empty(4 * count, dtype=wide, device=device)
+            draw_span(values, first, key_words(self.seed, role, name), step)
+            values = values.to(dtype)
+        else:
+            values = self._values(role, step, [(name, first, count)], device, dtype)
         return values[start - 4 * first : stop - 4 * first]
 
     def uniform_range(
@@ -99,6 +115,12 @@ class Draws:
     ) -> Tensor:
         """Return the elements start, ..., stop - 1 of a stream of uniform float32 in [0, 1)."""
         first = start // 4
+        if _has_kernels(torch.device(device)):
+            from lozo_bench.randomness.kernels import draw_span
+
+            uniform = torch.empty(4 * (-(-stop // 4) - first), device=device)
+            draw_span(uniform, first, key_words(self.seed, role, name), step, normal=False)
+            return uniform[start - 4 * first : stop - 4 * first]
         index = torch.arange(first, -(-stop // 4), device=device)
         counter = [index & WORD, index >> 32]
         counter += [torch.full_like(index, word) for word in (step & WORD, step >> 32)]
@@ -132,6 +154,16 @@ class Draws:
             fill_with_normals(values[done : done + n], index, step, keys.to(compute_device), room)
             done += n
         return values.view(-1).to(device)
+
+
+def _has_kernels(device: torch.device) -> bool:
+    """Return whether Triton kernels draw the numbers on this device."""
+    if device.type != "cuda":
+        return False
+    # Only a GPU needs Triton, whose import takes a third of a second.
+    from lozo_bench.randomness.kernels import HAS_TRITON
+
+    return HAS_TRITON
 
 
 def _chunk_blocks(device: torch.device) -> int:

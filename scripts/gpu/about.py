@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from gpu.machine import GIB, Line, Machine
-from lozo_bench.engine import kernels
+from lozo_bench.randomness.kernels import HAS_TRITON
 from lozo_bench.runs.provenance import git_state
 
 
@@ -64,7 +64,7 @@ def _card() -> Line:
 
 
 def _triton() -> str | None:
-    return str(importlib.import_module("triton").__version__) if kernels.HAS_TRITON else None
+    return str(importlib.import_module("triton").__version__) if HAS_TRITON else None
 
 
 def _driver() -> str | None:

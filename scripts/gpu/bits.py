@@ -17,6 +17,7 @@ from lozo_bench.engine.score import Score
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.randomness.draws import Draws, key_words
+from lozo_bench.randomness.kernels import HAS_TRITON
 
 # The fingerprint of the numbers below on a CPU; every device and every version of torch must give
 # these bits.
@@ -97,7 +98,7 @@ def kernel(machine: Machine) -> Line:
     return {
         "ok": not wrong,
         "wrong": wrong,
-        "one_pass": machine.is_cuda and kernels.HAS_TRITON,
+        "one_pass": machine.is_cuda and HAS_TRITON,
         "seconds": seconds,
         "speed": {str(dtype): _speed(machine, dtype) for dtype in (torch.bfloat16, torch.float32)},
     }
@@ -120,7 +121,7 @@ def _speed(machine: Machine, dtype: torch.dtype) -> Line:
     key = key_words(1, "z", "x")
 
     def move() -> None:
-        if machine.is_cuda and kernels.HAS_TRITON:
+        if machine.is_cuda and HAS_TRITON:
             kernels.move_by_normals(x, 1e-3, key, 5)
         else:
             Gaussian(Draws(1), 5).move({"x": x}, 1e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lozo_bench.engine import directions
+from lozo_bench.engine import gaussian
 from lozo_bench.engine.directions import Given, Restricted, Scaled, Transformed
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.randomness.draws import Draws
@@ -47,7 +47,7 @@ def test_a_scaled_direction_multiplies_each_weight_by_its_own_factor():
 
 @pytest.mark.parametrize("limit", [3, 1000])
 def test_a_dense_direction_is_the_same_for_every_piece_size(monkeypatch, limit):
-    monkeypatch.setattr(directions, "GROUP_ELEMENTS", limit)
+    monkeypatch.setattr(gaussian, "GROUP_ELEMENTS", limit)
     have = z()
     got = moved(Given(lambda name, start, stop: have[name].view(-1)[start:stop]))
     torch.testing.assert_close(got, {n: 2 * x for n, x in have.items()}, rtol=0, atol=0)

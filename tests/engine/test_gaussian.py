@@ -83,6 +83,11 @@ def test_no_draw_is_larger_than_a_group(monkeypatch):
     assert sizes == [32, 3, 32, 32, 2, 4]
 
 
+def test_a_gpu_draws_larger_groups():
+    assert gaussian.group_elements(torch.device("cpu")) == 1_000_000
+    assert gaussian.group_elements(torch.device("cuda:1")) == 2**26
+
+
 def test_weights_of_several_dtypes_move_in_one_call_as_they_do_alone():
     X = {name: x.to(dtype) for (name, x), dtype in zip(weights().items(), DTYPES, strict=True)}
     alone = {name: x.clone() for name, x in X.items()}
