@@ -15,8 +15,9 @@ import tempfile
 from unittest import mock
 
 import torch
+from torch.nn import functional as F
 
-from lozo_bench.engine import kernels
+from lozo_bench.engine import kernels, norm_kernels
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.randomness import draws
 from lozo_bench.randomness.draws import Draws, key_words
@@ -90,20 +91,53 @@ def draws_of_a_range(device):
         check_bits(got, wanted, f"uniform numbers from {start} to {stop}")
 
 
-CASES = [moves, draws_of_many_names, draws_of_a_range]
+def norms(device):
+    """Compare norms of groups of rows, of several rows in a program, with float64."""
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    G, N, d = 3, 3, 40
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        x = (3 * normal(G * N, 1, d) + 1).to(dtype)
+        for many in (G, 1):
+            w, b = normal(many, d).float(), normal(many, d).float()
+            for weight, bias in ((w, b), (w, None), (None, b)):
+                wanted = F.layer_norm(x.double(), (d,), eps=1e-5).view(G, N, d)
+                wanted = wanted * (1 if weight is None else weight[:, None])
+                wanted = wanted + (0 if bias is None else bias[:, None])
+                vectors = (None if v is None else v.to(device) for v in (weight, bias))
+                with mock.patch.object(norm_kernels, "_rows_each", return_value=2):
+                    got = norm_kernels.layer_norm(x.to(device), *vectors, G, 1e-5)
+                check_close(got, wanted.view(x.shape), f"layer norm in {dtype}")
+        wanted = F.rms_norm(x.double(), (d,), eps=1e-5).view(G, N, d) * w
+        got = norm_kernels.rms_norm(x.to(device), w.to(device), G, 1e-5)
+        check_close(got, wanted.view(x.shape), f"RMS norm in {dtype}")
+
+
+def check_close(got, wanted, where):
+    """Compare with float64; the result may be rounded once, after float32."""
+    error = (got.cpu().double() - wanted).abs()
+    allowed = torch.finfo(got.dtype).eps / 2 * wanted.abs() + 2e-6
+    assert bool((error <= allowed).all()), f"{where} is wrong by {float(error.max())}"
+
+
+CASES = [moves, draws_of_many_names, draws_of_a_range, norms]
 
 
 Code = collections.namedtuple("Code", ["counts", "ptx", "resources"])
 
 
-def compiled(kernel, pointers, fixed, arch=90):
+def compiled(kernel, pointers, fixed, arch=90, **options):
     """Compile for a GPU of compute capability arch / 10, such as an H100; none is needed.
 
     Args:
-        kernel: the kernel; its arguments without an annotation are pointers.
-        pointers: types of the pointers, such as "*fp32", in their order.
+        kernel: the kernel.
+        pointers: types of the arguments without an annotation, such as "*fp32", in their order.
         fixed: values of the constexpr arguments.
         arch: 80 for an A100, 90 for an H100.
+        options: further options of the compiler.
 
     Returns:
         How often each instruction occurs, the PTX, and what each thread needs (REG, STACK, LOCAL).
@@ -124,7 +158,7 @@ def compiled(kernel, pointers, fixed, arch=90):
             attributes[i,] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=attributes)
     target = GPUTarget("cuda", arch, 32)
-    made = triton.compile(source, target=target, options=OPTIONS)
+    made = triton.compile(source, target=target, options=OPTIONS | options)
     ptx = made.asm["ptx"]
     counts = collections.Counter(re.findall(r"^\s*(?:@%p\d+ )?([a-z]\S*)", ptx, re.M))
     return Code(counts, ptx, resources(made.asm["cubin"]))
