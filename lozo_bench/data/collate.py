@@ -83,6 +83,8 @@ class Batch:
         block: int64 [R, T], 0 in the prompt, k + 1 in option k and -1 in padding; None like
             ``position_ids``.
         weights: float64 [B], factor of each example's loss; None if all factors are 1.
+        words: int64 [C], the distinct tokens of ``token``, if ``single_position``; else None.
+        word: int64 [B, P], which of these words each answer token is; None like ``words``.
     """
 
     input_ids: Tensor
@@ -99,6 +101,8 @@ class Batch:
     position_ids: Tensor | None = None
     block: Tensor | None = None
     weights: Tensor | None = None
+    words: Tensor | None = None
+    word: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -123,7 +127,9 @@ class Batch:
         if copies == 1:
             return self
         changed = {
-            name: x.repeat(copies, *[1] * (x.ndim - 1)) for name, x in self._tensors().items()
+            name: x.repeat(copies, *[1] * (x.ndim - 1))
+            for name, x in self._tensors().items()
+            if name != "words"
         }
         shift = torch.arange(copies, device=self.read.device) * self.positions
         changed["read"] += shift.repeat_interleave(self.size)[:, None]
@@ -177,6 +183,9 @@ def collate(
     packed = any(max(row.blocks, default=0) > 0 for row in rows)
     read = _read(prepared, longest, layout.virtual_tokens)
     at, token, option = _entries(prepared)
+    single_position = read.shape[1] == 1 and token.shape[1] > 1
+    # Here, because finding them on a GPU would make the host wait for it in every forward pass.
+    words, word = torch.unique(token, return_inverse=True) if single_position else (None, None)
     return Batch(
         input_ids=_padded([row.tokens for row in rows], longest, layout.pad_id),
         attention_mask=_padded([[1] * len(row.tokens) for row in rows], longest, 0),
@@ -186,12 +195,14 @@ def collate(
         option=option,
         labels=torch.tensor([example.label for example in examples]),
         options=len(layout.label_ids) or max(len(example.rows) for example in examples),
-        single_position=read.shape[1] == 1 and token.shape[1] > 1,
+        single_position=single_position,
         tokens=_tokens(prepared),
         virtual_tokens=layout.virtual_tokens,
         position_ids=_padded([row.positions for row in rows], longest, 0) if packed else None,
         block=_padded([row.blocks for row in rows], longest, -1) if packed else None,
         weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
+        words=words,
+        word=word,
     )
 
 

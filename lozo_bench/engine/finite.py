@@ -48,7 +48,7 @@ def unknown_losses(K: int, parts: Sequence[MicroBatch]) -> Tensor:
 
 
 def checked_losses(part: MicroBatch, copies: int) -> Tensor:
-    """Return the losses [copies, size] of a micro-batch, float64 on the CPU.
+    """Return the losses [copies, size] of a micro-batch, on its device.
 
     Raises:
         ValueError: the micro-batch's function returns another shape.
@@ -60,6 +60,11 @@ def checked_losses(part: MicroBatch, copies: int) -> Tensor:
             f"[{copies}, {part.size}], one loss for each example of each copy, and is of shape "
             f"{list(losses.shape)}"
         )
+    return losses
+
+
+def on_host(losses: Tensor) -> Tensor:
+    """Return losses as float64 on the CPU, which waits for a GPU to compute them."""
     return losses.to("cpu", torch.float64)
 
 

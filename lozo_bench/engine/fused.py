@@ -17,22 +17,27 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from lozo_bench.engine.finite import checked_losses, unknown_losses
+from lozo_bench.engine.finite import checked_losses, on_host, unknown_losses
 from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.packed import MOST_VERSIONS, Packed
 from lozo_bench.engine.pending import PendingUpdate
 from lozo_bench.engine.prefix import Prefix
 from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.sites import Sites
-from lozo_bench.engine.subspace import Coordinates, Subspace
+from lozo_bench.engine.subspace import NOWHERE, Coordinates, Subspace
 from lozo_bench.engine.tensors import DeviceCache, check_weights, wide
 from lozo_bench.engine.terms import Extras, LowRankTerm
 from lozo_bench.engine.versions import ForwardPass, LowRankChange, VectorChange, Versions
 from lozo_bench.errors import UserError
 
-# Up to about this many tokens, a forward pass spends its time on reading the weights, so another
-# candidate in the same pass costs little. With more tokens, stacking candidates saves no time and
-# takes more memory for activations.
-STACKED_TOKENS = 256
+# Up to about this many tokens, a forward pass spends its time on reading the weights (on a GPU also
+# on starting kernels), so another candidate in the same pass costs little. With more tokens,
+# stacking candidates saves no time and takes more memory for activations.
+STACKED_TOKENS, STACKED_TOKENS_ON_GPU = 256, 2048
+
+
+# The only point of the subspace `NOWHERE`.
+_ORIGIN = Coordinates(torch.zeros(1, 0, 0, dtype=torch.float64), torch.zeros(1, 0))
 
 
 class Fused:
@@ -46,7 +51,7 @@ class Fused:
         max_rank: how many columns of closed periods may stay beside the weights before they are
             folded; 0 folds each period when it closes.
         per_forward: how many candidates share one forward pass; None: as many as fit into 256
-            tokens, at least 1.
+            tokens (2048 on a GPU, and at most 4), at least 1.
         extras: further tensors that the model's function depends on.
         reuse_prefix: whether layers that the candidates have in common are run once for all.
 
@@ -80,6 +85,10 @@ class Fused:
         self.tensors, self.state = self.pending.tensors, self.pending.state
         self.load_state = self.pending.load_state
         self._sites = Sites(model, X)
+        self._on_gpu = any(x.device.type != "cpu" for x in X.values())
+        self._packed = (
+            Packed(model, self.pending) if self._on_gpu and Packed.is_possible(X) else None
+        )
 
     def losses(
         self,
@@ -107,12 +116,12 @@ class Fused:
         ):
             here = coordinates[:, start : start + part.size] if per_example else coordinates
             start += part.size
-            count = self.per_forward or max(1, STACKED_TOKENS // max(1, part.tokens))
+            count = self.per_forward or self._stacked(part.tokens)
             passes = [here[k : k + count] for k in range(0, len(here), count)]
             losses_of_parts.append(torch.cat([self._forward(P, some, part) for some in passes]))
             if not self._stacking_checked and (per_example or min(count, K) > 1):
-                self._check_stacking(P, here, part, losses_of_parts[-1])
-        return torch.cat(losses_of_parts, dim=1)
+                self._check_stacking(P, here, part, on_host(losses_of_parts[-1]))
+        return on_host(torch.cat(losses_of_parts, dim=1))
 
     def restored_on_failure(self) -> AbstractContextManager[None]:
         """See `Engine`. Nothing has to be restored: scoring does not write to the weights."""
@@ -139,19 +148,20 @@ class Fused:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """See `Engine`."""
-        with self._weights_replaced(self.pending.terms, {}, torch.zeros(1, 0), versions=1):
+        with self._weights_replaced(NOWHERE, _ORIGIN):
             yield
+
+    def _stacked(self, tokens: int) -> int:
+        """Return how many candidates share a forward pass of rows with this many tokens."""
+        if self._on_gpu:
+            return max(1, min(MOST_VERSIONS, STACKED_TOKENS_ON_GPU // max(1, tokens)))
+        return max(1, STACKED_TOKENS // max(1, tokens))
 
     def _forward(self, P: Subspace, coordinates: Coordinates, part: MicroBatch) -> Tensor:
         """Return the losses [K, size] of K candidates that share one forward pass."""
-        K = len(coordinates)
         flat = coordinates.flat() if coordinates.s.ndim == 3 else coordinates
-        terms = [*self.pending.terms, LowRankTerm(P.U, P.V, flat.C)] if P.U else self.pending.terms
-        with (
-            torch.inference_mode(),
-            self._weights_replaced(terms, P.z, flat.s, versions=len(flat)),
-        ):
-            return checked_losses(part, K)
+        with self._weights_replaced(P, flat), torch.inference_mode():
+            return checked_losses(part, len(coordinates))
 
     def _check_stacking(
         self, P: Subspace, coordinates: Coordinates, part: MicroBatch, stacked: Tensor
@@ -178,7 +188,7 @@ class Fused:
             ):  # check the version of the first example, on that example only
                 one = Coordinates(one.C[:, 0], one.s[:, 0])
             columns = slice(0, 1) if coordinates.s.ndim == 3 else slice(None)
-            alone = self._forward(P, one, part)[0, columns]
+            alone = on_host(self._forward(P, one, part)[0, columns])
             difference = (stacked[k, columns] - alone).abs().max()
             rounding = 64 * torch.finfo(self._coarsest).eps * (1 + alone.abs().max())
             spread = (stacked[:, columns] - stacked[:, columns].mean(0)).abs().max()
@@ -203,37 +213,16 @@ class Fused:
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @contextmanager
-    def _weights_replaced(
-        self, terms: Sequence[LowRankTerm], z: Mapping[str, Tensor], s: Tensor, versions: int
-    ) -> Iterator[None]:
-        """Inside this context, calling the model computes with several versions of the weights.
-
-        Args:
-            terms: low-rank terms of the matrices.
-            z: columns by name of vector, each [d, e].
-            s: coefficients of z, [versions, e].
-            versions: how many versions one forward pass computes.
-        """
-        forward_pass = ForwardPass(versions)
-        sent = DeviceCache()
-        replacements = {}
-        for name, x in self.X.items():
-            own_terms = [term for term in terms if name in term.U]
-            if x.ndim < 2 and (name in z or name in self.pending.moved):
-                change: LowRankChange | VectorChange = _vector_change(
-                    self.pending.a[name], z.get(name), s, sent
-                )
-            elif x.ndim >= 2 and (own_terms or self.pending.keep != 1):
-                change = _low_rank_change(name, x, own_terms, versions, self.pending.keep, sent)
-            else:
-                continue
-            replacements[name] = Versions.of(x, change, forward_pass)
+    def _weights_replaced(self, P: Subspace, point: Coordinates) -> Iterator[None]:
+        """Inside this context, calling the model computes with the versions at the points of P."""
+        with torch.no_grad():
+            replacements, forward_pass = self._versions(P, point)
 
         def count_rows(
             module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
         ) -> None:
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-            forward_pass.rows = len(tensors[0]) if tensors else versions
+            forward_pass.rows = len(tensors[0]) if tensors else forward_pass.versions
 
         hook = self.model.register_forward_pre_hook(count_rows, with_kwargs=True)
         try:
@@ -241,6 +230,31 @@ class Fused:
                 yield
         finally:
             hook.remove()
+
+    def _versions(
+        self, P: Subspace, point: Coordinates
+    ) -> tuple[Mapping[str, Versions], ForwardPass]:
+        """Return the versions of the weights at the points, by name; others are as they are."""
+        pending, forward_pass = self.pending, ForwardPass(len(point))
+        if not (P.U or P.z or pending.terms or pending.moved or pending.keep != 1):
+            return {}, forward_pass
+        if self._packed is not None and (packed := self._packed.versions(P, point)) is not None:
+            return packed
+        terms = [*pending.terms, LowRankTerm(P.U, P.V, point.C)] if P.U else pending.terms
+        sent = DeviceCache()
+        made: dict[str, Versions] = {}
+        for name, x in self.X.items():
+            own_terms = [term for term in terms if name in term.U]
+            if x.ndim < 2 and (name in P.z or name in pending.moved):
+                change: LowRankChange | VectorChange = _vector_change(
+                    pending.a[name], P.z.get(name), point.s, sent
+                )
+            elif x.ndim >= 2 and (own_terms or pending.keep != 1):
+                change = _low_rank_change(name, x, own_terms, len(point), pending.keep, sent)
+            else:
+                continue
+            made[name] = Versions.of(x, change, forward_pass)
+        return made, forward_pass
 
 
 def _vector_change(a: Tensor, z: Tensor | None, s: Tensor, sent: DeviceCache) -> VectorChange:

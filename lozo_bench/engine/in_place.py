@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lozo_bench.engine.directions import Restricted
-from lozo_bench.engine.finite import checked_losses, unknown_losses
+from lozo_bench.engine.finite import checked_losses, on_host, unknown_losses
 from lozo_bench.engine.prefix import Prefix
 from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.shown import every, now, shown
@@ -263,4 +263,4 @@ def _within(P: Subspace, X: Mapping[str, Tensor]) -> Subspace:
 def _run(parts: Sequence[MicroBatch]) -> Tensor:
     with torch.inference_mode():
         none = torch.empty(0, dtype=torch.float64)
-        return torch.cat([none, *(checked_losses(part, 1)[0] for part in parts)])
+        return torch.cat([none, *(on_host(checked_losses(part, 1)[0]) for part in parts)])

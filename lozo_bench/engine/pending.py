@@ -13,11 +13,13 @@ all folded into the weights at once, because each fold rounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.rows import Rows
 from lozo_bench.engine.subspace import Coordinates, Factors, Subspace
 from lozo_bench.engine.tensors import DeviceCache, is_half, on_cpu, wide
 from lozo_bench.engine.terms import (
@@ -58,9 +60,10 @@ class PendingUpdate:
         self.open: LowRankTerm | None = None
         self.adapter: LowRankTerm | None = None
         self._adapter_stamp: Stamp = {}
-        self.a = {
-            name: torch.zeros_like(x, dtype=wide(x.dtype)) for name, x in X.items() if x.ndim < 2
-        }
+        self._kind = _kind_of(X)
+        self._rows: dict[tuple[str, ...], Rows] = {}
+        self.vectors = Rows({name: x.numel() for name, x in X.items() if x.ndim < 2})
+        self.a, self.joined_a = self._no_update_of_vectors()
         self.moved: set[str] = set()  # names of vectors whose a is not zero
         self._loaded = False
         self.keep = 1.0
@@ -79,23 +82,43 @@ class PendingUpdate:
             if self.open is None or self.open.V is not P.V:
                 self._close()
                 self.open = self._new_period(P)
-            sent = DeviceCache()
-            for name, U in P.U.items():
-                A = self.open.U[name]
-                A.addmm_(U.to(A), sent(("C",), lambda: to.C, A))
-        for name, z in P.z.items():
-            a = self.a[name]
+            self._move_matrices(self.open, P.U, to.C)
+        if P.z:
+            self._move_vectors(P.z, to.s.tolist())
+
+    def _move_matrices(self, term: LowRankTerm, U: Factors, C: Tensor) -> None:
+        """A <- A + U C, for all matrices at once if they share memory."""
+        A: Factors = term.U
+        if term.joined is not None and U.keys() == A.keys():
+            A, U = {"all": term.joined}, {"all": self.rows(A).join(U)}
+        sent = DeviceCache()
+        for name, factor in U.items():
+            A[name].addmm_(factor.to(A[name]), sent(("C",), lambda: C, A[name]))
+
+    def _move_vectors(self, z: Factors, s: Sequence[float]) -> None:
+        """A <- a + z s, for all vectors at once if they share memory."""
+        self.moved |= set(z)
+        a: Factors = self.a
+        if self.joined_a is not None and self.vectors.has(z):
+            a, z = {"all": self.joined_a}, {"all": self.vectors.join(z)}
+        for name, columns in z.items():
             # Python numbers are used because a product with s would need s on the device.
-            for column, c in enumerate(to.s.tolist()):
-                a.add_(z[:, column].view(a.shape).to(a), alpha=c)
-        self.moved |= set(P.z)
+            for column, c in enumerate(s):
+                a[name].add_(columns[:, column].view(a[name].shape).to(a[name]), alpha=c)
+
+    def rows(self, names: Iterable[str]) -> Rows:
+        """Return where the left factors of these matrices lie if they are one tensor."""
+        key = tuple(names)
+        if key not in self._rows:
+            self._rows = {key: Rows({name: len(self.X[name]) for name in key})}
+        return self._rows[key]
 
     def recognize_period(self, P: Subspace) -> None:
         """After `load_state`, continue the open period if V is equal; the loaded V is a copy."""
         if self._loaded and self.open is not None and P.U:
             mine = self.open.V
             if mine.keys() == P.V.keys() and all(torch.equal(mine[n], P.V[n]) for n in mine):
-                self.open = LowRankTerm(self.open.U, P.V, self.open.C)
+                self.open = replace(self.open, V=P.V)
             self._loaded = False
 
     def set_adapter(self, P: Subspace, at: Coordinates) -> None:
@@ -111,7 +134,7 @@ class PendingUpdate:
             self._changed(None)
             self.keep *= 1 - rate
             for term in (*self.closed, *filter(None, [self.open])):
-                for A in term.U.values():
+                for A in term.U.values() if term.joined is None else [term.joined]:
                     A.mul_(1 - rate)
 
     @torch.no_grad()
@@ -152,8 +175,9 @@ class PendingUpdate:
         self.folder.load_state(with_prefix("folder", state))
         self.closed = []
         while (term := load_term(f"closed/{len(self.closed)}", state, self.X)) is not None:
-            self.closed.append(term)
-        self.open = load_term("open", state, self.X)
+            self.closed.append(self._joined(term))
+        open_term = load_term("open", state, self.X)
+        self.open = None if open_term is None else self._joined(open_term)
         self.adapter, self._adapter_stamp = load_term("attached", state, self.X), {}
         self._loaded = True
         self.extras.load_state(state)
@@ -168,11 +192,37 @@ class PendingUpdate:
 
     def _new_period(self, P: Subspace) -> LowRankTerm:
         _, b, _ = P.sizes
+        core = torch.eye(b, dtype=torch.float64)
+        if self._kind is not None:
+            device, dtype = self._kind
+            rows = self.rows(P.U)
+            joined = torch.zeros(rows.total, b, device=device, dtype=dtype)
+            return LowRankTerm(rows.views(joined), P.V, core, joined)
         A = {
             name: torch.zeros(len(U), b, device=self.X[name].device, dtype=wide(self.X[name].dtype))
             for name, U in P.U.items()
         }
-        return LowRankTerm(A, P.V, torch.eye(b, dtype=torch.float64))
+        return LowRankTerm(A, P.V, core)
+
+    def _joined(self, term: LowRankTerm) -> LowRankTerm:
+        """Return a loaded term whose left factors are one tensor, as when it was saved."""
+        if self._kind is None:
+            return term
+        rows = self.rows(term.U)
+        joined = rows.join(term.U)
+        return replace(term, U=rows.views(joined), joined=joined)
+
+    def _no_update_of_vectors(self) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return an update of zero for each vector, and the tensor of which they are parts."""
+        if self._kind is not None and self.vectors.lengths:
+            device, dtype = self._kind
+            joined = torch.zeros(self.vectors.total, device=device, dtype=dtype)
+            parts = self.vectors.views(joined)
+            return {name: a.view(self.X[name].shape) for name, a in parts.items()}, joined
+        return {
+            name: torch.zeros_like(self.X[name], dtype=wide(self.X[name].dtype))
+            for name in self.vectors.lengths
+        }, None
 
     def _close(self, fold: bool = False) -> None:
         if self.open is not None:
@@ -192,7 +242,14 @@ class PendingUpdate:
         def compact(factors: Factors) -> Factors:
             return {n: f.bfloat16() if is_half(self.X[n].dtype) else f for n, f in factors.items()}
 
-        return LowRankTerm(compact(term.U), compact(term.V), term.C)
+        if term.joined is None:
+            return LowRankTerm(compact(term.U), compact(term.V), term.C)
+        halves = all(is_half(self.X[name].dtype) for name in term.U)
+        if not halves:
+            return term
+        joined, rows_of_V = term.joined.bfloat16(), Rows({n: len(V) for n, V in term.V.items()})
+        V = rows_of_V.views(rows_of_V.join(term.V).bfloat16())
+        return LowRankTerm(self.rows(term.U).views(joined), V, term.C, joined)
 
     def _fold(self) -> None:
         """Fold the closed periods and the decay into the weights."""
@@ -207,6 +264,16 @@ class PendingUpdate:
                 V = _side_by_side([term.V[name] for term in terms], W, 1)
                 self.folder.fold(name, W, A, V, self.keep)
         self.closed, self.keep = [], 1.0
+
+
+def _kind_of(X: Mapping[str, Tensor]) -> tuple[torch.device, torch.dtype] | None:
+    """Return the device and the dtype of all updates; None if the weights have not one of each.
+
+    Updates of matrices can only be one tensor if all matrices are in half precision, or none.
+    """
+    kinds = {(x.device, wide(x.dtype)) for x in X.values()}
+    halves = {is_half(x.dtype) for x in X.values() if x.ndim >= 2}
+    return kinds.pop() if len(kinds) == 1 and len(halves) < 2 else None
 
 
 def _side_by_side(factors: Sequence[Tensor], W: Tensor, dim: int) -> Tensor:

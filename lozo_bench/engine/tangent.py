@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lozo_bench.engine.finite import checked_losses
+from lozo_bench.engine.finite import checked_losses, on_host
 from lozo_bench.engine.protocol import FullRank, MicroBatch
 from lozo_bench.engine.sites import Sites
 from lozo_bench.errors import UserError
@@ -60,4 +60,4 @@ def _of_part(part: MicroBatch) -> Tensor:
     losses, slope = forward_ad.unpack_dual(checked_losses(part, 1)[0])  # type: ignore[no-untyped-call]
     if slope is None:
         raise UserError("objective: it has no derivative; set objective=loss for this optimizer")
-    return torch.stack([losses, slope])
+    return on_host(torch.stack([losses, slope]))

@@ -20,11 +20,14 @@ class LowRankTerm:
         U: left factors [m, a], by name of the matrix.
         V: right factors [n, b], by name of the matrix.
         C: the core [a, b] that all matrices share; [G, a, b] if it differs between G candidates.
+        joined: the left factors as one tensor, of which those in U are parts (see `rows.py`); None
+            if each has memory of its own.
     """
 
     U: Factors
     V: Factors
     C: Tensor
+    joined: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

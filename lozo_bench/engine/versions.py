@@ -26,16 +26,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lozo_bench.engine.prepared import (
+    PreparedMatrix,
+    PreparedVector,
+    add_embedding,
+    add_linear,
+    add_transposed,
+)
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 
 
 @dataclass(slots=True)
 class ForwardPass:
-    """One forward pass with ``versions`` versions, which have ``rows`` rows of input together."""
+    """One forward pass.
+
+    Attributes:
+        versions: how many versions of the weights it computes.
+        rows: how many rows of input they have together.
+        keep: factor of every matrix whose versions are prepared (weight decay that is not yet
+            written to it).
+    """
 
     versions: int = 1
     rows: int = 1
+    keep: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +78,8 @@ class VectorChange:
     s: Tensor
 
 
+Change = LowRankChange | VectorChange | PreparedMatrix | PreparedVector
+
 # On a CPU, adding up to this many columns one by one is faster than a matrix product.
 _FEW_COLUMNS = 8
 
@@ -70,13 +87,11 @@ _FEW_COLUMNS = 8
 class Versions(Tensor):
     """G versions of a parameter; the tensor's own data is the parameter's memory."""
 
-    change: LowRankChange | VectorChange
+    change: Change
     forward_pass: ForwardPass
 
     @staticmethod
-    def of(
-        plain: Tensor, change: LowRankChange | VectorChange, forward_pass: ForwardPass
-    ) -> Versions:
+    def of(plain: Tensor, change: Change, forward_pass: ForwardPass) -> Versions:
         """Return the versions of ``plain`` that ``change`` describes."""
         versions: Versions = Tensor._make_subclass(Versions, plain.detach())
         versions.change, versions.forward_pass = change, forward_pass
@@ -111,6 +126,11 @@ def _weight_as_activation(
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     change = weight.change if isinstance(weight, Versions) else None
     forward_pass = _forward_pass_of(weight, bias)
+    if isinstance(change, PreparedMatrix):
+        x = _grouped_rows(input, forward_pass)
+        y = F.linear(_kept(x, forward_pass), _plain(weight), _plain(bias))
+        add_linear(y, x, change, _prepared(bias))
+        return y
     return _product(input, change, bias, forward_pass, lambda x, p: F.linear(x, _plain(weight), p))
 
 
@@ -120,6 +140,12 @@ def _addmm(b: Tensor, x: Tensor, W: Tensor, **scales: float) -> Tensor:
         one: Tensor = _version_by_version(torch.addmm, (b, x, W), scales)
         return one
     change = W.change if isinstance(W, Versions) else None
+    if isinstance(change, PreparedMatrix):
+        forward_pass = _forward_pass_of(W)
+        x = _grouped_rows(x, forward_pass)
+        y = torch.addmm(_plain(b), _kept(x, forward_pass), _plain(W))
+        add_transposed(y, x, change, _prepared(b))
+        return y
     if isinstance(change, LowRankChange):
         change = LowRankChange(U=change.V, V=change.U, C=change.C.mT, keep=change.keep)
 
@@ -131,7 +157,7 @@ def _addmm(b: Tensor, x: Tensor, W: Tensor, **scales: float) -> Tensor:
 
 def _product(
     x: Tensor,
-    change: LowRankChange | VectorChange | None,
+    change: Change | None,
     b: Tensor | None,
     forward_pass: ForwardPass,
     plain: Callable[[Tensor, Tensor | None], Tensor],
@@ -147,7 +173,7 @@ def _product(
         forward_pass: the forward pass.
         plain: plain(x, b), the product of x with the plain weight plus the bias b.
     """
-    assert not isinstance(change, VectorChange)
+    assert change is None or isinstance(change, LowRankChange)
     x = _grouped_rows(x, forward_pass)
     G, N = forward_pass.versions, x[..., 0].numel() // forward_pass.versions
     right, left = [], []  # y_g += right_g left_g
@@ -160,9 +186,8 @@ def _product(
         if G == 1 and b.dtype == wide(b.dtype):
             b = _vectors(b)[0]
         else:  # p + z s_g differs between versions, or its rounding to p's dtype would lose z s_g
-            assert isinstance(b.change, VectorChange)
             right.append(x.new_ones(G, N, 1))
-            left.append((b.change.s @ b.change.z.T)[:, None].to(x.dtype))
+            left.append(_change_of_vector(b)[:, None].to(x.dtype))
             b = _plain(b)
     y = plain(x if change is None or change.keep == 1 else x * change.keep, b)
     if right:
@@ -183,12 +208,16 @@ def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
 
 def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Tensor:
     ids, change, forward_pass = input, weight.change, weight.forward_pass
-    assert isinstance(change, LowRankChange)
+    assert isinstance(change, (LowRankChange, PreparedMatrix))
     if forward_pass.versions > 1 and ids.ndim > 1 and len(ids) not in (1, forward_pass.rows):
         # ids is not a batch, but for example a table of relative positions, [T, T].
         raise _rows_mismatch(ids, forward_pass)
     ids = _grouped_rows(ids, forward_pass)
     y: Tensor = F.embedding(ids, _plain(weight), *args, **kwargs)
+    if isinstance(change, PreparedMatrix):
+        y = _kept(y, forward_pass)
+        add_embedding(y, ids, change)
+        return y
     if change.keep != 1:
         y = y * change.keep
     G = forward_pass.versions
@@ -246,6 +275,11 @@ def _getitem(W: Versions, index: Any) -> Any:
             return Versions.of(plain, LowRankChange(U[index], V, C, keep), W.forward_pass)
         case VectorChange(z, s) if rows:
             return Versions.of(plain, VectorChange(z[index], s), W.forward_pass)
+        case PreparedMatrix() if rows and W.ndim == 2:
+            return Versions.of(plain, W.change.rows(index), W.forward_pass)
+        case PreparedVector(change, values) if rows:
+            chosen = PreparedVector(change[:, index], values[:, index])
+            return Versions.of(plain, chosen, W.forward_pass)
     return _version_by_version(Tensor.__getitem__, (W, index), {})
 
 
@@ -336,6 +370,11 @@ def _rows_mismatch(x: Tensor, forward_pass: ForwardPass) -> UserError:
     )
 
 
+def _kept(x: Tensor, forward_pass: ForwardPass) -> Tensor:
+    """Return x times the factor of the matrices."""
+    return x if forward_pass.keep == 1 else x * forward_pass.keep
+
+
 def _forward_pass_of(*weights: Tensor | None) -> ForwardPass:
     return next(w.forward_pass for w in weights if isinstance(w, Versions))
 
@@ -352,17 +391,35 @@ def _value(w: Versions, g: int) -> Tensor:
             product = U @ C[g] @ V.T
             formed: Tensor = _plain(w) * keep + product.view(w.shape)
             return formed.to(w.dtype)
-        case VectorChange():
+        case PreparedMatrix():
+            return w.change.value(_plain(w), g, w.forward_pass.keep)
+        case _:
             return _vectors(w)[g]
 
 
 def _vectors(p: Tensor) -> Tensor:
     """Return every version of a vector, [G, d], in float32 or float64; [1, d] of a plain vector."""
+    if isinstance(p, Versions) and isinstance(p.change, PreparedVector):
+        return p.change.values
     plain: Tensor = _plain(p).to(wide(p.dtype))
-    if not isinstance(p, Versions):
-        return plain[None]
+    return plain + _change_of_vector(p) if isinstance(p, Versions) else plain[None]
+
+
+def _change_of_vector(p: Versions) -> Tensor:
+    """Return what every version adds to a vector, [G, d], in float32 or float64."""
+    if isinstance(p.change, PreparedVector):
+        return p.change.change
     assert isinstance(p.change, VectorChange)
-    return plain + p.change.s @ p.change.z.T
+    return p.change.s @ p.change.z.T
+
+
+def _prepared(b: Tensor | None) -> PreparedVector | None:
+    """Return the versions of a bias in prepared form; None of a plain one."""
+    if not isinstance(b, Versions):
+        return None
+    if isinstance(b.change, PreparedVector):
+        return b.change
+    return PreparedVector(_change_of_vector(b), _vectors(b))
 
 
 def _name(func: Callable[..., Any]) -> str:

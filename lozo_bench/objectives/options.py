@@ -50,12 +50,10 @@ def option_scorer(
     no_cache = without_cache(model)
 
     def score(batch: Batch) -> Tensor:
-        words = None
+        words, token = None, batch.token
         cancels = batch.single_position and not probabilities
-        if cancels and scoring.columns:
-            words, token = torch.unique(batch.token, return_inverse=True)
-        else:
-            token = batch.token
+        if cancels and scoring.columns and batch.word is not None:
+            words, token = batch.words, batch.word
         logits = _at_least_float32(_logits(model, call, batch, scoring, words, no_cache))
         if not cancels:
             logits = logits.log_softmax(-1)

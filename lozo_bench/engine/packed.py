@@ -1,0 +1,272 @@
+"""The factors of all matrices side by side in buffers on a GPU, ready for the products of a pass.
+
+A GPU computes a small product in less time than the host needs to start it. Therefore nothing is
+computed weight by weight here. Two buffers hold the factors of all matrices, in the weights' dtype:
+
+    right   [k, sum of all n]      the V of the candidates and of all closed periods
+    left    [G, k, sum of all m]   what belongs to them: A + U C_g of the candidates, A_j of others
+
+A closed period is written once. For each forward pass, a few operations write the rows of its
+candidates and the changes of the biases. `prepared.py` describes the products that use the buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lozo_bench.engine.pending import PendingUpdate
+from lozo_bench.engine.prepared import PreparedMatrix, PreparedVector
+from lozo_bench.engine.rows import Rows, aligned
+from lozo_bench.engine.subspace import Coordinates, Subspace
+from lozo_bench.engine.tensors import wide
+from lozo_bench.engine.terms import LowRankTerm
+from lozo_bench.engine.versions import ForwardPass, Versions
+
+# A copy of every factor is needed for each version that a forward pass computes. More versions than
+# this share a pass only without these buffers.
+MOST_VERSIONS = 4
+# Steps are too small for float16, whose smallest normal number is 6e-5. So `left` is multiplied and
+# `right` divided by this number.
+_SCALE_OF_FLOAT16 = 256.0
+
+
+class Packed:
+    """The versions of all weights that one forward pass computes, in the buffers.
+
+    Args:
+        model: the model, in which a matrix and its bias belong to one module.
+        pending: the weights and their updates.
+    """
+
+    def __init__(self, model: nn.Module, pending: PendingUpdate) -> None:
+        X = pending.X
+        self.pending, self.vectors = pending, pending.vectors
+        matrices = {name: x for name, x in X.items() if x.ndim >= 2}
+        self.m = Rows({name: len(x) for name, x in matrices.items()})
+        self.n = Rows({name: x[0].numel() for name, x in matrices.items()})
+        first = next(iter(X.values()))
+        self.device, self.dtype, self.exact = first.device, first.dtype, wide(first.dtype)
+        self.up = _SCALE_OF_FLOAT16 if self.dtype == torch.float16 else 1.0
+        self.bias_of = _biases(model, X)
+        self._buffers: _Buffers | None = None
+
+    @staticmethod
+    def is_possible(X: Mapping[str, Tensor]) -> bool:
+        """Return whether the weights are on one device, with matrices of one dtype."""
+        matrices = [x for x in X.values() if x.ndim >= 2]
+        same_kind = len({(x.device, wide(x.dtype)) for x in X.values()}) == 1
+        return bool(matrices) and same_kind and len({x.dtype for x in matrices}) == 1
+
+    def versions(
+        self, P: Subspace, point: Coordinates
+    ) -> tuple[dict[str, Versions], ForwardPass] | None:
+        """Write the candidates' versions of all weights to the buffers and return them.
+
+        They are valid until the next call.
+
+        Args:
+            P: the subspace of the candidates.
+            point: their coordinates, with the leading dimension [G].
+
+        Returns:
+            The versions by name; None if the buffers cannot hold these candidates.
+        """
+        pending, G = self.pending, len(point)
+        V = P.V if P.U else None if pending.open is None else pending.open.V
+        others = [term for term in pending.terms if term.V is not V]
+        if not self._can_hold(P, G, others):
+            return None
+        buffers = self._with_room(G, _columns(V))
+        buffers.hold(others)
+        buffers.hold_candidates(V, None if V is None else self._left(P, point.C, V))
+        if self.vectors.lengths:
+            buffers.hold_vectors(self._changes(P, point.s).expand(G, -1))
+        return buffers.versions(G, pending.keep)
+
+    def _can_hold(self, P: Subspace, G: int, others: Sequence[LowRankTerm]) -> bool:
+        terms = self.pending.terms
+        return (
+            G <= MOST_VERSIONS
+            and self.pending.adapter is None
+            and (not P.U or self.m.has(P.U))
+            and (not P.z or self.vectors.has(P.z))
+            and all(term.joined is not None and self.m.has(term.U) for term in terms)
+            and sum(_columns(term.V) for term in others) <= self._room(others)
+        )
+
+    def bias_index(self) -> tuple[Tensor, Tensor]:
+        """Return which vector's element belongs to each left row, and its factor, [total of m].
+
+        The factor is 0 for matrices without a bias.
+        """
+        index = torch.zeros(self.m.total, dtype=torch.int64)
+        scale = torch.zeros(self.m.total, dtype=self.exact)
+        for name, bias in self.bias_of.items():
+            part = self.vectors.part(bias)
+            index[self.m.part(name)] = torch.arange(part.start, part.stop)
+            scale[self.m.part(name)] = self.up
+        return index.to(self.device), scale.to(self.device)
+
+    def _room(self, others: Sequence[LowRankTerm]) -> int:
+        """Return how many columns are kept for closed periods and one that is about to close."""
+        widest = max((_columns(term.V) for term in others), default=0)
+        return self.pending.max_rank + widest
+
+    def _with_room(self, G: int, columns: int) -> _Buffers:
+        old = self._buffers
+        if old is not None and old.G >= G and columns in (0, old.columns):
+            return old
+        self._buffers = old = None  # frees the memory before the new buffers are made
+        self._buffers = _Buffers(self, G, columns)
+        return self._buffers
+
+    def _left(self, P: Subspace, C: Tensor, V: Mapping[str, Tensor]) -> Tensor:
+        """Return A + U C_g of all matrices, [G, total, b]; A only if its V is the candidates'."""
+        term = self.pending.open
+        A = None if term is None or term.V is not V else _joined(term)
+        if not P.U:
+            assert A is not None
+            return self.up * A[None]
+        cores = C.to(self.device, self.exact)
+        U = self.m.join(P.U).to(self.exact).expand(len(cores), -1, -1)
+        if A is None:
+            return torch.bmm(U, self.up * cores)
+        return torch.baddbmm(A.expand(len(cores), -1, -1), U, cores, beta=self.up, alpha=self.up)
+
+    def _changes(self, P: Subspace, s: Tensor) -> Tensor:
+        """Return a + z s_g of all vectors, [G or 1, total]."""
+        a = self.pending.joined_a
+        assert a is not None
+        if not P.z:
+            return a[None]
+        return torch.addmm(a, s.to(self.device, self.exact), self.vectors.join(P.z).mT)
+
+
+class _Buffers:
+    """The buffers for up to G versions, of whose k columns ``columns`` are the candidates'."""
+
+    def __init__(self, packed: Packed, G: int, columns: int) -> None:
+        self.packed, self.G, self.columns = packed, G, columns
+        k = aligned(1 + 2 * columns + packed.pending.max_rank)
+        m, n, d = packed.m, packed.n, packed.vectors
+        device, dtype = packed.device, packed.dtype
+        self.left = torch.zeros(G, k, aligned(m.total), device=device, dtype=dtype)
+        self.right = torch.zeros(k, aligned(n.total), device=device, dtype=dtype)
+        self.e = torch.zeros(k, device=device, dtype=dtype)
+        self.e[0] = 1 / packed.up
+        self.change = torch.zeros(G, d.total, device=device, dtype=packed.exact)
+        self.values = torch.zeros_like(self.change)
+        self.plain, self._stamp = self.change[0], -1
+        self._bias_at, self._bias_scale = packed.bias_index()
+        self._V: Mapping[str, Tensor] | None = None
+        self._held: list[tuple[LowRankTerm, int]] = []  # with the stamp of its left factors
+        self._used = 1 + columns
+        self._versions: dict[tuple[int, int], tuple[dict[str, Versions], ForwardPass]] = {}
+
+    def hold(self, terms: Sequence[LowRankTerm]) -> None:
+        """Write the factors of periods that are not the candidates', unless they are there."""
+        wanted = [(term, _joined(term)._version) for term in terms]
+        same = 0
+        while same < min(len(wanted), len(self._held)) and _is(wanted[same], self._held[same]):
+            same += 1
+        if same == len(wanted) == len(self._held):
+            return
+        at = 1 + self.columns + sum(_columns(term.V) for term in terms[:same])
+        for term in terms[same:]:
+            end = at + _columns(term.V)
+            self._write_right(slice(at, end), term.V)
+            self._write_left(slice(at, end), _joined(term)[None] * self.packed.up)
+            at = end
+        self.left[:, at : self._used].zero_()
+        self.right[at : self._used].zero_()
+        self._held, self._used = wanted, at
+
+    def hold_candidates(self, V: Mapping[str, Tensor] | None, left: Tensor | None) -> None:
+        """Write the rows of the candidates; ``left`` [G, total of m, b] is already scaled."""
+        rows = slice(1, 1 + self.columns)
+        if V is None or left is None:
+            self.left[:, rows].zero_()
+            return
+        if V is not self._V:
+            self._write_right(rows, V)
+            self._V = V
+        self._write_left(rows, left)
+
+    def hold_vectors(self, change: Tensor) -> None:
+        """Write the versions of all vectors [G, total], and those of biases to ``left``."""
+        packed, G = self.packed, len(change)
+        X, names = packed.pending.X, packed.vectors.lengths
+        stamp = sum(X[name]._version for name in names)
+        if stamp != self._stamp:
+            plain = packed.vectors.join({name: X[name].view(-1, 1) for name in names})
+            self.plain, self._stamp = plain[:, 0].to(packed.exact), stamp
+        self.change[:G] = change
+        torch.add(self.plain, change, out=self.values[:G])
+        of_biases = change.index_select(1, self._bias_at).mul_(self._bias_scale)
+        self.left[:G, 0, : packed.m.total] = of_biases
+
+    def versions(self, G: int, keep: float) -> tuple[dict[str, Versions], ForwardPass]:
+        """Return the first G versions of all weights; they share the buffers' memory."""
+        key = (G, aligned(self._used))
+        if key not in self._versions:
+            self._versions[key] = self._made(*key)
+        self._versions[key][1].keep = keep
+        return self._versions[key]
+
+    def _made(self, G: int, k: int) -> tuple[dict[str, Versions], ForwardPass]:
+        packed, forward_pass = self.packed, ForwardPass(G)
+        X, made = packed.pending.X, {}
+        vectors: dict[str, PreparedVector] = {}
+        for name in packed.vectors.lengths:
+            part = packed.vectors.part(name)
+            vectors[name] = PreparedVector(self.change[:G, part], self.values[:G, part])
+            made[name] = Versions.of(X[name], vectors[name], forward_pass)
+        for name in packed.m.lengths:
+            bias = packed.bias_of.get(name)
+            change = PreparedMatrix(
+                self.right[:k, packed.n.part(name)],
+                self.left[:G, :k, packed.m.part(name)],
+                self.e[:k],
+                None if bias is None else vectors[bias],
+            )
+            made[name] = Versions.of(X[name], change, forward_pass)
+        return made, forward_pass
+
+    def _write_right(self, rows: slice, V: Mapping[str, Tensor]) -> None:
+        joined = self.packed.n.join(V).mT
+        scaled = joined if self.packed.up == 1 else joined.float() / self.packed.up
+        self.right[rows, : self.packed.n.total] = scaled
+
+    def _write_left(self, rows: slice, left: Tensor) -> None:
+        """Write left factors [G or 1, total of m, b], for all versions if they are the same."""
+        G = len(left) if len(left) > 1 else self.G
+        self.left[:G, rows, : self.packed.m.total] = left.mT
+
+
+def _columns(V: Mapping[str, Tensor] | None) -> int:
+    return next(iter(V.values())).shape[1] if V else 0
+
+
+def _joined(term: LowRankTerm) -> Tensor:
+    assert term.joined is not None
+    return term.joined
+
+
+def _is(one: tuple[LowRankTerm, int], other: tuple[LowRankTerm, int]) -> bool:
+    return one[0] is other[0] and one[1] == other[1]
+
+
+def _biases(model: nn.Module, X: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the bias that a module adds to its product with a matrix, by the matrix's name."""
+    names = {id(x): name for name, x in X.items()}
+    found = {}
+    for module in model.modules():
+        weight, bias = (module._parameters.get(key) for key in ("weight", "bias"))
+        if weight is None or bias is None or weight.ndim != 2 or len(weight) != len(bias):
+            continue
+        if id(weight) in names and id(bias) in names:
+            found[names[id(weight)]] = names[id(bias)]
+    return found
