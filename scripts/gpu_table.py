@@ -21,7 +21,7 @@ RESULTS = ROOT / ".assets" / "bench"
 START, END = "<!-- gpu_table -->\n", "<!-- /gpu_table -->\n"
 
 _HEADER = (
-    "| model, bf16 | rows x tokens | two forwards | a step | ratio | published LOZO | that / ours |\n"
+    "| model, bf16 | rows x tokens | two forwards | a step | ratio | published | that / ours |\n"
     "|---|---|---|---|---|---|---|\n"
 )
 _NAMES = {"opt": "OPT"}
