@@ -17,7 +17,8 @@ from unittest import mock
 import torch
 from torch.nn import functional as F
 
-from lozo_bench.engine import kernels, norm_kernels
+from lozo_bench.engine import fold, kernels, norm_kernels
+from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.randomness import draws
 from lozo_bench.randomness.draws import Draws, key_words
@@ -25,6 +26,7 @@ from lozo_bench.randomness.kernels import OPTIONS
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # Inside, kernels draw on every device.
+BY_FOLD_KERNEL = mock.patch.object(fold, "has_fold_kernel", return_value=True)
 BY_KERNELS = mock.patch.object(draws, "_has_kernels", return_value=True)
 
 
@@ -116,6 +118,49 @@ def norms(device):
         check_close(got, wanted.view(x.shape), f"RMS norm in {dtype}")
 
 
+def folds(device):
+    """Compare folds with those on a CPU, and with the product summed column by column."""
+    generator = torch.Generator().manual_seed(4)
+
+    def whole(*shape):
+        return torch.randint(-8, 9, shape, generator=generator).float()
+
+    for dtype, (m, n), keep in (
+        (torch.bfloat16, (33, 132), 1.0),
+        (torch.float16, (33, 132), 0.75),
+        (torch.bfloat16, (3, 7), 0.75),
+        (torch.float16, (1, 130), 1.0),
+    ):
+        numbers = torch.finfo(dtype)
+        rare = [0.0, -0.0, numbers.max, -numbers.max, numbers.tiny / 8, float("inf"), float("nan")]
+        W = torch.randn(m, n, generator=generator).to(dtype)
+        W[0, :7], W[-1, -1] = torch.tensor(rare, dtype=dtype), 0
+        exact = 2.0**-11 * whole(m, 3), whole(n, 3)  # all sums of products are exact
+        exact[0][0, 0] *= 2**11  # so that the largest weights overflow
+        reals = exact[0] / 3, (exact[1] / 3).T.contiguous().T
+        for rounding in ("stochastic", "nearest"):
+            where = f"{dtype} {m} x {n}, {rounding}"
+            got, wanted = W.to(device, copy=True), W.clone()
+            folder_of(rounding).fold("w", wanted, *exact, keep)
+            with BY_FOLD_KERNEL:
+                folder_of(rounding).fold("w", got, *(t.to(device) for t in exact), keep)
+            check_bits(got, wanted, where)
+        got, u = W.to(device, copy=True), torch.zeros(m, n)
+        with BY_FOLD_KERNEL:
+            folder_of("stochastic").fold("w", got, *(t.to(device) for t in reals), keep)
+        for left, right in zip(reals[0].T, reals[1].T, strict=True):
+            u += left[:, None] * right
+        u = W.float() * keep + u
+        chance = Draws(1).uniform_range("fold", 2**33 + 1, "w", 0, m * n).view(m, n)
+        check_bits(got, fold._round_stochastically(u, chance, dtype), f"{where}, sums of reals")
+
+
+def folder_of(rounding):
+    folder = Folder(rounding, Draws(1))
+    folder.load_state({"folds/w": torch.tensor(2**33 + 1)})
+    return folder
+
+
 def check_close(got, wanted, where):
     """Compare with float64; the result may be rounded once, after float32."""
     error = (got.cpu().double() - wanted).abs()
@@ -123,7 +168,7 @@ def check_close(got, wanted, where):
     assert bool((error <= allowed).all()), f"{where} is wrong by {float(error.max())}"
 
 
-CASES = [moves, draws_of_many_names, draws_of_a_range, norms]
+CASES = [moves, draws_of_many_names, draws_of_a_range, norms, folds]
 
 
 Code = collections.namedtuple("Code", ["counts", "ptx", "resources"])

@@ -22,8 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lozo_bench.engine.fold_kernel import fold_in_one_pass, has_fold_kernel
 from lozo_bench.engine.tensors import wide
-from lozo_bench.randomness.draws import Draws
+from lozo_bench.randomness.draws import Draws, key_words
 
 Rounding = Literal["nearest", "stochastic", "residual"]
 
@@ -47,7 +48,7 @@ class Folder:
 
     @torch.no_grad()
     def fold(self, name: str, W: Tensor, L: Tensor, V: Tensor, keep: float = 1.0) -> None:
-        """W <- keep W + L V^T, in place and in blocks of rows.
+        """W <- keep W + L V^T, in place and in blocks of rows; on a GPU by one kernel, if it can.
 
         If L is zero and ``keep`` is 1, W keeps every byte; adding zeros would turn -0.0 into 0.0.
         Elements of W that are or become infinite or NaN stay so.
@@ -69,12 +70,17 @@ class Folder:
             return
         if W.ndim > 2:
             W = W.view(len(W), -1)  # flatten() would silently copy a W that it cannot view
-        L, V = L.to(wide(W.dtype)), V.to(wide(W.dtype))
-        if W.dtype == L.dtype:
-            W.addmm_(L, V.T, beta=keep)
+        if W.dtype == wide(W.dtype):
+            W.addmm_(L.to(W.dtype), V.to(W.dtype).T, beta=keep)
             return
         number = self._folds.get(name, 0)
         self._folds[name] = number + 1
+        if self.rounding != "residual" and has_fold_kernel(W):
+            key = key_words(self.draws.seed, "fold", name)
+            stream = (key, number) if self.rounding == "stochastic" else None
+            fold_in_one_pass(W, L, V, keep, stream)
+            return
+        L, V = L.float(), V.float()
         for start, stop in _blocks(W):
             rows = W[start:stop]
             u = torch.addmm(rows.to(L.dtype), L[start:stop], V.T, beta=keep)
