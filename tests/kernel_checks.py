@@ -128,7 +128,7 @@ def folds(device):
     for dtype, (m, n), keep in (
         (torch.bfloat16, (33, 132), 1.0),
         (torch.float16, (33, 132), 0.75),
-        (torch.bfloat16, (3, 7), 0.75),
+        (torch.bfloat16, (9, 7), 0.75),
         (torch.float16, (1, 130), 1.0),
     ):
         numbers = torch.finfo(dtype)

@@ -22,7 +22,7 @@ from lozo_bench.randomness.kernels import (
 )
 from lozo_bench.randomness.philox import WORD
 
-_ROWS, _COLUMNS = 32, 128  # of the part of a weight that one program folds
+_COLUMNS = 128  # of the part of a weight that one program folds
 
 
 @jit  # type: ignore[untyped-decorator]
@@ -146,7 +146,9 @@ def fold_in_one_pass(
     m, n = W.shape
     left, right = _columns(L, V)
     (key0, key1), step = stream or ((0, 0), 0)
-    programs = -(-m // _ROWS) * -(-n // _COLUMNS)
+    aligned = n % 4 == 0
+    rows = _rows(aligned)
+    programs = -(-m // rows) * -(-n // _COLUMNS)
     with torch.cuda.device_of(W):  # type: ignore[no-untyped-call]
         _fold[(programs,)](
             W.view(torch.int16),
@@ -164,11 +166,16 @@ def fold_in_one_pass(
             step >> 32,
             STOCHASTIC=stream is not None,
             BFLOAT=W.dtype == torch.bfloat16,
-            ALIGNED=n % 4 == 0,
-            ROWS=_ROWS,
+            ALIGNED=aligned,
+            ROWS=rows,
             COLUMNS=_COLUMNS,
             **OPTIONS,
         )
+
+
+def _rows(aligned: bool) -> int:
+    """Return how many rows one program folds; drawing for each element takes more registers."""
+    return 32 if aligned else 8
 
 
 def _columns(L: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
