@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lozo_bench.engine.norm_kernels import has_norm_kernel, layer_norm, rms_norm
 from lozo_bench.engine.prepared import (
     PreparedMatrix,
     PreparedVector,
@@ -239,6 +240,9 @@ def _layer_norm(
     if forward_pass.versions == 1 and x.dtype == wide(x.dtype):
         w = None if weight is None else _vectors(weight)[0]
         return F.layer_norm(x, shape, w, None if bias is None else _vectors(bias)[0], eps)
+    if len(shape) == 1 and has_norm_kernel(x):
+        w, b = (None if p is None else _vectors(p) for p in (weight, bias))
+        return layer_norm(x, w, b, forward_pass.versions, eps)
     normal = F.layer_norm(x, shape, None, None, eps)
     return _scaled(normal, weight, bias, forward_pass.versions)
 
@@ -250,7 +254,11 @@ def _rms_norm(
     eps: float | None = None,
 ) -> Tensor:
     forward_pass = _forward_pass_of(weight)
-    normal = F.rms_norm(_grouped_rows(input, forward_pass), normalized_shape, None, eps)
+    x = _grouped_rows(input, forward_pass)
+    if len(normalized_shape) == 1 and eps is not None and has_norm_kernel(x):
+        w = None if weight is None else _vectors(weight)
+        return rms_norm(x, w, forward_pass.versions, eps)
+    normal = F.rms_norm(x, normalized_shape, None, eps)
     return _scaled(normal, weight, None, forward_pass.versions)
 
 
@@ -264,6 +272,20 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, G: int) -> Te
     elif bias is not None:
         torch.add(groups, _vectors(bias)[:, None], out=groups)
     return x
+
+
+def _mul(a: Any, b: Any) -> Any:
+    """Return the product of a vector's versions with activations [rows, ..., d], rounded once."""
+    p, x = (a, b) if isinstance(a, Versions) else (b, a)
+    if p.ndim != 1 or isinstance(x, Versions) or not isinstance(x, Tensor) or x.ndim < 2:
+        return _version_by_version(torch.mul, (a, b), {})
+    if x.shape[-1] != len(p) or not x.is_floating_point():
+        return _version_by_version(torch.mul, (a, b), {})
+    x, G = _grouped_rows(x, p.forward_pass), p.forward_pass.versions
+    y = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, p.dtype))
+    groups = x.reshape(G, -1, len(p))
+    torch.mul(groups, _vectors(p)[:, None], out=y.view(groups.shape))
+    return y
 
 
 def _getitem(W: Versions, index: Any) -> Any:
@@ -437,9 +459,16 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     F.rms_norm: _rms_norm,
     torch.rms_norm: _rms_norm,
     Tensor.__getitem__: _getitem,
+    torch.mul: _mul,
+    Tensor.mul: _mul,
+    Tensor.__mul__: _mul,
+    Tensor.__rmul__: _mul,
 }
 
-_ACTIVATION_FIRST = set(_RULES) - {Tensor.__getitem__, torch.addmm}
+_ACTIVATION_FIRST = {F.linear, F.embedding, F.layer_norm, torch.layer_norm} | {
+    F.rms_norm,
+    torch.rms_norm,
+}
 
 # Functions and properties that do not use the values of a weight: they return the plain result.
 _METADATA = {
