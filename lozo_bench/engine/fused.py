@@ -215,8 +215,7 @@ class Fused:
     @contextmanager
     def _weights_replaced(self, P: Subspace, point: Coordinates) -> Iterator[None]:
         """Inside this context, calling the model computes with the versions at the points of P."""
-        with torch.no_grad():
-            replacements, forward_pass = self._versions(P, point)
+        replacements, forward_pass = self._versions(P, point)
 
         def count_rows(
             module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
@@ -231,6 +230,7 @@ class Fused:
         finally:
             hook.remove()
 
+    @torch.no_grad()
     def _versions(
         self, P: Subspace, point: Coordinates
     ) -> tuple[Mapping[str, Versions], ForwardPass]:

@@ -60,6 +60,7 @@ class Packed:
         same_kind = len({(x.device, wide(x.dtype)) for x in X.values()}) == 1
         return bool(matrices) and same_kind and len({x.dtype for x in matrices}) == 1
 
+    @torch.no_grad()
     def versions(
         self, P: Subspace, point: Coordinates
     ) -> tuple[dict[str, Versions], ForwardPass] | None:

@@ -1,0 +1,126 @@
+"""Factors in a GPU's buffers give the losses and trajectories of factors kept by weight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import MAKERS, model, part
+
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.fused import Fused
+from lozo_bench.engine.packed import MOST_VERSIONS, Packed
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.subspace import Subspace, along, stacked
+from lozo_bench.optimizers.eggroll import Eggroll
+from lozo_bench.optimizers.low_rank import LowRankDirections
+from lozo_bench.optimizers.lozo import Lozo
+from lozo_bench.optimizers.lozo_m import LozoM
+from lozo_bench.optimizers.lozo_q import LozoQ
+from lozo_bench.randomness.draws import Draws
+
+OPTIONS = {"lr": 1e-3, "eps": 1e-3, "rank": 2, "nu": 3}
+METHODS = {
+    "lozo with decay": (Lozo, {**OPTIONS, "weight_decay": 0.1}),
+    "lozo_m": (LozoM, {**OPTIONS, "projection": "exact"}),
+    "lozo_q": (LozoQ, {**OPTIONS, "q": 2}),
+    "eggroll": (Eggroll, {"lr": 1e-3, "sigma": 1e-3, "rank": 2, "population": 4}),
+}
+
+
+def engine(net, packed, **options):
+    made = Fused(net, dict(net.named_parameters()), Folder("nearest", Draws(0)), **options)
+    made._packed = Packed(net, made.pending) if packed else None  # a CPU uses none
+    return made
+
+
+def ends(kind, method, packed, dtype=torch.float64, steps=8, **options):
+    """Return the losses of some steps and of an evaluation, and the weights' change."""
+    net = model(kind, dtype=dtype)
+    before = {name: x.detach().clone() for name, x in net.named_parameters()}
+    made = engine(net, packed, **options)
+    optimizer_class, given = METHODS[method]
+    optimizer = optimizer_class(made, Draws(1), **given)
+    batch = [part(net), part(net, rows=((20, 21), (22, 23)))]
+    losses = [optimizer.step(Score(made, batch)).loss for _ in range(steps)]
+    with torch.no_grad(), made.applied():
+        losses.append(float(batch[0].losses(1).sum()))
+    if packed:
+        assert made._packed._buffers is not None
+    made.flush()
+    moved = [(x.detach() - before[name]).flatten() for name, x in net.named_parameters()]
+    return torch.tensor(losses), torch.cat(moved)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_end_at_the_same_weights(kind, method):
+    """The changes of all weights differ by less than 1e-10 of their length."""
+    options = {"per_forward": 2, "max_rank": 5}
+    losses, moved = ends(kind, method, packed=True, **options)
+    wanted_losses, wanted = ends(kind, method, packed=False, **options)
+    torch.testing.assert_close(losses, wanted_losses, rtol=1e-12, atol=0)
+    assert (moved - wanted).norm() < 1e-10 * wanted.norm()
+
+
+@pytest.mark.parametrize("max_rank", [0, 1000])
+@pytest.mark.parametrize("per_forward", [1, 4])
+def test_any_number_of_closed_periods_and_of_candidates_gives_the_same(max_rank, per_forward):
+    options = {"per_forward": per_forward, "max_rank": max_rank}
+    _, moved = ends("roberta", "lozo_q", packed=True, **options)
+    _, wanted = ends("roberta", "lozo_q", packed=False, **options)
+    assert (moved - wanted).norm() < 1e-10 * wanted.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["opt", "gpt2", "llama"])
+def test_half_precision_loses_no_more_than_without_the_buffers(kind, dtype):
+    """The difference of two losses, which is a step's result, agrees within 1 %."""
+    found = {}
+    for packed in (True, False):
+        net = model(kind, dtype=dtype)
+        made = engine(net, packed, per_forward=2)
+        P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+        plus, minus = made.losses(P, stacked([along(P, 0.05), along(P, -0.05)]), [part(net)])
+        found[packed] = float((plus - minus).mean())
+    assert found[True] == pytest.approx(found[False], rel=0.01)
+
+
+def test_float16_keeps_steps_that_are_too_small_for_its_normal_numbers():
+    """Steps of 1e-6 change the losses as much as in float32."""
+    changes = {}
+    for dtype in (torch.float16, torch.float32):
+        net = model("opt", dtype=torch.float16).to(dtype)
+        made = engine(net, packed=True)
+        P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+        made.move(P, along(P, 1e-6, 0.0))
+        versions, _ = made._packed.versions(P, stacked([along(P, 0.0)]))
+        change = versions["model.decoder.layers.0.fc1.weight"].change
+        changes[dtype] = change.left[0].T.float() @ change.right.float()
+    torch.testing.assert_close(changes[torch.float16], changes[torch.float32], rtol=2e-3, atol=2e-9)
+
+
+def test_candidates_that_the_buffers_cannot_hold_are_scored_without_them():
+    net = model("opt")
+    made = engine(net, packed=True)
+    P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+    some = dict(list(P.U.items())[:2])
+    assert made._packed.versions(Subspace(some, P.V, {}), stacked([along(P, 1.0)])) is None
+    many = stacked([along(P, 1.0)] * (MOST_VERSIONS + 1))
+    assert made._packed.versions(P, many) is None
+    made.set_adapter(P, along(P, 0.1))
+    assert made._packed.versions(P, stacked([along(P, 1.0)])) is None
+
+
+def test_a_loaded_state_is_what_the_buffers_hold_next():
+    net = model("opt")
+    made, batch = engine(net, packed=True, max_rank=50), [part(net)]
+    optimizer = Lozo(made, Draws(1), **OPTIONS)
+    for _ in range(4):
+        optimizer.step(Score(made, batch))
+    state = made.state()
+    wanted = [optimizer.step(Score(made, batch)).loss for _ in range(4)]
+    again = Lozo(made, Draws(1), **OPTIONS)
+    again.t = 4
+    made.load_state(state)
+    got = [again.step(Score(made, batch)).loss for _ in range(4)]
+    assert got == pytest.approx(wanted, rel=1e-12)
