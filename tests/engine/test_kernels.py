@@ -14,6 +14,7 @@ import torch
 
 from lozo_bench import engine, randomness
 from lozo_bench.engine import kernels
+from lozo_bench.engine.rows import Rows
 from lozo_bench.errors import UserError
 from lozo_bench.randomness.draws import Draws
 
@@ -74,6 +75,16 @@ def test_a_draw_is_compiled_once_for_each_dtype():
             for n in (0, 1, 16, 3, 1000):
                 draw(n)
         assert len(found) == 1
+
+
+@NEEDS_TRITON
+def test_factors_that_are_drawn_together_are_one_tensor_without_a_copy():
+    shapes = {"a": (5, 2), "b": (16, 2), "c": (3, 2)}
+    with kernel_checks.variants(), kernel_checks.BY_KERNELS:
+        factors = Draws(0).normal("U", 1, shapes)
+    joined = Rows({name: shape[0] for name, shape in shapes.items()}).join(factors)
+    assert joined.data_ptr() == factors["a"].data_ptr()
+    assert not joined.view(-1)[10:16].any()  # a gap, which holds no number that is not finite
 
 
 @NEEDS_TRITON
