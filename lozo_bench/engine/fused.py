@@ -83,7 +83,7 @@ class Fused:
         self.move, self.set_adapter = self.pending.move, self.pending.set_adapter
         self.decay, self.flush = self.pending.decay, self.pending.flush
         self.tensors, self.state = self.pending.tensors, self.pending.state
-        self.load_state = self.pending.load_state
+        self.snapshot, self.load_state = self.pending.snapshot, self.pending.load_state
         self._sites = Sites(model, X)
         self._on_gpu = any(x.device.type != "cpu" for x in X.values())
         self._packed = (

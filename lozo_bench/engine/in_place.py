@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from lozo_bench.engine.prefix import Prefix
 from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.shown import every, now, shown
 from lozo_bench.engine.sites import Sites
+from lozo_bench.engine.snapshot import Snapshot
 from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.tangent import slopes
 from lozo_bench.engine.tensors import check_weights, on_cpu
@@ -161,6 +163,10 @@ class InPlace:
     def state(self) -> dict[str, Tensor]:
         """See `Engine`."""
         return on_cpu(self.tensors())
+
+    def snapshot(self, scratch: Path | None = None, spare: Snapshot | None = None) -> Snapshot:
+        """See `Engine`. The next step writes to all weights, so all are copied."""
+        return Snapshot(self.tensors(), (), scratch, spare)
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.rows import Rows
+from lozo_bench.engine.snapshot import Snapshot, Snapshots
 from lozo_bench.engine.subspace import Coordinates, Factors, Subspace
 from lozo_bench.engine.tensors import DeviceCache, is_half, on_cpu, wide
 from lozo_bench.engine.terms import (
@@ -67,6 +69,7 @@ class PendingUpdate:
         self.moved: set[str] = set()  # names of vectors whose a is not zero
         self._loaded = False
         self.keep = 1.0
+        self._snapshots = Snapshots()
 
     @property
     def terms(self) -> list[LowRankTerm]:
@@ -145,6 +148,7 @@ class PendingUpdate:
         for name, a in self.a.items():
             x = self.X[name]
             wanted = x.to(a.dtype) + a
+            self._snapshots.keep(f"X/{name}")
             x.copy_(wanted)
             a.copy_(wanted - x)
 
@@ -162,12 +166,20 @@ class PendingUpdate:
         """Return copies of `tensors` on the CPU."""
         return on_cpu(self.tensors())
 
+    def snapshot(self, scratch: Path | None = None, spare: Snapshot | None = None) -> Snapshot:
+        """Return the tensors of now; those of the weights' size are copied before a fold."""
+        tensors = self.tensors()
+        large = [name for name in tensors if name.startswith(("X/", "folder/residual/"))]
+        return self._snapshots.take(tensors, large, scratch, spare)
+
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state` returned."""
         self._changed(None)
         for name, x in self.X.items():
-            x.copy_(state[f"X/{name}"])
+            if (saved := state[f"X/{name}"]) is not x:
+                self._snapshots.keep(f"X/{name}")
+                x.copy_(saved)
         for name, a in self.a.items():
             a.copy_(state[f"a/{name}"])
         self.moved = {name for name in self.a if state[f"a/{name}"].any()}
@@ -262,6 +274,7 @@ class PendingUpdate:
                 W = x.flatten(1)
                 A = _side_by_side([term.U[name] for term in terms], W, 0)
                 V = _side_by_side([term.V[name] for term in terms], W, 1)
+                self._snapshots.keep(f"X/{name}", f"folder/residual/{name}")
                 self.folder.fold(name, W, A, V, self.keep)
         self.closed, self.keep = [], 1.0
 

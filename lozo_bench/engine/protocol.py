@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from lozo_bench.engine.snapshot import Snapshot
 from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.terms import Extras
 
@@ -160,6 +162,15 @@ class Engine(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of `tensors` on the CPU."""
+        ...
+
+    def snapshot(self, scratch: Path | None = None, spare: Snapshot | None = None) -> Snapshot:
+        """Return the tensors of now, of which those are copied that may change.
+
+        Args:
+            scratch: a folder for copies that do not fit into the host's memory.
+            spare: a snapshot that is not needed any more.
+        """
         ...
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -32,6 +32,22 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return whether two sets of tensors have the same names, dtypes, shapes and bits."""
+    return one.keys() == other.keys() and all(
+        x is other[name] or _have_same_bits(x, other[name]) for name, x in one.items()
+    )
+
+
+def _have_same_bits(x: Tensor, y: Tensor) -> bool:
+    if (x.dtype, x.shape) != (y.dtype, y.shape):
+        return False
+    here, there = (
+        each.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for each in (x, y)
+    )
+    return torch.equal(here, there)
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """Return a hash of the names, dtypes, shapes and all bits of the tensors."""
     return _hashed(tensors, sorted(tensors), hashlib.blake2b(digest_size=16))

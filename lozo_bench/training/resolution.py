@@ -14,7 +14,7 @@ import torch
 
 from lozo_bench.engine.protocol import Engine
 from lozo_bench.engine.score import FirstCandidates, Score
-from lozo_bench.engine.tensors import fingerprint
+from lozo_bench.engine.tensors import same_bits
 from lozo_bench.errors import Stopped
 from lozo_bench.optimizers.base import Optimizer
 
@@ -61,7 +61,7 @@ class ResolutionCheck:
         return self._warning(first)
 
     def _warning(self, first: FirstCandidates) -> str | None:
-        state = self.engine.state()
+        before = self.engine.snapshot()
         factor = None
         try:
             factor = smallest_resolved(
@@ -70,7 +70,8 @@ class ResolutionCheck:
         except Stopped:  # the step is made already; the next one stops
             pass
         finally:
-            if fingerprint(self.engine.tensors()) != fingerprint(state):
+            state = before.tensors()
+            if not same_bits(self.engine.tensors(), state):
                 self.engine.load_state(state)
         if factor is None or factor <= _FARTHER:
             return None

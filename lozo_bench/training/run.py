@@ -104,6 +104,7 @@ def run(
             observer=observer,
             sharing=team.sharing,
             check=session.check,
+            scratch=folder,
         ).run()
         return session.record(built, outcome)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from lozo_bench.config.schema import Schedule, Select
+from lozo_bench.engine.snapshot import Snapshot
 from lozo_bench.evaluation.evaluate import Metrics
 
 
@@ -17,7 +15,7 @@ class Best:
 
     step: int
     dev: Metrics
-    state: Mapping[str, Tensor]
+    state: Snapshot
 
 
 def is_better(new: Metrics, best: Metrics, select: Select) -> bool:

@@ -10,8 +10,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,7 +23,8 @@ from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.protocol import ScoredBatch
 from lozo_bench.engine.score import Score
 from lozo_bench.engine.sharing import ALONE, Sharing
-from lozo_bench.engine.tensors import fingerprint
+from lozo_bench.engine.snapshot import Snapshot
+from lozo_bench.engine.tensors import fingerprint, fingerprints
 from lozo_bench.engine.terms import with_prefix
 from lozo_bench.errors import Stopped, UserError
 from lozo_bench.evaluation.evaluate import Metrics, evaluate
@@ -45,6 +47,7 @@ class Trainer:
         observer: receives its progress.
         sharing: divides the work among processes.
         check: called again and again; raises Stopped to stop the run.
+        scratch: a folder for the weights of the best step, if the host's memory has no room.
     """
 
     def __init__(
@@ -55,10 +58,11 @@ class Trainer:
         observer: Observer,
         sharing: Sharing = ALONE,
         check: Callable[[], None] = lambda: None,
+        scratch: Path | None = None,
     ) -> None:
         self.parts, self.history, self.observer = parts, history, observer
         self.engine, self.settings, self.data = parts.engine, parts.settings, parts.data
-        self.sharing, self.check = sharing, check
+        self.sharing, self.check, self.scratch = sharing, check, scratch
         micro_batch_size = parts.settings.micro_batch_size
         self.batcher = Batcher(parts.data, parts.objective, micro_batch_size, sharing)
         self.streams = StreamBatches(parts.rows)
@@ -94,12 +98,8 @@ class Trainer:
             if self.settings.steps:
                 zero_shot = self._evaluate(0, "zero_shot", self.data.test)
                 self.advance(self.settings.steps)
-            last = fingerprint(self.engine.tensors())
-            tested = last
-            if self.best is not None:
-                tested = fingerprint(self.best.state)
-                self.engine.load_state(self.best.state)
             best_step = 0 if self.best is None else self.best.step
+            last, tested = self._load_best()
             test = self._evaluate(best_step, "test", self.data.test)
             if zero_shot is not None:
                 self._doubt(zero_shot, test)
@@ -115,6 +115,18 @@ class Trainer:
             elapsed_s=self._elapsed(),
             weights={"last": last, "tested": tested},
         )
+
+    def _load_best(self) -> tuple[str, str]:
+        """Load the weights of the best step; return the fingerprints of the last and of these."""
+        if self.best is None or self.best.step == self.settings.steps:
+            last = tested = fingerprint(self.engine.tensors())
+        else:
+            best = self.best.state.tensors()
+            last, tested = fingerprints(self.engine.tensors(), best)
+            self.engine.load_state(best)
+        if self.best is not None:
+            self.best = replace(self.best, state=Snapshot({}))  # it is the size of the model
+        return last, tested
 
     def advance(self, to: int) -> None:
         """Train up to a step, from the state in the history or from the beginning."""
@@ -277,7 +289,9 @@ class Trainer:
         dev = self._evaluate(step, "dev", self.data.dev)
         self.dev.append(dev)
         if self.best is None or is_better(dev, self.best.dev, self.settings.select):
-            self.best = Best(step, dev, self.engine.state())
+            spare = None if self.best is None else self.best.state
+            self.best = None  # there are never two
+            self.best = Best(step, dev, self.engine.snapshot(self.scratch, spare))
 
     def _doubt(self, before: Metrics, after: Metrics) -> None:
         """Report a run that has not trained its model."""
@@ -344,7 +358,7 @@ class Trainer:
         if self.best is not None:
             metadata["best"] = {"step": self.best.step, "dev": dict(self.best.dev.values)}
             if self.best.step != step:
-                tensors |= {f"best/{name}": x for name, x in self.best.state.items()}
+                tensors |= {f"best/{name}": x for name, x in self.best.state.on_cpu().items()}
         self.history.save_state(step, tensors, metadata)
 
     def _load_state(self) -> int:
@@ -359,7 +373,7 @@ class Trainer:
         self.streams.go_to(metadata.get("streams", {}))
         if (best := metadata["best"]) is not None:
             state = now if best["step"] == step else with_prefix("best", tensors)
-            self.best = Best(best["step"], Metrics(best["dev"]), state)
+            self.best = Best(best["step"], Metrics(best["dev"]), Snapshot.of(state))
         return step
 
     def _load_spent(self) -> None:
