@@ -164,7 +164,7 @@ def folder_of(rounding):
 def check_close(got, wanted, where):
     """Compare with float64; the result may be rounded once, after float32."""
     error = (got.cpu().double() - wanted).abs()
-    allowed = torch.finfo(got.dtype).eps / 2 * wanted.abs() + 2e-6
+    allowed = (torch.finfo(got.dtype).eps / 2 + 1e-6) * wanted.abs() + 2e-6
     assert bool((error <= allowed).all()), f"{where} is wrong by {float(error.max())}"
 
 

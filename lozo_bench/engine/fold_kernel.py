@@ -12,10 +12,10 @@ from torch import Tensor
 from lozo_bench.engine.kernels import from_bfloat
 from lozo_bench.engine.tensors import is_half
 from lozo_bench.randomness.kernels import (
-    HAS_TRITON,
     OPTIONS,
     in_order,
     jit,
+    run_on,
     tl,
     uniform_of,
     words_of,
@@ -126,7 +126,7 @@ def _fold(  # type: ignore[no-untyped-def]
 
 def has_fold_kernel(W: Tensor) -> bool:
     """Return whether `fold_in_one_pass` works for a weight."""
-    return HAS_TRITON and W.is_cuda and is_half(W.dtype) and W.is_contiguous()
+    return is_half(W.dtype) and W.is_contiguous() and run_on(W.device)
 
 
 def fold_in_one_pass(

@@ -18,7 +18,7 @@ from lozo_bench.engine.kernels import move_by_normals
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import UserError
 from lozo_bench.randomness.draws import Draws, key_words
-from lozo_bench.randomness.kernels import HAS_TRITON
+from lozo_bench.randomness.kernels import run_on
 
 GROUP_ELEMENTS = 1_000_000
 _GPU_GROUP_ELEMENTS = 2**26  # with fewer, launching kernels would dominate the time
@@ -80,7 +80,7 @@ class Gaussian:
                 yield name, start, z
 
     def _in_one_pass(self, x: Tensor) -> bool:
-        return x.is_cuda and HAS_TRITON
+        return run_on(x.device)
 
     def _draw(self, group: Group) -> list[Tensor]:
         """Return the flat z of each piece of the group, from memory if it was drawn last."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.engine.kernels import as_bfloat, from_bfloat
-from lozo_bench.randomness.kernels import HAS_TRITON, OPTIONS, jit, tl
+from lozo_bench.randomness.kernels import OPTIONS, jit, run_on, tl
 
 _LARGEST = 16384  # numbers in a row; one program keeps a whole row in registers
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -59,11 +59,10 @@ def _norm(  # type: ignore[no-untyped-def]
 def has_norm_kernel(x: Tensor) -> bool:
     """Return whether the functions below work for these activations."""
     return (
-        HAS_TRITON
-        and x.is_cuda
-        and x.dtype in _DTYPES
+        x.dtype in _DTYPES
         and 0 < x.shape[-1] <= _LARGEST
         and not (x.requires_grad and torch.is_grad_enabled())
+        and run_on(x.device)
     )
 
 

@@ -161,9 +161,9 @@ def _has_kernels(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     # Only a GPU needs Triton, whose import takes a third of a second.
-    from lozo_bench.randomness.kernels import HAS_TRITON
+    from lozo_bench.randomness.kernels import run_on
 
-    return HAS_TRITON
+    return run_on(device)
 
 
 def _chunk_blocks(device: torch.device) -> int:

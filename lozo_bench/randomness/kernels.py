@@ -7,14 +7,19 @@ neither `log` nor `cos` is called.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import logging
+import subprocess
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lozo_bench.randomness.philox import COS_TERMS, LOG_TERMS, SIN_TERMS, SQRT_HALF_BITS, WORD
+
+log = logging.getLogger(__name__)
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 COUNTERS = 256  # blocks of four numbers that one program of a kernel draws
@@ -23,13 +28,14 @@ OPTIONS = {"enable_fp_fusion": False}  # compiler options of every launch
 if HAS_TRITON:
     tl: Any = importlib.import_module("triton.language")
     jit: Any = importlib.import_module("triton").jit
+    _errors: Any = (importlib.import_module("triton.errors").TritonError,)
     _LOG = tl.constexpr(tuple(LOG_TERMS))
     _SIN = tl.constexpr(tuple(SIN_TERMS))
     _COS = tl.constexpr(tuple(COS_TERMS))
     _SQRT_HALF = tl.constexpr(SQRT_HALF_BITS)
 else:
     # Without Triton the kernels are defined, so that this file can be imported, but never run.
-    tl = None
+    tl, _errors = None, ()
 
     def jit(kernel: Any = None, **_: Any) -> Any:
         """Replace `triton.jit`: return the kernel unchanged."""
@@ -163,6 +169,28 @@ def _draw_spans(  # type: ignore[no-untyped-def]
     values = normals_of(counter, key0, key1, step_low, step_high, WIDE)
     place = 4 * start + tl.arange(0, 4 * COUNTERS)
     tl.store(out_at + 4 * block + place, values, mask=place < 4 * count)
+
+
+@functools.cache
+def run_on(device: torch.device) -> bool:
+    """Return whether kernels run on this device: on a GPU, if Triton can compile for it.
+
+    Triton needs a C compiler and Python's headers. Where it fails, a warning says so.
+    """
+    if device.type != "cuda" or not HAS_TRITON:
+        return False
+    try:
+        draw_span(torch.empty(4, device=device), 0, (0, 0), 0)
+    except (*_errors, RuntimeError, OSError, subprocess.SubprocessError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        log.warning(
+            "Triton cannot compile for %s: %s; slower code computes the same numbers; what to do:"
+            " install a C compiler and the headers of Python",
+            device,
+            reason.rstrip("."),
+        )
+        return False
+    return True
 
 
 def draw_span(

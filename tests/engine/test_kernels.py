@@ -16,6 +16,7 @@ from lozo_bench import engine, randomness
 from lozo_bench.engine import kernels
 from lozo_bench.engine.rows import Rows
 from lozo_bench.errors import UserError
+from lozo_bench.randomness import kernels as draw_kernels
 from lozo_bench.randomness.draws import Draws
 
 NEEDS_TRITON = pytest.mark.skipif(not kernels.HAS_TRITON, reason="needs the package triton")
@@ -97,6 +98,21 @@ def test_an_update_is_compiled_once_for_each_dtype():
                     kernels.move_by_normals(piece, float(n), (n, 1), n << 8)
                     kernels.move_by_normals(piece, 1e-3, (5, n), n)
         assert len(found) == 1
+
+
+def test_without_a_compiler_a_warning_says_so(monkeypatch, caplog):
+    def fail(*arguments, **options):
+        raise RuntimeError("Failed to find C compiler.\nMore lines")
+
+    monkeypatch.setattr(draw_kernels, "draw_span", fail)
+    monkeypatch.setattr(draw_kernels, "HAS_TRITON", True)
+    monkeypatch.setattr(torch, "empty", lambda *shape, device: None)
+    assert not draw_kernels.run_on.__wrapped__(torch.device("cuda:3"))
+    assert not draw_kernels.run_on.__wrapped__(torch.device("cpu"))
+    assert [r.getMessage() for r in caplog.records] == [
+        "Triton cannot compile for cuda:3: Failed to find C compiler; slower code computes the"
+        " same numbers; what to do: install a C compiler and the headers of Python"
+    ]
 
 
 def test_without_triton_the_error_says_what_to_install(monkeypatch):
