@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lozo_bench.engine.device_errors import raise_if_of_the_device
 from lozo_bench.errors import UserError, did_you_mean
 from lozo_bench.models.check import check_finite, listed
 from lozo_bench.models.locate import ADAPTER_CONFIG, MOVED
@@ -109,9 +110,8 @@ def insert(model: PreTrainedModel, adapter: Adapter) -> None:
     try:
         with torch.random.fork_rng(devices=used):
             inject_adapter_in_model(config, model)
-    except torch.OutOfMemoryError:
-        raise
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise_if_of_the_device(error)
         raise _misfit(adapter, str(error)) from error
     cast_adapter_dtype(model, "default")
     fill(model, adapter)
@@ -128,9 +128,8 @@ def fill(model: PreTrainedModel, adapter: Adapter) -> None:
     _check_not_shared(model, adapter)
     try:
         found: Any = set_peft_model_state_dict(model, adapter.tensors)
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, KeyError) as error:
+        raise_if_of_the_device(error)
         raise _misfit(adapter, str(error)) from error
     missing = _missing(model, adapter, found.missing_keys)
     if missing:

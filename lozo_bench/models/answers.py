@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from lozo_bench.engine.device_errors import raise_if_of_the_device
 from lozo_bench.errors import UserError
 
 
@@ -80,9 +80,8 @@ def only_columns(model: Any, words: Tensor) -> Iterator[None]:
         for key, weight in kept.items():
             parameters[key] = weight[words]  # type: ignore[assignment]
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        raise_if_of_the_device(error)
         raise UserError(
             f"engine.answer_columns: {type(model).__name__} failed with {len(words)} words in its "
             f"output embedding ({error}); engine.answer_columns=false may work for this model"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lozo_bench.engine.device_errors import raise_if_of_the_device
 from lozo_bench.errors import UserError
 from lozo_bench.models.capabilities import own_option_mask, without_cache
 from lozo_bench.models.check import max_row_tokens, word_embeddings
@@ -67,9 +68,8 @@ def packs_rows(model: nn.Module, device: torch.device, dtype: torch.dtype) -> bo
     mask = own_option_mask(block, model.dtype)  # type: ignore[arg-type]
     try:
         packed = _logits(model, words[None], mask, torch.tensor([_POSITIONS], device=device))
-    except torch.OutOfMemoryError:
-        raise
-    except WRONG_SHAPE:
+    except WRONG_SHAPE as error:
+        raise_if_of_the_device(error)
         return False
     alone = _logits(model, words[None, list(_ALONE)])
     return equal_up_to_rounding(packed[0, -2:], alone[0, -2:], dtype)

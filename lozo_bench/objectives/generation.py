@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from lozo_bench.engine.device_errors import raise_if_of_the_device
 from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.errors import UserError
 from lozo_bench.models.capabilities import without_cache
@@ -109,9 +110,8 @@ class Generator:
             padded = self._first_logits(
                 torch.cat([padding, row], 1), torch.cat([0 * ones, ones], 1)
             )
-        except torch.OutOfMemoryError:
-            raise
         except WRONG_SHAPE as error:
+            raise_if_of_the_device(error)
             raise self._unable(str(error).splitlines()[0]) from error
         if not equal_up_to_rounding(read.logits[:, -1].to(alone), alone, dtype):
             raise self._unable("it gives the model other positions than a plain pass does")

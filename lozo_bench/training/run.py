@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from lozo_bench.config.schema import Rerun
 from lozo_bench.config.secrets import SecretFilter, mask
 from lozo_bench.display.console import print_summary
+from lozo_bench.engine.device_errors import explanation
 from lozo_bench.errors import Stopped, UserError
 from lozo_bench.parallel.collectives import LostProcessError
 from lozo_bench.parallel.team import join
@@ -145,15 +145,13 @@ def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSig
 
 @contextmanager
 def _machine_errors_explained(folder: Path) -> Iterator[None]:
-    """Turn a full GPU, and what a disk refuses, into one line that says what to do."""
+    """Turn what a GPU or a disk refuses into one line that says what to do."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU is out of memory ({str(error).splitlines()[0]}); smaller: batch_size, "
-            "eval_batch_size, engine.candidates_per_forward=1 or model.dtype=bf16; or more GPUs: "
-            "model.device_map=auto. The steps so far are kept"
-        ) from error
+    except RuntimeError as error:
+        if (why := explanation(error)) is None:
+            raise
+        raise UserError(why) from error
     except OSError as error:
         if error.errno == errno.ENOENT and not folder.exists() and _is_in(error.filename, folder):
             raise UserError(

@@ -50,6 +50,20 @@ def test_the_error_for_a_head_with_a_separate_bias_names_the_option_to_change():
         net(IDS)
 
 
+def test_an_error_of_the_gpu_is_not_blamed_on_the_reduced_head():
+    net = model("opt")
+
+    def fails(module, args, out):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    net.lm_head.register_forward_hook(fails)
+    with (
+        pytest.raises(RuntimeError, match=r"^CUDA error: device-side"),
+        only_columns(net, torch.tensor([1, 2, 3])),
+    ):
+        net(IDS)
+
+
 def test_a_model_that_calls_its_backbone_twice_is_refused():
     net = model("llama")
     with (
