@@ -35,6 +35,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.optimizers.beside import normal_beside
 from lozo_bench.randomness.draws import Draws
 
 _STABILITY = 1e-8  # avoids division by zero if all members have the same loss
@@ -113,5 +114,6 @@ class Eggroll:
     ) -> dict[str, Tensor]:
         if not shapes:
             return {}
-        x = self.engine.X[next(iter(shapes))]
-        return self.draws.normal(role, t, shapes, x.device, wide(x.dtype))
+        devices = {name: self.engine.X[name].device for name in shapes}
+        dtype = wide(self.engine.X[next(iter(shapes))].dtype)
+        return normal_beside(self.draws, role, t, shapes, devices, dtype)

@@ -25,6 +25,7 @@ from lozo_bench.engine.subspace import Subspace
 from lozo_bench.engine.tensors import wide
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import Weights, check_count, check_not_negative, check_positive
+from lozo_bench.optimizers.beside import normal_beside
 from lozo_bench.randomness.draws import Draws, Shapes
 
 
@@ -78,7 +79,7 @@ class LowRankDirections:
         self.V_shapes = {name: (x[0].numel(), rank) for name, x in matrices.items()}
         self.z_shapes = {name: (x.numel(), 1) for name, x in X.items() if x.ndim < 2}
         self.order = list(X)
-        self.device = next(iter(X.values())).device if X else torch.device("cpu")
+        self._devices = {name: x.device for name, x in X.items()}
         self.dtype = _draw_dtype(X)
         self.period: int | None = None  # the period to which V belongs
         self.V: dict[str, Tensor] = {}
@@ -90,6 +91,10 @@ class LowRankDirections:
         self._keep_or_redraw(t)
         shapes = {**self.U_shapes, **self.z_shapes}
         each = {_numbered(n, i): shape for i in range(count) for n, shape in shapes.items()}
+        if count > 1:
+            self._devices |= {
+                _numbered(n, i): self._devices[n] for i in range(count) for n in shapes
+            }
         drawn = self._normal("U", t, each)
 
         def side_by_side(name: str) -> Tensor:
@@ -127,7 +132,7 @@ class LowRankDirections:
             self.period = period
 
     def _normal(self, role: str, step: int, shapes: Shapes) -> dict[str, Tensor]:
-        return self.draws.normal(role, step, shapes, self.device, self.dtype)
+        return normal_beside(self.draws, role, step, shapes, self._devices, self.dtype)
 
     def _read_stream(self, t: int, with_V: bool) -> Subspace:
         """Read one parameter after another from the stream of step t, as the published code does.
@@ -141,12 +146,15 @@ class LowRankDirections:
             self._read_stream(t - t % self.nu, with_V=True)
         shapes = {**self.U_shapes, **self.z_shapes}
         length = sum(map(prod, shapes.values())) + sum(map(prod, self.V_shapes.values()))
-        stream = self._normal("stream", t, {"all": (length,)})["all"]
+        first = next(iter(self._devices.values()), torch.device("cpu"))
+        stream = self.draws.normal("stream", t, {"all": (length,)}, first, self.dtype)["all"]
         at, read = 0, {}
         for name in self.order:
             if with_V and name in self.V_shapes:
-                self.V[name], at = _next_from(stream, at, self.V_shapes[name])
-            read[name], at = _next_from(stream, at, shapes[name])
+                V, at = _next_from(stream, at, self.V_shapes[name])
+                self.V[name] = V.to(self._devices[name])
+            own, at = _next_from(stream, at, shapes[name])
+            read[name] = own.to(self._devices[name])
         return Subspace(
             {name: read[name] for name in self.U_shapes},
             self.V,

@@ -37,6 +37,7 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.optimizers.beside import normal_beside
 from lozo_bench.randomness.draws import Draws
 
 
@@ -106,7 +107,8 @@ class MezoLora:
     def _normal(self, role: str, t: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         first = next(iter(like.values()))
         shapes = {name: tuple(x.shape) for name, x in like.items()}
-        return self.draws.normal(role, t, shapes, first.device, first.dtype)
+        devices = {name: x.device for name, x in like.items()}
+        return normal_beside(self.draws, role, t, shapes, devices, first.dtype)
 
 
 def _targets(X: Mapping[str, Tensor], targets: str) -> dict[str, Tensor]:
