@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.kernels import as_bfloat, from_bfloat
+from lozo_bench.engine.kernels import as_bfloat
 from lozo_bench.randomness.kernels import OPTIONS, jit, run_on, tl
 
 _LARGEST = 16384  # numbers in a row; one program keeps a whole row in registers
@@ -42,8 +42,7 @@ def _norm(  # type: ignore[no-untyped-def]
     row, end = first, tl.minimum(first + rows_each, rows)
     while row < end:  # not for: with some versions, the interpreter knows no range of an argument
         at = (group * rows + row) * d + column
-        x = tl.load(x_at + at, mask=inside, other=0)
-        x = from_bfloat(x) if BFLOAT else x.to(tl.float32)
+        x = tl.load(x_at + at, mask=inside, other=0.0).to(tl.float32)
         if CENTER:
             x = tl.where(inside, x - tl.sum(x, axis=0) / d, 0.0)
         y = x * tl.rsqrt(tl.sum(x * x, axis=0) / d + eps)
@@ -104,7 +103,7 @@ def _normalised(
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         _norm[(groups * -(-rows // rows_each),)](
             y.view(torch.int16) if bfloat else y,
-            x.view(torch.int16) if bfloat else x,
+            x,
             weight,
             bias,
             weight_step,
@@ -128,7 +127,7 @@ def _rows_of(vectors: Tensor | None) -> tuple[Tensor | None, int]:
         return None, 0
     if vectors.stride(1) != 1:
         vectors = vectors.contiguous()
-    return vectors, 0 if len(vectors) == 1 else vectors.stride(0)
+    return vectors, 0 if vectors.shape[0] == 1 else vectors.stride(0)
 
 
 def _warps(width: int) -> int:
