@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 
 import torch
+from transformers.utils.import_utils import is_accelerate_available
 
 from lozo_bench.config.schema import ModelConfig
 from lozo_bench.errors import UserError, bad_value
@@ -49,9 +49,9 @@ def check_device_map(config: ModelConfig) -> None:
             f"model.device_map: given {config.device_map!r} beside model.device="
             f"{config.device!r}; allowed: only one of the two; what to do: leave model.device=auto"
         )
-    if importlib.util.find_spec("accelerate") is None:
+    if not _has_accelerate():
         raise UserError(
-            "model.device_map needs the package accelerate; what to do: pip install accelerate"
+            "model.device_map needs the package accelerate; what to do: pip install -U accelerate"
         )
     if config.device_map not in _STRATEGIES:
         try:
@@ -59,6 +59,30 @@ def check_device_map(config: ModelConfig) -> None:
         except UserError as err:
             allowed = f"{', '.join(_STRATEGIES)} or a device of this machine"
             raise bad_value("model.device_map", config.device_map, allowed) from err
+
+
+DeviceMap = str | dict[str, torch.device] | None
+
+
+def placement(device_map: str | None, device: torch.device) -> DeviceMap:
+    """Return the device map that transformers loads with; None: into the host's memory first.
+
+    Weights go straight to a GPU: the host may not have the memory for all of them. With one GPU,
+    there is nothing to divide a model among: the strategies would leave a tenth of the GPU free,
+    and could leave layers on the host, where they cannot be trained.
+
+    Args:
+        device_map: ``model.device_map``.
+        device: the device of a model that is not divided.
+    """
+    if device_map is not None and not (
+        device_map in _STRATEGIES and torch.cuda.device_count() == 1
+    ):
+        return device_map
+    if device.type != "cuda" or not _has_accelerate():
+        return device_map
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return {"": torch.device("cuda", index)}
 
 
 def warn_if_shared(device: torch.device) -> None:
@@ -77,6 +101,11 @@ def warn_if_shared(device: torch.device) -> None:
             used_elsewhere / 2**30,
             total / 2**30,
         )
+
+
+def _has_accelerate() -> bool:
+    """Return whether accelerate is there, and not too old for transformers."""
+    return bool(is_accelerate_available())
 
 
 def _best() -> str:

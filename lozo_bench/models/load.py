@@ -32,7 +32,7 @@ from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.autocast import autocast
 from lozo_bench.models.check import check_finite, check_loaded, output_layer, word_embeddings
 from lozo_bench.models.checkpointing import checkpoint_layers
-from lozo_bench.models.devices import check_device_map, choose_device
+from lozo_bench.models.devices import DeviceMap, check_device_map, choose_device, placement
 from lozo_bench.models.head import draw_head
 from lozo_bench.models.locate import (
     ADAPTER_CONFIG,
@@ -119,7 +119,8 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
             f"model.path: the tokenizer of {path} has no mask token; what to do: choose another "
             "model"
         )
-    model, drawn = _load_weights(path, config, kind, classes, seed)
+    where = placement(config.device_map, device)
+    model, drawn = _load_weights(path, config, kind, classes, seed, where)
     if kind is Kind.classifier:
         # transformers uses this id to find the last token of a row that is not padding.
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -194,7 +195,12 @@ def _fitting_kind(config: ModelConfig, hf_config: PreTrainedConfig) -> Kind:
 
 
 def _load_weights(
-    path: str, config: ModelConfig, kind: Kind, classes: int | None, seed: int
+    path: str,
+    config: ModelConfig,
+    kind: Kind,
+    classes: int | None,
+    seed: int,
+    device_map: DeviceMap,
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the model and the names of the weights that are new."""
     model: PreTrainedModel
@@ -207,7 +213,7 @@ def _load_weights(
         model, info = _CLASSES[kind].from_pretrained(
             path,
             dtype=DTYPES[config.dtype],
-            device_map=config.device_map,
+            device_map=device_map,
             output_loading_info=True,
             # Without this, a wrong shape raises an error that names no weight; check_loaded
             # names each one.
