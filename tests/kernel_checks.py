@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 from torch.nn import functional as F
 
-from lozo_bench.engine import fold, kernels, norm_kernels
+from lozo_bench.engine import fold, fold_kernel, kernels, norm_kernels
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.randomness import draws
@@ -155,6 +155,25 @@ def folds(device):
         check_bits(got, fold._round_stochastically(u, chance, dtype), f"{where}, sums of reals")
 
 
+def a_fold_beyond_four_billion_elements(device):
+    """Compare the beginning of two rows that are 2^32 elements apart; its file has holes."""
+    if device != "cpu":
+        return
+    n = 2**32 + 4
+    with tempfile.TemporaryDirectory() as folder:
+        W = torch.from_file(f"{folder}/W", True, 2 * n, dtype=torch.bfloat16).view(2, n)
+        begin = W[:, :128]
+        begin.copy_(torch.linspace(-1, 1, 256).view(2, 128))
+        left, right = torch.tensor([[1e-3, 2e-3]]), torch.linspace(-1, 1, 128)[None]
+        u = begin.float() + left.T * right
+        chance = [Draws(1).uniform_range("fold", 3, "w", i * n, i * n + 128) for i in (0, 1)]
+        wanted = fold._round_stochastically(u, torch.stack(chance), W.dtype)
+        numbers = 2, n, 1, 2, 128, 1.0, *key_words(1, "fold", "w"), 3, 0
+        flags = {"STOCHASTIC": True, "BFLOAT": True, "ALIGNED": True, "ROWS": 32, "COLUMNS": 128}
+        fold_kernel._fold[(1,)](W.view(torch.int16), left, right, *numbers, **flags)
+        check_bits(begin, wanted, "two rows of 2^32 elements")
+
+
 def folder_of(rounding):
     folder = Folder(rounding, Draws(1))
     folder.load_state({"folds/w": torch.tensor(2**33 + 1)})
@@ -168,7 +187,14 @@ def check_close(got, wanted, where):
     assert bool((error <= allowed).all()), f"{where} is wrong by {float(error.max())}"
 
 
-CASES = [moves, draws_of_many_names, draws_of_a_range, norms, folds]
+CASES = [
+    moves,
+    draws_of_many_names,
+    draws_of_a_range,
+    norms,
+    folds,
+    a_fold_beyond_four_billion_elements,
+]
 
 
 Code = collections.namedtuple("Code", ["counts", "ptx", "resources"])
