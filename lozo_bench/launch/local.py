@@ -28,6 +28,10 @@ from lozo_bench.runs.outcome import Code
 from lozo_bench.runs.signals import StopSignal
 from lozo_bench.runs.status import print_table
 
+# The second is imported when a wandb run starts and takes longer than the first, two seconds. A
+# version of wandb without it is no error.
+_WANDB = ["wandb", "wandb.sdk.launch.inputs.internal"]
+
 
 class LocalLauncher(Launcher):
     """The Hydra launcher that runs the cells in a `Pool`.
@@ -81,9 +85,8 @@ class LocalLauncher(Launcher):
         The environment is set before the start because OpenMP reads its settings when it is loaded.
         """
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["wandb", *PRELOAD] if self._config.tracking.wandb else PRELOAD
-        )
+        preload = [*_WANDB, *PRELOAD] if self._config.tracking.wandb else PRELOAD
+        context.set_forkserver_preload(preload)
         with env_override(self._config.hydra.job.env_set), ignored():
             forkserver.ensure_running()
         return context
