@@ -203,6 +203,7 @@ def _started(
         try:
             mode = start()
             timing.timed(mode.step, device)
+            mode.after()
         except torch.cuda.OutOfMemoryError as error:
             if name == FLOOR:
                 raise UserError(f"--model, --batch: too large for the GPU: {error}") from error

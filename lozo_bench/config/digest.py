@@ -36,6 +36,7 @@ _ADDED_LATER = {
     "evaluation.calibrated": False,
     "evaluation.calibrate_shown": False,
     "engine.reuse_prefix": True,
+    "engine.graphs": True,
     "model.adapter": None,
     "optimizer.replicate_first_step": False,
     "loss": "cross_entropy",

@@ -283,11 +283,13 @@ class EngineConfig:
     """How losses are computed. Nothing here changes the result, except by rounding.
 
     ``candidates_per_forward``: how many candidates share a forward pass; null: as many as stay
-    within 256 tokens. ``max_rank``: how many columns of low-rank updates are kept beside
-    half-precision weights before they are folded in; float32 weights take each period when it
-    closes. ``max_bad_steps``: how many steps in a row may be skipped because a loss is not finite.
+    within 256 tokens, on a GPU within 2048 tokens and at most 4. ``max_rank``: how many columns of
+    low-rank updates are kept beside half-precision weights before they are folded in; float32
+    weights take each period when it closes. ``max_bad_steps``: how many steps in a row may be
+    skipped because a loss is not finite.
     ``reuse_prefix``: whether the layers below the first one in which candidates differ are run once
-    for all of them.
+    for all of them. ``graphs``: whether forward passes on an NVIDIA GPU are recorded as CUDA graphs
+    and repeated, which saves the time that starting their kernels takes.
     """
 
     mode: EngineMode = EngineMode.fused
@@ -300,6 +302,7 @@ class EngineConfig:
     share_prompt: bool = True
     buckets: bool = True
     reuse_prefix: bool = True
+    graphs: bool = True
 
 
 @dataclass

@@ -7,7 +7,7 @@ one row behind a single copy of the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -116,7 +116,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on another device."""
-        moved = {name: x.to(device) for name, x in self._tensors().items() if name != "weights"}
+        moved = {name: x.to(device) for name, x in self.tensors().items() if name != "weights"}
         if self.weights is not None:  # Apple's GPUs do not support float64
             exact = self.weights.float() if device.type == "mps" else self.weights
             moved["weights"] = exact.to(device)
@@ -128,14 +128,19 @@ class Batch:
             return self
         changed = {
             name: x.repeat(copies, *[1] * (x.ndim - 1))
-            for name, x in self._tensors().items()
+            for name, x in self.tensors().items()
             if name != "words"
         }
         shift = torch.arange(copies, device=self.read.device) * self.positions
         changed["read"] += shift.repeat_interleave(self.size)[:, None]
         return replace(self, **changed)
 
-    def _tensors(self) -> dict[str, Any]:
+    def with_tensors(self, tensors: Mapping[str, Any]) -> Batch:
+        """Return a batch with these tensors, by name; the rest is as it is."""
+        return replace(self, **tensors)
+
+    def tensors(self) -> dict[str, Any]:
+        """Return all tensors, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lozo_bench.engine.finite import checked_losses, on_host, unknown_losses
 from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.graphs import Graphs
 from lozo_bench.engine.packed import MOST_VERSIONS, Packed
 from lozo_bench.engine.pending import PendingUpdate
 from lozo_bench.engine.prefix import Prefix
@@ -54,6 +55,7 @@ class Fused:
             tokens (2048 on a GPU, and at most 4), at least 1.
         extras: further tensors that the model's function depends on.
         reuse_prefix: whether layers that the candidates have in common are run once for all.
+        graphs: whether forward passes on an NVIDIA GPU are recorded and repeated as CUDA graphs.
 
     Raises:
         UserError: the model is in training mode, or a weight cannot be viewed as a matrix.
@@ -68,6 +70,7 @@ class Fused:
         per_forward: int | None = None,
         extras: Extras | None = None,
         reuse_prefix: bool = True,
+        graphs: bool = True,
     ) -> None:
         check_weights(X)
         if model.training:
@@ -89,6 +92,9 @@ class Fused:
         self._packed = (
             Packed(model, self.pending) if self._on_gpu and Packed.is_possible(X) else None
         )
+        # A graph would not notice what extras change in the model's function.
+        may_record = all(x.is_cuda for x in X.values()) and not self.extras.tensors
+        self._graphs = Graphs() if graphs and may_record else None
 
     def losses(
         self,
@@ -148,7 +154,7 @@ class Fused:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """See `Engine`."""
-        with self._weights_replaced(NOWHERE, _ORIGIN):
+        with self._holding(*self._versions(NOWHERE, _ORIGIN)):
             yield
 
     def _stacked(self, tokens: int) -> int:
@@ -160,8 +166,16 @@ class Fused:
     def _forward(self, P: Subspace, coordinates: Coordinates, part: MicroBatch) -> Tensor:
         """Return the losses [K, size] of K candidates that share one forward pass."""
         flat = coordinates.flat() if coordinates.s.ndim == 3 else coordinates
-        with self._weights_replaced(P, flat), torch.inference_mode():
-            return checked_losses(part, len(coordinates))
+        versions, forward_pass = self._versions(P, flat)
+
+        def run(part: MicroBatch) -> Tensor:
+            with self._holding(versions, forward_pass), torch.inference_mode():
+                return checked_losses(part, len(coordinates))
+
+        memory = None if self._packed is None else self._packed.memory_of(versions)
+        if self._graphs is None or memory is None or forward_pass.keep != 1:
+            return run(part)
+        return self._graphs.losses(part, id(versions), memory, run)
 
     def _check_stacking(
         self, P: Subspace, coordinates: Coordinates, part: MicroBatch, stacked: Tensor
@@ -213,9 +227,10 @@ class Fused:
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @contextmanager
-    def _weights_replaced(self, P: Subspace, point: Coordinates) -> Iterator[None]:
-        """Inside this context, calling the model computes with the versions at the points of P."""
-        replacements, forward_pass = self._versions(P, point)
+    def _holding(
+        self, versions: Mapping[str, Versions], forward_pass: ForwardPass
+    ) -> Iterator[None]:
+        """Inside this context, calling the model computes with versions of its weights."""
 
         def count_rows(
             module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
@@ -225,7 +240,7 @@ class Fused:
 
         hook = self.model.register_forward_pre_hook(count_rows, with_kwargs=True)
         try:
-            with self._sites.holding(replacements):
+            with self._sites.holding(versions):
                 yield
         finally:
             hook.remove()

@@ -53,6 +53,14 @@ class Packed:
         self.bias_of = _biases(model, X)
         self._buffers: _Buffers | None = None
 
+    def memory_of(self, versions: Mapping[str, Versions]) -> object | None:
+        """Return an object that stays the same as long as these versions keep their memory.
+
+        It is None for versions that are not in the buffers.
+        """
+        made = {} if self._buffers is None else self._buffers.made
+        return made if any(versions is one for one, _ in made.values()) else None
+
     @staticmethod
     def is_possible(X: Mapping[str, Tensor]) -> bool:
         """Return whether the weights are on one device, with matrices of one dtype."""
@@ -146,6 +154,9 @@ class Packed:
         return torch.addmm(a, s.to(self.device, self.exact), self.vectors.join(P.z).mT)
 
 
+Made = dict[tuple[int, int], tuple[dict[str, Versions], ForwardPass]]
+
+
 class _Buffers:
     """The buffers for up to G versions, of whose k columns ``columns`` are the candidates'."""
 
@@ -165,7 +176,8 @@ class _Buffers:
         self._V: Mapping[str, Tensor] | None = None
         self._held: list[tuple[LowRankTerm, int]] = []  # with the stamp of its left factors
         self._used = 1 + columns
-        self._versions: dict[tuple[int, int], tuple[dict[str, Versions], ForwardPass]] = {}
+        self._at: list[int] = []
+        self.made: Made = {}
 
     def hold(self, terms: Sequence[LowRankTerm]) -> None:
         """Write the factors of periods that are not the candidates', unless they are there."""
@@ -211,13 +223,16 @@ class _Buffers:
 
     def versions(self, G: int, keep: float) -> tuple[dict[str, Versions], ForwardPass]:
         """Return the first G versions of all weights; they share the buffers' memory."""
+        at = [x.data_ptr() for x in self.packed.pending.X.values()]
+        if at != self._at:  # something gave the model's parameters other memory
+            self._at, self.made = at, {}
         key = (G, aligned(self._used))
-        if key not in self._versions:
-            self._versions[key] = self._made(*key)
-        self._versions[key][1].keep = keep
-        return self._versions[key]
+        if key not in self.made:
+            self.made[key] = self._new(*key)
+        self.made[key][1].keep = keep
+        return self.made[key]
 
-    def _made(self, G: int, k: int) -> tuple[dict[str, Versions], ForwardPass]:
+    def _new(self, G: int, k: int) -> tuple[dict[str, Versions], ForwardPass]:
         packed, forward_pass = self.packed, ForwardPass(G)
         X, made = packed.pending.X, {}
         vectors: dict[str, PreparedVector] = {}

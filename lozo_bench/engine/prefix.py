@@ -175,7 +175,7 @@ class Prefix:
                 self._switch_off(str(error))
                 return part.losses(copies)
 
-        return replace(part, losses=losses)
+        return replace(part, losses=losses, inputs=None)
 
     def _compare(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -24,6 +24,29 @@ DropoutContext = Callable[[int], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the losses of a micro-batch are computed from, beside the weights.
+
+    Args:
+        tensors: by name.
+        losses: ``losses(tensors, copies)`` computes the losses from other tensors of these names.
+        kind: inputs of equal kinds and shapes are computed with in the same way.
+    """
+
+    tensors: Mapping[str, Tensor]
+    losses: Callable[[Mapping[str, Tensor], int], Tensor]
+    kind: Hashable
+
+    def at(self, tensors: Mapping[str, Tensor]) -> Inputs:
+        """Return the same with other tensors."""
+        return replace(self, tensors=tensors)
+
+    def copies(self, copies: int) -> Tensor:
+        """Return the losses [copies, size] that are computed from the tensors."""
+        return self.losses(self.tensors, copies)
+
+
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Examples that go through the model together.
 
@@ -37,6 +60,7 @@ class MicroBatch:
             tokens, [N]; None if the method does not need them.
         key: names its rows: equal keys mean the same rows in the same order; None: they have no
             name, and nothing that was computed from them is used for a later micro-batch.
+        inputs: what ``losses`` computes from, if that depends on nothing but tensors; else None.
     """
 
     size: int
@@ -44,6 +68,7 @@ class MicroBatch:
     losses: Losses
     features: Features | None = None
     key: Hashable | None = None
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ is computed from the options' scores. Accuracy as an objective is a loss of -1 o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lozo_bench.data.collate import Batch, BatchLayout, collate, count_tokens
-from lozo_bench.engine.protocol import MicroBatch
+from lozo_bench.engine.protocol import Inputs, MicroBatch
 from lozo_bench.objectives.options import Scorer
 from lozo_bench.tasks.base import Encoded
 
@@ -132,13 +132,23 @@ class OptionObjective:
         self, examples: Sequence[Encoded], weights: Sequence[float] | None
     ) -> PreparedMicroBatch:
         """See `Objective`."""
-        batch = collate(examples, self.layout, weights).to(self.device)
+        collated = collate(examples, self.layout, weights)
+        batch = collated.to(self.device)
 
-        def losses(copies: int) -> Tensor:
-            stack = batch.repeat(copies)
+        def losses(tensors: Mapping[str, Tensor], copies: int) -> Tensor:
+            stack = batch.with_tensors(tensors).repeat(copies)
             return self.loss(self.scorer(stack), stack, examples).view(copies, batch.size)
 
-        part = MicroBatch(batch.size, batch.input_ids.numel(), losses, self._features(batch))
+        # Everything but tensors that the losses depend on. Models decide by the padding how to run.
+        kind = (self, batch.options, batch.single_position, bool(collated.attention_mask.all()))
+        inputs = Inputs(batch.tensors(), losses, kind)
+        part = MicroBatch(
+            batch.size,
+            batch.input_ids.numel(),
+            inputs.copies,
+            self._features(batch),
+            inputs=None if self.loss is minus_accuracy else inputs,  # it reads the examples
+        )
         return PreparedMicroBatch(part, batch.tokens)
 
     def _features(self, batch: Batch) -> Callable[[], tuple[Tensor, Tensor]] | None:

@@ -82,6 +82,7 @@ def choose_engine(
         per_forward=config.candidates_per_forward,
         extras=extras,
         reuse_prefix=config.reuse_prefix,
+        graphs=config.graphs,
     )
     if config.mode is EngineMode.fused:
         return ChosenEngine(fused, EngineMode.fused, config.candidates_per_forward, {})

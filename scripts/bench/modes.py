@@ -56,12 +56,14 @@ class Running:
     """A mode that is ready to run; ``step`` is the call that is timed.
 
     In modes that accumulate updates beside the weights, ``fold`` adds them to the weights, which is
-    needed once in many steps, and ``refill`` accumulates as many as a fold can have.
+    needed once in many steps, and ``refill`` accumulates as many as a fold can have. ``after`` must
+    be called after each step, and is not timed.
     """
 
     step: Callable[[], object]
     fold: Callable[[], object] | None = None
     refill: Callable[[], object] | None = None
+    after: Callable[[], object] = lambda: None
 
 
 def check(config: Any, length: int, options: int) -> None:
@@ -156,7 +158,8 @@ def modes(
         return Running(step, fold, refill)
 
     def published(rank: int | None) -> Running:
-        return Running(Published(work.X, work.plain, rank, NU, LR, EPS))
+        scheme = Published(work.X, work.plain, rank, NU, LR, EPS)
+        return Running(scheme, after=scheme.move_back)
 
     return {
         FLOOR: lambda: Running(lambda: _two_forwards(work.plain)),

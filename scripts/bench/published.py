@@ -54,6 +54,7 @@ class Published:
         self.V: dict[str, Tensor] = {}
         self.z: Tensor | None = None
         self.t = 0
+        self._memory: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -67,6 +68,16 @@ class Published:
         self._perturb(+1)
         self._update((loss_plus - loss_minus) / (2 * self.eps))
         self.t += 1
+
+    @torch.no_grad()
+    def move_back(self) -> None:
+        """Move the weights to where they were at the first call; this is not part of a step.
+
+        The scheme gives every weight new memory in each pass. Engines that are timed beside it hold
+        on to the old memory, so there would soon be several copies of the weights.
+        """
+        for name, param in self.X.items():
+            param.data = self._memory.setdefault(name, param.data).copy_(param.data)
 
     def _perturb(self, scale: float) -> None:
         torch.manual_seed(self.t)

@@ -35,6 +35,7 @@ def interleaved(
         first = repeat % len(names)
         for name in (*names[first:], *names[:first]):
             wall, cpu = timed(running[name].step, device)
+            running[name].after()
             if repeat >= WARM_UP:
                 times[name].wall.append(wall)
                 times[name].cpu.append(cpu)

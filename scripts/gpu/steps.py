@@ -98,7 +98,8 @@ def _started(
     starts = modes.modes(job, RANK, MAX_RANK, None)
     running: dict[str, Running] = {}
     peaks = line["gib_beside_the_weights"] = {}
-    for mode in wanted:
+    # The published schemes first, because they move the weights to other memory.
+    for mode in sorted(wanted, key=lambda mode: not mode.startswith("published")):
         before = 0
         if machine.is_cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -106,6 +107,7 @@ def _started(
         try:
             started = starts[mode]()
             timing.timed(started.step, torch.device(machine.device))
+            started.after()
         except torch.OutOfMemoryError as error:
             line[f"{mode}_left_out"] = str(error).splitlines()[0]
         else:
