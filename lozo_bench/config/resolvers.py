@@ -78,7 +78,14 @@ def _per_scale(values: Mapping[str, Any], _root_: DictConfig) -> Any:
 
 
 def _digest_of_root(_root_: DictConfig) -> str:
-    root = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
-    container = OmegaConf.to_container(root, resolve=True, enum_to_str=True)
-    assert isinstance(container, dict)
-    return digest({str(name): value for name, value in container.items()})
+    return digest({str(key): _plain(_root_, key) for key in _root_ if key != "hydra"})
+
+
+def _plain(root: DictConfig, key: Any) -> Any:
+    """Return a value of the root as `OmegaConf.to_container` does, without copying the others."""
+    if OmegaConf.is_missing(root, key):
+        return "???"
+    value = root[key]
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, enum_to_str=True)
+    return value.name if isinstance(value, Enum) else value

@@ -87,6 +87,25 @@ def compose_runs(
         The table, the number of runs, and an iterator of each run with its config. A config is
         valid only until the iterator advances.
     """
+    table, parser, hydra_overrides, jobs = _planned(overrides)
+    kept_for_one_run = [text for text in hydra_overrides if not text.startswith(_SWEEP_ONLY)]
+    runs = (
+        (Run(_choices(job), _folder(config), sweep_command(kept_for_one_run + job)), config)
+        for job, config in _composed(parser, hydra_overrides, jobs)
+    )
+    return table, len(jobs), runs
+
+
+def choices_of_runs(overrides: Sequence[str]) -> tuple[TableConfig, list[Mapping[str, str]]]:
+    """Return the table of a sweep and the choices of each run, which need no config of each run."""
+    table, _, _, jobs = _planned(overrides)
+    return table, [_choices(job) for job in jobs]
+
+
+def _planned(
+    overrides: Sequence[str],
+) -> tuple[TableConfig, OverridesParser, list[str], list[list[str]]]:
+    """Return a sweep's table, a parser, the overrides of ``hydra`` and those of each run."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = parser.parse_overrides(list(overrides))
     fixed = [_line(override) for override in given if not override.is_sweep_override()]
@@ -99,12 +118,7 @@ def compose_runs(
     hydra_overrides = [_line(override) for override in given if override.is_hydra_override()]
     run_overrides = [_line(override) for override in given if not override.is_hydra_override()]
     jobs = BasicSweeper.split_arguments(parser.parse_overrides(params + run_overrides), None)[0]
-    kept_for_one_run = [text for text in hydra_overrides if not text.startswith(_SWEEP_ONLY)]
-    runs = (
-        (Run(_choices(job), _folder(config), sweep_command(kept_for_one_run + job)), config)
-        for job, config in _composed(parser, hydra_overrides, jobs)
-    )
-    return table, len(jobs), runs
+    return table, parser, hydra_overrides, jobs
 
 
 def _line(override: Override) -> str:
@@ -169,22 +183,24 @@ def _is_value(text: str) -> bool:
 
 
 def _folder(config: DictConfig) -> Path:
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)  # the interpolations in the folder's name read it
+    state: Any = HydraConfig.instance()
+    before = state.cfg
+    # The interpolations in the folder's name read it; `set_config` would copy all of it.
+    state.cfg = config
     try:
         return Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
     finally:
-        HydraConfig.instance().cfg = before
+        state.cfg = before
 
 
-def choice_of(run: Run, key: str) -> str:
-    """Return the value of ``key`` in a run.
+def choice_of(choices: Mapping[str, str], key: str) -> str:
+    """Return the value of ``key`` in a run with these choices.
 
     Raises:
         UserError: the sweep does not set the key, so a table cannot have rows or columns by it.
     """
-    if key not in run.choices:
+    if key not in choices:
         raise UserError(
-            f"table: {key} is neither swept nor set; the sweep sets: {', '.join(run.choices)}"
+            f"table: {key} is neither swept nor set; the sweep sets: {', '.join(choices)}"
         )
-    return run.choices[key]
+    return choices[key]

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lozo_bench.config.schema import TableConfig
 from lozo_bench.errors import UserError
-from lozo_bench.tables.cells import Run, Sweep, choice_of
+from lozo_bench.tables.cells import choice_of
 
 
-def over_grids(overrides: Sequence[str], plain: Sweep) -> list[list[str]]:
+def over_grids(
+    overrides: Sequence[str], table: TableConfig, plain: Sequence[Mapping[str, str]]
+) -> list[list[str]]:
     """Return the overrides of one sweep for each pair of row and grid.
 
     Args:
         overrides: the overrides of the sweep without grids.
-        plain: the runs of that sweep.
+        table: the table that this sweep fills.
+        plain: the choices of each of its runs.
 
     Raises:
         UserError: the table has no grids, or its columns have more than one key.
     """
-    table = plain.table
     if not table.grids:
         raise UserError("--grids: no grids are published for this table (table.grids)")
     if len(table.columns) != 1:
         raise UserError(f"--grids: given columns {table.columns}; allowed: exactly one key")
     column = table.columns[0]
     groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
-    for run in plain.runs:
+    for run in plain:
         row = tuple(f"{key}={choice_of(run, key)}" for key in table.rows)
         columns = groups.setdefault((row, _grid(table, run)), [])
         if choice_of(run, column) not in columns:
@@ -39,7 +41,7 @@ def over_grids(overrides: Sequence[str], plain: Sweep) -> list[list[str]]:
     ]
 
 
-def _grid(table: TableConfig, run: Run) -> str:
+def _grid(table: TableConfig, run: Mapping[str, str]) -> str:
     """Return the name of the last grid whose conditions the run meets; empty if there is none."""
     name = ""
     for rule in table.grids:

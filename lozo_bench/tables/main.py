@@ -16,7 +16,7 @@ from lozo_bench.config.paths import CONF
 from lozo_bench.config.renamed import with_new_names
 from lozo_bench.runs.outcome import Code
 from lozo_bench.runs.status import CellState, status_of
-from lozo_bench.tables.cells import Advanced, Run, Sweep, configs, sweep
+from lozo_bench.tables.cells import Run, Sweep, choices_of_runs, configs, sweep
 from lozo_bench.tables.grids import over_grids
 from lozo_bench.tables.show import FORMATS
 from lozo_bench.tables.table import Table, build_table
@@ -96,12 +96,8 @@ def _sweeps(overrides: Sequence[str], grids: bool) -> list[Sweep]:
         def advanced(done: int, of: int) -> None:
             progress.update(bar, completed=done, total=of)
 
-        plain = sweep(overrides, advanced)
-        return _over_grids(overrides, plain, advanced) if grids else [plain]
-
-
-def _over_grids(overrides: Sequence[str], plain: Sweep, advanced: Advanced) -> list[Sweep]:
-    return [sweep(each, advanced) for each in over_grids(overrides, plain)]
+        swept = over_grids(overrides, *choices_of_runs(overrides)) if grids else [overrides]
+        return [sweep(each, advanced) for each in swept]
 
 
 def _missing_report(table: Table, every: bool) -> str:

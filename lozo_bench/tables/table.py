@@ -104,8 +104,8 @@ def build_table(sweeps: Sequence[Sweep]) -> Table:
     for sweep in sweeps:
         cells: dict[tuple[Key, Key], list[Run]] = {}
         for run in sweep.runs:
-            row = tuple(choice_of(run, key) for key in config.rows)
-            column = tuple(choice_of(run, key) for key in config.columns)
+            row = tuple(choice_of(run.choices, key) for key in config.rows)
+            column = tuple(choice_of(run.choices, key) for key in config.columns)
             cells.setdefault((row, column), []).append(run)
         filled = {cell: _entry(config, runs) for cell, runs in cells.items()}
         if any(entry.missing for entry in filled.values()):

@@ -10,7 +10,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 
 from lozo_bench.config.paths import CONF
-from lozo_bench.tables.cells import configs, sweep
+from lozo_bench.tables.cells import choices_of_runs, configs, sweep
 from lozo_bench.tables.grids import over_grids
 
 NARROW = ["experiment=lozo_roberta_k16", "method=lozo,ft", "task=sst2_kshot", "seed=s13,s42"]
@@ -65,7 +65,7 @@ def test_commands_omit_overrides_that_concern_only_the_table_or_the_sweep():
 
 def test_over_grids_makes_one_sweep_for_each_row_and_grid():
     overrides = ["experiment=lozo_opt13b", "method=mezo,zero_shot", "task=sst2,rte,squad"]
-    assert over_grids(overrides, sweep(overrides)) == [
+    assert over_grids(overrides, *choices_of_runs(overrides)) == [
         ["experiment=lozo_opt13b", "method=mezo", "task=sst2,rte", "grid=mezo_opt"],
         ["experiment=lozo_opt13b", "method=mezo", "task=squad", "grid=mezo_opt_answers"],
         ["experiment=lozo_opt13b", "method=zero_shot", "task=sst2,rte,squad"],
