@@ -32,7 +32,7 @@ from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.autocast import autocast
 from lozo_bench.models.check import check_finite, check_loaded, output_layer, word_embeddings
 from lozo_bench.models.checkpointing import checkpoint_layers
-from lozo_bench.models.devices import DeviceMap, check_device_map, choose_device, placement
+from lozo_bench.models.devices import DeviceMap, check_device_map, choose_device, placement, prepare
 from lozo_bench.models.head import draw_head
 from lozo_bench.models.locate import (
     ADAPTER_CONFIG,
@@ -105,6 +105,7 @@ def load(config: ModelConfig, classes: int | None = None, seed: int = 0) -> Load
             what ``model.bos_token`` asks for, or this machine does not have the device.
     """
     device = choose_device(config.device)
+    prepare(device)
     check_device_map(config)
     path = locate(config.path)
     check_access(path)

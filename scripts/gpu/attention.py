@@ -1,7 +1,7 @@
 """What attention costs when the shape of a batch is new, and when it is not.
 
 cuDNN compiles a kernel for every new number of rows and length, and for the backward pass another
-one. The batches of a run have many lengths.
+one. The batches of a run have many lengths, so lozo_bench does without it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from gpu.machine import Line, Machine
+from lozo_bench.models.devices import prepare
 
 _LENGTHS = (41, 57, 101)
-_WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# torch takes cuDNN's kernel where it is allowed and fits.
+_ALL = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 def attention(machine: Machine) -> Line:
-    """Time the first and the later calls of attention at new lengths, with cuDNN and without."""
+    """Time the first and the later calls of attention at new lengths, without cuDNN and with it."""
+    prepare(torch.device(machine.device))
     kinds: dict[str, Callable[[], AbstractContextManager[None]]] = {"as_it_is": nullcontext}
     if machine.is_cuda:
-        kinds["without_cudnn"] = lambda: sdpa_kernel(_WITHOUT_CUDNN)
+        kinds["with_cudnn"] = lambda: sdpa_kernel(_ALL)
     line: Line = {}
     for kind, chosen in kinds.items():
         with chosen(), torch.inference_mode():

@@ -118,7 +118,7 @@ def _engines(line: Line) -> str:
 
 
 def _attention(line: Line) -> str:
-    kinds = {"as_it_is": "as it is", "without_cudnn": "without cuDNN"}
+    kinds = {"as_it_is": "as it is", "with_cudnn": "with cuDNN"}
     return "; ".join(
         f"{words}: {line[kind]['first_ms']:.0f} ms, then {line[kind]['then_ms']:.2f}"
         for kind, words in kinds.items()

@@ -53,11 +53,7 @@ def train_mezo(machine: Machine) -> Line:
 
 
 def first_order(machine: Machine) -> Line:
-    """Train it by AdamW: in float32, and under bf16 and fp16 autocast (with a scaled loss).
-
-    The rows have one length, because cuDNN compiles attention in half precision for each new shape,
-    twice for a shape that is differentiated, which took 0.4 s each on an H100.
-    """
+    """Train it by AdamW: in float32, and under bf16 and fp16 autocast (with a scaled loss)."""
     kinds: tuple[Autocast, ...] = (None, "bf16", "fp16") if machine.is_cuda else (None, "bf16")
     steps = 10 if machine.tiny else 40
     found = {str(autocast): _train(machine, "adamw", steps, autocast) for autocast in kinds}
@@ -119,6 +115,7 @@ def _components(
         [prompt.encode(example) for example in rows]
         for rows in (splits.train, splits.dev, splits.test)
     )
+    # Libraries prepare kernels in half precision for each new shape, which took 12 s on an H100.
     if one_length:
         common = mode(_length(row) for row in train)
         train, dev, test = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lozo_bench.models import devices, load
-from lozo_bench.models.devices import placement
+from lozo_bench.models.devices import placement, prepare
 
 CPU, GPU, SECOND = torch.device("cpu"), torch.device("cuda"), torch.device("cuda", 1)
 
@@ -41,3 +41,12 @@ def test_a_model_that_was_loaded_straight_to_its_device_is_the_same(monkeypatch,
     straight = load.load(config).model
     assert before.keys() == straight.state_dict().keys()
     assert all(x.equal(before[name]) for name, x in straight.state_dict().items())
+
+
+def test_on_a_gpu_attention_is_not_compiled_for_each_shape(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", calls.append)
+    prepare(CPU)
+    assert calls == []
+    prepare(SECOND)
+    assert calls == [False]
