@@ -133,6 +133,7 @@ class Graphs:
                 self.forget()
             self._recorded[key] = None
             log.info("engine.graphs: not used for one shape of batches: %s", error)
+            log.debug("the pass that could not be recorded", exc_info=True)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
