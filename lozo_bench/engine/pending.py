@@ -266,17 +266,42 @@ class PendingUpdate:
     def _fold(self) -> None:
         """Fold the closed periods and the decay into the weights."""
         self._changed(None)
+        on_gpu = self._kind is not None and self._kind[0].type != "cpu"
+        columns = _Columns(self.closed) if on_gpu and self.closed else None
         for name, x in self.X.items():
             if x.ndim < 2:
                 continue
             terms = [term for term in self.closed if name in term.U]
             if terms or self.keep != 1:
                 W = x.flatten(1)
-                A = _side_by_side([term.U[name] for term in terms], W, 0)
-                V = _side_by_side([term.V[name] for term in terms], W, 1)
+                if columns is not None and len(terms) == len(self.closed):
+                    A, V = columns.of(name)
+                else:
+                    A = _side_by_side([term.U[name] for term in terms], W, 0)
+                    V = _side_by_side([term.V[name] for term in terms], W, 1)
                 self._snapshots.keep(f"X/{name}", f"folder/residual/{name}")
                 self.folder.fold(name, W, A, V, self.keep)
         self.closed, self.keep = [], 1.0
+
+
+class _Columns:
+    """The factors of several periods side by side, for all matrices at once.
+
+    A GPU adds them to a weight as they are, because each column is contiguous and float32.
+    """
+
+    def __init__(self, terms: Sequence[LowRankTerm]) -> None:
+        names = [name for name in terms[0].U if all(name in term.U for term in terms)]
+        self._m, self._n = (
+            Rows({name: len(factors[name]) for name in names})
+            for factors in (terms[0].U, terms[0].V)
+        )
+        self._left = torch.cat([self._m.join(term.U).T for term in terms]).float()
+        self._right = torch.cat([self._n.join(term.V).T for term in terms]).float()
+
+    def of(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the factors of one matrix, [m, R] and [n, R]."""
+        return self._left[:, self._m.part(name)].T, self._right[:, self._n.part(name)].T
 
 
 def _kind_of(X: Mapping[str, Tensor]) -> tuple[torch.device, torch.dtype] | None:

@@ -57,13 +57,15 @@ class Running:
 
     In modes that accumulate updates beside the weights, ``fold`` adds them to the weights, which is
     needed once in many steps, and ``refill`` accumulates as many as a fold can have. ``after`` must
-    be called after each step, and is not timed.
+    be called after each step, and is not timed. ``warm_up`` is how many steps are needed before the
+    first one that is timed.
     """
 
     step: Callable[[], object]
     fold: Callable[[], object] | None = None
     refill: Callable[[], object] | None = None
     after: Callable[[], object] = lambda: None
+    warm_up: int = 0
 
 
 def check(config: Any, length: int, options: int) -> None:
@@ -139,6 +141,8 @@ def modes(
             them are filled, so that the most expensive step is timed.
         per_forward: candidates per forward pass, an argument of `Fused`.
     """
+    on_cuda = next(iter(work.X.values())).is_cuda  # where passes are recorded as graphs
+    memory: dict[str, Tensor] = {}
 
     def fused(batch: Sequence[MicroBatch]) -> Running:
         draws = Draws(0)
@@ -155,10 +159,10 @@ def modes(
             engine.flush()
 
         refill()
-        return Running(step, fold, refill)
+        return Running(step, fold, refill, warm_up=6 if on_cuda else 0)
 
     def published(rank: int | None) -> Running:
-        scheme = Published(work.X, work.plain, rank, NU, LR, EPS)
+        scheme = Published(work.X, work.plain, rank, NU, LR, EPS, memory)
         return Running(scheme, after=scheme.move_back)
 
     return {

@@ -38,6 +38,7 @@ class Published:
         nu: number of steps for which V is kept.
         lr: learning rate.
         eps: scale of the perturbation.
+        memory: where `move_back` notes the memory of the weights, for all schemes of a model.
     """
 
     def __init__(
@@ -48,13 +49,14 @@ class Published:
         nu: int,
         lr: float,
         eps: float,
+        memory: dict[str, Tensor] | None = None,
     ) -> None:
         self.X, self.parts, self.rank, self.nu = X, parts, rank, nu
         self.lr, self.eps, self.weight_decay = lr, eps, 0.0
         self.V: dict[str, Tensor] = {}
         self.z: Tensor | None = None
         self.t = 0
-        self._memory: dict[str, Tensor] = {}
+        self._memory = {} if memory is None else memory
 
     @torch.no_grad()
     def __call__(self) -> None:

@@ -31,6 +31,9 @@ def interleaved(
     """
     times = {name: Times([], []) for name in running}
     names = list(running)
+    for mode in running.values():
+        for _ in range(mode.warm_up):
+            mode.step()
     for repeat in range(WARM_UP + repeats):
         first = repeat % len(names)
         for name in (*names[first:], *names[:first]):

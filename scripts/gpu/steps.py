@@ -84,7 +84,9 @@ def _step(
     for mode in ("fused", "answer_only"):  # as in a run's first period, without pending updates
         if mode in running and machine.seconds_left() > 30:
             empty = modes.modes(job, RANK, 0, None)[mode]()
-            line["empty_stack_ms"][mode] = round(machine.milliseconds(empty.step, 3), 2)
+            line["empty_stack_ms"][mode] = round(
+                machine.milliseconds(empty.step, 3, 2 + empty.warm_up), 2
+            )
             del empty
     if "fused" in running and machine.seconds_left() > 40:
         line |= _fold(machine, running["fused"])
@@ -100,6 +102,9 @@ def _started(
     peaks = line["gib_beside_the_weights"] = {}
     # The published schemes first, because they move the weights to other memory.
     for mode in sorted(wanted, key=lambda mode: not mode.startswith("published")):
+        if not mode.startswith("published"):
+            for other in running.values():
+                other.after()
         before = 0
         if machine.is_cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -107,7 +112,6 @@ def _started(
         try:
             started = starts[mode]()
             timing.timed(started.step, torch.device(machine.device))
-            started.after()
         except torch.OutOfMemoryError as error:
             line[f"{mode}_left_out"] = str(error).splitlines()[0]
         else:
@@ -161,7 +165,8 @@ def profile_13b(machine: Machine) -> Line:
 def _profile(machine: Machine, length: int, options: int, mode: str) -> Line:
     job = modes.work(machine.model("opt-13b"), False, 16, length, options)
     running = modes.modes(job, RANK, MAX_RANK, None)[mode]()
-    running.step()
+    for _ in range(1 + running.warm_up):
+        running.step()
     machine.finish()
     wall = machine.milliseconds(running.step, repeats=3, warm_up=1)
     activity = ProfilerActivity.CUDA if machine.is_cuda else ProfilerActivity.CPU
