@@ -78,8 +78,7 @@ def _lines(path: Path) -> list[Line]:
 
 def _row(line: Line) -> str:
     ms, options = line["ms"], line["options"]
-    # Rows that differ in their options only have few logits that the loss reads.
-    own = ms["answer_only"] if options > 1 and "answer_only" in ms else ms["fused"]
+    own = ms["answer_only"]  # as a run computes it, unless it is told not to
     shape = f"{line['batch']} x {line['length']}" + (f", {options} options" if options > 1 else "")
     cells = [_model(line["model"]), shape, _ms(ms["two_forwards"]), f"**{_ms(own)}**"]
     cells.append(f"{own / ms['two_forwards']:.2f}")

@@ -72,7 +72,10 @@ def test_the_table_says_what_was_found_and_what_is_expected(monkeypatch, capsys)
     """The readable table goes to standard error, a row for each check."""
 
     def step_13b_long(machine):
-        return {"ms": {"fused": 595.9}, "ratio": {"fused": 2.32}}
+        return {"ms": {"answer_only": 595.9}, "ratio": {"answer_only": 2.32, "fused": 2.4}}
+
+    def step_30b(machine):
+        return {"ms": {"fused": 9.0}, "ratio": {}}
 
     def engines(machine):
         return {"ok": False, "engines_off": 1e-3, "devices_off": 2e-16}
@@ -80,7 +83,7 @@ def test_the_table_says_what_was_found_and_what_is_expected(monkeypatch, capsys)
     def kernel(machine):
         raise ValueError("it broke")
 
-    checks = [gpu_check.Check(c, 0) for c in (step_13b_long, engines, kernel)]
+    checks = [gpu_check.Check(c, 0) for c in (step_13b_long, engines, kernel, step_30b)]
     monkeypatch.setattr(gpu_check, "CHECKS", [*checks, gpu_check.Check(step_13b_long, 10**6)])
     argv = ["gpu_check.py", "--device", "cpu", f"--began={time.time()}", "--commit=abc"]
     monkeypatch.setattr(sys, "argv", argv)
@@ -95,6 +98,7 @@ def test_the_table_says_what_was_found_and_what_is_expected(monkeypatch, capsys)
         ["step_13b_long", "slow"],
         ["engines", "FAILED"],
         ["kernel", "FAILED"],
+        ["step_30b", "slow"],
         ["step_13b_long", "skipped"],
     ]
     assert rows[0].endswith("at most 1.05")
