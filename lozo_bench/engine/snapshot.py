@@ -25,7 +25,8 @@ class Snapshot:
         shared: the names of those that are not copied yet; whoever writes to one of them calls
             `keep` first.
         scratch: a folder for copies that do not fit into the host's memory.
-        spare: a snapshot that is not needed any more; its copies are written over.
+        spare: a snapshot that is not needed any more; its copies are written over, which is several
+            times faster than writing to new memory.
     """
 
     def __init__(
@@ -41,14 +42,11 @@ class Snapshot:
         self._versions = {name: _version(x) for name, x in self._shared.items()}
         self._copies = HostCopies(scratch)
         self._reserved = False
-        own = {name: x for name, x in tensors.items() if name not in self._shared}
-        again = {name: old[name] for name, x in own.items() if _alike(old.get(name), x)}
+        self._spare = {name: old[name] for name, x in tensors.items() if _alike(old.get(name), x)}
         del old
-        self._copies.reserve([x for name, x in own.items() if name not in again])
-        self._own = {
-            name: again[name].copy_(x) if name in again else self._copies.copy(x)
-            for name, x in own.items()
-        }
+        own = {name: x for name, x in tensors.items() if name not in self._shared}
+        self._copies.reserve([x for name, x in own.items() if name not in self._spare])
+        self._own = {name: self._copy(name, x) for name, x in own.items()}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Snapshot:
@@ -63,9 +61,10 @@ class Snapshot:
             return
         self._check(name)
         if not self._reserved:
-            self._copies.reserve(list(self._shared.values()))
+            new = [x for each, x in self._shared.items() if each not in self._spare]
+            self._copies.reserve(new)
             self._reserved = True
-        self._own[name] = self._copies.copy(self._shared.pop(name))
+        self._own[name] = self._copy(name, self._shared.pop(name))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors as they were; they must not be changed."""
@@ -87,9 +86,14 @@ class Snapshot:
                 f"{name}: written to outside of the engine since the snapshot of the best step"
             )
 
+    def _copy(self, name: str, x: Tensor) -> Tensor:
+        there = self._spare.pop(name, None)
+        return self._copies.copy(x) if there is None else there.copy_(x.detach())
+
     def _released(self) -> dict[str, Tensor]:
-        own, self._own, self._shared, self._names = self._own, {}, {}, []
-        return own
+        memory = self._spare | self._own
+        self._own, self._spare, self._shared, self._names = {}, {}, {}, []
+        return memory
 
 
 class Snapshots:

@@ -113,6 +113,20 @@ def test_in_place_the_copies_of_the_snapshot_before_are_used_again():
     assert first.tensors() == {}
 
 
+def test_the_copy_before_a_fold_goes_to_the_memory_of_the_one_before(copied):
+    engine = fused()
+    snapshot, t = None, 0
+    addresses = set()
+    for _ in range(3):  # with a snapshot in between that no fold follows
+        snapshot = engine.snapshot(spare=engine.snapshot(spare=snapshot))
+        wanted = fingerprint(engine.tensors())
+        walk(engine, range(t, t + 6))
+        t += 6
+        assert fingerprint(snapshot.tensors()) == wanted
+        addresses.add(snapshot.tensors()[W].data_ptr())
+    assert copied.count((30, 40)) == len(addresses) == 1
+
+
 def test_a_weight_that_is_written_to_behind_the_engines_back_is_no_silent_error():
     engine = fused()
     snapshot = engine.snapshot()
