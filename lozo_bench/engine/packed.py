@@ -1,4 +1,4 @@
-"""The factors of all matrices side by side in buffers on a GPU, ready for the products of a pass.
+"""The factors of all matrices side by side in buffers, ready for the products of a forward pass.
 
 A GPU computes a small product in less time than the host needs to start it. Therefore nothing is
 computed weight by weight here. Two buffers hold the factors of all matrices, in the weights' dtype:
@@ -151,7 +151,8 @@ class Packed:
         assert a is not None
         if not P.z:
             return a[None]
-        return torch.addmm(a, s.to(self.device, self.exact), self.vectors.join(P.z).mT)
+        z = self.vectors.join(P.z).to(self.exact)
+        return torch.addmm(a, s.to(self.device, self.exact), z.mT)
 
 
 Made = dict[tuple[int, int], tuple[dict[str, Versions], ForwardPass]]
@@ -226,7 +227,8 @@ class _Buffers:
         at = [x.data_ptr() for x in self.packed.pending.X.values()]
         if at != self._at:  # something gave the model's parameters other memory
             self._at, self.made = at, {}
-        key = (G, aligned(self._used))
+        on_gpu = self.left.device.type != "cpu"
+        key = (G, aligned(self._used) if on_gpu else self._used)
         if key not in self.made:
             self.made[key] = self._new(*key)
         self.made[key][1].keep = keep

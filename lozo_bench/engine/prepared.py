@@ -1,4 +1,4 @@
-"""Versions of weights in the form in which a GPU multiplies by them, and their products.
+"""Versions of weights in the form in which a model multiplies by them, and their products.
 
 The factors of a matrix's versions are rounded to the dtype of the activations and lie side by side,
 so that a linear layer needs one small product beside its own and one that is added to the result:
@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lozo_bench.engine.tensors import wide
+
+# On a CPU, adding up to this many columns one by one is faster than a matrix product.
+_FEW_COLUMNS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +71,7 @@ def add_linear(y: Tensor, x: Tensor, change: PreparedMatrix, bias: PreparedVecto
         first = bias.change[:, None] / change.e[0]
         left = torch.cat([first.to(left.dtype), left[:, 1:]], dim=1)
     xv = F.linear(x.reshape(-1, x.shape[-1]), change.right, None if bias is None else change.e)
-    _add_product(y, xv.view(len(left), -1, xv.shape[-1]), left)
+    add_product(y, xv.view(len(left), -1, xv.shape[-1]), left)
 
 
 def add_transposed(
@@ -81,7 +84,7 @@ def add_transposed(
     if bias is not None:
         xu[..., 0] = 1
         right = torch.cat([bias.change[:, None].to(right.dtype), right[:, 1:]], dim=1)
-    _add_product(y, xu, right)
+    add_product(y, xu, right)
 
 
 def add_embedding(y: Tensor, ids: Tensor, change: PreparedMatrix) -> None:
@@ -92,13 +95,17 @@ def add_embedding(y: Tensor, ids: Tensor, change: PreparedMatrix) -> None:
         columns = change.left.index_select(2, ids.view(-1))
     else:
         columns = change.left.gather(2, ids.expand(G, k, -1))
-    _add_product(y, columns.mT, change.right.expand(G, -1, -1))
+    add_product(y, columns.mT, change.right.expand(G, -1, -1))
 
 
-def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
+def add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
     """y_g += right_g left_g in place; y has G N rows of m, right [G, N, k], left [G, k, m]."""
     groups = y.view(len(right), -1, y.shape[-1])
-    if len(right) == 1:
+    k = right.shape[2]
+    if y.device.type == "cpu" and k <= _FEW_COLUMNS and y.dtype == wide(y.dtype):
+        for i in range(k):
+            groups.addcmul_(right[:, :, i, None], left[:, i, None])
+    elif len(right) == 1:
         groups[0].addmm_(right[0], left[0])
     else:
         groups.baddbmm_(right, left)

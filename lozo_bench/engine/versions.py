@@ -32,6 +32,7 @@ from lozo_bench.engine.prepared import (
     PreparedVector,
     add_embedding,
     add_linear,
+    add_product,
     add_transposed,
 )
 from lozo_bench.engine.tensors import wide
@@ -80,9 +81,6 @@ class VectorChange:
 
 
 Change = LowRankChange | VectorChange | PreparedMatrix | PreparedVector
-
-# On a CPU, adding up to this many columns one by one is faster than a matrix product.
-_FEW_COLUMNS = 8
 
 
 class Versions(Tensor):
@@ -192,19 +190,8 @@ def _product(
             b = _plain(b)
     y = plain(x if change is None or change.keep == 1 else x * change.keep, b)
     if right:
-        _add_product(y, torch.cat(right, dim=2), torch.cat(left, dim=1))
+        add_product(y, torch.cat(right, dim=2), torch.cat(left, dim=1))
     return y
-
-
-def _add_product(y: Tensor, right: Tensor, left: Tensor) -> None:
-    """y_g += right_g left_g in place; y has G N rows of m, right [G, N, k], left [G, k, m]."""
-    groups = y.view(len(right), -1, y.shape[-1])
-    k = right.shape[2]
-    if y.device.type == "cpu" and k <= _FEW_COLUMNS and y.dtype == wide(y.dtype):
-        for i in range(k):
-            groups.addcmul_(right[:, :, i, None], left[:, i, None])
-    else:
-        groups.baddbmm_(right, left)
 
 
 def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Tensor:
@@ -224,7 +211,7 @@ def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Te
     G = forward_pass.versions
     u = change.U[ids.reshape(-1)].view(G, ids.numel() // G, change.U.shape[1])
     uc = torch.bmm(u, change.C).to(y.dtype)
-    _add_product(y, uc, change.V.T.to(y.dtype).contiguous().expand(G, -1, -1))
+    add_product(y, uc, change.V.T.to(y.dtype).contiguous().expand(G, -1, -1))
     return y
 
 

@@ -1,4 +1,4 @@
-"""Factors in a GPU's buffers give the losses and trajectories of factors kept by weight."""
+"""Factors in buffers give the losses and trajectories of factors kept by weight."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = {
 
 def engine(net, packed, **options):
     made = Fused(net, dict(net.named_parameters()), Folder("nearest", Draws(0)), **options)
-    made._packed = Packed(net, made.pending) if packed else None  # a CPU uses none
+    made._packed = Packed(net, made.pending) if packed else None
     return made
 
 
