@@ -26,7 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from bench import models, modes  # noqa: E402
-from gpu.counting import AttentionCounter, Counts, LaunchCounter  # noqa: E402
+from gpu.counting import (  # noqa: E402
+    AttentionCounter,
+    Counts,
+    LaunchCounter,
+    triton_kernels,
+)
 
 from lozo_bench.errors import UserError  # noqa: E402
 
@@ -51,7 +56,7 @@ def main() -> int:
     masked = models.is_masked(config)
     distinct = max(2, args.options) if masked else args.options
     counter, attention = LaunchCounter(distinct), AttentionCounter()
-    with counter, attention:
+    with counter, attention, triton_kernels(counter):
         job = modes.work(model, masked, args.batch, args.length, args.options)
         starts = modes.modes(job, RANK, MAX_RANK, None)
         for name in args.modes:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -28,6 +30,18 @@ _VIEWS = {
     *("is_same_size", "set_", "resize_"),
 }
 _ALLOCATIONS = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
+# What decides whether a Triton kernel is used, and the kernels.
+_CONDITIONS = (
+    "lozo_bench.randomness.draws._has_kernels",
+    "lozo_bench.engine.versions.has_norm_kernel",
+    "lozo_bench.engine.fold.has_fold_kernel",
+)
+_KERNELS = (
+    "lozo_bench.randomness.kernels._draw_span",
+    "lozo_bench.randomness.kernels._draw_spans",
+    "lozo_bench.engine.norm_kernels._norm",
+    "lozo_bench.engine.fold_kernel._fold",
+)
 _READS = {"_local_scalar_dense", "is_nonzero", "item"}  # a tensor's value as a Python number
 _COPIES = {"copy_", "_to_copy"}
 _UNKNOWN = 0.25  # stands for any value that is read from the GPU
@@ -184,6 +198,30 @@ class AttentionCounter(TorchFunctionMode):
         causal = kwargs.get("is_causal")
         self.calls[f"mask {of_mask}, causal {causal}, queries {tuple(queries.shape)}"] += 1
         return torch.empty_like(queries)
+
+
+@contextmanager
+def triton_kernels(counter: LaunchCounter) -> Iterator[None]:
+    """Inside this context, Triton's kernels are launched for meta tensors too: they are counted."""
+    with ExitStack() as swapped:
+        for name in _CONDITIONS:
+            swapped.enter_context(patch(name, lambda x: True))
+        for name in _KERNELS:
+            swapped.enter_context(patch(name, _Launched(counter, name.rpartition(".")[2])))
+        yield
+
+
+class _Launched:
+    """Stands for a Triton kernel: a launch is counted, and nothing is computed."""
+
+    def __init__(self, counter: LaunchCounter, name: str) -> None:
+        self._counter, self._name = counter, name
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        def launch(*args: object, **options: object) -> None:
+            self._counter.counts.launches[f"{self._name} @ {_places()}"] += 1
+
+        return launch
 
 
 def _is_composite(func: Any, name: str) -> bool:
