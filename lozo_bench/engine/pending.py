@@ -217,12 +217,14 @@ class PendingUpdate:
         return LowRankTerm(A, P.V, core)
 
     def _joined(self, term: LowRankTerm) -> LowRankTerm:
-        """Return a loaded term whose left factors are one tensor, as when it was saved."""
+        """Return a loaded term as it was when it was saved: in the weights' order, joined."""
+        names = [name for name in self.X if name in term.U]
+        V = {name: term.V[name] for name in names}
         if self._kind is None:
-            return term
-        rows = self.rows(term.U)
+            return replace(term, U={name: term.U[name] for name in names}, V=V)
+        rows = self.rows(names)
         joined = rows.join(term.U)
-        return replace(term, U=rows.views(joined), joined=joined)
+        return replace(term, U=rows.views(joined), V=V, joined=joined)
 
     def _no_update_of_vectors(self) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return an update of zero for each vector, and the tensor of which they are parts."""
