@@ -37,6 +37,7 @@ _ADDED_LATER = {
     "evaluation.calibrate_shown": False,
     "engine.reuse_prefix": True,
     "engine.graphs": True,
+    "engine.keep_z": False,
     "model.adapter": None,
     "optimizer.replicate_first_step": False,
     "loss": "cross_entropy",

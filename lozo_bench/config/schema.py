@@ -287,6 +287,8 @@ class EngineConfig:
     low-rank updates are kept beside half-precision weights before they are folded in; float32
     weights take each period when it closes. ``max_bad_steps``: how many steps in a row may be
     skipped because a loss is not finite.
+    ``keep_z``: whether a full-rank Gaussian direction stays in memory for the whole step, which
+    takes 4 bytes for each parameter and saves two of its three draws on a CPU.
     ``reuse_prefix``: whether the layers below the first one in which candidates differ are run once
     for all of them. ``graphs``: whether forward passes on an NVIDIA GPU are recorded as CUDA graphs
     and repeated, which saves the time that starting their kernels takes.
@@ -301,6 +303,7 @@ class EngineConfig:
     answer_columns: bool = True
     share_prompt: bool = True
     buckets: bool = True
+    keep_z: bool = False
     reuse_prefix: bool = True
     graphs: bool = True
 

@@ -36,6 +36,10 @@ class Gaussian:
     because one large draw is faster than many small ones, and large parameters piece by piece. The
     last group stays in memory, so a model that fits into one group draws z once per step.
 
+    Attributes:
+        keeps_all: whether all groups stay in memory, 4 bytes for each parameter, so that z is drawn
+            once and not for every move.
+
     Args:
         draws: source of z.
         step: the optimizer's step, a part of the key of z.
@@ -44,7 +48,8 @@ class Gaussian:
 
     def __init__(self, draws: Draws, step: int, role: str = "z") -> None:
         self.draws, self.step, self.role = draws, step, role
-        self._last: tuple[Group, list[Tensor]] | None = None
+        self.keeps_all = False
+        self._drawn: dict[tuple[torch.device, torch.dtype, tuple[Piece, ...]], list[Tensor]] = {}
 
     @torch.no_grad()
     def move(self, X: Mapping[str, Tensor], by: float) -> None:
@@ -83,11 +88,14 @@ class Gaussian:
         return run_on(x.device)
 
     def _draw(self, group: Group) -> list[Tensor]:
-        """Return the flat z of each piece of the group, from memory if it was drawn last."""
-        if self._last is None or self._last[0] != group:
-            self._last = None  # frees the old group before the next one is drawn
-            self._last = group, self._fresh(group)
-        return self._last[1]
+        """Return the flat z of each piece of the group, from memory if it is there."""
+        device, dtype, pieces = group
+        key = (device, dtype, tuple(pieces))
+        if key not in self._drawn:
+            if not self.keeps_all:
+                self._drawn.clear()  # frees the old group before the next one is drawn
+            self._drawn[key] = self._fresh(group)
+        return self._drawn[key]
 
     def _fresh(self, group: Group) -> list[Tensor]:
         device, dtype, pieces = group

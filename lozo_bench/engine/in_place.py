@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lozo_bench.engine.directions import Restricted
 from lozo_bench.engine.finite import checked_losses, on_host, unknown_losses
+from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.prefix import Prefix
 from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.shown import every, now, shown
@@ -41,6 +42,7 @@ class InPlace:
         model: the model with the parameters X; only `slopes` and the reuse of prefixes need it.
         extras: further tensors that the model's function depends on.
         reuse_prefix: whether layers that the candidates have in common are run once for all.
+        keep_z: whether a full-rank Gaussian direction stays in memory for the whole step.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class InPlace:
         model: nn.Module | None = None,
         extras: Extras | None = None,
         reuse_prefix: bool = True,
+        keep_z: bool = False,
     ) -> None:
         check_weights(X)
+        self._keep_z = keep_z
         self.model, self.extras = model, extras or Extras()
         self.X = shown(X, self.extras)
         self._prefix = Prefix(model, X, self.extras, reuse_prefix)
@@ -231,6 +235,8 @@ class InPlace:
         self._away = (P, to, X)
 
     def _go_along(self, z: FullRank, to: float) -> None:
+        if self._keep_z and isinstance(z, Gaussian):
+            z.keeps_all = True
         X, away = now(self.X), self._away_along
         if away is not None and away[0] is z and away[2] is X:
             self._shift_along(X, z, to - away[1])

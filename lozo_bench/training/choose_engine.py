@@ -66,7 +66,7 @@ def choose_engine(
     """
 
     def in_place(measured_ms: Mapping[str, float]) -> ChosenEngine:
-        engine = InPlace(X, model, extras, config.reuse_prefix)
+        engine = InPlace(X, model, extras, config.reuse_prefix, config.keep_z)
         return ChosenEngine(engine, EngineMode.in_place, None, measured_ms)
 
     low_rank = needs.directions == "low_rank"

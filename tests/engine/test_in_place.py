@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lozo_bench.engine import gaussian
 from lozo_bench.engine.finite import NonFiniteLossError
+from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.in_place import InPlace, shift
 from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.engine.score import Score
@@ -181,3 +183,23 @@ def test_a_state_knows_the_adapter_that_is_in_the_weights():
     engine.load_state(state)
     engine.set_adapter(P, along(P, 0.0))
     torch.testing.assert_close(X["w"], before["w"])
+
+
+@pytest.mark.parametrize(("keep_z", "draws_of_a_group"), [(False, 3), (True, 1)])
+def test_a_kept_z_is_drawn_once_a_step_and_moves_the_same(keep_z, draws_of_a_group, monkeypatch):
+    """The weights are two groups here: w, and conv with b."""
+    monkeypatch.setattr(gaussian, "GROUP_ELEMENTS", 30)
+    drawn = []
+    fresh = Gaussian._fresh
+    monkeypatch.setattr(Gaussian, "_fresh", lambda z, group: drawn.append(1) or fresh(z, group))
+    X, wanted = weights(torch.float32), weights(torch.float32)
+    engine = InPlace(X, keep_z=keep_z)
+    part = MicroBatch(1, 1, lambda copies: X["w"].sum().view(1, 1))
+    z = Gaussian(Draws(2), 7)
+    engine.full_rank_losses(z, (0.1, -0.1), [part])
+    engine.full_rank_move(z, 0.05)
+    assert len(drawn) == 2 * draws_of_a_group
+    again = Gaussian(Draws(2), 7)
+    for by in (0.1, -0.1 - 0.1, 0.05 + 0.1):
+        again.move(wanted, by)
+    assert all(torch.equal(x, wanted[name]) for name, x in X.items())
