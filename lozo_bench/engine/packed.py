@@ -31,6 +31,7 @@ MOST_VERSIONS = 4
 # Steps are too small for float16, whose smallest normal number is 6e-5. So `left` is multiplied and
 # `right` divided by this number.
 _SCALE_OF_FLOAT16 = 256.0
+_COLUMNS_AT_ONCE = 64
 
 
 class Packed:
@@ -47,7 +48,7 @@ class Packed:
         matrices = {name: x for name, x in X.items() if x.ndim >= 2}
         self.m = Rows({name: len(x) for name, x in matrices.items()})
         self.n = Rows({name: x[0].numel() for name, x in matrices.items()})
-        first = next(iter(X.values()))
+        first = next(iter(matrices.values()))
         self.device, self.dtype, self.exact = first.device, first.dtype, wide(first.dtype)
         self.up = _SCALE_OF_FLOAT16 if self.dtype == torch.float16 else 1.0
         self.bias_of = _biases(model, X)
@@ -86,24 +87,22 @@ class Packed:
         pending, G = self.pending, len(point)
         V = P.V if P.U else None if pending.open is None else pending.open.V
         others = [term for term in pending.terms if term.V is not V]
-        if not self._can_hold(P, G, others):
+        if not self._can_hold(P, G):
             return None
-        buffers = self._with_room(G, _columns(V))
+        buffers = self._with_room(G, _columns(V), sum(_columns(term.V) for term in others))
         buffers.hold(others)
         buffers.hold_candidates(V, None if V is None else self._left(P, point.C, V))
         if self.vectors.lengths:
             buffers.hold_vectors(self._changes(P, point.s).expand(G, -1))
         return buffers.versions(G, pending.keep)
 
-    def _can_hold(self, P: Subspace, G: int, others: Sequence[LowRankTerm]) -> bool:
-        terms = self.pending.terms
+    def _can_hold(self, P: Subspace, G: int) -> bool:
         return (
             G <= MOST_VERSIONS
             and self.pending.adapter is None
             and (not P.U or self.m.has(P.U))
             and (not P.z or self.vectors.has(P.z))
-            and all(term.joined is not None and self.m.has(term.U) for term in terms)
-            and sum(_columns(term.V) for term in others) <= self._room(others)
+            and all(term.joined is not None and self.m.has(term.U) for term in self.pending.terms)
         )
 
     def bias_index(self) -> tuple[Tensor, Tensor]:
@@ -119,17 +118,16 @@ class Packed:
             scale[self.m.part(name)] = self.up
         return index.to(self.device), scale.to(self.device)
 
-    def _room(self, others: Sequence[LowRankTerm]) -> int:
-        """Return how many columns are kept for closed periods and one that is about to close."""
-        widest = max((_columns(term.V) for term in others), default=0)
-        return self.pending.max_rank + widest
-
-    def _with_room(self, G: int, columns: int) -> _Buffers:
+    def _with_room(self, G: int, columns: int, others: int) -> _Buffers:
+        """Return buffers for the candidates' columns and those of other periods."""
         old = self._buffers
-        if old is not None and old.G >= G and columns in (0, old.columns):
+        if old is not None and old.has_room(G, columns, others):
             return old
         self._buffers = old = None  # frees the memory before the new buffers are made
-        self._buffers = _Buffers(self, G, columns)
+        # Room for the periods that will close, but not at once for as many as a very large
+        # max_rank allows.
+        later = max(others, min(self.pending.max_rank, _COLUMNS_AT_ONCE))
+        self._buffers = _Buffers(self, G, columns, aligned(1 + 2 * columns + later))
         return self._buffers
 
     def _left(self, P: Subspace, C: Tensor, V: Mapping[str, Tensor]) -> Tensor:
@@ -161,9 +159,8 @@ Made = dict[tuple[int, int], tuple[dict[str, Versions], ForwardPass]]
 class _Buffers:
     """The buffers for up to G versions, of whose k columns ``columns`` are the candidates'."""
 
-    def __init__(self, packed: Packed, G: int, columns: int) -> None:
+    def __init__(self, packed: Packed, G: int, columns: int, k: int) -> None:
         self.packed, self.G, self.columns = packed, G, columns
-        k = aligned(1 + 2 * columns + packed.pending.max_rank)
         m, n, d = packed.m, packed.n, packed.vectors
         device, dtype = packed.device, packed.dtype
         self.left = torch.zeros(G, k, aligned(m.total), device=device, dtype=dtype)
@@ -179,6 +176,11 @@ class _Buffers:
         self._used = 1 + columns
         self._at: list[int] = []
         self.made: Made = {}
+
+    def has_room(self, G: int, columns: int, others: int) -> bool:
+        """Return whether G candidates of some columns (0: none) and other periods fit in."""
+        same = columns in (0, self.columns)
+        return same and self.G >= G and 1 + self.columns + others <= len(self.right)
 
     def hold(self, terms: Sequence[LowRankTerm]) -> None:
         """Write the factors of periods that are not the candidates', unless they are there."""

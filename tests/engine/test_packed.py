@@ -126,3 +126,26 @@ def test_a_loaded_state_goes_on_to_the_last_bit(max_rank):
     made.load_state({name: state[name] for name in sorted(state)})
     got = [again.step(Score(made, batch)).loss for _ in range(4)]
     assert got == wanted
+
+
+def test_buffers_grow_for_periods_with_more_columns_than_the_candidates_have():
+    """A period of six columns is open when candidates of one column come."""
+    net = model("opt")
+    losses = {}
+    for packed in (True, False):
+        made = engine(net, packed, max_rank=0)
+        wide = LowRankDirections(made.X, Draws(1), 6, 3).draw(0)
+        made.move(wide, along(wide, 1e-3))
+        P = LowRankDirections(made.X, Draws(2), 1, 3).draw(0)
+        losses[packed] = made.losses(P, stacked([along(P, 1e-2), along(P, -1e-2)]), [part(net)])
+    torch.testing.assert_close(losses[True], losses[False], rtol=1e-12, atol=0)
+
+
+def test_vectors_in_float32_beside_matrices_in_half_precision():
+    net = model("opt", dtype=torch.bfloat16)
+    for name, x in net.named_parameters():
+        if "norm" in name:
+            x.data = x.data.float()
+    X = dict(sorted(net.named_parameters(), key=lambda item: item[1].ndim))  # a vector first
+    made = Fused(net, X, Folder("nearest", Draws(0)))
+    assert made._packed.dtype == torch.bfloat16
