@@ -69,6 +69,7 @@ class Packed:
         same_kind = len({(x.device, wide(x.dtype)) for x in X.values()}) == 1
         return bool(matrices) and same_kind and len({x.dtype for x in matrices}) == 1
 
+    @torch.inference_mode(False)  # the buffers outlive an inference mode in which they are made
     @torch.no_grad()
     def versions(
         self, P: Subspace, point: Coordinates
@@ -86,7 +87,8 @@ class Packed:
         """
         pending, G = self.pending, len(point)
         V = P.V if P.U else None if pending.open is None else pending.open.V
-        others = [term for term in pending.terms if term.V is not V]
+        own = pending.open if pending.open is not None and pending.open.V is V else None
+        others = [term for term in pending.terms if term is not own]
         if not self._can_hold(P, G):
             return None
         buffers = self._with_room(G, _columns(V), sum(_columns(term.V) for term in others))

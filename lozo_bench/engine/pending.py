@@ -207,7 +207,7 @@ class PendingUpdate:
         core = torch.eye(b, dtype=torch.float64)
         if self._kind is not None:
             device, dtype = self._kind
-            rows = self.rows(P.U)
+            rows = self.rows(name for name in self.X if name in P.U)  # as in a loaded state
             joined = torch.zeros(rows.total, b, device=device, dtype=dtype)
             return LowRankTerm(rows.views(joined), P.V, core, joined)
         A = {
@@ -269,14 +269,14 @@ class PendingUpdate:
         """Fold the closed periods and the decay into the weights."""
         self._changed(None)
         on_gpu = self._kind is not None and self._kind[0].type != "cpu"
-        columns = _Columns(self.closed) if on_gpu and self.closed else None
+        columns = _Columns(self.closed) if on_gpu and _have_same_names(self.closed) else None
         for name, x in self.X.items():
             if x.ndim < 2:
                 continue
             terms = [term for term in self.closed if name in term.U]
             if terms or self.keep != 1:
                 W = x.flatten(1)
-                if columns is not None and len(terms) == len(self.closed):
+                if columns is not None and terms:
                     A, V = columns.of(name)
                 else:
                     A = _side_by_side([term.U[name] for term in terms], W, 0)
@@ -289,21 +289,29 @@ class PendingUpdate:
 class _Columns:
     """The factors of several periods side by side, for all matrices at once.
 
-    A GPU adds them to a weight as they are, because each column is contiguous and float32.
+    A GPU adds them to a weight as they are, because each column is contiguous and not in half
+    precision.
+
+    Args:
+        terms: the periods, all of the same matrices.
     """
 
     def __init__(self, terms: Sequence[LowRankTerm]) -> None:
-        names = [name for name in terms[0].U if all(name in term.U for term in terms)]
         self._m, self._n = (
-            Rows({name: len(factors[name]) for name in names})
+            Rows({name: len(factors[name]) for name in terms[0].U})
             for factors in (terms[0].U, terms[0].V)
         )
-        self._left = torch.cat([self._m.join(term.U).T for term in terms]).float()
-        self._right = torch.cat([self._n.join(term.V).T for term in terms]).float()
+        left = torch.cat([self._m.join(term.U).T for term in terms])
+        right = torch.cat([self._n.join(term.V).T for term in terms])
+        self._left, self._right = left.to(wide(left.dtype)), right.to(wide(right.dtype))
 
     def of(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the factors of one matrix, [m, R] and [n, R]."""
         return self._left[:, self._m.part(name)].T, self._right[:, self._n.part(name)].T
+
+
+def _have_same_names(terms: Sequence[LowRankTerm]) -> bool:
+    return bool(terms) and all(term.U.keys() == terms[0].U.keys() for term in terms)
 
 
 def _kind_of(X: Mapping[str, Tensor]) -> tuple[torch.device, torch.dtype] | None:

@@ -149,3 +149,40 @@ def test_vectors_in_float32_beside_matrices_in_half_precision():
     X = dict(sorted(net.named_parameters(), key=lambda item: item[1].ndim))  # a vector first
     made = Fused(net, X, Folder("nearest", Draws(0)))
     assert made._packed.dtype == torch.bfloat16
+
+
+def test_a_closed_period_counts_while_candidates_use_its_v_again():
+    net = model("opt")
+    drawn = LowRankDirections(dict(net.named_parameters()), Draws(1), 2, nu=1)
+    first, second = drawn.draw(0), drawn.draw(1)
+    losses = {}
+    for packed in (True, False):
+        made = engine(net, packed, max_rank=50)
+        for P in (first, second):
+            made.move(P, along(P, 1e-2))
+        losses[packed] = made.losses(first, stacked([along(first, 1e-2)]), [part(net)])
+    torch.testing.assert_close(losses[True], losses[False], rtol=1e-12, atol=0)
+
+
+def test_buffers_made_in_inference_mode_serve_outside_of_it():
+    net = model("opt")
+    made = engine(net, packed=True, max_rank=50)
+    drawn = LowRankDirections(made.X, Draws(1), 2, nu=1)
+    for t in range(2):
+        P = drawn.draw(t)
+        made.move(P, along(P, 0.01))
+    with torch.inference_mode(), made.applied():
+        inside = part(net).losses(1)
+    outside = made.losses(P, stacked([along(P, 0.0)]), [part(net)])
+    torch.testing.assert_close(outside, inside, rtol=1e-12, atol=0)
+
+
+def test_an_evaluation_uses_the_buffers_whatever_the_order_of_the_directions():
+    """A loaded state has the order of the weights, so a period has it from the beginning."""
+    net = model("opt")
+    made = engine(net, packed=True)
+    P = LowRankDirections(made.X, Draws(1), 2, nu=1).draw(0)
+    made.move(Subspace(dict(reversed(P.U.items())), P.V, P.z), along(P, 0.01))
+    with made.applied():
+        pass
+    assert made._packed._buffers is not None

@@ -124,3 +124,25 @@ def test_a_state_goes_on_as_if_nothing_had_happened(rounding):
         ends.append(at.state())
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_a_gpu_folds_periods_of_different_matrices_and_float64_factors_as_they_are():
+    """A GPU puts the factors of periods side by side, if they are of the same matrices."""
+    drawn = Draws(0).normal("W", 0, dict.fromkeys("vw", (6, 5)), dtype=torch.float64)
+    for periods in (("v", "w"), ("vw", "vw"), ("v", "vw")):
+        X = {name: x.clone() for name, x in drawn.items()}
+        wanted = {name: x.clone() for name, x in drawn.items()}
+        at = PendingUpdate(X, Folder("nearest", Draws(0)), 99)
+        for t, names in enumerate(periods):
+            U, V = (
+                Draws(t).normal(role, 0, dict.fromkeys(names, (size, 2)), dtype=torch.float64)
+                for role, size in (("U", 6), ("V", 5))
+            )
+            P = Subspace(U, V, {})
+            at.move(P, along(P, 0.3))
+            for name in names:
+                wanted[name] += 0.3 * U[name] @ V[name].T
+        at._kind = (torch.device("cuda"), torch.float64)
+        at.flush()
+        for name, x in X.items():
+            torch.testing.assert_close(x, wanted[name], rtol=1e-13, atol=1e-13)
