@@ -50,6 +50,7 @@ class Packed:
         self.n = Rows({name: x[0].numel() for name, x in matrices.items()})
         first = next(iter(matrices.values()))
         self.device, self.dtype, self.exact = first.device, first.dtype, wide(first.dtype)
+        self.on_gpu = self.device.type != "cpu"
         self.up = _SCALE_OF_FLOAT16 if self.dtype == torch.float16 else 1.0
         self.bias_of = _biases(model, X)
         self._buffers: _Buffers | None = None
@@ -129,7 +130,8 @@ class Packed:
         # Room for the periods that will close, but not at once for as many as a very large
         # max_rank allows.
         later = max(others, min(self.pending.max_rank, _COLUMNS_AT_ONCE))
-        self._buffers = _Buffers(self, G, columns, aligned(1 + 2 * columns + later))
+        k = 1 + 2 * columns + later
+        self._buffers = _Buffers(self, G, columns, aligned(k) if self.on_gpu else k)
         return self._buffers
 
     def _left(self, P: Subspace, C: Tensor, V: Mapping[str, Tensor]) -> Tensor:
@@ -231,8 +233,8 @@ class _Buffers:
         at = [x.data_ptr() for x in self.packed.pending.X.values()]
         if at != self._at:  # something gave the model's parameters other memory
             self._at, self.made = at, {}
-        on_gpu = self.left.device.type != "cpu"
-        key = (G, aligned(self._used) if on_gpu else self._used)
+        # A GPU reads aligned blocks; a CPU computes no more columns than it has to.
+        key = (G, aligned(self._used) if self.packed.on_gpu else self._used)
         if key not in self.made:
             self.made[key] = self._new(*key)
         self.made[key][1].keep = keep
