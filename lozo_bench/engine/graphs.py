@@ -15,7 +15,7 @@ is used. If they differ, or if the pass cannot be recorded, such batches run as 
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -69,7 +69,7 @@ class Graphs:
     def __init__(self, recorder: Callable[[], Recorder] | None = None) -> None:
         self._recorder = recorder or CudaRecorder
         self._record = self._recorder()
-        self._recorded: OrderedDict[Hashable, Recorded | None] = OrderedDict()
+        self._recorded: dict[Hashable, Recorded | None] = {}
         self._seen: Counter[Hashable] = Counter()
         self._memory: object = None
 
@@ -90,12 +90,11 @@ class Graphs:
             self._memory = memory
         shapes = tuple((name, x.shape) for name, x in inputs.tensors.items())
         key = (inputs.kind, versions, shapes)
+        self._seen[key] += 1
         recorded = self._recorded.get(key)
         if recorded is not None:
-            self._recorded.move_to_end(key)
             return self._repeated(key, recorded, part, run)
         losses = run(part)
-        self._seen[key] += 1
         if key not in self._recorded and self._seen[key] >= _RECORDED_AT:
             self._keep(key, part, inputs, run)
         return losses
@@ -124,7 +123,11 @@ class Graphs:
 
     def _keep(self, key: Hashable, part: MicroBatch, inputs: Inputs, run: Run) -> None:
         if len(self._recorded) >= _MOST_GRAPHS:
-            self._recorded.popitem(last=False)
+            rarest = min(self._recorded, key=lambda each: self._seen[each])
+            # Otherwise many shapes that come in turns would all be recorded again and again.
+            if self._seen[key] < 2 * self._seen[rarest]:
+                return
+            del self._recorded[rarest]
         own = inputs.at({name: x.clone() for name, x in inputs.tensors.items()})
         try:
             self._recorded[key] = self._record(replace(part, losses=own.copies, inputs=own), run)

@@ -9,6 +9,7 @@ import torch
 from models import model, part
 from test_packed import engine
 
+from lozo_bench.engine import graphs as module
 from lozo_bench.engine.graphs import Graphs, Recorded, _HostReads
 from lozo_bench.engine.protocol import Inputs, MicroBatch
 from lozo_bench.engine.score import Score
@@ -96,6 +97,20 @@ def test_a_pass_that_cannot_be_recorded_runs_as_usual_and_is_not_tried_again():
     for value in (1.0, 2.0, 3.0, 4.0):
         assert losses(graphs, batch(value)) == [[value**2]]
     assert recorder.recorded == []
+
+
+def test_more_shapes_than_graphs_do_not_record_one_another_away(monkeypatch):
+    """The graphs are those of the shapes that come most often."""
+    monkeypatch.setattr(module, "_MOST_GRAPHS", 2)
+    recorder = OnTheHost()
+    graphs = graphs_of(recorder)
+    for _ in range(10):
+        for length in (1, 2, 3, 4):
+            losses(graphs, batch(*[1.0] * length))
+    assert [recorded.size for recorded in recorder.recorded] == [1, 2]
+    for _ in range(20):
+        losses(graphs, batch(1.0, 1.0, 1.0))
+    assert [recorded.size for recorded in recorder.recorded] == [1, 2, 3]
 
 
 def test_a_micro_batch_without_inputs_runs_as_usual():
