@@ -19,15 +19,18 @@ NEEDS_TRITON = pytest.mark.skipif(not HAS_TRITON, reason="needs the package trit
 def test_a_row_of_every_length_stays_in_registers(tmp_path, monkeypatch, arch, pointer, width):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     bfloat = pointer == "*i16"  # the bits of the result
+    warps = norm_kernels._warps(width)
     code = kernel_checks.compiled(
         norm_kernels._norm,
         [pointer, "*bf16" if bfloat else pointer, "*fp32", "*fp32", "i32", "i32", "i32"],
         {"CENTER": True, "BFLOAT": bfloat, "WIDTH": width},
         arch,
-        num_warps=norm_kernels._warps(width),
+        num_warps=warps,
     )
     assert code.resources["STACK"] == code.resources["LOCAL"] == 0
-    assert code.counts["ld.global.v4.b32"] == (2 if bfloat else 4) + 8  # the row, the vectors
+    numbers = width // (32 * warps)  # of each thread; every load takes 16 bytes
+    row, vectors = numbers * (2 if bfloat else 4) // 16, 2 * numbers * 4 // 16
+    assert code.counts["ld.global.v4.b32"] == row + vectors
 
 
 @NEEDS_TRITON
