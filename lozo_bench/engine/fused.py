@@ -89,7 +89,8 @@ class Fused:
         self.snapshot, self.load_state = self.pending.snapshot, self.pending.load_state
         self._sites = Sites(model, X)
         self._on_gpu = any(x.device.type != "cpu" for x in X.values())
-        self._packed = Packed(model, self.pending) if Packed.is_possible(X) else None
+        joined = self.pending.kind is not None and any(x.ndim >= 2 for x in X.values())
+        self._packed = Packed(model, self.pending) if joined else None
         # A graph would not notice what extras change in the model's function.
         may_record = all(x.is_cuda for x in X.values()) and not self.extras.tensors
         self._graphs = Graphs() if graphs and may_record else None

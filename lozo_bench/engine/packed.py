@@ -39,7 +39,7 @@ class Packed:
 
     Args:
         model: the model, in which a matrix and its bias belong to one module.
-        pending: the weights and their updates.
+        pending: the weights, among them a matrix, and their updates, which are joined.
     """
 
     def __init__(self, model: nn.Module, pending: PendingUpdate) -> None:
@@ -62,13 +62,6 @@ class Packed:
         """
         made = {} if self._buffers is None else self._buffers.made
         return made if any(versions is one for one, _ in made.values()) else None
-
-    @staticmethod
-    def is_possible(X: Mapping[str, Tensor]) -> bool:
-        """Return whether the weights are on one device, with matrices of one dtype."""
-        matrices = [x for x in X.values() if x.ndim >= 2]
-        same_kind = len({(x.device, wide(x.dtype)) for x in X.values()}) == 1
-        return bool(matrices) and same_kind and len({x.dtype for x in matrices}) == 1
 
     @torch.inference_mode(False)  # the buffers outlive an inference mode in which they are made
     @torch.no_grad()

@@ -46,6 +46,10 @@ class PendingUpdate:
             closes.
         extras: further tensors that the model's function depends on.
         changed: called with the names of the weights whose value changes; None: any of them.
+
+    Attributes:
+        kind: the device and the dtype of all updates, which are then joined (see `rows.py`); None
+            if the weights differ in them.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class PendingUpdate:
         self.open: LowRankTerm | None = None
         self.adapter: LowRankTerm | None = None
         self._adapter_stamp: Stamp = {}
-        self._kind = _kind_of(X)
+        self.kind = _kind_of(X)
         self._rows: dict[tuple[str, ...], Rows] = {}
         self.vectors = Rows({name: x.numel() for name, x in X.items() if x.ndim < 2})
         self.a, self.joined_a = self._no_update_of_vectors()
@@ -205,8 +209,8 @@ class PendingUpdate:
     def _new_period(self, P: Subspace) -> LowRankTerm:
         _, b, _ = P.sizes
         core = torch.eye(b, dtype=torch.float64)
-        if self._kind is not None:
-            device, dtype = self._kind
+        if self.kind is not None:
+            device, dtype = self.kind
             rows = self.rows(name for name in self.X if name in P.U)  # as in a loaded state
             joined = torch.zeros(rows.total, b, device=device, dtype=dtype)
             return LowRankTerm(rows.views(joined), P.V, core, joined)
@@ -220,7 +224,7 @@ class PendingUpdate:
         """Return a loaded term as it was when it was saved: in the weights' order, joined."""
         names = [name for name in self.X if name in term.U]
         V = {name: term.V[name] for name in names}
-        if self._kind is None:
+        if self.kind is None:
             return replace(term, U={name: term.U[name] for name in names}, V=V)
         rows = self.rows(names)
         joined = rows.join(term.U)
@@ -228,8 +232,8 @@ class PendingUpdate:
 
     def _no_update_of_vectors(self) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return an update of zero for each vector, and the tensor of which they are parts."""
-        if self._kind is not None and self.vectors.lengths:
-            device, dtype = self._kind
+        if self.kind is not None and self.vectors.lengths:
+            device, dtype = self.kind
             joined = torch.zeros(self.vectors.total, device=device, dtype=dtype)
             parts = self.vectors.views(joined)
             return {name: a.view(self.X[name].shape) for name, a in parts.items()}, joined
@@ -268,7 +272,7 @@ class PendingUpdate:
     def _fold(self) -> None:
         """Fold the closed periods and the decay into the weights."""
         self._changed(None)
-        on_gpu = self._kind is not None and self._kind[0].type != "cpu"
+        on_gpu = self.kind is not None and self.kind[0].type != "cpu"
         columns = _Columns(self.closed) if on_gpu and _have_same_names(self.closed) else None
         for name, x in self.X.items():
             if x.ndim < 2:
@@ -317,11 +321,11 @@ def _have_same_names(terms: Sequence[LowRankTerm]) -> bool:
 def _kind_of(X: Mapping[str, Tensor]) -> tuple[torch.device, torch.dtype] | None:
     """Return the device and the dtype of all updates; None if the weights have not one of each.
 
-    Updates of matrices can only be one tensor if all matrices are in half precision, or none.
+    Updates of matrices can only be one tensor if all matrices have one dtype.
     """
     kinds = {(x.device, wide(x.dtype)) for x in X.values()}
-    halves = {is_half(x.dtype) for x in X.values() if x.ndim >= 2}
-    return kinds.pop() if len(kinds) == 1 and len(halves) < 2 else None
+    dtypes = {x.dtype for x in X.values() if x.ndim >= 2}
+    return kinds.pop() if len(kinds) == 1 and len(dtypes) < 2 else None
 
 
 def _side_by_side(factors: Sequence[Tensor], W: Tensor, dim: int) -> Tensor:

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-# Each tensor begins at a multiple of this many rows, so that matrix products can read its part of
-# a transposed buffer in aligned blocks of 16 bytes.
-ALIGNMENT = 8
+from lozo_bench.randomness.draws import ALIGNMENT
 
 
 def aligned(count: int) -> int:
-    """Return the next multiple of 8."""
+    """Return the next multiple of 8, at which a product reads aligned blocks of 16 bytes."""
     return -(-count // ALIGNMENT) * ALIGNMENT
 
 

@@ -452,9 +452,9 @@ _RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.__rmul__: _mul,
 }
 
-_ACTIVATION_FIRST = {F.linear, F.embedding, F.layer_norm, torch.layer_norm} | {
-    F.rms_norm,
-    torch.rms_norm,
+_ACTIVATION_FIRST = {
+    *(F.linear, F.embedding),
+    *(F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm),
 }
 
 # Functions and properties that do not use the values of a weight: they return the plain result.

@@ -17,6 +17,10 @@ from torch import Tensor
 
 from lozo_bench.randomness.philox import WORD, fill_with_normals, philox
 
+# On a GPU each tensor of a draw begins at a multiple of so many rows. An engine that makes one
+# tensor of all then copies nothing, and matrix products read aligned blocks.
+ALIGNMENT = 8
+
 Shapes = Mapping[str, tuple[int, ...]]
 Span = tuple[str, int, int]  # name, first block of four, number of blocks
 

@@ -14,15 +14,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from lozo_bench.randomness.draws import key_words
+from lozo_bench.randomness.draws import ALIGNMENT, key_words
 from lozo_bench.randomness.kernels import COUNTERS, draw_spans
 
 Items = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes
 
 _KEPT = 64  # plans that stay in memory, each with some 30 kB of tables
-# Each tensor begins at a multiple of so many rows: `Rows` in the engine then needs no copy to make
-# one tensor of all, and matrix products read aligned blocks.
-_ALIGNMENT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class Run:
     def add(self, rows: int) -> None:
         """Add a tensor, and a gap behind it that ends at a multiple of eight rows."""
         self.kept.append(len(self.rows))
-        self.rows += [rows, -rows % _ALIGNMENT] if rows % _ALIGNMENT else [rows]
+        self.rows += [rows, -rows % ALIGNMENT] if rows % ALIGNMENT else [rows]
 
     @property
     def size(self) -> int:

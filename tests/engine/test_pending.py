@@ -142,7 +142,7 @@ def test_a_gpu_folds_periods_of_different_matrices_and_float64_factors_as_they_a
             at.move(P, along(P, 0.3))
             for name in names:
                 wanted[name] += 0.3 * U[name] @ V[name].T
-        at._kind = (torch.device("cuda"), torch.float64)
+        at.kind = (torch.device("cuda"), torch.float64)
         at.flush()
         for name, x in X.items():
             torch.testing.assert_close(x, wanted[name], rtol=1e-13, atol=1e-13)
