@@ -22,5 +22,9 @@ EVERY = list(FILES)
 # Those that search the layers of a model in turn, and have a budget instead of a learning rate.
 SEARCHING = [name for name, path in FILES.items() if "budget" in OmegaConf.load(path)]
 # Those that move the weights step by step, and of these those that need no gradient for it.
-STEPPING = [n for n, needs in NEEDS.items() if not needs.features and n not in SEARCHING]
+STEPPING = [
+    name
+    for name, needs in NEEDS.items()
+    if not (needs.features or needs.two_level) and name not in SEARCHING
+]
 ZEROTH_ORDER = [name for name in STEPPING if not NEEDS[name].updates_by_gradient]

@@ -57,6 +57,8 @@ _LIKE_LORA = {"gated_lora", "shortcuts", "rslora", "dora", "eva", "adalora"}
 
 def _per_tuning(values: Mapping[str, Any], _root_: DictConfig) -> Any:
     tuning = _file_of("tuning", _root_)
+    if tuning == "two_level":  # its adapter has a learning rate of its own
+        tuning = _file_of("tuning.adapter", _root_)
     return values.get("lora" if tuning in _LIKE_LORA else tuning, values["full"])
 
 

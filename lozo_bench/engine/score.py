@@ -185,7 +185,7 @@ class Score:
             return self._rounded(self.sharing.means(found, self.examples))
 
         self.forwards += 1
-        loss, slope = require_finite(self._answer(shared)[:, None]).flatten().tolist()
+        loss, slope = require_finite(self.answer(shared)[:, None]).flatten().tolist()
         return loss, slope
 
     def recorded_mean(self, find: Callable[[], Tensor]) -> list[float]:
@@ -204,7 +204,7 @@ class Score:
             total = self.sharing.totals(torch.cat([found, torch.ones(1, dtype=torch.float64)]))
             return self._rounded(total[:-1] / total[-1])
 
-        numbers: list[float] = require_finite(self._answer(shared)[:, None]).flatten().tolist()
+        numbers: list[float] = require_finite(self.answer(shared)[:, None]).flatten().tolist()
         return numbers
 
     def hidden_spread(
@@ -237,7 +237,7 @@ class Score:
             return self._rounded(found)
 
         self.forwards += rounds + 1
-        numbers: list[float] = require_finite(self._answer(shared)[:, None]).flatten().tolist()
+        numbers: list[float] = require_finite(self.answer(shared)[:, None]).flatten().tolist()
         return numbers
 
     def of_each_example(self, P: Subspace, coordinates: Coordinates) -> Tensor:
@@ -263,7 +263,7 @@ class Score:
         with self.engine.restored_on_failure():
             if self._recorded is not None:
                 ask(())
-            return require_finite(self._answer(shared))
+            return require_finite(self.answer(shared))
 
     def differentiate(self, scale: float = 1.0) -> float:
         """Return the batch's mean loss and leave ``scale`` times its gradient in ``grad``.
@@ -283,23 +283,23 @@ class Score:
         factor = scale * self.sharing.gradient_share(self.examples)
         mine = self.sharing.examples(self.examples)
         last = len(self.parts) - 1
-        sums: list[Tensor] = []
+        found: list[Tensor] = []
         with ExitStack() as dropout:
             try:
                 with self.sharing.no_sync():
                     for i, part in enumerate(self.parts[:-1]):
                         with self._dropout(mine.start + i * mine.step):
-                            sums.append(part.losses(1).sum())
-                            torch.autograd.backward(sums[-1] * factor)
-                        sums[-1] = sums[-1].detach()
+                            losses = part.losses(1)
+                            torch.autograd.backward(losses.sum() * factor)
+                        found.append(losses.detach())
                 dropout.enter_context(self._dropout(mine.start + last * mine.step))
-                sums.append(self.parts[-1].losses(1).sum())
-                total = bounded(_added(sums))
+                losses = self.parts[-1].losses(1)
+                total = bounded(_added([*found, losses.detach()]))
             except Stopped:
                 total = torch.tensor([STOPPED], dtype=torch.float64)
             mean = self.sharing.totals(total) / self.examples
             raise_if_stopped(mean)
-            torch.autograd.backward(sums[-1] * factor)
+            torch.autograd.backward(losses.sum() * factor)
         return float(require_finite(mean[:, None]))
 
     def features(self) -> tuple[Tensor, Tensor]:
@@ -336,7 +336,7 @@ class Score:
         with self.engine.restored_on_failure():
             if self._recorded is not None:
                 ask(())
-            first_and_differences = self._answer(shared)
+            first_and_differences = self.answer(shared)
             means = first_and_differences.clone()
             means[1:] += _base(means[:1], finite)
             if not finite:
@@ -358,8 +358,8 @@ class Score:
         except Stopped:
             return torch.full((K, len(self.order)), STOPPED, dtype=torch.float64)
 
-    def _answer(self, ask: Callable[[], Tensor]) -> Tensor:
-        """Return the next recorded answer, or compute and record it. Float64."""
+    def answer(self, ask: Callable[[], Tensor]) -> Tensor:
+        """Return the next recorded answer of the step, or compute and record it. Float64."""
         if self._recorded is not None:
             answer = self._recorded.pop(0)
         else:
@@ -396,5 +396,5 @@ def _base(first: Tensor, finite: bool) -> Tensor:
 
 
 def _added(losses: Sequence[Tensor]) -> Tensor:
-    """The sum of scalars, [1], float64 on the CPU."""
-    return torch.stack([loss.detach().to("cpu", torch.float64) for loss in losses]).sum(0, True)
+    """Return the sum of losses [1, rows] of all micro-batches, [1], float64 on the CPU."""
+    return torch.cat([each.to("cpu", torch.float64) for each in losses], dim=1).sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -13,7 +13,17 @@ from lozo_bench.engine.protocol import Engine
 from lozo_bench.engine.score import Score
 from lozo_bench.errors import bad_value
 
-__all__ = ["Engine", "Event", "Needs", "Optimizer", "Report", "Score", "Stream", "Weights"]
+__all__ = [
+    "Engine",
+    "Event",
+    "HasViews",
+    "Needs",
+    "Optimizer",
+    "Report",
+    "Score",
+    "Stream",
+    "Weights",
+]
 
 Weights = Mapping[str, Tensor]
 
@@ -86,6 +96,7 @@ class Needs:
     batch: Stream = Stream()
     streams: Mapping[str, Stream] = field(default_factory=dict)
     dev_after_last_step: bool = True
+    two_level: bool = False
 
     def __post_init__(self) -> None:
         if "" in self.streams:
@@ -145,6 +156,23 @@ class Optimizer(Protocol):
 
     def step(self, score: Score) -> Report:
         """Make one step: ask ``score`` for losses, then move the weights."""
+        ...
+
+
+@runtime_checkable
+class HasViews(Protocol):
+    """An optimizer whose weights can be evaluated in several ways, such as with p and with s.
+
+    Attributes:
+        views: the names of all ways; dev is evaluated in each of them.
+        tested: the names of those of which the best one on dev is tested.
+    """
+
+    views: Sequence[str]
+    tested: Sequence[str]
+
+    def view(self, name: str) -> None:
+        """Put the weights into one of the ways, until the next call."""
         ...
 
 

@@ -32,6 +32,7 @@ from lozo_bench.optimizers.base import (
 )
 from lozo_bench.optimizers.estimate import central_difference
 from lozo_bench.optimizers.mezo_momentum import zeros_like_weights
+from lozo_bench.optimizers.moments import accumulate, adam_direction
 from lozo_bench.randomness.draws import Draws
 
 
@@ -91,14 +92,9 @@ class MezoAdam:
         if not self.updates:
             self.m, self.v = zeros_like_weights(self.engine), zeros_like_weights(self.engine)
         self.updates += 1
-        for name, start, piece in z.pieces(self.engine.X):
-            g = piece * c
-            here = slice(start, start + len(g))
-            self.m[name].view(-1)[here].mul_(self.beta1).add_(g, alpha=1 - self.beta1)
-            self.v[name].view(-1)[here].mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+        accumulate(self.m, self.v, z, c, self.engine.X, (self.beta1, self.beta2))
 
     def _adam_step(self, name: str, start: int, stop: int) -> Tensor:
         """Return the factor of -lr in equation (3), for elements ``start`` to ``stop`` - 1."""
         m, v = (moment[name].view(-1)[start:stop] for moment in (self.m, self.v))
-        root = (v / (1 - self.beta2**self.updates)).sqrt_()
-        return m / (1 - self.beta1**self.updates) / root.add_(self.adam_eps)
+        return adam_direction(m, v, self.updates, (self.beta1, self.beta2), self.adam_eps)

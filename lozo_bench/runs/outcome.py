@@ -22,6 +22,7 @@ EVENTS = "events.jsonl"
 FAILED = "failed.json"
 SEARCH = "search.svg"
 ALLOCATION = "allocation.svg"
+BILEVEL = "bilevel.svg"
 
 
 class Code(IntEnum):

@@ -22,6 +22,7 @@ from lozo_bench.tasks.base import Source
 from lozo_bench.training.checks import check_config, refuse_secrets, typed
 from lozo_bench.tuning.base import Tuning
 from lozo_bench.tuning.full import Full
+from lozo_bench.tuning.two_level import TwoLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,12 @@ def _allocation(config: Config) -> Allocation | None:
 
 
 def _check_tuning(config: Config, needs: Needs | None, tuning: Tuning) -> None:
-    """Refuse a tuning if nothing is trained, or the output layer is solved for."""
+    """Refuse a tuning that does not go with the optimizer, or with none."""
+    two_level = isinstance(tuning, TwoLevel)
+    if two_level != (needs is not None and needs.two_level):
+        name = config.optimizer["_target_"].rpartition(".")[2] if needs else "no optimizer"
+        allowed = "other tunings" if two_level else "two_level_lora, two_level_prefix or the like"
+        raise UserError(f"tuning: {type(tuning).__name__} is given; allowed with {name}: {allowed}")
     if needs is not None and not needs.features:
         return
     if needs is None and config.model.adapter is not None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from lozo_bench.config.digest import large_files
 from lozo_bench.config.schema import Rerun
 from lozo_bench.display.allocation_figure import draw_allocation
+from lozo_bench.display.bilevel_figure import draw_bilevel
 from lozo_bench.display.console import FilesAndTerminal, ProgressBar
 from lozo_bench.display.search_figure import draw_search
 from lozo_bench.display.tracking import Tracker
@@ -30,6 +31,7 @@ from lozo_bench.runs.journal import read
 from lozo_bench.runs.lock import Lock
 from lozo_bench.runs.outcome import (
     ALLOCATION,
+    BILEVEL,
     EVENTS,
     FAILED,
     JOURNAL,
@@ -112,7 +114,7 @@ class Leader:
         """
         data, past = b"", None
         try:
-            for name in (RESULT, JOURNAL, METRICS, EVENTS, FAILED, SEARCH, ALLOCATION):
+            for name in (RESULT, JOURNAL, METRICS, EVENTS, FAILED, SEARCH, ALLOCATION, BILEVEL):
                 check_is_file(self.cell.folder / name)
             self._files = content_hashes(large_files(self.cell.plain))
             self.result = _finished(self.cell, self._files)
@@ -161,7 +163,7 @@ class Leader:
         found = result_of(self.cell, outcome, built, self.team, self._peak_of)
         self.result = found | {"files": self._files}
         write_result(self.cell.folder, self.result)
-        for draw in (draw_search, draw_allocation):
+        for draw in (draw_search, draw_allocation, draw_bilevel):
             if (figure := draw(self.cell.folder)) is not None:
                 self._tracker.figure(figure)
         return self.result
@@ -227,7 +229,7 @@ def _past(cell: Cell, files: Mapping[str, str]) -> tuple[History, bytes]:
     if rerun is Rerun.failed and not (folder / FAILED).exists():
         raise LeftAlone(f"{folder}: it did not fail, and rerun=failed leaves it alone")
     if rerun is Rerun.all:
-        for name in (RESULT, JOURNAL, METRICS, EVENTS, SEARCH, ALLOCATION):
+        for name in (RESULT, JOURNAL, METRICS, EVENTS, SEARCH, ALLOCATION, BILEVEL):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / FAILED).unlink(missing_ok=True)

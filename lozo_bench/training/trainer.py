@@ -28,7 +28,7 @@ from lozo_bench.engine.tensors import fingerprint, fingerprints
 from lozo_bench.engine.terms import with_prefix
 from lozo_bench.errors import Stopped, UserError
 from lozo_bench.evaluation.evaluate import Metrics, evaluate
-from lozo_bench.optimizers.base import Event, Optimizer, Report
+from lozo_bench.optimizers.base import Event, HasViews, Optimizer, Report
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.batcher import Batcher, StreamBatches
@@ -36,6 +36,7 @@ from lozo_bench.training.doubts import doubts
 from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory, Spent
 from lozo_bench.training.resolution import ResolutionCheck
 from lozo_bench.training.selection import Best, is_better, schedule_factor
+from lozo_bench.training.views import evaluate_views, show_best
 
 
 class Trainer:
@@ -286,7 +287,10 @@ class Trainer:
 
     def _evaluate_dev(self, step: int) -> None:
         """Evaluate on dev, and remember this step if it is the best so far."""
-        dev = self._evaluate(step, "dev", self.data.dev)
+        views = self.optimizer if isinstance(self.optimizer, HasViews) else None
+        dev = self._evaluate(step, "dev", self.data.dev, views)
+        if views is not None:
+            show_best(views, dev, self.settings.select)
         self.dev.append(dev)
         if self.best is None or is_better(dev, self.best.dev, self.settings.select):
             spare = None if self.best is None else self.best.state
@@ -301,14 +305,27 @@ class Trainer:
         if why is not None:
             self.observer.doubted(why)
 
-    def _evaluate(self, step: int, name: str, examples: Sequence[Encoded]) -> Metrics:
+    def _evaluate(
+        self, step: int, name: str, examples: Sequence[Encoded], views: HasViews | None = None
+    ) -> Metrics:
         before = self.history.evaluation(step, name)
         if before is not None:
             metrics = Metrics(before)
             self.observer.recalled(name, metrics)
             return metrics
+        measure = partial(self._measure, name, examples)
+        metrics = (
+            measure() if views is None else evaluate_views(views, measure, self.settings.select)
+        )
+        if not math.isfinite(metrics.loss):
+            raise _not_finite(step, f"the {name} loss is {metrics.loss}", self.lr)
+        self.observer.evaluated(step, name, metrics, self.spent.forwards)
+        self.history.evaluated(step, name, metrics.values)
+        return metrics
+
+    def _measure(self, name: str, examples: Sequence[Encoded]) -> Metrics:
         with self.engine.applied():
-            metrics = evaluate(
+            return evaluate(
                 self.parts.evaluators[name],
                 examples,
                 self.settings.eval_batch_size,
@@ -316,11 +333,6 @@ class Trainer:
                 self.check,
                 lambda done, of: self.observer.evaluating(name, done, of),
             )
-        if not math.isfinite(metrics.loss):
-            raise _not_finite(step, f"the {name} loss is {metrics.loss}", self.lr)
-        self.observer.evaluated(step, name, metrics, self.spent.forwards)
-        self.history.evaluated(step, name, metrics.values)
-        return metrics
 
     # Full states and costs, from and to the history.
 

@@ -56,6 +56,8 @@ class Tuned:
             then, given this object and an epoch of rows; None: nothing depends on rows. It is
             called before anything else uses the model, and again in each attempt of a run: the
             same rows must give the same bits.
+        redraw: gives X, in place, the initial values of another draw, given its number; number 0
+            is the draw that X was made with. None: the initial values are not random.
     """
 
     X: dict[str, nn.Parameter]
@@ -68,6 +70,7 @@ class Tuned:
     layers_pass_one_state: bool = True
     gates: Gates | None = None
     start: Callable[[Tuned, Iterable[StartBatch]], Tuned] | None = None
+    redraw: Callable[[int], None] | None = None
 
 
 class Tuning(Protocol):
@@ -175,7 +178,7 @@ def check_room(loaded: Loaded, tokens: int, further: int = 0) -> None:
         raise bad_value("tuning.tokens", tokens, allowed)
 
 
-def draw_words(loaded: Loaded, draws: Draws, role: str, count: int) -> Tensor:
+def draw_words(loaded: Loaded, draws: Draws, role: str, count: int, number: int = 0) -> Tensor:
     """Draw the ids of ``count`` random words of the vocabulary, int64 [count].
 
     Special tokens are never drawn.
@@ -185,8 +188,9 @@ def draw_words(loaded: Loaded, draws: Draws, role: str, count: int) -> Tensor:
         draws: source of random numbers.
         role: the key of the stream that is drawn from.
         count: how many ids.
+        number: of the draw.
     """
     special = set(loaded.tokenizer.all_special_ids)
     words = torch.tensor([i for i in range(len(loaded.tokenizer)) if i not in special])
-    indices = draws.uniform_range(role, 0, "words", 0, count).double() * len(words)
+    indices = draws.uniform_range(role, number, "words", 0, count).double() * len(words)
     return words[indices.long()].to(loaded.device)

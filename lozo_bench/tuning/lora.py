@@ -11,12 +11,14 @@ no weights during the forward passes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod, sqrt
 from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -68,25 +70,32 @@ class Lora:
         model = loaded.model
         head = head_parameters(loaded, "tuning.train_head") if self.train_head else set()
         inject(model, self.config(model))
-        for name, module in model.named_modules():
-            if isinstance(module, LoraLayer):
-                initialise(name, module, draws)
+        initialise_all(model, draws, 0)
         X = freeze_rest(model, lambda name, x: ".lora_" in name or id(x) in head)
-        return Tuned(X, model, all_weights=False)
+        redraw = partial(initialise_all, model, draws)
+        return Tuned(X, model, all_weights=False, redraw=redraw)
 
 
-def initialise(name: str, layer: LoraLayer, draws: Draws) -> None:
+def initialise_all(model: nn.Module, draws: Draws, number: int) -> None:
+    """Set the initial values of all adapters of a model; see `initialise`."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            initialise(name, module, draws, number)
+
+
+def initialise(name: str, layer: LoraLayer, draws: Draws, number: int = 0) -> None:
     """Set the initial values of a layer's A and B, and of DoRA's magnitudes if it has them.
 
     Args:
         name: the layer's name, which keys A.
         layer: peft's layer.
         draws: source of A.
+        number: of the draw.
     """
     A = layer.lora_A["default"].get_parameter("weight")
     B = layer.lora_B["default"].get_parameter("weight")
     dtype, shape = new_dtype(layer), tuple(A.shape)
-    uniform = draws.uniform_range("lora_A", 0, name, 0, prod(shape)).view(shape)
+    uniform = draws.uniform_range("lora_A", number, name, 0, prod(shape)).view(shape)
     set_initial_values(A, (2 * uniform.to(dtype) - 1) / sqrt(shape[1]))
     set_initial_values(B, torch.zeros(B.shape, dtype=dtype))
     if layer.lora_magnitude_vector:

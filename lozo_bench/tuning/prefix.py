@@ -63,15 +63,29 @@ class Prefix:
                 "compute it as 'sdpa' can have a prefix; what to do: choose another tuning"
             )
         model.set_attn_implementation(ATTENTION)
-        recorded = _keys_and_values(model, draw_words(loaded, draws, "prefix_words", self.tokens))
-        names = {module: name for name, module in model.named_modules()}
-        for module, pair in recorded.items():
-            start = [_to_rows(x).to(wide(x.dtype)) for x in pair]
-            if self.init == "random":
-                start = _standard_normal(draws, names[module], start)
+        for module, start in self._starts(loaded, draws, 0):
             module.prefix = Pair(*start)
         X = freeze_rest(model, lambda name, _: ".prefix." in name)
-        return Tuned(X, model, all_weights=False)
+
+        @torch.no_grad()
+        def redraw(number: int) -> None:
+            for module, (keys, values) in self._starts(loaded, draws, number):
+                module.prefix.keys.copy_(keys)
+                module.prefix.values.copy_(values)
+
+        return Tuned(X, model, all_weights=False, redraw=redraw)
+
+    def _starts(self, loaded: Loaded, draws: Draws, number: int) -> list[tuple[Any, list[Tensor]]]:
+        """Return the initial keys and values of each attention layer."""
+        words = draw_words(loaded, draws, "prefix_words", self.tokens, number)
+        names = {module: name for name, module in loaded.model.named_modules()}
+        starts = []
+        for module, pair in _keys_and_values(loaded.model, words).items():
+            start = [_to_rows(x).to(wide(x.dtype)) for x in pair]
+            if self.init == "random":
+                start = _standard_normal(draws, names[module], start, number)
+            starts.append((module, start))
+        return starts
 
 
 class Pair(nn.Module):
@@ -106,12 +120,12 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Compute sdpa attention with the module's prefix, if it has one.
 
-    Inside `_record_keys_and_values`, also record the keys and values that come without a prefix.
+    Inside `_record_keys_and_values`, compute it without a prefix, and record keys and values.
     """
-    if (recorded := _recorded.get()) is not None:
+    recorded, pair = _recorded.get(), getattr(module, "prefix", None)
+    if recorded is not None:
         recorded[module] = key, value
-    pair = getattr(module, "prefix", None)
-    if isinstance(pair, Pair):
+    elif isinstance(pair, Pair):
         key, value = pair.in_front_of(key, value)
         attention_mask = _with_prefix_columns(attention_mask, len(pair.keys))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -179,7 +193,7 @@ def _record_keys_and_values() -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]
         _recorded.reset(token)
 
 
-def _standard_normal(draws: Draws, name: str, like: list[Tensor]) -> list[Tensor]:
+def _standard_normal(draws: Draws, name: str, like: list[Tensor], number: int) -> list[Tensor]:
     pairs = zip(("keys", "values"), like, strict=True)
     shapes = {f"{name}.prefix.{key}": tuple(x.shape) for key, x in pairs}
-    return list(draws.normal("prefix", 0, shapes, like[0].device, like[0].dtype).values())
+    return list(draws.normal("prefix", number, shapes, like[0].device, like[0].dtype).values())

@@ -1,8 +1,7 @@
 """Prompt tuning: trained embeddings of virtual tokens in front of every row.
 
 Source: Lester et al., arXiv 2104.08691. As in Bilevel-ZOFO, the initial values are the embeddings
-    of
-real words.
+of real words.
 
 peft's prompt tuning (0.21) ignores position ids, which changes what Llama generates behind padding
 on the left. It also accepts only 2-dimensional masks, so that options could not share one prompt.
@@ -49,13 +48,23 @@ class Prompt:
                 "the row's token ids, which are replaced by embeddings; what to do: choose another "
                 "tuning"
             )
-        words = draw_words(loaded, draws, "prompt_words", self.tokens)
-        embeddings = word_embeddings(model)
-        start = embeddings.detach()[words.to(embeddings.device)]
-        model.soft_prompt = SoftPrompt(start.to(wide(start.dtype)))
+
+        def start(number: int) -> Tensor:
+            words = draw_words(loaded, draws, "prompt_words", self.tokens, number)
+            embeddings = word_embeddings(model).detach()
+            chosen = embeddings[words.to(embeddings.device)]
+            return chosen.to(wide(chosen.dtype))
+
+        soft_prompt = SoftPrompt(start(0))
+        model.soft_prompt = soft_prompt
         model.register_forward_pre_hook(_put_soft_prompt_in_front, with_kwargs=True)
         X = freeze_rest(model, lambda name, _: name.startswith("soft_prompt."))
-        return Tuned(X, model, all_weights=False, virtual_tokens=self.tokens)
+
+        @torch.no_grad()
+        def redraw(number: int) -> None:
+            soft_prompt.words.copy_(start(number))
+
+        return Tuned(X, model, all_weights=False, virtual_tokens=self.tokens, redraw=redraw)
 
 
 class SoftPrompt(nn.Module):

@@ -140,7 +140,7 @@ EPS = {"lora": (1e-3, 1e-2), "prefix": (1e-2, 1e-1), "prompt": (1e-4, 1e-2)}
 FOLLOWING = [
     path
     for path in sorted((CONF / "optimizer").glob("*.yaml"))
-    if "${per_tuning" in path.read_text() and path.stem != "zo_sgd_sign"
+    if "\nlr: ${per_tuning" in path.read_text() and path.stem != "zo_sgd_sign"
 ]
 
 

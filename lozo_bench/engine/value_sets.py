@@ -1,0 +1,91 @@
+"""Two sets of values of the same parameters: one is in them, the other is kept beside them.
+
+Bilevel-ZOFO has two copies p and s of an adapter. The model has one adapter, and the values are
+swapped, so that neither the model nor the tuning knows that there are two.
+
+The values beside the parameters are among the engine's `Extras`, under ``other/NAME``, with the
+number of the set that is in the parameters (``set``). They are saved, restored and fingerprinted
+with the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lozo_bench.engine.shown import every
+from lozo_bench.engine.terms import Extras, with_prefix
+
+_SHOWN = "set"
+
+
+def two_sets(other: Mapping[str, Tensor]) -> Extras:
+    """Return the extras of parameters that have a second set of values.
+
+    Args:
+        other: the second set's values, by the name of the parameter. At the start the parameters
+            hold the first set.
+    """
+    shown = {_SHOWN: torch.zeros((), dtype=torch.int64)}
+    return Extras(shown | {f"other/{name}": x for name, x in other.items()})
+
+
+class ValueSets:
+    """The two sets of values of an engine's weights that have two.
+
+    Args:
+        X: the engine's weights.
+        extras: its extras, which `two_sets` made. Without them there are no such weights.
+
+    Attributes:
+        parameters: the weights that have two sets, by name.
+        rest: the names of the other weights.
+    """
+
+    def __init__(self, X: Mapping[str, Tensor], extras: Extras) -> None:
+        self._other = with_prefix("other", extras.tensors)
+        self._shown = extras.tensors.get(_SHOWN, torch.zeros((), dtype=torch.int64))
+        self.parameters = {name: x for name, x in every(X).items() if name in self._other}
+        self.rest = frozenset(every(X).keys() - self._other.keys())
+
+    @property
+    def shown(self) -> int:
+        """The number of the set that is in the parameters, 0 or 1."""
+        return int(self._shown)
+
+    @torch.no_grad()
+    def show(self, number: int) -> None:
+        """Put a set into the parameters, and what was in them beside them."""
+        if number == self.shown:
+            return
+        for name, x in self.parameters.items():
+            before = x.clone()
+            x.copy_(self._other[name])
+            self._other[name].copy_(before)
+        self._shown.fill_(number)
+
+    @contextmanager
+    def showing(self, number: int) -> Iterator[None]:
+        """Return a context in which a set is in the parameters; then the set from before is."""
+        before = self.shown
+        self.show(number)
+        try:
+            yield
+        finally:
+            self.show(before)
+
+    @torch.no_grad()
+    def overwrite_other(self) -> None:
+        """Give the set that is beside the parameters the values that are in them."""
+        for name, x in self.parameters.items():
+            self._other[name].copy_(x)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return nothing: the engine saves both sets with its extras."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing; see `state`."""

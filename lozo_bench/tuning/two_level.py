@@ -1,0 +1,70 @@
+"""The weights of a model and an adapter, both trained; the adapter has two sets of values.
+
+Bilevel methods train the weights theta by a zeroth-order estimate and the adapter by gradients.
+The adapter's values p and s start from two draws. Only the adapter is differentiated, so that no
+gradient of the size of theta exists.
+
+Source: Shirkavand et al., "Bilevel ZOFO", arXiv 2502.03604.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from lozo_bench.config.build import build
+from lozo_bench.config.schema import Kind
+from lozo_bench.engine.value_sets import two_sets
+from lozo_bench.errors import UserError
+from lozo_bench.models.load import Loaded
+from lozo_bench.randomness.draws import Draws
+from lozo_bench.tuning.base import Tuned, Tuning
+
+
+class TwoLevel:
+    """Train all weights of a model, and an adapter with two sets of values.
+
+    Args:
+        adapter: the tuning of the adapter: ``_target_`` and its options.
+    """
+
+    def __init__(self, *, adapter: dict[str, Any]) -> None:
+        self.adapter: Tuning = build(adapter, "tuning.adapter")
+
+    def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
+        """See `Tuning`.
+
+        Raises:
+            UserError: the adapter cannot be used with the model or beside trained weights.
+        """
+        if loaded.kind is Kind.classifier:
+            raise UserError(
+                "tuning: TwoLevel is given; allowed with model.kind=classifier: another tuning, "
+                "because a new head is neither pre-trained nor an adapter"
+            )
+        weights = dict(loaded.model.named_parameters())
+        tuned = self.adapter.tune(loaded, draws)
+        if tuned.gates or tuned.beside or tuned.start or tuned.extras.tensors:
+            raise UserError(
+                f"tuning.adapter: {type(self.adapter).__name__} is given; allowed: lora, rslora, "
+                "dora, prefix, prompt or ia3"
+            )
+        adapter = {id(x) for x in tuned.X.values()}
+        if adapter & {id(x) for x in weights.values()}:
+            raise UserError(
+                f"tuning.adapter: {type(self.adapter).__name__} trains weights of the model, which "
+                "are trained here anyway; allowed: a tuning that adds parameters, such as lora"
+            )
+        X = dict(tuned.model.named_parameters())
+        return replace(tuned, X=X, all_weights=True, extras=two_sets(_second_set(tuned)))
+
+
+def _second_set(tuned: Tuned) -> dict[str, Tensor]:
+    """Return the initial values of the second set: those of another draw, or the same ones."""
+    redraw = tuned.redraw or (lambda number: None)
+    redraw(1)
+    values = {name: x.detach().clone() for name, x in tuned.X.items()}
+    redraw(0)
+    return values

@@ -1,0 +1,74 @@
+"""A weight matrix theta and an adapter with two sets of values, on smooth losses in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lozo_bench.config.build import build
+from lozo_bench.engine.in_place import InPlace
+from lozo_bench.engine.protocol import MicroBatch, ScoredBatch
+from lozo_bench.engine.score import Score
+from lozo_bench.engine.value_sets import two_sets
+from lozo_bench.randomness.draws import Draws
+
+OPTIONS = {
+    "_target_": "lozo_bench.optimizers.bilevel_zofo.BilevelZofo",
+    "lr": 1e-2, "lr_p": 1e-2, "lr_s": 1e-2, "lambda_": 2.0, "inner_steps": 3, "eps": 1e-4,
+    "fd": "central", "directions": "full_rank", "rank": 2, "nu": 5, "upper": "sgd",
+    "barrier": None, "reset_s": "never", "eval_with": "both", "upper_rows": 0.5,
+    "step_counting": "outer", "total_steps": 5, "dropout": False, "autocast": None,
+    "max_grad_norm": None,
+}  # fmt: skip
+
+
+class Toy:
+    """A regression y = (theta + adapter) x with batches of rows.
+
+    theta is [6, n]; the adapter is a matrix of the same shape, which is added to it. Without
+    ``bend`` the losses are quadratic.
+    """
+
+    def __init__(self, p=0.0, s=0.1, n=4, bend=0.1):
+        draws, self.bend = Draws(5), bend
+        start = draws.normal("start", 0, {"theta": (6, n), "adapter": (6, n)}, dtype=torch.float64)
+        self.module = nn.Module()
+        self.module.theta = nn.Parameter(start["theta"], requires_grad=False)
+        self.module.adapter = nn.Parameter(p * start["adapter"])
+        other = {"adapter": s * start["adapter"]}
+        X = dict(self.module.named_parameters())
+        self.engine = InPlace(X, self.module, two_sets(other))
+        rows = draws.normal("rows", 0, {"x": (40, n), "y": (40, 6)}, dtype=torch.float64)
+        self.x, self.y = rows["x"], rows["y"]
+
+    def losses(self, rows, theta=None, adapter=None):
+        """Return each row's loss at the weights, or at other ones."""
+        theta = self.module.theta if theta is None else theta
+        adapter = self.module.adapter if adapter is None else adapter
+        residual = self.x[rows] @ (theta + adapter).T - self.y[rows]
+        return (residual**2).mean(1) + self.bend * residual.sin().mean(1)
+
+    def part(self, rows):
+        def losses(copies):
+            assert copies == 1
+            return self.losses(rows)[None]
+
+        return MicroBatch(len(rows), len(rows), losses)
+
+    def score(self, rows, upper=()):
+        """Return a step's score: its own batch, and the next batch of the upper stream."""
+        batches = iter([ScoredBatch([self.part(list(upper))])])
+        streams = (lambda name: next(batches)) if len(upper) else None
+        return Score(self.engine, [self.part(list(rows))], streams=streams)
+
+    @property
+    def sets(self):
+        """Return copies of theta, p and s."""
+        other = self.engine.extras.tensors["other/adapter"].clone()
+        shown = self.module.adapter.detach().clone()
+        p, s = (other, shown) if int(self.engine.extras.tensors["set"]) else (shown, other)
+        self.engine.flush()
+        return self.module.theta.detach().clone(), p, s
+
+    def optimizer(self, **changes):
+        return build({**OPTIONS, **changes}, "optimizer", self.engine, Draws(0))
