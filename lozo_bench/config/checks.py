@@ -8,6 +8,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lozo_bench.config.prompts import bad_prompts, check_prompt_suits
 from lozo_bench.config.schema import (
     Config,
     Dtype,
@@ -80,6 +81,7 @@ def bad_values(config: Config) -> Iterator[UserError]:
         yield from _bad_autocast(config.model.autocast, config.model.dtype)
     yield from _bad_evaluation(config.evaluation)
     yield from _bad_perplexity(config)
+    yield from bad_prompts(config.task)
     yield from _bad_loss(config)
     if not 0 < config.parallel.timeout_s < float("inf"):
         yield bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
@@ -162,6 +164,7 @@ def check_prompts(config: Config, kind: Kind) -> None:
             or its metric or training objective does not fit its answers.
     """
     task = config.task
+    check_prompt_suits(task, kind)
     one_position = kind is not Kind.causal or task.joined
     if one_position and task.train_as is TrainAs.language_model:
         raise bad_value(
@@ -189,7 +192,8 @@ def check_prompts(config: Config, kind: Kind) -> None:
             f"{kind.value}; choose a {other} model, a task that has {needed}, or give {needed}"
         )
     _check_metric(task)
-    if task.source.get("options") and task.metric is not Metric.accuracy:
+    own = task.source.get("options") and not task.source.get("same_options")
+    if own and task.metric is not Metric.accuracy:
         allowed = "accuracy: every row has its own options, so there are no common classes"
         raise bad_value("task.metric", task.metric.value, allowed)
     if kind is Kind.causal and (task.answer is not None or task.source.get("options")):

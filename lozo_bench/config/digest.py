@@ -44,6 +44,7 @@ _ADDED_LATER = {
     "hinge_margin": 2.0,
     "allocation": {},
     "task.texts": [],
+    "task.prompts": "published",
 }
 _PATHS = {
     "model.path",
@@ -94,7 +95,9 @@ def _identity(node: Any, key: str) -> Any:
         identity = {
             name: _identity(value, child)
             for name, (child, value) in children.items()
-            if child not in _NOT_PART_OF_A_RESULT and not _is_as_before(value, child)
+            if child not in _NOT_PART_OF_A_RESULT
+            and not _is_as_before(value, child)
+            and not _is_unused(name, node)
         }
         return {
             name: value
@@ -112,6 +115,11 @@ def _identity(node: Any, key: str) -> Any:
 
 def _is_as_before(value: Any, key: str) -> bool:
     return key in _ADDED_LATER and value == _ADDED_LATER[key]
+
+
+def _is_unused(name: str, node: Mapping[str, Any]) -> bool:
+    """Return whether a value is the empty prompt of a task that is given its published one."""
+    return name == "empty_prompt" and node.get("prompts", "published") == "published"
 
 
 def _path_identity(path: str) -> Any:

@@ -54,6 +54,16 @@ class TrainAs(Enum):
     language_model = "language_model"
 
 
+class Prompts(Enum):
+    """Which of a task's prompts a causal model reads: the published one, or an empty one.
+
+    An empty prompt is the row's texts alone, before the same options.
+    """
+
+    published = "published"
+    empty = "empty"
+
+
 class Minimize(Enum):
     """What the optimizer minimizes: the loss, or minus a metric, which has no gradient.
 
@@ -237,7 +247,8 @@ class TaskConfig:
     ``joined``, template and prompt are C-LoRA's: whole texts, in which the first tokens of the
     words are compared. ``folder`` is the name of the task's folder in its benchmark, and ``split``
     chooses among several ways to divide the rows, if the task has them. ``texts`` are the one or
-    two texts that a classifier head reads; without them it reads the row's fields.
+    two texts that a classifier head reads; without them it reads the row's fields. ``prompts``
+    chooses between ``prompt`` and ``empty_prompt``.
     """
 
     name: str = "???"
@@ -249,6 +260,8 @@ class TaskConfig:
     template: str | None = None
     label_words: list[str] = field(default_factory=list)
     prompt: str | None = None
+    prompts: Prompts = Prompts.published
+    empty_prompt: str | None = None
     options: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     answer: str | None = None

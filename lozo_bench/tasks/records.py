@@ -122,8 +122,12 @@ def _options(where: str, record: Mapping[str, Any], wanted: Wanted) -> tuple[str
     if wanted.options is None:
         return ()
     found = _value(where, record, wanted.options)
-    if not isinstance(found, list) or not found:
-        allowed = "a list that is not empty"
+    if found == []:
+        problem = f"column {wanted.options!r} is an empty list, so there is nothing to choose from"
+        advice = "remove the row, or use a task whose answers are written (task.answer)"
+        raise bad_data(where, f"{problem}; what to do: {advice}")
+    if not isinstance(found, list):
+        allowed = "a list of texts"
         raise bad_data(
             where, f"column {wanted.options!r} holds {_shorten(found)}; allowed: {allowed}"
         )

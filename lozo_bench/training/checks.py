@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lozo_bench.config.checks import bad_values, check_keys, check_prompts
 from lozo_bench.config.explain import explain
+from lozo_bench.config.prompts import with_chosen_prompt
 from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import secret_in
 from lozo_bench.config.signature import errors_in_node
@@ -36,6 +37,8 @@ def checked(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
 def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     """Return the config as dataclasses, and resolved to plain values.
 
+    Of the dataclasses, ``task.prompt`` is the prompt that ``task.prompts`` chooses.
+
     Raises:
         UserError: a value is missing, a key unknown, or an interpolation cannot be resolved.
     """
@@ -48,6 +51,7 @@ def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     assert isinstance(plain, dict)
     by_name = {str(key): value for key, value in plain.items()}
     check_keys(by_name)
+    config.task = with_chosen_prompt(config.task)
     return config, by_name
 
 

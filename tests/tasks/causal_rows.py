@@ -325,3 +325,19 @@ TASKS = {
         train_as="language_model",
     ),
 }  # fmt: skip
+
+# The prompt of the second row if task.prompts=empty; those of SST-2, RTE and COPA are ZO-Bench's.
+EMPTY = {
+    "sst2": "bad .",
+    "rte": 'A man.\n"It is Bo."\n',
+    "cb": 'A man?\n"no man"\n',
+    "boolq": "Rome is old. Is it new?\n",
+    "wsc": "Bo saw the cup, and it fell.\nit\nthe cup\n",
+    "wic": "set\nA set.\nSet it.\n",
+    "multirc": "Ann is a man.\nWho is Ann?\nA guitar\n",
+    "copa": "Ann sleeps",
+    "record": "Ann met Bo in Rome.\n- Ann is glad\n- Bo is Robert\n",
+    "squad": "Rome\nRome is old.\nHow is it?",
+    "drop": "The Bears won 5 to 3 on May 9.\nWhen?",
+    "winogrande": "",
+}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from omegaconf import OmegaConf
-from tasks.causal_rows import TASKS, Asked
+from tasks.causal_rows import EMPTY, TASKS, Asked
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -128,6 +129,21 @@ def test_calibration_has_the_same_options_without_the_row(
             prompt(opt, name).encode_calibration(example)
         return
     check(opt, prompt(opt, name).encode_calibration(example), asked, asked.calibration)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_empty_prompt_is_the_texts_of_the_row_before_the_same_options(
+    opt: PreTrainedTokenizerFast, tmp_path: Path, name: str
+) -> None:
+    asked, example = TASKS[name].asked[1], from_files(name, tmp_path)[1]
+    empty = prompt(opt, name, prompt=task_config(name)["empty_prompt"], calibration="")
+    encoded, blank = empty.encode(example), empty.encode_calibration(example)
+    options = [option.lstrip() if name == "record" else option for option in asked.options]
+    wanted = replace(asked, options=options)
+    check(opt, encoded, wanted, EMPTY[name])
+    assert encoded.answers == asked.answers
+    if not asked.answers:
+        check(opt, blank, wanted, "")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -93,8 +93,9 @@ BAD = [
     (
         {"a": []},
         {"texts": (), "options": "a"},
-        "f: column 'a' holds []; allowed: a list that is not empty",
+        "f: column 'a' is an empty list, so there is nothing to choose from; what to do: ",
     ),
+    ({"a": "x"}, {"texts": (), "options": "a"}, "f: column 'a' holds 'x'; allowed: a list"),
     ({"a": ["x", " "]}, {"texts": (), "options": "a"}, "f: a text in column 'a' is blank"),
     (
         {"a": [{"start": 1, "end": 3}], "t": "abc"},
