@@ -10,6 +10,7 @@ from torch import Tensor
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.engine.terms import load_term, with_prefix
+from lozo_bench.engine.value_sets import ValueSets
 from lozo_bench.errors import UserError
 from lozo_bench.models.save import save_adapter
 from lozo_bench.parallel.team import Team
@@ -78,7 +79,8 @@ class Rebuilt:
             for name, U in ({} if isinstance(engine, InPlace) else adapter.U).items():
                 engine.X[name].data += (scale * U @ adapter.V[name].T).to(engine.X[name].dtype)
         engine.flush()
-        return save_tuned(loaded, out)
+        two_level = ValueSets(engine.X, engine.extras).parameters
+        return save_tuned(loaded, out, engine.X if two_level else None)
 
 
 def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:

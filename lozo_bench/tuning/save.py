@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -22,8 +23,14 @@ from lozo_bench.tuning.prompt import SoftPrompt
 from lozo_bench.tuning.sparse import take_masks_out
 
 
-def save_tuned(loaded: Loaded, out: Path) -> str:
+def save_tuned(loaded: Loaded, out: Path, X: Mapping[str, Tensor] | None = None) -> str:
     """Write what a tuning trained to the folder ``out``.
+
+    Args:
+        loaded: the model.
+        out: the folder.
+        X: what was trained, by name; None: what has ``requires_grad``. If weights were trained
+            beside an adapter, which alone is differentiated, the adapter is merged into them.
 
     Returns:
         Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``. If an
@@ -34,7 +41,9 @@ def save_tuned(loaded: Loaded, out: Path) -> str:
         ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for
         transformers.
     """
-    has_adapter = hasattr(loaded.model, "peft_config")
+    has_adapter, trained = hasattr(loaded.model, "peft_config"), _trained(loaded.model)
+    X = trained if X is None else X
+    merged = loaded.merged or X.keys() > trained.keys()
     if needs_this_package(loaded.model):
         if has_adapter and loaded.merged:
             raise UserError(
@@ -43,9 +52,9 @@ def save_tuned(loaded: Loaded, out: Path) -> str:
                 "without model.adapter, or from its merged model"
             )
         loaded.tokenizer.save_pretrained(out)
-        save_file(_copied_to_cpu(_trained(loaded.model)), out / MOVED)
+        save_file(_copied_to_cpu(X), out / MOVED)
         return "tensors"
-    if has_adapter and not loaded.merged:
+    if has_adapter and not merged:
         _save_adapter(loaded, out)
         return "adapter"
     if has_adapter:
@@ -101,6 +110,6 @@ def _is_adapter_parameter(name: str) -> bool:
     return ".lora_" in name or ".ia3_l." in name
 
 
-def _copied_to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copied_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy each tensor to its own CPU memory: safetensors refuses tensors that share memory."""
     return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in tensors.items()}
