@@ -3,9 +3,9 @@
 Bilevel-ZOFO has two copies p and s of an adapter. The model has one adapter, and the values are
 swapped, so that neither the model nor the tuning knows that there are two.
 
-The values beside the parameters are among the engine's `Extras`, under ``other/NAME``, with the
-number of the set that is in the parameters (``set``). They are saved, restored and fingerprinted
-with the weights.
+Both sets are among the engine's `Extras`: the parameters under ``adapter/NAME``, the values beside
+them under ``other/NAME``, and the number of the set that is in the parameters under ``set``. So
+they are saved, restored and fingerprinted with the weights, and no direction moves them.
 """
 
 from __future__ import annotations
@@ -16,40 +16,37 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.shown import every
 from lozo_bench.engine.terms import Extras, with_prefix
 
 _SHOWN = "set"
 
 
-def two_sets(other: Mapping[str, Tensor]) -> Extras:
+def two_sets(parameters: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Extras:
     """Return the extras of parameters that have a second set of values.
 
     Args:
-        other: the second set's values, by the name of the parameter. At the start the parameters
-            hold the first set.
+        parameters: by name; at the start they hold the first set.
+        other: the second set's values, by the same names.
     """
-    shown = {_SHOWN: torch.zeros((), dtype=torch.int64)}
-    return Extras(shown | {f"other/{name}": x for name, x in other.items()})
+    tensors = {f"adapter/{name}": x for name, x in parameters.items()}
+    tensors |= {f"other/{name}": x for name, x in other.items()}
+    return Extras(tensors | {_SHOWN: torch.zeros((), dtype=torch.int64)})
 
 
 class ValueSets:
-    """The two sets of values of an engine's weights that have two.
+    """The parameters of an engine that have two sets of values.
 
     Args:
-        X: the engine's weights.
-        extras: its extras, which `two_sets` made. Without them there are no such weights.
+        extras: the engine's, which `two_sets` made. Others have no such parameters.
 
     Attributes:
-        parameters: the weights that have two sets, by name.
-        rest: the names of the other weights.
+        parameters: by name.
     """
 
-    def __init__(self, X: Mapping[str, Tensor], extras: Extras) -> None:
+    def __init__(self, extras: Extras) -> None:
+        self.parameters = with_prefix("adapter", extras.tensors)
         self._other = with_prefix("other", extras.tensors)
         self._shown = extras.tensors.get(_SHOWN, torch.zeros((), dtype=torch.int64))
-        self.parameters = {name: x for name, x in every(X).items() if name in self._other}
-        self.rest = frozenset(every(X).keys() - self._other.keys())
 
     @property
     def shown(self) -> int:

@@ -250,15 +250,25 @@ def _rms_norm(
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, G: int) -> Tensor:
-    """Return x_g w_g + b_g, computed in float32 or float64 and rounded once; overwrites x."""
+    """Return x_g w_g + b_g, computed in float32 or float64 and rounded once.
+
+    It overwrites x, unless x is differentiated.
+    """
     groups = x.view(G, -1, x.shape[-1])
-    if weight is not None and bias is not None:
-        torch.addcmul(_vectors(bias)[:, None], groups, _vectors(weight)[:, None], out=groups)
-    elif weight is not None:
-        torch.mul(groups, _vectors(weight)[:, None], out=groups)
-    elif bias is not None:
-        torch.add(groups, _vectors(bias)[:, None], out=groups)
-    return x
+    w, b = (None if p is None else _vectors(p)[:, None] for p in (weight, bias))
+    out = None if _differentiated(x) else groups
+    if w is not None and b is not None:
+        groups = torch.addcmul(b, groups, w, out=out)
+    elif w is not None:
+        groups = torch.mul(groups, w, out=out)
+    elif b is not None:
+        groups = torch.add(groups, b, out=out)
+    return groups.to(x.dtype).view(x.shape)
+
+
+def _differentiated(x: Tensor) -> bool:
+    """Return whether operations on x are recorded for a backward pass."""
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 def _mul(a: Any, b: Any) -> Any:
@@ -269,8 +279,10 @@ def _mul(a: Any, b: Any) -> Any:
     if x.shape[-1] != len(p) or not x.is_floating_point():
         return _version_by_version(torch.mul, (a, b), {})
     x, G = _grouped_rows(x, p.forward_pass), p.forward_pass.versions
-    y = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, p.dtype))
-    groups = x.reshape(G, -1, len(p))
+    dtype, groups = torch.promote_types(x.dtype, p.dtype), x.reshape(G, -1, len(p))
+    if _differentiated(x):
+        return (groups * _vectors(p)[:, None]).to(dtype).view(x.shape)
+    y = x.new_empty(x.shape, dtype=dtype)
     torch.mul(groups, _vectors(p)[:, None], out=y.view(groups.shape))
     return y
 

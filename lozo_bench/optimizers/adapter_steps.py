@@ -66,6 +66,8 @@ def gradients_of(
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
     """
+    for x in parameters.values():  # a step that was skipped may have left some
+        x.grad = None
     with engine.applied():
         loss = score.differentiate()
     found = {name: x.grad for name, x in parameters.items() if x.grad is not None}

@@ -1,4 +1,4 @@
-"""Zeroth-order steps of a backbone theta, beside an adapter that is not perturbed."""
+"""Zeroth-order steps of the weights theta, from differences of several mean losses."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.directions import Given, Restricted
+from lozo_bench.engine.directions import Given
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.protocol import Engine
 from lozo_bench.engine.subspace import Subspace, along
-from lozo_bench.engine.tensors import wide
 from lozo_bench.engine.terms import with_prefix
 from lozo_bench.engine.together import Term, losses_together
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.base import check_count, check_positive
 from lozo_bench.optimizers.low_rank import LowRankDirections
+from lozo_bench.optimizers.mezo_momentum import zeros_like_weights
 from lozo_bench.optimizers.moments import accumulate, adam_direction
 from lozo_bench.randomness.draws import Draws
 
 _BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
-Direction = Restricted | Subspace
+Direction = Gaussian | Subspace
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,14 @@ class Backbone:
     """The weights theta.
 
     Args:
-        engine: holds theta and an adapter.
+        engine: holds them.
         draws: source of the directions.
-        theta: the names of the weights.
         options: how they are moved.
     """
 
-    def __init__(
-        self, engine: Engine, draws: Draws, theta: frozenset[str], options: BackboneOptions
-    ) -> None:
+    def __init__(self, engine: Engine, draws: Draws, options: BackboneOptions) -> None:
         self.engine, self.draws, self.options = engine, draws, options
-        self.X = {name: x for name, x in engine.X.items() if name in theta}
-        self.low_rank = LowRankDirections(self.X, draws, options.rank, options.nu)
+        self.low_rank = LowRankDirections(engine.X, draws, options.rank, options.nu)
         self.m: dict[str, Tensor] = {}
         self.v: dict[str, Tensor] = {}
         self.updates = 0
@@ -90,7 +86,7 @@ class Backbone:
         """Return the direction z of step k."""
         if self.options.directions == "low_rank":
             return self.low_rank.draw(k)
-        return Restricted(Gaussian(self.draws, k), self.X.keys())
+        return Gaussian(self.draws, k)
 
     def slopes(
         self, z: Direction, terms: Sequence[Term], at_theta: Sequence[float | None]
@@ -131,7 +127,7 @@ class Backbone:
             self.engine.full_rank_move(z, -lr * c)
         else:
             self._accumulate(z, c)
-            self.engine.full_rank_move(Restricted(Given(self._adam_step), self.X.keys()), -lr)
+            self.engine.full_rank_move(Given(self._adam_step), -lr)
 
     def state(self) -> dict[str, Tensor]:
         """Return the moments; everything else can be made again."""
@@ -144,22 +140,15 @@ class Backbone:
         self.low_rank.load_state({})
         self.updates = int(state["updates"])
         self.m, self.v = (
-            {name: x.to(self.X[name].device) for name, x in with_prefix(kind, state).items()}
+            {name: x.to(self.engine.X[name].device) for name, x in with_prefix(kind, state).items()}
             for kind in ("m", "v")
         )
 
-    def _accumulate(self, z: Restricted, c: float) -> None:
+    def _accumulate(self, z: Gaussian, c: float) -> None:
         if not self.updates:
-            self.m, self.v = (
-                {
-                    n: torch.zeros(x.shape, dtype=wide(x.dtype), device=x.device)
-                    for n, x in of.items()
-                }
-                for of in (self.X, self.X)
-            )
+            self.m, self.v = zeros_like_weights(self.engine), zeros_like_weights(self.engine)
         self.updates += 1
-        assert isinstance(z.z, Gaussian)
-        accumulate(self.m, self.v, z.z, c, self.X, _BETAS)
+        accumulate(self.m, self.v, z, c, self.engine.X, _BETAS)
 
     def _adam_step(self, name: str, start: int, stop: int) -> Tensor:
         m, v = (moment[name].view(-1)[start:stop] for moment in (self.m, self.v))

@@ -145,8 +145,8 @@ class BilevelZofo:
             batch=Stream(rows=lower_rows(upper_rows)),
             streams={UPPER: Stream(rows=upper_rows_of(upper_rows))},
         )
-        self.engine, self.sets = engine, ValueSets(engine.X, engine.extras)
-        self.theta = Backbone(engine, draws, self.sets.rest, options)
+        self.engine, self.sets = engine, ValueSets(engine.extras)
+        self.theta = Backbone(engine, draws, options)
         self.rates = Rates(lr, lr_p, lr_s)
         self.lr = self.rates.first
         self.lambda_, self.barrier = lambda_, barrier

@@ -82,8 +82,8 @@ class TwoStage:
             raise bad_value("first_stage", first_stage, "a number from 0 to 1")
         options = BackboneOptions(directions, rank, nu, eps, fd, upper)
         self.needs = replace(TwoStage.needs, directions=directions, dropout=dropout)
-        self.engine, self.sets = engine, ValueSets(engine.X, engine.extras)
-        self.theta = Backbone(engine, draws, self.sets.rest, options)
+        self.engine, self.sets = engine, ValueSets(engine.extras)
+        self.theta = Backbone(engine, draws, options)
         self.adam = adam_over(self.sets.parameters)
         self.rates = Rates(lr, lr_p, 0.0)
         self.lr, self.max_grad_norm = self.rates.first, max_grad_norm

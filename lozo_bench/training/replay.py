@@ -79,8 +79,7 @@ class Rebuilt:
             for name, U in ({} if isinstance(engine, InPlace) else adapter.U).items():
                 engine.X[name].data += (scale * U @ adapter.V[name].T).to(engine.X[name].dtype)
         engine.flush()
-        two_level = ValueSets(engine.X, engine.extras).parameters
-        return save_tuned(loaded, out, engine.X if two_level else None)
+        return save_tuned(loaded, out, with_weights=bool(ValueSets(engine.extras).parameters))
 
 
 def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:

@@ -40,7 +40,8 @@ class Tuned:
     """A model some of whose parameters are trained.
 
     Attributes:
-        X: the trainable parameters by name, in the model's order. Only they have ``requires_grad``.
+        X: the trainable parameters by name, in the model's order. Only they have ``requires_grad``;
+            beside an adapter among the extras, only that has it.
         model: the model to call.
         all_weights: whether X are all weights of the model.
         virtual_tokens: how many tokens the model itself puts in front of each row; its logits have

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -23,14 +22,14 @@ from lozo_bench.tuning.prompt import SoftPrompt
 from lozo_bench.tuning.sparse import take_masks_out
 
 
-def save_tuned(loaded: Loaded, out: Path, X: Mapping[str, Tensor] | None = None) -> str:
+def save_tuned(loaded: Loaded, out: Path, with_weights: bool = False) -> str:
     """Write what a tuning trained to the folder ``out``.
 
     Args:
         loaded: the model.
         out: the folder.
-        X: what was trained, by name; None: what has ``requires_grad``. If weights were trained
-            beside an adapter, which alone is differentiated, the adapter is merged into them.
+        with_weights: whether all weights were trained beside an adapter, which alone has
+            ``requires_grad``; the adapter is then merged into them, if it can be.
 
     Returns:
         Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``. If an
@@ -41,9 +40,7 @@ def save_tuned(loaded: Loaded, out: Path, X: Mapping[str, Tensor] | None = None)
         ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for
         transformers.
     """
-    has_adapter, trained = hasattr(loaded.model, "peft_config"), _trained(loaded.model)
-    X = trained if X is None else X
-    merged = loaded.merged or X.keys() > trained.keys()
+    has_adapter, merged = hasattr(loaded.model, "peft_config"), loaded.merged or with_weights
     if needs_this_package(loaded.model):
         if has_adapter and loaded.merged:
             raise UserError(
@@ -52,7 +49,8 @@ def save_tuned(loaded: Loaded, out: Path, X: Mapping[str, Tensor] | None = None)
                 "without model.adapter, or from its merged model"
             )
         loaded.tokenizer.save_pretrained(out)
-        save_file(_copied_to_cpu(X), out / MOVED)
+        moved = _trained(loaded.model, with_weights)
+        save_file(_copied_to_cpu(moved), out / MOVED)
         return "tensors"
     if has_adapter and not merged:
         _save_adapter(loaded, out)
@@ -102,14 +100,14 @@ def _trained_whole(model: nn.Module) -> set[str]:
     return whole
 
 
-def _trained(model: nn.Module) -> dict[str, Tensor]:
-    return {name: x for name, x in model.named_parameters() if x.requires_grad}
+def _trained(model: nn.Module, with_weights: bool = False) -> dict[str, Tensor]:
+    return {n: x for n, x in model.named_parameters() if x.requires_grad or with_weights}
 
 
 def _is_adapter_parameter(name: str) -> bool:
     return ".lora_" in name or ".ia3_l." in name
 
 
-def _copied_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copied_to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copy each tensor to its own CPU memory: safetensors refuses tensors that share memory."""
     return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in tensors.items()}

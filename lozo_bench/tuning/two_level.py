@@ -1,8 +1,9 @@
 """The weights of a model and an adapter, both trained; the adapter has two sets of values.
 
 Bilevel methods train the weights theta by a zeroth-order estimate and the adapter by gradients.
-The adapter's values p and s start from two draws. Only the adapter is differentiated, so that no
-gradient of the size of theta exists.
+The adapter's values p and s start from two draws. They are not in X, whose weights are theta, but
+among the extras (see `lozo_bench.engine.value_sets`). Only the adapter is differentiated, so that
+no gradient of the size of theta exists.
 
 Source: Shirkavand et al., "Bilevel ZOFO", arXiv 2502.03604.
 """
@@ -57,8 +58,9 @@ class TwoLevel:
                 f"tuning.adapter: {type(self.adapter).__name__} trains weights of the model, which "
                 "are trained here anyway; allowed: a tuning that adds parameters, such as lora"
             )
-        X = dict(tuned.model.named_parameters())
-        return replace(tuned, X=X, all_weights=True, extras=two_sets(_second_set(tuned)))
+        theta = {name: x for name, x in tuned.model.named_parameters() if id(x) not in adapter}
+        extras = two_sets(tuned.X, _second_set(tuned))
+        return replace(tuned, X=theta, all_weights=True, extras=extras)
 
 
 def _second_set(tuned: Tuned) -> dict[str, Tensor]:

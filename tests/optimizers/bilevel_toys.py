@@ -35,9 +35,8 @@ class Toy:
         self.module = nn.Module()
         self.module.theta = nn.Parameter(start["theta"], requires_grad=False)
         self.module.adapter = nn.Parameter(p * start["adapter"])
-        other = {"adapter": s * start["adapter"]}
-        X = dict(self.module.named_parameters())
-        self.engine = InPlace(X, self.module, two_sets(other))
+        sets = {"a": self.module.adapter}, {"a": s * start["adapter"]}
+        self.engine = InPlace({"theta": self.module.theta}, self.module, two_sets(*sets))
         rows = draws.normal("rows", 0, {"x": (40, n), "y": (40, 6)}, dtype=torch.float64)
         self.x, self.y = rows["x"], rows["y"]
 
@@ -64,7 +63,7 @@ class Toy:
     @property
     def sets(self):
         """Return copies of theta, p and s."""
-        other = self.engine.extras.tensors["other/adapter"].clone()
+        other = self.engine.extras.tensors["other/a"].clone()
         shown = self.module.adapter.detach().clone()
         p, s = (other, shown) if int(self.engine.extras.tensors["set"]) else (shown, other)
         self.engine.flush()

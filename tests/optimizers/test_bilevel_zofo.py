@@ -151,7 +151,7 @@ def test_the_mean_estimate_is_the_gradient_of_the_penalty(fd, count):
         direction = backbone.direction(k)
         slopes, _ = backbone.slopes(direction, terms, [None] * 3)
         c = slopes[0] + 3.0 * (slopes[1] - slopes[2])
-        estimate = c * next(z for _, _, z in direction.z.pieces(backbone.X))
+        estimate = c * next(z for _, _, z in direction.pieces(toy.engine.X))
         total, squares = total + estimate, squares + estimate**2
     mean = total / count
     standard_error = ((squares / count - mean**2) / count).sqrt()

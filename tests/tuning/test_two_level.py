@@ -25,9 +25,9 @@ IA3 = {
 }  # fmt: skip
 
 
-def two_level(adapter, arch="opt"):
+def two_level(adapter, arch="opt", dtype=torch.float64):
     options = {"_target_": "lozo_bench.tuning.two_level.TwoLevel", "adapter": adapter}
-    return build(options, "tuning").tune(loaded(arch), Draws(0))
+    return build(options, "tuning").tune(loaded(arch, dtype), Draws(0))
 
 
 def alone(adapter, number):
@@ -42,19 +42,19 @@ def alone(adapter, number):
 @pytest.mark.parametrize(
     "adapter", [LORA, PREFIX, PROMPT, IA3], ids=["lora", "prefix", "prompt", "ia3"]
 )
-def test_only_the_adapter_is_differentiated_and_all_weights_are_in_x(adapter, arch):
+def test_x_are_all_weights_and_only_the_adapter_is_differentiated(adapter, arch):
     tuned = two_level(adapter, arch)
-    assert list(tuned.X) == [name for name, _ in tuned.model.named_parameters()]
-    sets = ValueSets(tuned.X, tuned.extras)
-    assert {n for n, x in tuned.X.items() if x.requires_grad} == set(sets.parameters)
-    assert sets.rest | set(sets.parameters) == set(tuned.X)
-    assert len(sets.rest) == len(list(loaded(arch).model.parameters()))
+    adapter = ValueSets(tuned.extras).parameters
+    parameters = dict(tuned.model.named_parameters())
+    assert {name for name, x in parameters.items() if x.requires_grad} == set(adapter)
+    assert list(tuned.X) == [name for name in parameters if name not in adapter]
+    assert len(tuned.X) == len(list(loaded(arch).model.parameters()))
 
 
 @pytest.mark.parametrize("adapter", [LORA, PREFIX, PROMPT], ids=["lora", "prefix", "prompt"])
 def test_the_two_sets_are_two_draws(adapter):
     tuned = two_level(adapter)
-    sets = ValueSets(tuned.X, tuned.extras)
+    sets = ValueSets(tuned.extras)
     for number in (0, 1, 0):
         sets.show(number)
         own = {name: x.detach() for name, x in sets.parameters.items()}
@@ -65,19 +65,19 @@ def test_the_two_sets_are_two_draws(adapter):
 
 def test_two_sets_without_a_draw_are_equal():
     tuned = two_level(IA3)
-    for name, x in ValueSets(tuned.X, tuned.extras).parameters.items():
+    for name, x in ValueSets(tuned.extras).parameters.items():
         assert torch.equal(x, tuned.extras.tensors[f"other/{name}"])
 
 
 def test_both_sets_and_which_one_is_shown_are_in_the_engines_state():
     tuned, other = two_level(LORA), two_level(LORA)
     engine, copy = (InPlace(each.X, each.model, each.extras) for each in (tuned, other))
-    sets = ValueSets(engine.X, engine.extras)
+    sets = ValueSets(engine.extras)
     sets.show(1)
     with torch.no_grad():
         next(iter(sets.parameters.values())).add_(1.0)
     copy.load_state(engine.state())
-    assert ValueSets(copy.X, copy.extras).shown == 1
+    assert ValueSets(copy.extras).shown == 1
     torch.testing.assert_close(dict(copy.tensors()), dict(engine.tensors()), rtol=0, atol=0)
 
 

@@ -1,0 +1,114 @@
+"""Runs of Bilevel-ZOFO: what they cost, which rows they read, how they resume and are exported."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import cells
+import pytest
+from omegaconf import OmegaConf
+from test_resume import StopAtCheck, assert_same_run
+
+from lozo_bench.errors import Stopped, UserError
+from lozo_bench.optimizers.base import Needs, Stream
+from lozo_bench.training.replay import rebuild
+from lozo_bench.training.rows import TrainingRows
+from lozo_bench.training.run import run
+
+SHORT = [
+    "optimizer=bilevel_zofo", "tuning=two_level_lora", "optimizer.inner_steps=3", "steps=8",
+    "eval_every=4", "batch_size=4", "optimizer.lr_s=0.01", "optimizer.lr=1e-4",
+    "task.source.train=30", "task.source.dev=10", "task.source.test=10", "eval_batch_size=5",
+]  # fmt: skip
+UPPER = {4, 7}  # of 8 steps, with T = 3, as published
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Leave the figures out, which would take most of the time."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the folder of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(cells.config(*SHORT), folder)
+    return folder
+
+
+def test_result_json_counts_the_passes_of_both_levels(whole):
+    result = cells.result(whole)
+    lower, upper = 8 - len(UPPER), len(UPPER)
+    assert (result["steps"], result["forwards"], result["backwards"]) == (
+        8,
+        lower + upper * (2 + 4),  # the embedded model has no dropout
+        lower + upper * 2,
+    )
+    events = [json.loads(line) for line in (whole / "events.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events] == sorted(UPPER)
+
+
+def test_dev_is_evaluated_with_both_copies_and_the_better_one_is_tested(whole):
+    rows = [row for row in cells.rows(whole) if "dev_loss" in row]
+    assert [row["step"] for row in rows] == [4, 8]
+    for row in rows:
+        copies = [(row[f"dev_{copy}.accuracy"], -row[f"dev_{copy}.loss"]) for copy in "ps"]
+        assert (row["dev_accuracy"], -row["dev_loss"]) == max(copies)
+        assert copies[0] != copies[1]
+
+
+@pytest.mark.parametrize("checks", range(1, 19, 2))
+def test_a_run_stopped_at_any_check_resumes_to_the_same_bits(tmp_path, whole, checks):
+    """The checks are in evaluations, and before the first pass of a lower or an upper step."""
+    with pytest.raises(Stopped):
+        run(cells.config(*SHORT), tmp_path, StopAtCheck(checks))
+    run(cells.config(*SHORT), tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+def test_upper_and_lower_batches_share_no_row():
+    needs = Needs(batch=Stream(rows=(0.0, 1 - 0.334)), streams={"upper": Stream(rows=(0.666, 1.0))})
+    rows = TrainingRows(1000, 8, 0, needs)
+    assert rows.sizes() == {"": (666, 8), "upper": (334, 8)}
+    seen = {}
+    for name in ("", "upper"):
+        batches = rows.batches(name)
+        seen[name] = {i for _ in range(200) for i in next(batches)}
+    assert (len(seen[""]), len(seen["upper"])) == (666, 334)
+    assert not seen[""] & seen["upper"]
+
+
+@pytest.mark.parametrize("copy", ["p", "s"])
+def test_the_export_is_the_model_that_was_tested(tmp_path, copy):
+    folder, out, again = tmp_path / "run", tmp_path / "out", tmp_path / "again"
+    (folder / ".hydra").mkdir(parents=True)
+    config = cells.config(
+        *SHORT, f"optimizer.eval_with={copy}", "checkpoint.kind=full", "checkpoint.every=4",
+        "checkpoint.keep=9", "optimizer.lr=1e-2", "optimizer.lr_p=0.01",
+    )  # fmt: skip
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml", resolve=True)
+    result = run(config, folder)
+    assert rebuild(folder, result["best_step"]).save(out) == "weights"
+    again.mkdir()
+    plain = ["optimizer=zero_shot", "model=local", f"model.path={out}", *SHORT[8:]]
+    found = run(cells.config(*plain), again)["metrics"]["test"]
+    assert found["accuracy"] == result["metrics"]["test"]["accuracy"]
+    assert found["loss"] == pytest.approx(result["metrics"]["test"]["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["tuning=lora"], r"^tuning: Lora is given; allowed with BilevelZofo: two_level_lora"),
+        (["optimizer=lozo"], r"^tuning: TwoLevel is given; allowed with Lozo: other tunings"),
+    ],
+)
+def test_the_tuning_and_the_optimizer_go_together(tmp_path, options, message):
+    given = [f"{x}" for x in SHORT if x.split("=")[0] not in ("optimizer", "tuning")]
+    kept = [x for x in given if not x.startswith("optimizer.") or "lozo" not in options[0]]
+    pair = {"optimizer": "bilevel_zofo", "tuning": "two_level_lora"}
+    pair |= dict(option.split("=") for option in options)
+    with pytest.raises(UserError, match=message):
+        run(cells.config(*(f"{k}={v}" for k, v in pair.items()), *kept), tmp_path)
