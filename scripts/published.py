@@ -3,8 +3,8 @@
 python scripts/published.py          updates the files that differ and prints their names
 python scripts/published.py --check  writes nothing; the exit code is 1 if a file differs
 
-`scripts/published_facts.py` and `scripts/published_hetero.py` hold what the papers say. Each file
-in ``conf/tuned`` has the values for one method, model and task.
+`scripts/published_facts.py`, `published_hetero.py` and `published_bilevel.py` hold what the papers
+say. Each file in ``conf/tuned`` has the values for one method, model and task.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import published_bilevel
 import published_facts
 import published_hetero
 from published_facts import GRIDS, Facts, Grid
 
-FACTS = (*published_facts.FACTS, *published_hetero.FACTS)
+FACTS = (*published_facts.FACTS, *published_hetero.FACTS, *published_bilevel.FACTS)
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MARK = "Written by scripts/published.py"
 

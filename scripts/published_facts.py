@@ -186,6 +186,20 @@ GRIDS = {
         f"{_ZO_BENCH}; ZO-Adam: all weights, prefix or prompt",
         _zo_bench("1e-4,1e-5,1e-6,1e-7,1e-8", optimizer__eps="1e-2,1e-3,1e-4,1e-5"),
     ),
+    "bilevel_zofo": Grid(
+        "model=opt_1_3b task=rte method=bilevel_zofo_lora",
+        "the sweep files of Bilevel-ZOFO's code (sweeps/single_task); 525 runs of one seed; lr_p "
+        "follows lr",
+        {
+            "optimizer.lr_s": "1e-2,1e-3,1e-4,1e-5,1e-6",
+            "optimizer.lr": "1e-4,1e-5,1e-6,1e-7,1e-8",
+            "optimizer.lambda_": "1,10,1e2,1e3,1e4,1e5,1e6",
+            "optimizer.inner_steps": "10,20,30",
+            "steps": "1000",
+            "eval_every": "500",
+            "batch_size": "8",
+        },
+    ),
     "c_lora": Grid(
         "experiment=clora_main method=c_lora,f_lora",
         "no values per task are published; 1 is the default of C-LoRA's released code, 0.2 that of "

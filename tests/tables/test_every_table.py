@@ -58,20 +58,26 @@ NARROWED = {
     "hetero_shortcut_rank": [["task=mrpc_head", "tuning.shortcut_r=1"]],
     "hetero_shortcut_alpha": [["tuning.shortcut_alpha=4", "optimizer.lr=0.0002"]],
     "hetero_placement": [["variant=hetero_on_q_v_w1_w2"]],
+    "bilevel_single": [["task=wic", "method=bilevel_zofo_lora,bilevel_zofo_prompt,bome"]],
+    "bilevel_prompts": [["task=copa", "method=bilevel_zofo_lora"]],
+    "bilevel_lambda": [["task=cb", "optimizer.lambda_=1,100"]],
+    "bilevel_inner": [["task=cb", "optimizer.inner_steps=10"]],
 }
 
 
 def groups():
     """Group the experiments that have a table by their name without the paper's prefix.
 
-    Those of C-LoRA are one group, because most of their cells are the same, as are HeteroLoRA's.
+    Those of C-LoRA are one group, because most of their cells are the same, as are HeteroLoRA's and
+    Bilevel-ZOFO's.
     """
     found = defaultdict(list)
     for path in sorted((CONF / "experiment").glob("*.yaml")):
         if OmegaConf.select(OmegaConf.load(path), "table.title"):
             name = path.stem.removeprefix("lozo_").removeprefix("mezo_")
             paper = name.partition("_")[0]
-            found[paper if paper in ("clora", "hetero") else name].append(path.stem)
+            grouped = paper in ("clora", "hetero", "bilevel")
+            found[paper if grouped else name].append(path.stem)
     return dict(found)
 
 
