@@ -21,6 +21,8 @@ from lozo_bench.config.schema import (
     TaskConfig,
     TrainAs,
 )
+from lozo_bench.config.several import of_task, task_configs
+from lozo_bench.config.several_checks import bad_several
 from lozo_bench.errors import UserError, bad_value, did_you_mean, raise_all
 
 
@@ -51,6 +53,9 @@ def _unknown_keys(plain: Mapping[str, Any], schema: Any, node: str) -> Iterator[
             )
         elif dataclasses.is_dataclass(hints[name]):
             yield from _unknown_keys(value, hints[name], f"{node}.{name}".lstrip("."))
+        elif node == "task" and name == "tasks":
+            for task, keys in value.items():
+                yield from _unknown_keys(keys, TaskConfig, f"task.tasks.{task}")
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -81,8 +86,11 @@ def bad_values(config: Config) -> Iterator[UserError]:
         yield from _bad_autocast(config.model.autocast, config.model.dtype)
     yield from _bad_evaluation(config.evaluation)
     yield from _bad_perplexity(config)
-    yield from bad_prompts(config.task)
-    yield from _bad_loss(config)
+    if not 0 < config.hinge_margin < float("inf"):
+        yield bad_value("hinge_margin", config.hinge_margin, "a number > 0")
+    yield from bad_several(config)
+    for name, one in task_configs(config).items():
+        yield from (of_task(name, error) for error in _bad_task(one))
     if not 0 < config.parallel.timeout_s < float("inf"):
         yield bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
     if not _PROJECT.fullmatch(config.tracking.project):
@@ -97,7 +105,6 @@ def _bad_counts(config: Config) -> Iterator[UserError]:
         "eval_batch_size": config.eval_batch_size,
         "eval_every": config.eval_every,
         "log_every": config.log_every,
-        "task.max_length": config.task.max_length,
         "checkpoint.every": config.checkpoint.every,
         "checkpoint.keep": config.checkpoint.keep,
     }
@@ -119,9 +126,10 @@ def _bad_counts(config: Config) -> Iterator[UserError]:
             yield bad_value(key, count, "a whole number >= 0")
 
 
-def _bad_loss(config: Config) -> Iterator[UserError]:
-    if not 0 < config.hinge_margin < float("inf"):
-        yield bad_value("hinge_margin", config.hinge_margin, "a number > 0")
+def _bad_task(config: Config) -> Iterator[UserError]:
+    yield from bad_prompts(config.task)
+    if config.task.max_length < 1:
+        yield bad_value("task.max_length", config.task.max_length, "a whole number >= 1")
     if config.loss is LossKind.hinge and config.task.train_as is TrainAs.language_model:
         allowed = "cross_entropy, because task.train_as=language_model has no wrong options"
         yield bad_value("loss", "hinge", allowed)

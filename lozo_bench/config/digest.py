@@ -10,6 +10,7 @@ from typing import Any
 
 from lozo_bench.config.paths import EMBEDDED, PREFIX
 from lozo_bench.config.renamed import with_former_optimizer
+from lozo_bench.config.several import single_key
 
 _NOT_PART_OF_A_RESULT = {
     "hydra",
@@ -45,6 +46,9 @@ _ADDED_LATER = {
     "allocation": {},
     "task.texts": [],
     "task.prompts": "published",
+    "task.tasks": {},
+    "task.held_out": [],
+    "task.mix": "rows",
 }
 _PATHS = {
     "model.path",
@@ -84,14 +88,14 @@ def large_files(config: Mapping[str, Any]) -> list[Path]:
 def _paths(node: Any, key: str) -> Iterator[str]:
     if isinstance(node, Mapping):
         for name, child in node.items():
-            yield from _paths(child, f"{key}.{name}".lstrip("."))
+            yield from _paths(child, _child(key, name))
     elif key in _PATHS and isinstance(node, str):
         yield node
 
 
 def _identity(node: Any, key: str) -> Any:
     if isinstance(node, Mapping):
-        children = {str(name): (f"{key}.{name}".lstrip("."), node[name]) for name in node}
+        children = {str(name): (_child(key, name), node[name]) for name in node}
         identity = {
             name: _identity(value, child)
             for name, (child, value) in children.items()
@@ -111,6 +115,10 @@ def _identity(node: Any, key: str) -> Any:
     if key in _PATHS and isinstance(node, str):
         return _path_identity(node)
     return node
+
+
+def _child(key: str, name: object) -> str:
+    return single_key(f"{key}.{name}".lstrip("."))
 
 
 def _is_as_before(value: Any, key: str) -> bool:

@@ -34,6 +34,7 @@ from lozo_bench.config.build import describe
 from lozo_bench.config.quoting import ambiguous, unreadable
 from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import mask
+from lozo_bench.config.several import single_key
 from lozo_bench.errors import UserError, bad_value, did_you_mean
 
 _GROUPS = (
@@ -123,13 +124,16 @@ def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
         known = [str(child) for child in cause.parent_node or () if child != "hydra"]
     except TypeError:
         known = []
+    if known and key.startswith("task.tasks.") and (task := key.split(".")[2]) not in known:
+        hint = did_you_mean(task, known)
+        return f"{key}: there is no task {task}{hint}; the run has: {', '.join(known)}"
     where = f"{node} has" if node else "there are"
     listed = f"; {where}: {', '.join(known)}" if known else ""
     # A class may take an option that its YAML file does not list; Hydra accepts it only with a +.
     append = (
         "; put + before a key that the YAML file does not list, and ++ before one that only swept "
         "options have"
-        if node in _OPEN_NODES
+        if single_key(node) in _OPEN_NODES
         else ""
     )
     children = _children_with(cause.parent_node, name)
@@ -179,7 +183,7 @@ def _number_as_option(arguments: Sequence[str]) -> str:
 def _allowed(key: str) -> str | None:
     """Return in words what the schema allows at ``key``; None if the schema does not cover it."""
     hint: Any = Config
-    for name in key.split("."):
+    for name in single_key(key).split("."):
         if not dataclasses.is_dataclass(hint):
             return None
         hint = typing.get_type_hints(hint).get(name)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench.config.digest import digest
 from lozo_bench.config.schema import Scale
+from lozo_bench.config.several import trained_tasks
 from lozo_bench.errors import UserError
 
 
@@ -21,7 +22,8 @@ def register_resolver() -> None:
     value listed for that key. ``${per_tuning:{full:VALUE,TUNING:VALUE,...}}`` is the value listed
     for the run's tuning, or that of ``full`` if there is none; ``${per_optimizer:{OPTIMIZER:VALUE,
     ...,other:VALUE}}`` is that of its optimizer, or of ``other``. ``${per_scale:{published:VALUE,
-    tiny:VALUE}}`` is the value listed for the run's scale.
+    tiny:VALUE}}`` is the value listed for the run's scale. ``${task_names:}`` lists the tasks that
+    are trained, if the run has several, and ``${task_set:}`` is the name of all of them together.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, use_cache=False, replace=True)
@@ -29,6 +31,8 @@ def register_resolver() -> None:
     OmegaConf.register_new_resolver("per_tuning", _per_tuning, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("per_optimizer", _per_optimizer, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("per_scale", _per_scale, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("task_names", _task_names, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("task_set", _task_set, use_cache=False, replace=True)
 
 
 def _method(optimizer: str, tuning: str, _root_: DictConfig) -> str:
@@ -40,6 +44,20 @@ def _method(optimizer: str, tuning: str, _root_: DictConfig) -> str:
             f"optimizer=icl evaluation.shots={shots}, in a command without zero_shot"
         )
     return optimizer if tuning == "full" else f"{optimizer}-{tuning}"
+
+
+_NAMED = 4  # of so many tasks the folder of a run has the names
+
+
+def _task_names(_root_: DictConfig) -> list[str]:
+    tasks = OmegaConf.select(_root_, "task.tasks") or {}
+    return trained_tasks(tasks, OmegaConf.select(_root_, "task.held_out") or [])
+
+
+def _task_set(_root_: DictConfig) -> str:
+    names = [str(name) for name in OmegaConf.select(_root_, "task.tasks") or {}]
+    more = len(names) - _NAMED
+    return "-".join([*names[:_NAMED], *([f"{more}_more"] if more > 0 else [])]) or "several"
 
 
 def _pick(key: Any, values: Mapping[str, Any]) -> Any:

@@ -113,6 +113,16 @@ class Schedule(Enum):
     linear = "linear"
 
 
+class Mix(Enum):
+    """From which tasks the rows of a batch are drawn, if a run has several.
+
+    ``rows``: from all rows alike, every row once an epoch; ``equal``: from each task equally often.
+    """
+
+    rows = "rows"
+    equal = "equal"
+
+
 class EngineMode(Enum):
     """How candidates are scored; ``auto`` measures which is faster on the run's first batch.
 
@@ -249,6 +259,11 @@ class TaskConfig:
     chooses among several ways to divide the rows, if the task has them. ``texts`` are the one or
     two texts that a classifier head reads; without them it reads the row's fields. ``prompts``
     chooses between ``prompt`` and ``empty_prompt``.
+
+    ``tasks`` are the tasks of a run that has several, each with all keys of its own; of the keys
+    beside it only ``name``, ``select``, ``prompts``, ``invented_rows`` and these have a meaning:
+    ``held_out`` names the tasks that are tested and not trained, and ``mix`` says how often each
+    of the others is.
     """
 
     name: str = "???"
@@ -275,6 +290,9 @@ class TaskConfig:
     other_sentence_limit: int | None = None
     select: Select = Select.dev_metric
     invented_rows: int = 0
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    held_out: list[str] = field(default_factory=list)
+    mix: Mix = Mix.rows
 
 
 @dataclass

@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf._utils import get_yaml_loader
 
 from lozo_bench.config.schema import Config
+from lozo_bench.config.several import single_key
 from lozo_bench.config.signature import parameters_of
 from lozo_bench.errors import UserError, raise_all
 
@@ -91,7 +92,7 @@ def _bad_argument(argument: str) -> UserError | None:
         value = override.value() if not override.is_sweep_override() else override._value
     except HydraException:
         return None
-    if key == "task.options" and _BARE_AFTER_BLANK.search(_QUOTED.sub("''", written)):
+    if single_key(key) == "task.options" and _BARE_AFTER_BLANK.search(_QUOTED.sub("''", written)):
         return _lost_blank(argument, name)
     choices = value.list if isinstance(value, ChoiceSweep) else [value]
     bare = [word.strip() for word in _QUOTED_OR_BARE.findall(written)]
@@ -186,7 +187,7 @@ def _texts(node: yaml.Node, hint: Any, key: str) -> Iterator[tuple[str, yaml.Sca
 
 def _named_types(node: yaml.MappingNode, options: Sequence[Any], key: str) -> Mapping[str, Any]:
     """Return the types of the children by name; none for a mapping with any names."""
-    if key == "task.source":
+    if single_key(key) == "task.source":
         return _source_types(node)
     dataclass = next(filter(dataclasses.is_dataclass, options), None)
     return {} if dataclass is None else typing.get_type_hints(dataclass)
@@ -202,7 +203,7 @@ def _source_types(node: yaml.MappingNode) -> Mapping[str, Any]:
 def _type_at(key: str) -> Any:
     """Return the schema's type at a key; None if the schema does not cover it."""
     hint: Any = Config
-    for name in key.split(".") if key else ():
+    for name in single_key(key).split(".") if key else ():
         hint = typing.get_type_hints(hint).get(name) if dataclasses.is_dataclass(hint) else None
     return hint
 

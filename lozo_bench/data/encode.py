@@ -12,6 +12,7 @@ from lozo_bench.config.schema import (
     EvaluationConfig,
     Kind,
     Metric,
+    Minimize,
     ModelConfig,
     TrainAs,
 )
@@ -88,8 +89,11 @@ def encoded(
     loaded: Loaded,
     tuned: Tuned,
     needs: Needs | None,
+    held_out: bool = False,
 ) -> Data:
     """Return the three sets as tokens, evaluated ones with the demonstrations shown before them.
+
+    Of a task that is held out it is the test set alone.
 
     Raises:
         UserError: a set is empty, or a row does not fit.
@@ -99,11 +103,12 @@ def encoded(
             raise bad_value("task.joined", False, "true: the rows are chosen by their lengths")
         splits = splits.fitted(prompt.fits)
     by_tokens = config.task.train_as is TrainAs.language_model
-    train = _encode(prompt, splits.train, "train")
+    train = [] if held_out else _encode(prompt, splits.train, "train")
     if by_tokens or (needs and needs.features and isinstance(prompt, CausalPrompt)):
         train = [example.only_gold() for example in train]
     # Without training, dev is not evaluated.
-    dev = _evaluated(config.evaluation if needs else EvaluationConfig(), prompt, splits, "dev")
+    how = config.evaluation if needs else EvaluationConfig()
+    dev = [] if held_out else _evaluated(how, prompt, splits, "dev")
     test = _evaluated(config.evaluation, prompt, splits, "test")
     used = {"train": train, "dev": dev, "test": test} if needs else {"test": test}
     limits = _limits(config, prompt, _longest(config.task.max_length, loaded, tuned))
@@ -112,7 +117,10 @@ def encoded(
     layout = _layout(config, loaded, tuned, prompt)
     if layout.packed and any(map(_has_long_option, [*train, *dev, *test])):
         layout = replace(layout, packed=_packs_rows(config.model, loaded, tuned))
-    return Data(train=train, dev=dev, test=test, layout=layout, by_tokens=by_tokens)
+    task, written = config.task, ""
+    if config.objective is Minimize.metric and task.answer is not None:
+        written = f"{task.metric.name}, {task.max_new_tokens} tokens"
+    return Data(train, dev, test, layout, by_tokens, written)
 
 
 def _encode(prompt: TaskPrompt, examples: Sequence[Example], split: str) -> list[Encoded]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -68,6 +69,31 @@ def shuffled(count: int, batch_size: int, seed: int, role: str = "order") -> Ite
         for start in range(0, count, batch_size):
             yield order[start : start + batch_size]
         epoch += 1
+
+
+def taking_turns(
+    rows: Mapping[str, Sequence[int]], batch_size: int, seed: int, role: str = "order"
+) -> Iterator[list[int]]:
+    """Yield batches without end to which the tasks contribute a row in turn.
+
+    In every round each task contributes one row, in a new order of the tasks; its own rows come in
+    a new order in every epoch of its own. All of it depends on (seed, role) only.
+
+    Args:
+        rows: the rows of each task.
+        batch_size: how many rows are in every batch.
+        seed: of the run.
+        role: of the batches.
+    """
+    own = {task: shuffled(len(of), 1, seed, f"{role}/{task}") for task, of in rows.items()}
+    names = [task for task, of in rows.items() if of]
+    turns = (names[n] for (n,) in shuffled(len(names), 1, seed, f"{role}/turns"))
+    while True:
+        batch = []
+        for task in islice(turns, batch_size):
+            (number,) = next(own[task])
+            batch.append(rows[task][number])
+        yield batch
 
 
 def _buckets(lengths: Sequence[int]) -> list[list[int]]:

@@ -97,7 +97,7 @@ def evaluate(
         Stopped: one of the processes was asked to stop.
     """
     own_rows = sharing.rows(len(examples))
-    order = sorted(own_rows, key=lambda i: max(map(len, examples[i].rows)))
+    order = sorted(own_rows, key=lambda i: (examples[i].task, max(map(len, examples[i].rows))))
     found = torch.zeros(len(examples), evaluator.columns, dtype=torch.float64)
     try:
         for start in range(0, len(order), batch_size):

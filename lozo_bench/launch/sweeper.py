@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench.config.explain import explain
+from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError, bad_value, counted, raise_all
 from lozo_bench.launch.checks import check_cell
 from lozo_bench.progress import progress
@@ -97,7 +98,8 @@ def cells_of(
         arguments: the overrides of the command line.
     """
     texts = [*(f"{key}={values}" for key, values in (params or {}).items()), *arguments]
-    return BasicSweeper.split_arguments(parser.parse_overrides(texts), None)[0]
+    cells = BasicSweeper.split_arguments(parser.parse_overrides(texts), None)[0]
+    return [with_task_lists(cell) for cell in cells]
 
 
 def _empty(parser: OverridesParser, params: Mapping[str, str], arguments: Sequence[str]) -> str:

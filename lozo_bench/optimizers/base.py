@@ -41,6 +41,8 @@ class Stream:
             stream's name and the epoch; ``fixed``: every epoch in the same order.
         limit: after so many batches, or after its first epoch if that has fewer, the stream begins
             again with the same batches; None: it does not.
+        task: the name of the one task whose rows these are, of a run with several; ``rows`` are
+            shares of its rows then. None: all tasks, each with this share of its rows.
 
     Raises:
         BadValueError: the shares are not 0 <= start < end <= 1, or the batch size or the limit is
@@ -51,6 +53,7 @@ class Stream:
     batch_size: int | Literal["all"] | None = None
     order: Literal["shuffled", "fixed"] = "shuffled"
     limit: int | None = None
+    task: str | None = None
 
     def __post_init__(self) -> None:
         start, end = self.rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,19 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsTest(Source, Protocol):
+    """A source that can read its test rows alone, as a task that is held out needs it."""
+
+    def test(self) -> list[Example]:
+        """Read and check the test rows.
+
+        Raises:
+            UserError: A row is malformed; the message names file and line.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One example as token sequences.
@@ -85,6 +98,7 @@ class Encoded:
             the scores of these sequences (surface form calibration, SFC).
         cut: Whether tokens of the row, or of what is shown before it, were dropped because it is
             longer than the task allows.
+        task: The name of the row's task, if the run has several.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -95,6 +109,7 @@ class Encoded:
     answers: tuple[str, ...] = ()
     calibration: Encoded | None = None
     cut: bool = False
+    task: str = ""
 
     def only_gold(self) -> Encoded:
         """Return a copy that has only the option to train on, as language modelling needs it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lozo_bench.data.order import micro_batches, token_shares
+from lozo_bench.data.order import micro_batches
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.protocol import ScoredBatch
 from lozo_bench.engine.sharing import ALONE, Sharing
@@ -38,7 +38,7 @@ class Batcher:
     def batch(self, numbers: Sequence[int]) -> ScoredBatch:
         """Return the batch of these training rows, in micro-batches of similar length."""
         batch = [self.data.train[i] for i in numbers]
-        shares = token_shares(batch) if self.data.by_tokens else None
+        shares = self.data.shares(batch)
         mine = list(self.sharing.examples(len(batch)))
         groups = self._groups([batch[i] for i in mine])
         prepared = [
@@ -64,7 +64,13 @@ class Batcher:
         )
 
     def _groups(self, examples: Sequence[Encoded]) -> list[list[int]]:
-        return micro_batches(examples, self.data.layout, self.micro_batch_size)
+        return [
+            [alike[i] for i in group]
+            for alike in self.data.alike(examples)
+            for group in micro_batches(
+                [examples[i] for i in alike], self.data.layout, self.micro_batch_size
+            )
+        ]
 
 
 class StreamBatches:

@@ -23,8 +23,8 @@ from lozo_bench.config.schema import (
     ModelConfig,
     Split,
 )
-from lozo_bench.data.encode import encoded, prompt_for
 from lozo_bench.data.sets import Data
+from lozo_bench.data.several import encoded_tasks
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.evaluation.evaluate import Evaluator
 from lozo_bench.models.check import output_layer
@@ -36,15 +36,14 @@ from lozo_bench.objectives.options import Scorer, option_scorer
 from lozo_bench.optimizers.base import Needs, Optimizer
 from lozo_bench.parallel.team import Team
 from lozo_bench.randomness.draws import Draws
-from lozo_bench.tasks.base import Splits
-from lozo_bench.tasks.invented import invented
 from lozo_bench.training.batcher import Batcher
 from lozo_bench.training.choose_engine import ChosenEngine, choose_engine
 from lozo_bench.training.interfaces import Components, Settings, no_dropout
-from lozo_bench.training.objective_and_metrics import objective_and_evaluators
+from lozo_bench.training.objectives_of_tasks import objectives_of_tasks
 from lozo_bench.training.plan import Plan
-from lozo_bench.training.rows import TrainingRows
+from lozo_bench.training.rows import TrainingRows, training_rows
 from lozo_bench.training.same_everywhere import require_same_parts
+from lozo_bench.training.splits import splits_of_tasks
 from lozo_bench.training.start_batches import start_of, started
 from lozo_bench.tuning.base import Tuned
 from lozo_bench.tuning.gates import Gates
@@ -87,7 +86,7 @@ def build_run(
     Raises:
         UserError: bad data, or a model that cannot be loaded.
     """
-    splits = _splits(config, plan)
+    splits = splits_of_tasks(config, plan)
     needs = plan.needs or Needs()
     draws = Draws(config.seed.value)
     loaded = load(_model_config(config, needs), class_count(config.task), config.seed.value)
@@ -95,12 +94,12 @@ def build_run(
     if plan.needs is not None:
         _check_movable(_output_layer(loaded) if needs.features else tuned.X, config, loaded)
 
-    data = encoded(config, splits, prompt_for(config, loaded, tuned), loaded, tuned, plan.needs)
+    data = encoded_tasks(config, splits, loaded, tuned, plan.needs)
     if tuned.start is not None and plan.needs is not None:
         tuned = _started(config, loaded, tuned, data)
     require_same_parts(team, data, tuned.model)
     X = _output_layer(loaded) if needs.features else tuned.X
-    rows = TrainingRows(len(data.train), config.batch_size, config.seed.value, needs)
+    rows = training_rows(config, data, needs)
     objective, evaluators = _objective(config, needs, loaded, tuned, data, rows, team)
     micro_batch_size = _micro_batch_size(config, needs)
 
@@ -164,12 +163,6 @@ def as_before(config: EngineConfig, recorded: Mapping[str, Any]) -> EngineConfig
     )
 
 
-def _splits(config: Config, plan: Plan) -> Splits:
-    if config.task.invented_rows:
-        return invented(config.task, config.seed.value)
-    return plan.source.splits()
-
-
 def _model_config(config: Config, needs: Needs) -> ModelConfig:
     """Return the model's config; an output layer that is solved for must not be the embeddings."""
     return dataclasses.replace(config.model, untie_head=True) if needs.features else config.model
@@ -210,15 +203,15 @@ def _objective(
     team: Team,
 ) -> tuple[Objective, dict[str, Evaluator]]:
     forward = _forward(config, needs, rows, tuned.model, team)
-    scorer = _scorer(loaded, tuned, forward, data)
-    return objective_and_evaluators(config, needs.features, loaded, tuned, data, scorer)
+    scorer_of = partial(_scorer, loaded, tuned, forward)
+    return objectives_of_tasks(config, needs.features, loaded, tuned, data, scorer_of)
 
 
 def _started(config: Config, loaded: Loaded, tuned: Tuned, data: Data) -> Tuned:
     """Return what is trained after the tuning has seen training rows, the same in each process."""
-    scorer = _scorer(loaded, tuned, tuned.model, data)
+    scorer_of = partial(_scorer, loaded, tuned, tuned.model)
     by_loss = dataclasses.replace(config, objective=Minimize.loss)
-    objective, _ = objective_and_evaluators(by_loss, False, loaded, tuned, data, scorer)
+    objective, _ = objectives_of_tasks(by_loss, False, loaded, tuned, data, scorer_of)
     size = config.micro_batch_size or config.batch_size
     return started(tuned, data, objective, size, config.seed.value, loaded.device)
 

@@ -13,6 +13,8 @@ from lozo_bench.config.explain import explain
 from lozo_bench.config.prompts import with_chosen_prompt
 from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import secret_in
+from lozo_bench.config.several import in_task, of_task, task_configs
+from lozo_bench.config.several_checks import check_kind
 from lozo_bench.config.signature import errors_in_node
 from lozo_bench.errors import UserError, raise_all
 from lozo_bench.models.locate import locate_adapter, model_kind
@@ -78,19 +80,32 @@ def _errors(config: Config) -> Iterator[UserError]:
     yield from bad_values(config)
     if config.optimizer:
         yield from errors_in_node(config.optimizer, "optimizer", _GIVEN_TO_OPTIMIZERS)
-    of_source = list(errors_in_node(config.task.source, "task.source"))
+    of_source = [
+        of_task(name, error)
+        for name, one in task_configs(config).items()
+        if one.task.source
+        for error in errors_in_node(one.task.source, "task.source")
+    ]
     yield from of_source
     yield from errors_in_node(config.tuning, "tuning")
     if config.allocation:
         yield from errors_in_node(config.allocation, "allocation")
         if proxy := config.allocation.get("proxy"):
             yield from errors_in_node(proxy, "allocation.proxy")
+    if not config.task.source and not config.task.tasks:
+        yield UserError(
+            "task.source: missing; what to do: choose a task, or several as task=[rte,sst2]"
+        )
+        return
     if of_source:
         return  # the checks of prompts read the labels and fields of the source
     try:
         locate_adapter(config.model)
         if (kind := model_kind(config.model)) is not None:
-            check_prompts(config, kind)
+            check_kind(config, kind)
+            for name, one in task_configs(config).items():
+                with in_task(name):
+                    check_prompts(one, kind)
     except UserError as error:
         yield error
 

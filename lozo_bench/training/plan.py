@@ -13,6 +13,7 @@ from lozo_bench.allocation.base import Allocation
 from lozo_bench.config.build import build
 from lozo_bench.config.digest import digest
 from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, LossKind, Minimize
+from lozo_bench.config.several import in_task, task_configs
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.optimizers.base import Needs, Optimizer
@@ -30,14 +31,14 @@ class Plan:
     """How a run is made.
 
     Args:
-        source: reads the rows.
+        sources: read the rows of each task; the only task of a run has the name ''.
         tuning: says which parameters move.
         needs: of the optimizer; None: the run has none and only evaluates.
         full_states: whether full states are saved.
         allocation: what wraps the optimizer; None: nothing does.
     """
 
-    source: Source
+    sources: Mapping[str, Source]
     tuning: Tuning
     needs: Needs | None
     full_states: bool
@@ -80,19 +81,21 @@ def plan_run(config: Config) -> Plan:
     """
     check_config(config)
     needs = _needs(config)
-    source: Source = build(config.task.source, "task.source")
+    sources = {name: _source(name, one) for name, one in task_configs(config).items()}
     tuning: Tuning = build(config.tuning, "tuning")
     allocation = _allocation(config)
     if allocation is not None and needs is not None:
         needs = allocation.needs(needs, tuning)
     _check_tuning(config, needs, tuning)
     if needs is None:
-        return Plan(source, tuning, None, full_states=False)
+        return Plan(sources, tuning, None, full_states=False)
     kept = config.checkpoint.kind
     if not needs.replayable and kept is Kept.log:
         raise bad_value("checkpoint.kind", "log", "full or auto: gradients are not in a scalar log")
     if (needs.gradient or needs.features) and config.objective is Minimize.metric:
         raise bad_value("objective", "metric", "loss: a metric has no gradient")
+    if needs.features and config.task.tasks:
+        raise UserError("optimizer: a probe solves for the words of one task; give it a single one")
     if needs.features and config.loss is LossKind.hinge:
         raise bad_value("loss", "hinge", "cross_entropy: a probe solves a logistic regression")
     low_rank = needs.directions == "low_rank"
@@ -100,7 +103,13 @@ def plan_run(config: Config) -> Plan:
         allowed = "null with this optimizer, or engine.mode=in_place; or say model.dtype=bf16"
         raise bad_value("model.autocast", config.model.autocast, allowed)
     full = kept is Kept.full or (not needs.replayable and kept is Kept.auto)
-    return Plan(source, tuning, needs, full, allocation)
+    return Plan(sources, tuning, needs, full, allocation)
+
+
+def _source(name: str, config: Config) -> Source:
+    with in_task(name):
+        source: Source = build(config.task.source, "task.source")
+    return source
 
 
 def _is_in_place(config: Config) -> bool:

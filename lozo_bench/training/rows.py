@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice, repeat
 
-from lozo_bench.data.order import permuted, shuffled
+from lozo_bench.config.schema import Config, Mix
+from lozo_bench.data.order import permuted, shuffled, taking_turns
+from lozo_bench.data.sets import Data
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import Needs, Stream
+
+
+def training_rows(config: Config, data: Data, needs: Needs) -> TrainingRows:
+    """Return the row numbers of a run's batches.
+
+    Raises:
+        UserError: a stream has no rows.
+    """
+    tasks = [row.task for row in data.train] if data.tasks else ()
+    equal = config.task.mix is Mix.equal
+    size, seed = config.batch_size, config.seed.value
+    return TrainingRows(len(data.train), size, seed, needs, tasks, equal)
 
 
 class TrainingRows:
@@ -20,13 +34,28 @@ class TrainingRows:
         batch_size: the run's; streams that declare no size of their own use it.
         seed: of the run.
         needs: declares the steps' own batches and the named streams.
+        tasks: the task of each row, of a run with several tasks.
+        equal: whether the tasks take turns in filling the batches, instead of one order of all
+            rows. It is the same for streams that are not shuffled.
 
     Raises:
         UserError: a stream has no rows.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, needs: Needs) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        needs: Needs,
+        tasks: Sequence[str] = (),
+        equal: bool = False,
+    ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.equal = equal
+        self.tasks: dict[str, list[int]] = {}
+        for i, task in enumerate(tasks):
+            self.tasks.setdefault(task, []).append(i)
         self.streams: dict[str, Stream] = {"": needs.batch, **needs.streams}
         for name, stream in self.streams.items():
             if count and not self._rows(name):
@@ -65,6 +94,9 @@ class TrainingRows:
         if stream.order == "fixed":
             chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
             return (list(chunk) for epoch in repeat(chunks) for chunk in epoch)
+        if self.equal and self.tasks and stream.task is None:
+            shares = {task: self._share(name, task) for task in self.tasks}
+            return taking_turns(shares, size, self.seed, order)
         return shuffled_rows
 
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -72,11 +104,31 @@ class TrainingRows:
         return {name: (len(self._rows(name)), self._batch_size(name)) for name in self.streams}
 
     def _rows(self, name: str) -> list[int]:
+        """Return the rows of a stream: its share of each task's rows, or of all."""
+        task = self.streams[name].task
+        if not self.tasks and task is None:
+            return self._share(name)
+        chosen = list(self.tasks) if task is None else [task]
+        return sorted(row for each in chosen for row in self._share(name, each))
+
+    def _share(self, name: str, task: str = "") -> list[int]:
         start, end = self.streams[name].rows
+        rows: Sequence[int] = self._of_task(task)
         if (start, end) == (0.0, 1.0):
-            return list(range(self.count))
-        chosen = permuted(self.count, self.seed, "subsets")
-        return sorted(chosen[round(start * self.count) : round(end * self.count)])
+            return list(rows)
+        chosen = permuted(len(rows), self.seed, "subsets", task)
+        return sorted(rows[i] for i in chosen[round(start * len(rows)) : round(end * len(rows))])
+
+    def _of_task(self, task: str) -> Sequence[int]:
+        if not self.tasks and not task:
+            return range(self.count)
+        if task not in self.tasks:
+            trained = ", ".join(self.tasks) or "a single task, which has no name"
+            raise UserError(
+                f"optimizer: it asks for rows of the task {task!r}; the run trains {trained}; "
+                "what to do: choose the tasks with task=[rte,sst2]"
+            )
+        return self.tasks[task]
 
     def _batch_size(self, name: str) -> int:
         size = self.streams[name].batch_size

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lozo_bench.config.several import single_key
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
@@ -79,7 +80,7 @@ def require_same_parts(team: Team, data: Data, model: nn.Module) -> None:
 
 
 def _may_differ(key: str) -> bool:
-    parts = key.split(".")
+    parts = single_key(key).split(".")
     return any(".".join(parts[: i + 1]) in _MAY_DIFFER for i in range(len(parts)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lozo_bench.data.order import permuted, token_shares
+from lozo_bench.data.order import permuted
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
@@ -33,7 +33,12 @@ def started(
         return tuned
     order = permuted(len(data.train), seed, "start")
     numbers = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    batches = (_batch([data.train[i] for i in each], data, objective, device) for each in numbers)
+    batches = (
+        _batch([rows[i] for i in alike], data, objective, device)
+        for each in numbers
+        for rows in [[data.train[i] for i in each]]
+        for alike in data.alike(rows)
+    )
     return tuned.start(tuned, batches)
 
 
@@ -65,7 +70,7 @@ def check_start(header: Mapping[str, Any], now: str | None) -> None:
 def _batch(
     rows: list[Encoded], data: Data, objective: Objective, device: torch.device
 ) -> StartBatch:
-    shares = token_shares(rows) if data.by_tokens else None
+    shares = data.shares(rows)
     losses = objective.prepare(rows, shares).micro_batch.losses
     # A masked model, and a classifier, read one row whatever the answer is.
     tokens = [row.rows[row.label if len(row.rows) > 1 else 0] for row in rows]

@@ -86,3 +86,38 @@ def test_a_stream_that_is_not_declared_is_refused_with_those_that_are():
     rows = TrainingRows(6, 2, 0, Needs(streams={"upper": Stream()}))
     with pytest.raises(UserError, match=r"^optimizer: .* 'uper'; declared in its needs: upper$"):
         rows.batches("uper")
+
+
+TASKS = ["a"] * 6 + ["b"] * 3
+
+
+def of_tasks(stream, name="s", equal=False, batches=6, size=3):
+    rows = TrainingRows(9, size, 0, Needs(streams={name: stream}), TASKS, equal)
+    return list(islice(rows.batches(name), batches))
+
+
+def test_a_stream_of_a_task_has_its_rows_only_and_its_shares_are_disjoint():
+    lower = set(chain(*of_tasks(Stream(rows=(0, 2 / 3), task="a"))))
+    upper = set(chain(*of_tasks(Stream(rows=(2 / 3, 1), task="a"))))
+    assert (len(lower), len(upper)) == (4, 2)
+    assert lower | upper == set(range(6))
+    every = set(chain(*of_tasks(Stream(rows=(2 / 3, 1)))))
+    assert every & set(range(6)) == upper, "a share of all tasks is that share of each"
+    assert len(every) == 3
+
+
+def test_tasks_take_turns_in_filling_batches_that_are_mixed_equally():
+    batches = of_tasks(Stream(), equal=True, size=4)
+    assert batches == of_tasks(Stream(), equal=True, size=4)
+    assert [sum(row < 6 for row in batch) for batch in batches] == [2] * 6
+    rows = list(chain(*batches))
+    assert sorted(row for row in rows if row < 6) == sorted([*range(6), *range(6)])
+    mixed = list(chain(*of_tasks(Stream(), size=9, batches=2)))
+    assert sorted(mixed) == sorted([*range(9), *range(9)]), "by default every row comes once"
+
+
+def test_a_stream_of_a_task_that_the_run_does_not_train_is_refused():
+    with pytest.raises(UserError, match=r"rows of the task 'c'; the run trains a, b; what to do:"):
+        of_tasks(Stream(task="c"))
+    with pytest.raises(UserError, match="the run trains a single task"):
+        some(Stream(task="a"))
