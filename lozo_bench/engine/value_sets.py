@@ -1,17 +1,19 @@
-"""Two sets of values of the same parameters: one is in them, the other is kept beside them.
+"""Several sets of values of the same parameters: one is in them, the others are kept beside them.
 
-Bilevel-ZOFO has two copies p and s of an adapter. The model has one adapter, and the values are
-swapped, so that neither the model nor the tuning knows that there are two.
+Bilevel-ZOFO has two copies p and s of an adapter, and two for each task if there are several. The
+model has one adapter, and the values are exchanged, so that neither the model nor the tuning knows
+that there are several.
 
-Both sets are among the engine's `Extras`: the parameters under ``adapter/NAME``, the values beside
-them under ``other/NAME``, and the number of the set that is in the parameters under ``set``. So
+All sets are among the engine's `Extras`: the parameters under ``adapter/NAME``, the values kept for
+set k under ``sets/k/NAME``, and the number of the set that is in the parameters under ``set``. So
 they are saved, restored and fingerprinted with the weights, and no direction moves them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -21,23 +23,26 @@ from lozo_bench.engine.terms import Extras, with_prefix
 _SHOWN = "set"
 
 
-def two_sets(parameters: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Extras:
-    """Return the extras of parameters that have a second set of values.
+def with_value_sets(
+    parameters: Mapping[str, Tensor], sets: Sequence[Mapping[str, Tensor]]
+) -> Extras:
+    """Return the extras of parameters that have several sets of values.
 
     Args:
-        parameters: by name; at the start they hold the first set.
-        other: the second set's values, by the same names.
+        parameters: by name; they hold the first set.
+        sets: the values of all sets, by the same names.
     """
     tensors = {f"adapter/{name}": x for name, x in parameters.items()}
-    tensors |= {f"other/{name}": x for name, x in other.items()}
+    for k, values in enumerate(sets):
+        tensors |= {f"sets/{k}/{name}": x for name, x in values.items()}
     return Extras(tensors | {_SHOWN: torch.zeros((), dtype=torch.int64)})
 
 
 class ValueSets:
-    """The parameters of an engine that have two sets of values.
+    """The parameters of an engine that have several sets of values.
 
     Args:
-        extras: the engine's, which `two_sets` made. Others have no such parameters.
+        extras: the engine's, which `with_value_sets` made. Others have no such parameters.
 
     Attributes:
         parameters: by name.
@@ -45,24 +50,33 @@ class ValueSets:
 
     def __init__(self, extras: Extras) -> None:
         self.parameters = with_prefix("adapter", extras.tensors)
-        self._other = with_prefix("other", extras.tensors)
+        # What is kept for the set that is in the parameters is of no use until another one is.
+        self._kept: list[Mapping[str, Tensor]] = []
+        for k in count():
+            if not (own := with_prefix(f"sets/{k}", extras.tensors)):
+                break
+            self._kept.append(own)
         self._shown = extras.tensors.get(_SHOWN, torch.zeros((), dtype=torch.int64))
+
+    def __len__(self) -> int:
+        """Return how many sets there are; 0 without such parameters."""
+        return len(self._kept)
 
     @property
     def shown(self) -> int:
-        """The number of the set that is in the parameters, 0 or 1."""
+        """The number of the set that is in the parameters."""
         return int(self._shown)
 
-    @torch.no_grad()
+    def values(self, number: int) -> Mapping[str, Tensor]:
+        """Return the values of a set; they must not be changed."""
+        return self.parameters if number == self.shown else self._kept[number]
+
     def show(self, number: int) -> None:
-        """Put a set into the parameters, and what was in them beside them."""
-        if number == self.shown:
-            return
-        for name, x in self.parameters.items():
-            before = x.clone()
-            x.copy_(self._other[name])
-            self._other[name].copy_(before)
-        self._shown.fill_(number)
+        """Put a set into the parameters, in place of the one that is there."""
+        if number != self.shown:
+            _copy(self.parameters, self._kept[self.shown])
+            _copy(self._kept[number], self.parameters)
+            self._shown.fill_(number)
 
     @contextmanager
     def showing(self, number: int) -> Iterator[None]:
@@ -74,15 +88,19 @@ class ValueSets:
         finally:
             self.show(before)
 
-    @torch.no_grad()
-    def overwrite_other(self) -> None:
-        """Give the set that is beside the parameters the values that are in them."""
-        for name, x in self.parameters.items():
-            self._other[name].copy_(x)
+    def copy(self, source: int, to: int) -> None:
+        """Give the set ``to`` the values of the set ``source``."""
+        _copy(self.values(source), self.values(to))
 
     def state(self) -> dict[str, Tensor]:
-        """Return nothing: the engine saves both sets with its extras."""
+        """Return nothing: the engine saves all sets with its extras."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Do nothing; see `state`."""
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> None:
+    for name, x in source.items():
+        to[name].copy_(x)

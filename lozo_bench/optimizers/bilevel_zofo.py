@@ -16,6 +16,10 @@ Training alternates between T lower steps and one upper step:
 All terms of H use the same z and the same batches; p and s are not perturbed. The direction z is a
 full-rank Gaussian (MeZO's), or U V^T of low rank (LOZO's). (1) and (2) use dropout, (3) does not.
 
+Of several tasks i, each has copies p_i and s_i and rows of its own. Each outer iteration takes n
+of them, drawn without replacement: (1) to (3) are those of each task, with a z of its own, and (4)
+adds up their steps of theta. That is the paper's meta-training.
+
 With lambda = 0 and T = 0 it is hybrid fine-tuning: theta and p at once, on one problem. With
 ``barrier``, lambda is BOME's (Ye et al., arXiv 2209.08709), from the same estimates: with f = F and
 q = G(theta, p) - G(theta, s), and inner products over (theta, p),
@@ -29,7 +33,9 @@ differences are taken in float64 from the losses of the examples.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from lozo_bench.engine.together import Term
@@ -45,7 +51,7 @@ from lozo_bench.optimizers.adapter_steps import (
     gradients_of,
     has_dropout,
 )
-from lozo_bench.optimizers.backbone_steps import Backbone, BackboneOptions
+from lozo_bench.optimizers.backbone_steps import Backbone, BackboneOptions, Direction
 from lozo_bench.optimizers.base import (
     Engine,
     Event,
@@ -56,12 +62,25 @@ from lozo_bench.optimizers.base import (
     check_not_negative,
     check_positive,
 )
+from lozo_bench.optimizers.bilevel_problems import (
+    Problem,
+    lower_rows,
+    problems_of,
+    streams_of,
+    upper_rows_of,
+)
 from lozo_bench.optimizers.bilevel_schedule import BilevelSchedule, StepCounting
 from lozo_bench.randomness.draws import Draws
 
-P, S = 0, 1  # the numbers of the two sets of values
-SETS = ("p", "s")
-UPPER = "upper"
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an upper step found out about a task: the direction z, c, the gradient of p, numbers."""
+
+    z: Direction
+    c: float
+    g: Gradients
+    values: Mapping[str, float | str]
 
 
 class BilevelZofo:
@@ -86,6 +105,8 @@ class BilevelZofo:
         eval_with: which copy is evaluated and tested; ``both``: the one that is better on dev.
         upper_rows: the share of the training rows that is the upper problem's; the rest is the
             lower one's. None: both have all rows.
+        tasks: the names of the tasks; none or one: all rows are of one problem.
+        tasks_per_step: n; None: all tasks.
         step_counting: see `BilevelSchedule`.
         total_steps: the run's steps.
         dropout: whether (1) and (2) use the dropout of the model's config.
@@ -115,6 +136,8 @@ class BilevelZofo:
         reset_s: Literal["never", "each_outer"],
         eval_with: Literal["p", "s", "both"],
         upper_rows: float | None,
+        tasks: list[str],
+        tasks_per_step: int | None,
         step_counting: StepCounting,
         total_steps: int,
         dropout: bool,
@@ -127,7 +150,7 @@ class BilevelZofo:
             if number is not None:
                 check_positive(key, number)
         check_no_fp16(autocast)
-        if eval_with not in (*SETS, "both"):
+        if eval_with not in ("p", "s", "both"):
             raise bad_value("eval_with", eval_with, "p, s or both")
         if reset_s not in ("never", "each_outer"):
             raise bad_value("reset_s", reset_s, "never or each_outer")
@@ -137,31 +160,43 @@ class BilevelZofo:
             allowed = "a whole number >= 1; 0 with lambda_=0, barrier=null and eval_with=p"
             raise bad_value("inner_steps", inner_steps, allowed)
         options = BackboneOptions(directions, rank, nu, eps, fd, upper)
+        self.problems = tuple(problems_of(tasks))
+        self.count = len(self.problems) if tasks_per_step is None else tasks_per_step
+        if not 1 <= self.count <= len(self.problems):
+            allowed = f"a whole number from 1 to {len(self.problems)}, the number of tasks"
+            raise bad_value("tasks_per_step", tasks_per_step, allowed)
+        rows = lower_rows(upper_rows), upper_rows_of(upper_rows)
         self.needs = replace(
             BilevelZofo.needs,
             directions=directions,
             dropout=dropout,
             steps=self.schedule.steps,
-            batch=Stream(rows=lower_rows(upper_rows)),
-            streams={UPPER: Stream(rows=upper_rows_of(upper_rows))},
+            batch=Stream(rows=rows[0]),
+            streams=streams_of(self.problems, *rows),
         )
-        self.engine, self.sets = engine, ValueSets(engine.extras)
+        self.engine, self.draws = engine, draws
+        self.sets = ValueSets(engine.extras)
         self.theta = Backbone(engine, draws, options)
         self.rates = Rates(lr, lr_p, lr_s)
         self.lr = self.rates.first
         self.lambda_, self.barrier = lambda_, barrier
         self.reset_s, self.max_grad_norm = reset_s, max_grad_norm
-        self.views = SETS if inner_steps else SETS[:1]
-        self.tested = self.views if eval_with == "both" else (eval_with,)
-        self.adam_p, self.adam_s = (adam_over(self.sets.parameters) for _ in SETS)
+        # Of several tasks, theta is evaluated with an adapter that is not trained.
+        self.views: tuple[str, ...] = ("theta",) if len(self.problems) > 1 else ("p", "s")
+        self.tested: tuple[str, ...] = self.views
+        if len(self.problems) == 1:
+            self.views = self.views if inner_steps else ("p",)
+            self.tested = self.views if eval_with == "both" else (eval_with,)
+        self.adam_p = [adam_over(self.sets.parameters) for _ in self.problems]
+        self.adam_s = [adam_over(self.sets.parameters) for _ in self.problems]
         # Without dropout, (2) and (3) compute the same losses at theta.
         self.reuses_losses = not (dropout and has_dropout(engine.model))
         self.t = 0  # steps, also those that were skipped
         self.k = 0  # upper steps
 
     def view(self, name: str) -> None:
-        """Put p or s into the adapter."""
-        self.sets.show(SETS.index(name))
+        """Put p, s or the adapter that is not trained into the model."""
+        self.sets.show(("p", "s").index(name) if name != "theta" else 0)
 
     def step(self, score: Score) -> Report:
         """Make a lower or an upper step.
@@ -170,55 +205,98 @@ class BilevelZofo:
             NonFiniteLossError: a loss or a gradient is not finite; nothing has changed.
         """
         self.t += 1
+        chosen = self._chosen()
         if self.schedule.is_upper(self.t):
-            return self._upper(score)
-        return self._lower(score)
+            return self._upper(score, chosen)
+        return self._lower(score, chosen)
 
-    def _lower(self, score: Score) -> Report:
-        """Equation (1): one forward and one backward pass over lower rows."""
-        adapter = self.sets.parameters
-        if self.reset_s == "each_outer" and self.schedule.begins_cycle(self.t):
-            with self.sets.showing(P):
-                self.sets.overwrite_other()
-            self.adam_s.state.clear()
-        with self.sets.showing(S):
-            loss, g = gradients_of(score, self.engine, adapter)
-            rate = self.rates.s(self.lr)
-            norm = adam_step(self.adam_s, adapter, g, rate, self.max_grad_norm)
-        return Report(loss, forwards=1, backwards=1, scalars={"grad_norm": norm})
+    def _chosen(self) -> list[int]:
+        """Return which problems this outer iteration is about."""
+        n = len(self.problems)
+        if self.count == n:
+            return list(range(n))
+        return (
+            self.draws.uniform_range("tasks", self.k, "order", 0, n)
+            .argsort()[: self.count]
+            .tolist()
+        )
 
-    def _upper(self, score: Score) -> Report:
-        """Equations (2) to (5). The step's own batch is B_p, and that of ``upper`` is B_f."""
+    def _lower(self, score: Score, chosen: Sequence[int]) -> Report:
+        """Equation (1): for each task, one forward and one backward pass over lower rows."""
+        adapter, found = self.sets.parameters, []
+        for i in chosen:
+            p, s = self.problems[i].p, self.problems[i].s
+            if self.reset_s == "each_outer" and self.schedule.begins_cycle(self.t):
+                self.sets.copy(p, s)
+                self.adam_s[i].state.clear()
+            with self.sets.showing(s):
+                found.append(gradients_of(self.problems[i].lower(score), self.engine, adapter))
+        norms, rate = [], self.rates.s(self.lr)
+        for i, (_, g) in zip(chosen, found, strict=True):
+            with self.sets.showing(self.problems[i].s):
+                norms.append(adam_step(self.adam_s[i], adapter, g, rate, self.max_grad_norm))
+        scalars = {"grad_norm": fmean(norms)}
+        loss = fmean(loss for loss, _ in found)
+        return Report(loss, score.forwards, score.backwards, scalars=scalars)
+
+    def _upper(self, score: Score, chosen: Sequence[int]) -> Report:
+        """Equations (2) to (5)."""
         k, self.k = self.k, self.k + 1
-        upper, adapter, rest = score.on(UPPER), self.sets.parameters, self.sets.shown
-        with self.sets.showing(P):
-            a, grad_f = gradients_of(upper, self.engine, adapter)  # (2)
-            b, grad_q = gradients_of(score, self.engine, adapter) if self.coupled else (None, {})
-        known = (a, b, None) if self.reuses_losses else (None, None, None)
-        terms = [self._term(upper, P), self._term(score, P), self._term(score, S)]
-        z = self.theta.direction(k)
+        rest = self.sets.shown
         try:
-            count = 3 if self.coupled else 1
-            slopes, here = self.theta.slopes(z, terms[:count], known[:count])
+            found = [
+                self._estimate(self.theta.direction(k * self.count + j), self.problems[i], score)
+                for j, i in enumerate(chosen)
+            ]
         finally:
             self.sets.show(rest)
-        c_f, c_q = slopes[0], slopes[1] - slopes[2] if self.coupled else 0.0
+        for i, estimate in zip(chosen, found, strict=True):  # (4)
+            with self.sets.showing(self.problems[i].p):
+                adam_step(self.adam_p[i], self.sets.parameters, estimate.g, self.rates.p(self.lr))
+        # In place, the weights are still on their way along the last direction.
+        for estimate in reversed(found):
+            self.theta.move(estimate.z, estimate.c, self.rates.theta(self.lr))
+        events = [Event("upper", estimate.values) for estimate in found]
+        numbers = {key for key, x in found[0].values.items() if isinstance(x, float)}
+        scalars = {key: fmean(float(each.values[key]) for each in found) for key in numbers}
+        loss = scalars["upper_loss"]
+        return Report(loss, score.forwards, score.backwards, scalars=scalars, events=events)
+
+    def _estimate(self, z: Direction, problem: Problem, score: Score) -> Estimate:
+        """Return the gradient of p and the slope of H along z, equations (2), (3) and (5).
+
+        Without a name of a task, the step's own batch is B_p, and that of ``upper`` is B_f.
+        """
+        adapter, upper = self.sets.parameters, score.on(problem.upper_stream)
+        lower = problem.lower(score) if self.coupled else score
+        with self.sets.showing(problem.p):
+            a, grad_f = gradients_of(upper, self.engine, adapter)  # (2)
+            b, grad_q = gradients_of(lower, self.engine, adapter) if self.coupled else (None, {})
+        terms = [self._term(upper, problem.p)]
+        known: list[float | None] = [a]
+        if self.coupled:
+            terms += [self._term(lower, problem.p), self._term(lower, problem.s)]
+            known += [b, None]
+        if not self.reuses_losses:
+            known = [None] * len(terms)
+        slopes, here = self.theta.slopes(z, terms, known)
+        task: dict[str, float | str] = {"task": problem.task} if problem.task else {}
+        if not self.coupled:
+            values = {"upper_loss": here[0], "projected_grad": slopes[0]}
+            return Estimate(z, slopes[0], grad_f, task | values)
+        c_f, c_q = slopes[0], slopes[1] - slopes[2]
         lambda_ = self._lambda(c_f, c_q, grad_f, grad_q)
         c = c_f + lambda_ * c_q  # (3)
-        g = (
-            {name: x.add(grad_q[name], alpha=lambda_) for name, x in grad_f.items()}
-            if self.coupled
-            else grad_f
-        )
-        with self.sets.showing(P):
-            adam_step(self.adam_p, adapter, g, self.rates.p(self.lr))  # (4)
-        self.theta.move(z, c, self.rates.theta(self.lr))
-        values = {"upper_loss": here[0], "projected_grad": c}
-        if self.coupled:
-            gap = {"lower_loss_p": here[1], "lower_loss_s": here[2], "gap": here[1] - here[2]}
-            values |= gap | {"lambda": lambda_}
-        events = [Event("upper", values)]
-        return Report(here[0], score.forwards, score.backwards, scalars=values, events=events)
+        g = {name: x.add(grad_q[name], alpha=lambda_) for name, x in grad_f.items()}
+        values = {
+            "upper_loss": here[0],
+            "projected_grad": c,
+            "lower_loss_p": here[1],
+            "lower_loss_s": here[2],
+            "gap": here[1] - here[2],
+            "lambda": lambda_,
+        }
+        return Estimate(z, c, g, task | values)
 
     def _term(self, batch: Score, number: int) -> Term:
         """Return the mean loss of a batch with p or s in the adapter."""
@@ -231,21 +309,3 @@ class BilevelZofo:
         square = c_q**2 + dot(grad_q, grad_q)
         product = c_f * c_q + dot(grad_f, grad_q)
         return max((self.barrier * square - product) / square, 0.0) if square else 0.0
-
-
-def lower_rows(upper_rows: float | None) -> tuple[float, float]:
-    """Return the shares between which the lower problem's rows are.
-
-    Raises:
-        BadValueError: ``upper_rows`` is not a share.
-    """
-    if upper_rows is None:
-        return 0.0, 1.0
-    if not 0 < upper_rows < 1:
-        raise bad_value("upper_rows", upper_rows, "a number between 0 and 1, or null")
-    return 0.0, 1 - upper_rows
-
-
-def upper_rows_of(upper_rows: float | None) -> tuple[float, float]:
-    """Return the shares between which the upper problem's rows are."""
-    return (0.0, 1.0) if upper_rows is None else (1 - upper_rows, 1.0)

@@ -1,7 +1,7 @@
-"""The weights of a model and an adapter, both trained; the adapter has two sets of values.
+"""The weights of a model and an adapter, both trained; the adapter has several sets of values.
 
 Bilevel methods train the weights theta by a zeroth-order estimate and the adapter by gradients.
-The adapter's values p and s start from two draws. They are not in X, whose weights are theta, but
+The sets of values start from draws of their own. They are not in X, whose weights are theta, but
 among the extras (see `lozo_bench.engine.value_sets`). Only the adapter is differentiated, so that
 no gradient of the size of theta exists.
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lozo_bench.config.build import build
 from lozo_bench.config.schema import Kind
-from lozo_bench.engine.value_sets import two_sets
+from lozo_bench.engine.value_sets import with_value_sets
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
@@ -25,14 +25,18 @@ from lozo_bench.tuning.base import Tuned, Tuning
 
 
 class TwoLevel:
-    """Train all weights of a model, and an adapter with two sets of values.
+    """Train all weights of a model, and an adapter with several sets of values.
 
     Args:
         adapter: the tuning of the adapter: ``_target_`` and its options.
+        tasks: the names of the tasks; none or one: the sets are p and s. Of several: an adapter
+            that is not trained, and p and s of each task.
     """
 
-    def __init__(self, *, adapter: dict[str, Any]) -> None:
+    def __init__(self, *, adapter: dict[str, Any], tasks: list[str] | None = None) -> None:
         self.adapter: Tuning = build(adapter, "tuning.adapter")
+        count = len(tasks or [])
+        self.sets = 2 if count < 2 else 1 + 2 * count
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`.
@@ -59,14 +63,18 @@ class TwoLevel:
                 "are trained here anyway; allowed: a tuning that adds parameters, such as lora"
             )
         theta = {name: x for name, x in tuned.model.named_parameters() if id(x) not in adapter}
-        extras = two_sets(tuned.X, _second_set(tuned))
+        extras = with_value_sets(tuned.X, _initial(tuned, self.sets))
         return replace(tuned, X=theta, all_weights=True, extras=extras)
 
 
-def _second_set(tuned: Tuned) -> dict[str, Tensor]:
-    """Return the initial values of the second set: those of another draw, or the same ones."""
+def _initial(tuned: Tuned, count: int) -> list[dict[str, Tensor]]:
+    """Return the initial values of each set, and leave those of the first one in X.
+
+    Those of a tuning without randomness are all the same.
+    """
     redraw = tuned.redraw or (lambda number: None)
-    redraw(1)
-    values = {name: x.detach().clone() for name, x in tuned.X.items()}
-    redraw(0)
-    return values
+    sets: list[dict[str, Tensor]] = []
+    for number in reversed(range(count)):
+        redraw(number)
+        sets.insert(0, {name: x.detach().clone() for name, x in tuned.X.items()})
+    return sets

@@ -24,6 +24,7 @@ BILEVEL = {
     "lr": 0.0, "lr_p": 0.0, "lr_s": 1e-2, "lambda_": 1.0, "inner_steps": 2, "eps": 1e-3,
     "fd": "forward", "directions": "low_rank", "rank": 2, "nu": 3, "upper": "sgd",
     "barrier": None, "reset_s": "never", "eval_with": "both", "upper_rows": 0.5,
+    "tasks": [], "tasks_per_step": None,
     "step_counting": "outer", "total_steps": 5, "dropout": False, "autocast": None,
     "max_grad_norm": 1.0,
 }  # fmt: skip
