@@ -104,3 +104,28 @@ def test_two_processes_search_as_one(tmp_path, single_search, split):
     torch.testing.assert_close(recorded(tmp_path), recorded(single_search), rtol=1e-3, atol=2e-5)
     assert (tmp_path / "search.svg").exists()
     assert [row["layer"] for row in cells.rows(tmp_path) if "layer" in row] == [0, 1, 2] * 3
+
+
+BILEVEL = [
+    "optimizer=bilevel_zofo", "tuning=two_level_lora", "optimizer.inner_steps=3", "steps=8",
+    "eval_every=4", "optimizer.lr=1e-5", "optimizer.lambda_=10", "micro_batch_size=3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def single_bilevel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bilevel")
+    assert cells.run(folder, *BILEVEL) == [0], cells.log(folder)
+    return folder
+
+
+def test_two_processes_make_lower_and_upper_steps_as_one(tmp_path, single_bilevel):
+    codes = cells.run(tmp_path, *BILEVEL, processes=2)
+    assert codes == [0, 0], cells.log(tmp_path)
+    one, two = cells.result(single_bilevel), cells.result(tmp_path)
+    for key in ("steps", "forwards", "backwards", "tokens", "best_step", "bad_steps"):
+        assert two[key] == one[key]
+    for name, metrics in one["metrics"].items():
+        for key, value in metrics.items():
+            assert two["metrics"][name][key] == pytest.approx(value, abs=1e-4)
+    torch.testing.assert_close(recorded(tmp_path), recorded(single_bilevel), rtol=1e-3, atol=2e-5)
