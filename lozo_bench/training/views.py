@@ -15,20 +15,25 @@ def evaluate_views(optimizer: HasViews, evaluate: Callable[[], Metrics], select:
     """Evaluate the weights in each way.
 
     Returns:
-        The metrics of the best one of those that may be tested, and those of each way ``p`` under
-        names such as ``p.accuracy``.
+        The metrics of the best one of those that may be tested, and, if there are several, those
+        of each way ``p`` under names such as ``p.accuracy``.
     """
     found = {}
     for name in optimizer.views:
         optimizer.view(name)
         found[name] = evaluate()
     best = found[_best(found, optimizer.tested, select)]
+    if len(found) == 1:
+        return best
     each = {f"{name}.{key}": x for name, own in found.items() for key, x in own.values.items()}
     return Metrics({**best.values, **each}, best.guesses)
 
 
 def show_best(optimizer: HasViews, metrics: Metrics, select: Select) -> None:
     """Put the weights into the way whose metrics `evaluate_views` returned as the best ones."""
+    if len(optimizer.tested) == 1:
+        optimizer.view(optimizer.tested[0])
+        return
     found = {name: _of(name, metrics.values) for name in optimizer.tested}
     optimizer.view(_best(found, optimizer.tested, select))
 

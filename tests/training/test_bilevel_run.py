@@ -112,3 +112,23 @@ def test_the_tuning_and_the_optimizer_go_together(tmp_path, options, message):
     pair |= dict(option.split("=") for option in options)
     with pytest.raises(UserError, match=message):
         run(cells.config(*(f"{k}={v}" for k, v in pair.items()), *kept), tmp_path)
+
+
+SEVERAL = [
+    "optimizer=bilevel_zofo_multitask", "tuning=two_level_lora", "task=[reviews,topics]",
+    "optimizer.inner_steps=2", "steps=6", "eval_every=3", "batch_size=4", "log_every=1",
+    *(f"task.tasks.{task}.source.{name}={count}" for task in ("reviews", "topics")
+      for name, count in (("train", 24), ("dev", 6), ("test", 6))),
+]  # fmt: skip
+
+
+def test_meta_training_is_evaluated_with_theta_and_resumes_to_the_same_bits(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    result = run(cells.config(*SEVERAL), whole)
+    assert {"mean", "reviews.accuracy", "topics.accuracy"} <= result["metrics"]["test"].keys()
+    with pytest.raises(Stopped):
+        run(cells.config(*SEVERAL), stopped, StopAtCheck(6))
+    run(cells.config(*SEVERAL), stopped)
+    assert_same_run(whole, stopped)
