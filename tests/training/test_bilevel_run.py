@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_resume import StopAtCheck, assert_same_run
 
+from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import Stopped, UserError
 from lozo_bench.optimizers.base import Needs, Stream
 from lozo_bench.training.replay import rebuild
@@ -117,18 +118,19 @@ def test_the_tuning_and_the_optimizer_go_together(tmp_path, options, message):
 SEVERAL = [
     "optimizer=bilevel_zofo_multitask", "tuning=two_level_lora", "task=[reviews,topics]",
     "optimizer.inner_steps=2", "steps=6", "eval_every=3", "batch_size=4", "log_every=1",
+    "tracking=files", "model.device=cpu", "checkpoint.every=2",
     *(f"task.tasks.{task}.source.{name}={count}" for task in ("reviews", "topics")
       for name, count in (("train", 24), ("dev", 6), ("test", 6))),
 ]  # fmt: skip
 
 
 def test_meta_training_is_evaluated_with_theta_and_resumes_to_the_same_bits(tmp_path):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    config, whole, stopped = with_task_lists(SEVERAL), tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
-    result = run(cells.config(*SEVERAL), whole)
+    result = run(cells.composed(*config), whole)
     assert {"mean", "reviews.accuracy", "topics.accuracy"} <= result["metrics"]["test"].keys()
     with pytest.raises(Stopped):
-        run(cells.config(*SEVERAL), stopped, StopAtCheck(6))
-    run(cells.config(*SEVERAL), stopped)
+        run(cells.composed(*config), stopped, StopAtCheck(6))
+    run(cells.composed(*config), stopped)
     assert_same_run(whole, stopped)
