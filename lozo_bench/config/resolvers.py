@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +25,7 @@ def register_resolver() -> None:
     ...,other:VALUE}}`` is that of its optimizer, or of ``other``. ``${per_scale:{published:VALUE,
     tiny:VALUE}}`` is the value listed for the run's scale. ``${task_names:}`` lists the tasks that
     are trained, if the run has several, and ``${task_set:}`` is the name of all of them together.
+    ``${member:}`` is the folder of a task of a collection, below the ``data_dir`` of the run's task.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, use_cache=False, replace=True)
@@ -33,6 +35,7 @@ def register_resolver() -> None:
     OmegaConf.register_new_resolver("per_scale", _per_scale, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("task_names", _task_names, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("task_set", _task_set, use_cache=False, replace=True)
+    OmegaConf.register_new_resolver("member", _member, use_cache=False, replace=True)
 
 
 def _method(optimizer: str, tuning: str, _root_: DictConfig) -> str:
@@ -95,6 +98,25 @@ def _file_of(group: str, root: DictConfig) -> str:
 
 def _per_scale(values: Mapping[str, Any], _root_: DictConfig) -> Any:
     return _pick(OmegaConf.select(_root_, "scale", default=Scale.published), values)
+
+
+def _member(_parent_: DictConfig) -> str | None:
+    """Return the folder of a task in its collection: it has the name of the task's key.
+
+    MetaICL writes ``unifiedqa:qasc``, which cannot be a key on the command line: here it is
+    ``unifiedqa-qasc``. Made-up rows have no folder.
+    """
+    collection = _parent_._get_parent()._get_parent()  # type: ignore[union-attr]
+    assert isinstance(collection, DictConfig)
+    if (folder := collection.get("data_dir")) is not None:
+        name = str(_parent_._key()).replace("unifiedqa-", "unifiedqa:", 1)
+        return str(Path(folder) / name)
+    if collection.get("invented_rows"):
+        return None
+    raise UserError(
+        "task.data_dir: given None; allowed: the folder of a collection, which has one for each "
+        "task, such as DIR of DIR/imdb/imdb_16384_100_train.jsonl"
+    )
 
 
 def _digest_of_root(_root_: DictConfig) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from lozo_bench.config.schema import Config, Kind, Metric, TaskConfig
 from lozo_bench.config.several import trained_tasks
@@ -57,9 +58,15 @@ def _bad_beside(task: TaskConfig) -> Iterator[UserError]:
     without_effect = {each.name for each in dataclasses.fields(task)} - _FOR_ALL
     if task.invented_rows:
         without_effect -= _FOR_MADE_UP
+    if any(_is_in(one.data_dir, task.data_dir) for one in task.tasks.values()):
+        without_effect.discard("data_dir")  # that of a collection
     none_given = TaskConfig(name=task.name)
     for name in sorted(without_effect):
         if (given := getattr(task, name)) != getattr(none_given, name):
             example = next(iter(task.tasks))
             allowed = f"it has no effect beside task.tasks; what to do: task.tasks.{example}.{name}"
             yield UserError(f"task.{name}: given {given!r}; {allowed}=... for each task")
+
+
+def _is_in(folder: str | None, other: str | None) -> bool:
+    return folder is not None and other is not None and Path(folder).parent == Path(other)
