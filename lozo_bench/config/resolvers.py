@@ -25,7 +25,7 @@ def register_resolver() -> None:
     ...,other:VALUE}}`` is that of its optimizer, or of ``other``. ``${per_scale:{published:VALUE,
     tiny:VALUE}}`` is the value listed for the run's scale. ``${task_names:}`` lists the tasks that
     are trained, if the run has several, and ``${task_set:}`` is the name of all of them together.
-    ``${member:}`` is the folder of a task of a collection, below the ``data_dir`` of the run's task.
+    ``${member:}`` is the folder of a task in that of its collection, the run's ``task.data_dir``.
     """
     OmegaConf.register_new_resolver("digest", _digest_of_root, use_cache=False, replace=True)
     OmegaConf.register_new_resolver("method", _method, use_cache=False, replace=True)

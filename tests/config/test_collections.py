@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from lozo_bench.config.paths import CONF
 from lozo_bench.config.resolvers import register_resolver
+from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError
 from lozo_bench.training.checks import check_config, typed
 
@@ -78,7 +79,9 @@ def test_a_folder_with_a_colon_has_a_key_without_one() -> None:
 
 
 def test_the_folder_of_the_collection_is_asked_for_unless_the_rows_are_made_up() -> None:
-    with pytest.raises(UserError, match=r"^task\.data_dir: given None; allowed: the folder of a coll"):
+    with pytest.raises(
+        UserError, match=r"^task\.data_dir: given None; allowed: the folder of a coll"
+    ):
         typed(composed("task=bilevel_clf_same"))
     config, _ = typed(composed("task=bilevel_clf_same", "task.invented_rows=2"))
     assert {task.data_dir for task in config.task.tasks.values()} == {None}
@@ -87,6 +90,6 @@ def test_the_folder_of_the_collection_is_asked_for_unless_the_rows_are_made_up()
 def test_a_setting_passes_all_checks_and_its_folder_has_an_effect() -> None:
     config, _ = typed(composed("task=bilevel_clf_same", "task.data_dir=DIR"))
     check_config(config)
-    other, _ = typed(composed("task=[rte,sst2]", "task.data_dir=DIR"))
+    other, _ = typed(composed(*with_task_lists(["task=[rte,sst2]", "task.data_dir=DIR"])))
     with pytest.raises(UserError, match=r"^task\.data_dir: given 'DIR'; it has no effect"):
         check_config(other)

@@ -12,6 +12,7 @@ from lozo_bench.config.build import build
 from lozo_bench.config.checks import check, check_prompts
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Kind
+from lozo_bench.config.several import task_configs
 from lozo_bench.engine import Draws, InPlace
 from lozo_bench.models.locate import model_kind
 from lozo_bench.training.checks import typed
@@ -48,25 +49,34 @@ def test_every_allocation_can_be_made(name):
         build(config.allocation, "allocation")
 
 
-# Several tasks are chosen together with their names: see test_several_tasks.py.
-ALONE = [each for each in OPTIONS if each != ("task", "several")]
+# tests/config/test_collections.py tests the settings of collections, which have up to 87 tasks.
+SINGLE = [
+    (group, option)
+    for group, option in OPTIONS
+    if group != "task" or "@tasks." not in (CONF / "task" / f"{option}.yaml").read_text()
+]
+NEEDED = {
+    "local": ["model.path=embedded:tiny_opt"],
+    "several": ["+task@task.tasks.rte=rte", "task.tasks.rte.data_dir=."],
+}
 
 
-@pytest.mark.parametrize(("group", "option"), ALONE, ids="=".join)
+@pytest.mark.parametrize(("group", "option"), SINGLE, ids="=".join)
 def test_every_option_composes_to_a_config_that_passes_all_checks(group, option):
-    needed = {"local": ["model.path=embedded:tiny_opt"]}.get(option, [])
-    if group == "task":  # tasks that read a folder need one
+    needed = NEEDED.get(option, [])
+    if group == "task" and not needed:  # tasks that read a folder need one
         needed = ["task.data_dir=."]
     if group == "variant":
         needed = [f"experiment={EXPERIMENT_OF[option]}"]
     config, _ = typed(composed(f"{group}={option}", *needed))
     check(config)
-    build(config.task.source, "task.source")
+    for one in task_configs(config).values():
+        build(one.task.source, "task.source")
+        if group == "task":
+            check_that_it_suits_some_kind_of_model(one)
     if config.optimizer:  # zero_shot and icl have none
         optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
         assert "lr" in vars(optimizer)  # the schedule sets it, and a full state has it
-    if group == "task":
-        check_that_it_suits_some_kind_of_model(config)
 
 
 def check_that_it_suits_some_kind_of_model(config):
