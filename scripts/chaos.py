@@ -46,7 +46,13 @@ SEARCH = [
     "model=tiny_roberta", "optimizer.intrinsic_dim=8", "optimizer.popsize=8",
     "optimizer.budget=240",
 ]  # fmt: skip
+TWO_LEVEL = ["tuning=two_level_lora"]
 VARIANTS = {
+    "bilevel_zofo": [*TWO_LEVEL, "optimizer.inner_steps=4"],
+    "bilevel_zofo_multitask": [*TWO_LEVEL, "optimizer.inner_steps=3"],
+    "bome": [*TWO_LEVEL, "optimizer.inner_steps=2"],
+    "hybrid_zofo": TWO_LEVEL,
+    "two_stage": [*TWO_LEVEL, "optimizer.directions=low_rank"],
     "f_lora": ["optimizer.variant=lotfwa"],  # it asks twice in a turn
     "bbt": ["tuning.tokens=5"],
     "bbt_v2": ["tuning.tokens=5"],
@@ -119,8 +125,8 @@ def cases(overrides: Sequence[str]) -> list[Case]:
         text = path.read_text(encoding="utf-8")
         options = [f"optimizer={path.stem}"]
         if "\nbudget:" in text:
-            options = [f"method={path.stem}", *SEARCH, *VARIANTS.get(path.stem, [])]
-        options += [*SHORT, *overrides]
+            options = [f"method={path.stem}", *SEARCH]
+        options += [*VARIANTS.get(path.stem, []), *SHORT, *overrides]
         if "\nnu:" in text:
             options.append("optimizer.nu=9")
         for kind in ("auto", "full"):
