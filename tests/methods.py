@@ -21,10 +21,12 @@ NEEDS = {name: _needs(path) for name, path in FILES.items() if "_target_" in Ome
 EVERY = list(FILES)
 # Those that search the layers of a model in turn, and have a budget instead of a learning rate.
 SEARCHING = [name for name, path in FILES.items() if "budget" in OmegaConf.load(path)]
+# Those that learn from several tasks at once, each with batches of its own.
+OF_TASKS = [name for name, path in FILES.items() if "tasks" in OmegaConf.load(path)]
 # Those that move the weights step by step, and of these those that need no gradient for it.
 STEPPING = [
     name
     for name, needs in NEEDS.items()
-    if not (needs.features or needs.two_level) and name not in SEARCHING
+    if not (needs.features or needs.two_level) and name not in (*SEARCHING, *OF_TASKS)
 ]
 ZEROTH_ORDER = [name for name in STEPPING if not NEEDS[name].updates_by_gradient]

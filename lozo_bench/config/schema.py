@@ -116,11 +116,13 @@ class Schedule(Enum):
 class Mix(Enum):
     """From which tasks the rows of a batch are drawn, if a run has several.
 
-    ``rows``: from all rows alike, every row once an epoch; ``equal``: from each task equally often.
+    ``rows``: from all rows alike, every row once an epoch; ``equal``: from each task equally often;
+    ``turns``: from one task, and each task has as many batches.
     """
 
     rows = "rows"
     equal = "equal"
+    turns = "turns"
 
 
 class EngineMode(Enum):

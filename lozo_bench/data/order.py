@@ -72,28 +72,26 @@ def shuffled(count: int, batch_size: int, seed: int, role: str = "order") -> Ite
 
 
 def taking_turns(
-    rows: Mapping[str, Sequence[int]], batch_size: int, seed: int, role: str = "order"
+    rows: Mapping[str, Sequence[int]], batch_size: int, seed: int, each: int, role: str = "order"
 ) -> Iterator[list[int]]:
-    """Yield batches without end to which the tasks contribute a row in turn.
+    """Yield batches without end to which the tasks contribute in turn, so many rows at a time.
 
-    In every round each task contributes one row, in a new order of the tasks; its own rows come in
-    a new order in every epoch of its own. All of it depends on (seed, role) only.
+    In every round each task has one turn, in a new order of the tasks; its own rows come in a new
+    order in every epoch of its own. All of it depends on (seed, role) only.
 
     Args:
         rows: the rows of each task.
         batch_size: how many rows are in every batch.
         seed: of the run.
+        each: how many rows a task contributes in its turn.
         role: of the batches.
     """
-    own = {task: shuffled(len(of), 1, seed, f"{role}/{task}") for task, of in rows.items()}
     names = [task for task, of in rows.items() if of]
+    own = {task: shuffled(len(rows[task]), 1, seed, f"{role}/{task}") for task in names}
     turns = (names[n] for (n,) in shuffled(len(names), 1, seed, f"{role}/turns"))
+    in_order = (rows[task][number] for task in turns for (number,) in islice(own[task], each))
     while True:
-        batch = []
-        for task in islice(turns, batch_size):
-            (number,) = next(own[task])
-            batch.append(rows[task][number])
-        yield batch
+        yield list(islice(in_order, batch_size))
 
 
 def _buckets(lengths: Sequence[int]) -> list[list[int]]:

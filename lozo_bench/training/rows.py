@@ -19,9 +19,8 @@ def training_rows(config: Config, data: Data, needs: Needs) -> TrainingRows:
         UserError: a stream has no rows.
     """
     tasks = [row.task for row in data.train] if data.tasks else ()
-    equal = config.task.mix is Mix.equal
     size, seed = config.batch_size, config.seed.value
-    return TrainingRows(len(data.train), size, seed, needs, tasks, equal)
+    return TrainingRows(len(data.train), size, seed, needs, tasks, config.task.mix)
 
 
 class TrainingRows:
@@ -35,8 +34,7 @@ class TrainingRows:
         seed: of the run.
         needs: declares the steps' own batches and the named streams.
         tasks: the task of each row, of a run with several tasks.
-        equal: whether the tasks take turns in filling the batches, instead of one order of all
-            rows. It is the same for streams that are not shuffled.
+        mix: from which tasks the rows of a batch come, in streams of all tasks that are shuffled.
 
     Raises:
         UserError: a stream has no rows.
@@ -49,10 +47,10 @@ class TrainingRows:
         seed: int,
         needs: Needs,
         tasks: Sequence[str] = (),
-        equal: bool = False,
+        mix: Mix = Mix.rows,
     ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.equal = equal
+        self.mix = mix
         self.tasks: dict[str, list[int]] = {}
         for i, task in enumerate(tasks):
             self.tasks.setdefault(task, []).append(i)
@@ -94,9 +92,10 @@ class TrainingRows:
         if stream.order == "fixed":
             chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
             return (list(chunk) for epoch in repeat(chunks) for chunk in epoch)
-        if self.equal and self.tasks and stream.task is None:
+        if self.mix is not Mix.rows and self.tasks and stream.task is None:
             shares = {task: self._share(name, task) for task in self.tasks}
-            return taking_turns(shares, size, self.seed, order)
+            each = size if self.mix is Mix.turns else 1
+            return taking_turns(shares, size, self.seed, each, order)
         return shuffled_rows
 
     def sizes(self) -> dict[str, tuple[int, int]]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lozo_bench.config.schema import Mix
 from lozo_bench.data.order import shuffled
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.base import Needs, Stream
@@ -91,8 +92,8 @@ def test_a_stream_that_is_not_declared_is_refused_with_those_that_are():
 TASKS = ["a"] * 6 + ["b"] * 3
 
 
-def of_tasks(stream, name="s", equal=False, batches=6, size=3):
-    rows = TrainingRows(9, size, 0, Needs(streams={name: stream}), TASKS, equal)
+def of_tasks(stream, name="s", mix=Mix.rows, batches=6, size=3):
+    rows = TrainingRows(9, size, 0, Needs(streams={name: stream}), TASKS, mix)
     return list(islice(rows.batches(name), batches))
 
 
@@ -107,13 +108,19 @@ def test_a_stream_of_a_task_has_its_rows_only_and_its_shares_are_disjoint():
 
 
 def test_tasks_take_turns_in_filling_batches_that_are_mixed_equally():
-    batches = of_tasks(Stream(), equal=True, size=4)
-    assert batches == of_tasks(Stream(), equal=True, size=4)
+    batches = of_tasks(Stream(), mix=Mix.equal, size=4)
+    assert batches == of_tasks(Stream(), mix=Mix.equal, size=4)
     assert [sum(row < 6 for row in batch) for batch in batches] == [2] * 6
     rows = list(chain(*batches))
     assert sorted(row for row in rows if row < 6) == sorted([*range(6), *range(6)])
     mixed = list(chain(*of_tasks(Stream(), size=9, batches=2)))
     assert sorted(mixed) == sorted([*range(9), *range(9)]), "by default every row comes once"
+
+
+def test_each_batch_is_of_one_task_if_they_have_batches_in_turn():
+    batches = of_tasks(Stream(), mix=Mix.turns, batches=8)
+    assert [len({row < 6 for row in batch}) for batch in batches] == [1] * 8
+    assert sum(batch[0] < 6 for batch in batches) == 4
 
 
 def test_a_stream_of_a_task_that_the_run_does_not_train_is_refused():
