@@ -10,7 +10,7 @@ from pathlib import Path
 import cells
 import programs
 import pytest
-from methods import SEARCHING, STEPPING
+from methods import EVERY, OF_TASKS, SEARCHING, STEPPING
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAOS = ROOT / "scripts" / "chaos.py"
@@ -21,7 +21,9 @@ import chaos  # noqa: E402
 def test_every_optimizer_and_allocation_is_covered_automatically():
     names = {case.name for case in chaos.cases([])}
     allocations = {path.stem for path in (chaos.CONF / "allocation").glob("*.yaml")} - {"none"}
-    every = [*STEPPING, *SEARCHING, *(f"allocation={name}" for name in allocations)]
+    optimizers = set(EVERY) - set(chaos.STEPLESS)
+    assert optimizers >= {*STEPPING, *SEARCHING, *OF_TASKS}
+    every = [*optimizers, *(f"allocation={name}" for name in allocations)]
     assert names == {f"{name} ({kind})" for name in every for kind in ("auto", "full")}
 
 
