@@ -64,7 +64,7 @@ def gradients_of(
     """Return the loss of a batch and its gradient in an adapter: one forward, one backward pass.
 
     Raises:
-        NonFiniteLossError: the loss is NaN or infinite.
+        NonFiniteLossError: the loss or the norm of the gradient is NaN or infinite.
     """
     for x in parameters.values():  # a step that was skipped may have left some
         x.grad = None
@@ -73,7 +73,20 @@ def gradients_of(
     found = {name: x.grad for name, x in parameters.items() if x.grad is not None}
     for x in parameters.values():
         x.grad = None
+    finite_norm(found)
     return loss, found
+
+
+def finite_norm(gradients: Gradients) -> Tensor:
+    """Return the norm of a gradient.
+
+    Raises:
+        NonFiniteLossError: it is NaN or infinite.
+    """
+    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+    if not norm.isfinite():
+        raise NonFiniteLossError(f"the norm of this step's gradient is {float(norm)}")
+    return norm
 
 
 def adam_step(
@@ -88,9 +101,7 @@ def adam_step(
     Raises:
         NonFiniteLossError: the gradient is not finite; nothing has changed.
     """
-    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
-    if not norm.isfinite():
-        raise NonFiniteLossError(f"the norm of this step's gradient is {float(norm)}")
+    norm = finite_norm(gradients)
     for name, gradient in gradients.items():
         parameters[name].grad = gradient
     if norm > (math.inf if max_grad_norm is None else max_grad_norm):

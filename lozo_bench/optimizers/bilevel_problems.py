@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lozo_bench.errors import bad_value
-from lozo_bench.optimizers.base import Score, Stream
+from lozo_bench.optimizers.base import Score
+from lozo_bench.optimizers.task_draws import stream_of
 
 Share = tuple[float, float]
-UPPER = "upper"
+UPPER, LOWER = "upper", "lower"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One task's pair of problems: the numbers of its sets of values, and its streams.
+    """One task's pair of problems, and the numbers of its sets of values p and s.
 
     Without a task's name, the lower rows are those of the steps' own batches.
     """
@@ -23,39 +24,20 @@ class Problem:
     p: int
     s: int
 
-    @property
-    def upper_stream(self) -> str:
-        """The name of the stream of upper rows."""
-        return f"{UPPER}/{self.task}" if self.task else UPPER
-
-    @property
-    def lower_stream(self) -> str:
-        """The name of the stream of lower rows."""
-        return f"lower/{self.task}"
+    def upper(self, score: Score) -> Score:
+        """Return the score of the next upper batch."""
+        return score.on(stream_of(UPPER, self.task))
 
     def lower(self, score: Score) -> Score:
         """Return the score of the next lower batch."""
-        return score.on(self.lower_stream) if self.task else score
+        return score.on(stream_of(LOWER, self.task)) if self.task else score
 
 
-def problems_of(tasks: Sequence[str]) -> Iterator[Problem]:
-    """Yield the problem of each task, or the only one."""
+def problems_of(tasks: Sequence[str]) -> dict[str, Problem]:
+    """Return the problem of each task by its name; that of a run's only task has no name."""
     if len(tasks) < 2:
-        yield Problem("", 0, 1)
-        return
-    for i, task in enumerate(tasks):
-        yield Problem(task, 1 + 2 * i, 2 + 2 * i)
-
-
-def streams_of(problems: Sequence[Problem], lower: Share, upper: Share) -> dict[str, Stream]:
-    """Return the streams beside the steps' own batches, of these shares of each task's rows."""
-    streams = {}
-    for problem in problems:
-        task = problem.task or None
-        streams[problem.upper_stream] = Stream(rows=upper, task=task)
-        if task:
-            streams[problem.lower_stream] = Stream(rows=lower, task=task)
-    return streams
+        return {"": Problem("", 0, 1)}
+    return {task: Problem(task, 1 + 2 * i, 2 + 2 * i) for i, task in enumerate(tasks)}
 
 
 def lower_rows(upper_rows: float | None) -> Share:

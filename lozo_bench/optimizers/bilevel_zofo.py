@@ -63,13 +63,15 @@ from lozo_bench.optimizers.base import (
     check_positive,
 )
 from lozo_bench.optimizers.bilevel_problems import (
+    LOWER,
+    UPPER,
     Problem,
     lower_rows,
     problems_of,
-    streams_of,
     upper_rows_of,
 )
 from lozo_bench.optimizers.bilevel_schedule import BilevelSchedule, StepCounting
+from lozo_bench.optimizers.task_draws import TaskDraws
 from lozo_bench.randomness.draws import Draws
 
 
@@ -160,11 +162,10 @@ class BilevelZofo:
             allowed = "a whole number >= 1; 0 with lambda_=0, barrier=null and eval_with=p"
             raise bad_value("inner_steps", inner_steps, allowed)
         options = BackboneOptions(directions, rank, nu, eps, fd, upper)
-        self.problems = tuple(problems_of(tasks))
-        self.count = len(self.problems) if tasks_per_step is None else tasks_per_step
-        if not 1 <= self.count <= len(self.problems):
-            allowed = f"a whole number from 1 to {len(self.problems)}, the number of tasks"
-            raise bad_value("tasks_per_step", tasks_per_step, allowed)
+        self.problems = problems_of(tasks)
+        several = tuple(task for task in self.problems if task)
+        count = max(1, len(several)) if tasks_per_step is None else tasks_per_step
+        self.drawn = TaskDraws(draws, several, count)
         rows = lower_rows(upper_rows), upper_rows_of(upper_rows)
         self.needs = replace(
             BilevelZofo.needs,
@@ -172,9 +173,10 @@ class BilevelZofo:
             dropout=dropout,
             steps=self.schedule.steps,
             batch=Stream(rows=rows[0]),
-            streams=streams_of(self.problems, *rows),
+            streams=self.drawn.streams(UPPER, rows[1])
+            | (self.drawn.streams(LOWER, rows[0]) if several else {}),
         )
-        self.engine, self.draws = engine, draws
+        self.engine = engine
         self.sets = ValueSets(engine.extras)
         self.theta = Backbone(engine, draws, options)
         self.rates = Rates(lr, lr_p, lr_s)
@@ -182,13 +184,12 @@ class BilevelZofo:
         self.lambda_, self.barrier = lambda_, barrier
         self.reset_s, self.max_grad_norm = reset_s, max_grad_norm
         # Of several tasks, theta is evaluated with an adapter that is not trained.
-        self.views: tuple[str, ...] = ("theta",) if len(self.problems) > 1 else ("p", "s")
-        self.tested: tuple[str, ...] = self.views
-        if len(self.problems) == 1:
-            self.views = self.views if inner_steps else ("p",)
-            self.tested = self.views if eval_with == "both" else (eval_with,)
-        self.adam_p = [adam_over(self.sets.parameters) for _ in self.problems]
-        self.adam_s = [adam_over(self.sets.parameters) for _ in self.problems]
+        self.views: tuple[str, ...] = ("theta",)
+        if not several:
+            self.views = ("p", "s") if inner_steps else ("p",)
+        self.tested = self.views if several or eval_with == "both" else (eval_with,)
+        self.adam_p = {task: adam_over(self.sets.parameters) for task in self.problems}
+        self.adam_s = {task: adam_over(self.sets.parameters) for task in self.problems}
         # Without dropout, (2) and (3) compute the same losses at theta.
         self.reuses_losses = not (dropout and has_dropout(engine.model))
         self.t = 0  # steps, also those that were skipped
@@ -205,59 +206,49 @@ class BilevelZofo:
             NonFiniteLossError: a loss or a gradient is not finite; nothing has changed.
         """
         self.t += 1
-        chosen = self._chosen()
+        problems = [self.problems[task] for task in self.drawn.of(self.k)]
         if self.schedule.is_upper(self.t):
-            return self._upper(score, chosen)
-        return self._lower(score, chosen)
+            return self._upper(score, problems)
+        return self._lower(score, problems)
 
-    def _chosen(self) -> list[int]:
-        """Return which problems this outer iteration is about."""
-        n = len(self.problems)
-        if self.count == n:
-            return list(range(n))
-        return (
-            self.draws.uniform_range("tasks", self.k, "order", 0, n)
-            .argsort()[: self.count]
-            .tolist()
-        )
-
-    def _lower(self, score: Score, chosen: Sequence[int]) -> Report:
+    def _lower(self, score: Score, problems: Sequence[Problem]) -> Report:
         """Equation (1): for each task, one forward and one backward pass over lower rows."""
         adapter, found = self.sets.parameters, []
-        for i in chosen:
-            p, s = self.problems[i].p, self.problems[i].s
+        for of in problems:
             if self.reset_s == "each_outer" and self.schedule.begins_cycle(self.t):
-                self.sets.copy(p, s)
-                self.adam_s[i].state.clear()
-            with self.sets.showing(s):
-                found.append(gradients_of(self.problems[i].lower(score), self.engine, adapter))
+                self.sets.copy(of.p, of.s)
+                self.adam_s[of.task].state.clear()
+            with self.sets.showing(of.s):
+                found.append(gradients_of(of.lower(score), self.engine, adapter))
         norms, rate = [], self.rates.s(self.lr)
-        for i, (_, g) in zip(chosen, found, strict=True):
-            with self.sets.showing(self.problems[i].s):
-                norms.append(adam_step(self.adam_s[i], adapter, g, rate, self.max_grad_norm))
+        for of, (_, g) in zip(problems, found, strict=True):
+            with self.sets.showing(of.s):
+                adam = self.adam_s[of.task]
+                norms.append(adam_step(adam, adapter, g, rate, self.max_grad_norm))
         scalars = {"grad_norm": fmean(norms)}
         loss = fmean(loss for loss, _ in found)
         return Report(loss, score.forwards, score.backwards, scalars=scalars)
 
-    def _upper(self, score: Score, chosen: Sequence[int]) -> Report:
+    def _upper(self, score: Score, problems: Sequence[Problem]) -> Report:
         """Equations (2) to (5)."""
-        k, self.k = self.k, self.k + 1
-        rest = self.sets.shown
+        first, rest = self.k * len(problems), self.sets.shown
+        self.k += 1
         try:
             found = [
-                self._estimate(self.theta.direction(k * self.count + j), self.problems[i], score)
-                for j, i in enumerate(chosen)
+                self._estimate(self.theta.direction(first + j), of, score)
+                for j, of in enumerate(problems)
             ]
         finally:
             self.sets.show(rest)
-        for i, estimate in zip(chosen, found, strict=True):  # (4)
-            with self.sets.showing(self.problems[i].p):
-                adam_step(self.adam_p[i], self.sets.parameters, estimate.g, self.rates.p(self.lr))
+        for of, estimate in zip(problems, found, strict=True):  # (4)
+            with self.sets.showing(of.p):
+                adam, rate = self.adam_p[of.task], self.rates.p(self.lr)
+                adam_step(adam, self.sets.parameters, estimate.g, rate)
         # In place, the weights are still on their way along the last direction.
         for estimate in reversed(found):
             self.theta.move(estimate.z, estimate.c, self.rates.theta(self.lr))
         events = [Event("upper", estimate.values) for estimate in found]
-        numbers = {key for key, x in found[0].values.items() if isinstance(x, float)}
+        numbers = [key for key, x in found[0].values.items() if isinstance(x, float)]
         scalars = {key: fmean(float(each.values[key]) for each in found) for key in numbers}
         loss = scalars["upper_loss"]
         return Report(loss, score.forwards, score.backwards, scalars=scalars, events=events)
@@ -267,7 +258,7 @@ class BilevelZofo:
 
         Without a name of a task, the step's own batch is B_p, and that of ``upper`` is B_f.
         """
-        adapter, upper = self.sets.parameters, score.on(problem.upper_stream)
+        adapter, upper = self.sets.parameters, problem.upper(score)
         lower = problem.lower(score) if self.coupled else score
         with self.sets.showing(problem.p):
             a, grad_f = gradients_of(upper, self.engine, adapter)  # (2)

@@ -18,7 +18,8 @@ from torch import Tensor
 from lozo_bench.errors import bad_value
 from lozo_bench.optimizers.adapter_steps import adam_over, adam_step
 from lozo_bench.optimizers.base import Engine, Score, check_positive
-from lozo_bench.optimizers.episodes import QUERY, Episodes, stream_of
+from lozo_bench.optimizers.episodes import QUERY, Episodes
+from lozo_bench.optimizers.task_draws import stream_of
 from lozo_bench.randomness.draws import Draws
 
 

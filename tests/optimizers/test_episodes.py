@@ -13,10 +13,10 @@ from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.protocol import MicroBatch, ScoredBatch
 from lozo_bench.engine.score import Score
 from lozo_bench.errors import UserError
-from lozo_bench.optimizers.episodes import TaskDraws
 from lozo_bench.optimizers.fomaml import FirstOrderMaml
 from lozo_bench.optimizers.reptile import Reptile
 from lozo_bench.optimizers.state import optimizer_state
+from lozo_bench.optimizers.task_draws import TaskDraws
 from lozo_bench.randomness.draws import Draws
 
 TASKS = ["a", "b"]
