@@ -50,9 +50,9 @@ def _read(folder: Path) -> list[Panel] | None:
     timed = sorted((row["step"], row["elapsed_s"]) for row in rows if "elapsed_s" in row)
     losses = {label: _curve(upper, key, timed) for key, label in _LOSSES.items()}
     dev = [row for row in rows if "dev_loss" in row]
-    metric = next((k for row in dev for k in row if k.startswith("dev_p.")), "dev_p.loss")
-    name = metric.removeprefix("dev_p.")
-    both = {copy: _curve(dev, f"dev_{copy}.{name}", timed) for copy in ("p", "s")}
+    metric = next((k for row in dev for k in row if k.startswith("dev/p.")), "dev/p.loss")
+    name = metric.removeprefix("dev/p.")
+    both = {copy: _curve(dev, f"dev/{copy}.{name}", timed) for copy in ("p", "s")}
     gap = {"G(theta, p) - G(theta, s)": _curve(upper, "gap", timed)}
     return [Panel("losses of upper steps", losses), Panel("gap", gap), Panel(f"dev {name}", both)]
 

@@ -83,12 +83,19 @@ class Tracker:
         os.fsync(self._lines.fileno())
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """Write an evaluation's row: step, forward_passes, NAME_accuracy, NAME_loss and so on."""
+        """Write an evaluation's row: step, forward_passes, NAME_accuracy, NAME_loss and so on.
+
+        A part's numbers, such as those of a task ``rte``, are ``NAME/rte.accuracy``: wandb puts
+        those of one set into one group.
+        """
         self.row(
             {
                 "step": step,
                 "forward_passes": forward_passes,
-                **{f"{name}_{key}": value for key, value in metrics.values.items()},
+                **{
+                    f"{name}{'/' if '.' in key else '_'}{key}": value
+                    for key, value in metrics.values.items()
+                },
             }
         )
 

@@ -28,6 +28,13 @@ def test_rows_and_evaluations_are_written_as_json_lines_at_once(tmp_path):
     ]
 
 
+def test_the_numbers_of_a_task_are_named_by_their_set_and_the_task(tmp_path):
+    with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as records:
+        records.evaluated(1, "test", Metrics({"mean": 0.5, "loss": 0.1, "rte.accuracy": 0.5}), 2)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert list(row)[2:] == ["test_mean", "test_loss", "test/rte.accuracy"]
+
+
 def test_events_are_written_as_json_lines_at_once(tmp_path):
     with Tracker(tmp_path, {}, TrackingConfig(), "run", "id") as tracker:
         tracker.event(3, Event("incumbent", {"loss": 0.5, "layer": "h.0"}))
