@@ -101,6 +101,17 @@ def _facts(
     )  # fmt: skip
 
 
+_MULTITASK = {
+    **_RUN,
+    "eval_every": "1000",
+    "batch_size": "16",
+    "optimizer.lr": "1.0e-4",
+    "optimizer.lr_s": "1.0e-4",
+    "optimizer.lambda_": "1.0e4",
+    "optimizer.inner_steps": "10",
+    "optimizer.upper_rows": "0.3334",
+    "optimizer.tasks_per_step": "1",
+}
 _ADAPTERS = {"lora": _LORA, "prefix": _PREFIX, "prompt": _PROMPT}
 FACTS = (
     *(
@@ -111,5 +122,10 @@ FACTS = (
     _facts(
         "lora", "opt_1_3b", "16", _SST2, f"{_SOURCE.replace('d2a89bd', '82da555')}",
         "classification",
+    ),
+    Facts(
+        "two_level_lora", "bilevel_zofo_multitask", ("opt_1_3b",), ("bilevel_clf_same",), (),
+        f"{_SOURCE}, sweeps/multitask/clf_same", "Of the 1,500 rows, 500 are of the upper problem.",
+        _MULTITASK,
     ),
 )  # fmt: skip

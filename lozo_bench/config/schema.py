@@ -190,11 +190,13 @@ class By(Enum):
 class Shown(Enum):
     """What a table shows of each run: its test metric in percent, or what the run cost.
 
+    ``held_out`` is the mean test metric of the tasks that are not trained, of runs that have such.
     ``memory`` is its peak memory in GiB, on the GPU if there is one; ``minutes`` is the time of its
     steps, without evaluations.
     """
 
     test = "test"
+    held_out = "held_out"
     memory = "memory"
     minutes = "minutes"
 

@@ -31,6 +31,7 @@ class _Unit:
 _PERPLEXITY = _Unit("perplexity", 1.0, 3, "Perplexity")
 _UNITS = {
     Shown.test: _Unit("percent", 100.0, 1, "In percent"),
+    Shown.held_out: _Unit("percent_held_out", 100.0, 1, "Mean of the held-out tasks in percent"),
     Shown.memory: _Unit("gib", 2.0**-30, 2, "Peak memory in GiB"),
     Shown.minutes: _Unit("minutes", 1 / 60, 1, "Minutes of the steps, without evaluations"),
 }

@@ -16,6 +16,7 @@ from lozo_bench.tables.choose import DevMetrics, select_points
 from lozo_bench.tables.published import Published, read_published
 
 Key = tuple[str, ...]
+HELD_OUT = "held_out"  # the entry of a result with the mean over the tasks that are not trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +175,16 @@ def read(folder: Path, show: Shown = Shown.test) -> RunMetrics | None:
     if dev is not None and "loss" not in dev:
         raise UserError(f"{folder / RESULT}: has no dev loss; move it away and run again")
     dev_metrics = None if dev is None else _dev_of(dev)
+    test = metrics["test"]
+    if show is Shown.held_out:
+        if HELD_OUT not in test:
+            raise UserError(
+                f"{folder / RESULT}: has no {HELD_OUT}; table.show=held_out is for runs of several "
+                "tasks, some of which are in task.held_out"
+            )
+        return RunMetrics(dev_metrics, test[HELD_OUT], HELD_OUT)
     if show is not Shown.test:
         return RunMetrics(dev_metrics, _cost(folder, show))
-    test = metrics["test"]
     return RunMetrics(dev_metrics, _first(test), next(iter(test)))
 
 

@@ -29,7 +29,7 @@ class Collection:
     Source: utils/data.py, metaicl/data.py and preprocess/fewshot_gym_dataset.py of MetaICL.
 
     Args:
-        data_dir: The folder of the task.
+        data_dir: The folder of the task; None if its rows are made up.
         k: The K in the names of the files with train and dev rows.
         seed: The SEED in their names. It is also the seed of the draws below.
         test_k: The K in the name of the file with the test rows.
@@ -64,16 +64,21 @@ class Collection:
         """
         raise_all(_bad_values(k, test_k, held_out, num_train, num_test, same_options, options))
         raise_all(bad_seed(seed))
-        if data_dir is None:
-            allowed = "the folder of a task in the collection, such as DIR/superglue-rte"
-            raise bad_value("data_dir", None, f"task.data_dir=FOLDER: {allowed}")
-        self.folder = Path(data_dir).expanduser().resolve()
+        self.data_dir = data_dir
         self.k, self.seed, self.test_k, self.test_seed = k, seed, test_k, test_seed
         self.same_options, self.separator = same_options, separator
         self.held_out, self.num_train, self.num_test = held_out, num_train, num_test
         chosen = None if options is None else RowOptions(options)
         fields = {INPUT: INPUT, TASK: TASK}
         self.layout = Layout(fields, None, [], options=chosen, answers=(OUTPUT,))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the task, whose name is the task's."""
+        if self.data_dir is None:
+            allowed = "the folder of a task in a collection, such as DIR/superglue-rte"
+            raise bad_value("task.data_dir", None, allowed)
+        return Path(self.data_dir).expanduser().resolve()
 
     def splits(self) -> Splits:
         """Read and check every row, and draw the sets.
@@ -118,7 +123,8 @@ class Collection:
         return rows if self.num_test is None else cut_test(rows, self.num_test)
 
     def _read(self, k: int, seed: int, split: str) -> list[Row]:
-        path = self.folder / f"{self.folder.name}_{k}_{seed}_{split}.jsonl"
+        folder = self.folder
+        path = folder / f"{folder.name}_{k}_{seed}_{split}.jsonl"
         if not path.is_file():
             raise self._no_file(path, split)
         return read_rows(path, self.layout)

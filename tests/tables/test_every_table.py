@@ -61,6 +61,7 @@ NARROWED = {
     "bilevel_single": [["task=wic", "method=bilevel_zofo_lora,bilevel_zofo_prompt,bome"]],
     "bilevel_prompts": [["task=copa", "method=bilevel_zofo_lora"]],
     "bilevel_lambda": [["task=cb", "optimizer.lambda_=1,100"]],
+    "bilevel_multitask": [["method=zero_shot,bilevel_zofo_multitask"]],
     "bilevel_inner": [["task=cb", "optimizer.inner_steps=10"]],
 }
 

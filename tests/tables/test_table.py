@@ -191,6 +191,19 @@ def test_a_table_can_show_what_its_runs_cost(runs, tmp_path):
     assert "mezo,sst2,2.0,0.5,2,3" in minutes
 
 
+def test_a_table_can_show_the_tasks_that_are_not_trained(runs, tmp_path):
+    """A run without such tasks counts as missing."""
+    made = runs({("mezo", "sst2", seed, "1e-3"): (0.9, 0.5, 0.1) for seed in ("s1", "s2")})
+    path = tmp_path / "cell0" / "result.json"
+    result = json.loads(path.read_text())
+    result["metrics"]["test"]["held_out"] = 0.25
+    path.write_text(json.dumps(result))
+    held_out = table(made, show=Shown.held_out)
+    assert "| MeZO | 25.0 (0.0) n=1 |" in FORMATS["md"](held_out)
+    assert "Mean of the held-out tasks in percent: mean" in FORMATS["md"](held_out)
+    assert [run.choices["seed"] for run in held_out.missing] == ["s2"]
+
+
 def test_a_table_says_by_which_rule_its_values_were_chosen_from_grids_that_it_does_not_cover(runs):
     one = {("mezo", "sst2", "s1", "1e-3"): (0.9, 0.5, 0.1)}
     grids = [{"method": "mezo", "grid": "mezo_opt"}]

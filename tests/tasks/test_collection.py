@@ -147,13 +147,19 @@ def test_a_file_that_is_missing_is_refused_with_those_that_are_there(folder: Pat
         ({"seed": -1}, "seed"),
         ({"held_out": -1}, "held_out"),
         ({"num_train": 0}, "num_train"),
-        ({"data_dir": None}, "data_dir"),
         ({"options": None, "same_options": True}, "same_options"),
     ],
 )
 def test_arguments_that_are_not_allowed_are_refused(changed: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=rf"^task\.source\.{key}: given "):
         source(Path(), **changed)
+
+
+def test_a_task_without_a_folder_is_refused_when_its_rows_are_read() -> None:
+    with pytest.raises(
+        UserError, match=r"^task\.data_dir: given None; allowed: the folder of a task"
+    ):
+        source(None).splits()
 
 
 def test_more_held_out_rows_than_there_are_train_rows_are_refused(folder: Path) -> None:
