@@ -12,7 +12,7 @@ from torch import Tensor
 from lozo_bench.engine.directions import Given
 from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.protocol import Engine
-from lozo_bench.engine.subspace import Subspace, along
+from lozo_bench.engine.subspace import NOWHERE, Subspace, along
 from lozo_bench.engine.terms import with_prefix
 from lozo_bench.engine.together import Term, losses_together
 from lozo_bench.errors import bad_value
@@ -110,12 +110,12 @@ class Backbone:
             plus, minus = losses_together(terms, z, (eps, -eps))
             return ((plus - minus) / (2 * eps)).tolist(), ((plus + minus) / 2).tolist()
         unknown = [i for i, loss in enumerate(at_theta) if loss is None]
-        if len(unknown) == len(terms):
+        if len(unknown) == len(terms) and isinstance(z, Subspace):  # both share a forward pass
             here, plus = losses_together(terms, z, (0.0, eps))
             return ((plus - here) / eps).tolist(), here.tolist()
         here = torch.tensor([loss or 0.0 for loss in at_theta], dtype=torch.float64)
         if unknown:
-            here[unknown] = losses_together([terms[i] for i in unknown], z, (0.0,))[0]
+            here[unknown] = losses_together([terms[i] for i in unknown], NOWHERE, (0.0,))[0]
         (plus,) = losses_together(terms, z, (eps,))
         return ((plus - here) / eps).tolist(), here.tolist()
 
