@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from lozo_bench.config.files import check_words_in_files
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config, TableConfig
+from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError
 
 Advanced = Callable[[int, int], None]  # called with the runs composed so far and their total
@@ -109,7 +110,7 @@ def _planned(
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = parser.parse_overrides(list(overrides))
     fixed = [_line(override) for override in given if not override.is_sweep_override()]
-    base = compose("config", fixed, return_hydra_config=True)
+    base = compose("config", with_task_lists(fixed), return_hydra_config=True)
     table = OmegaConf.to_object(base.table)
     assert isinstance(table, TableConfig)
     if base.task.invented_rows:
@@ -152,17 +153,16 @@ def _composed(
         values = [text for text in job if _is_value(text)]
         options = [text for text in values if _group(text) in _VALUES]
         if file_choices not in bases:
-            bases[file_choices] = config = compose(
-                "config", [*hydra_overrides, *file_choices, *options], return_hydra_config=True
-            )
+            overrides = with_task_lists([*hydra_overrides, *file_choices, *options])
+            bases[file_choices] = compose("config", overrides, return_hydra_config=True)
+            config = bases[file_choices]
             nodes.update({text: config[_group(text)].copy() for text in options})
         config = bases[file_choices]
         OmegaConf.clear_cache(config)
         for text in options:
             if text not in nodes:
-                nodes[text] = compose("config", [*hydra_overrides, *file_choices, text])[
-                    _group(text)
-                ]
+                overrides = with_task_lists([*hydra_overrides, *file_choices, text])
+                nodes[text] = compose("config", overrides)[_group(text)]
             config[_group(text)] = nodes[text].copy()
             with read_write(config.hydra):
                 config.hydra.runtime.choices[_group(text)] = text.split("=", 1)[1]

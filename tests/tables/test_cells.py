@@ -10,6 +10,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 
 from lozo_bench.config.paths import CONF
+from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.tables.cells import choices_of_runs, configs, sweep
 from lozo_bench.tables.grids import over_grids
 
@@ -24,7 +25,8 @@ def composing():
 
 def folder_of(command):
     """Return the folder in which Hydra would put the run of a command."""
-    config = compose("config", shlex.split(command)[1:], return_hydra_config=True)
+    overrides = with_task_lists(shlex.split(command)[1:])
+    config = compose("config", overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     return Path(config.hydra.run.dir)
 
@@ -35,8 +37,14 @@ def folder_of(command):
         [*NARROW, "scale=tiny", "optimizer.lr=1e-4,0.5", "rank=r1,r8"],
         ["experiment=lozo_ablation", "rank=r1", "optimizer.nu=1,50", "++engine.max_rank=8"],
         ["experiment=lozo_opt13b", "method=lozo", "task=wsc", "grid=lozo_opt", "optimizer.nu=7"],
+        [
+            "experiment=smoke",
+            "task=[reviews,topics],[topics,entailment]",
+            "seed=s0",
+            "model=tiny_opt",
+        ],
     ],
-    ids=["groups and values", "single", "grid"],
+    ids=["groups and values", "single", "grid", "several tasks"],
 )
 def test_every_run_has_the_folder_that_its_own_command_would_use(overrides):
     """The folder's name ends in the digest, so equal folders imply equal configs."""
