@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from itertools import combinations
 
 import cells
 import pytest
@@ -12,9 +14,11 @@ from test_resume import StopAtCheck, assert_same_run
 
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import Stopped, UserError
-from lozo_bench.optimizers.base import Needs, Stream
+from lozo_bench.parallel.team import Team
+from lozo_bench.training.build_run import build_run
+from lozo_bench.training.checks import typed
+from lozo_bench.training.plan import plan_run
 from lozo_bench.training.replay import rebuild
-from lozo_bench.training.rows import TrainingRows
 from lozo_bench.training.run import run
 
 SHORT = [
@@ -69,16 +73,29 @@ def test_a_run_stopped_at_any_check_resumes_to_the_same_bits(tmp_path, whole, ch
     assert_same_run(whole, tmp_path)
 
 
-def test_upper_and_lower_batches_share_no_row():
-    needs = Needs(batch=Stream(rows=(0.0, 1 - 0.334)), streams={"upper": Stream(rows=(0.666, 1.0))})
-    rows = TrainingRows(1000, 8, 0, needs)
-    assert rows.sizes() == {"": (666, 8), "upper": (334, 8)}
-    seen = {}
+def test_upper_lower_dev_and_test_rows_are_four_sets():
+    """Of 1,000 training rows, 666 are lower and 334 upper ones, as published."""
+    config, _ = typed(
+        cells.config(
+            *SHORT[:2], "task.source.train=1000", "task.source.dev=50", "task.source.test=50"
+        )
+    )
+    parts = build_run(config, plan_run(config), Team()).parts
+    assert {name: count for name, (count, _) in parts.rows.sizes().items()} == {
+        "": 666, "upper": 334,
+    }  # fmt: skip
+    sets = {"dev": set(map(digest, parts.data.dev)), "test": set(map(digest, parts.data.test))}
     for name in ("", "upper"):
-        batches = rows.batches(name)
-        seen[name] = {i for _ in range(200) for i in next(batches)}
-    assert (len(seen[""]), len(seen["upper"])) == (666, 334)
-    assert not seen[""] & seen["upper"]
+        batches = parts.rows.batches(name)
+        numbers = {i for _ in range(200) for i in next(batches)}
+        sets[name] = {digest(parts.data.train[i]) for i in numbers}
+    assert (len(sets[""]), len(sets["upper"])) == (666, 334)
+    for one, other in combinations(sets.values(), 2):
+        assert not one & other
+
+
+def digest(row):
+    return hashlib.sha256(repr(row.rows).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("copy", ["p", "s"])

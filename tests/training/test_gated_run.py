@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 
 import cells
 import pytest
@@ -13,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from lozo_bench.config.paths import EMBEDDED
 from lozo_bench.errors import UserError
+from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.training.replay import rebuild
 from lozo_bench.training.run import run
 
@@ -25,6 +29,19 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+def kill_after_step_4(folder):
+    """Start the run in another process and kill it with SIGKILL once step 4 is saved."""
+    process = cells.start(folder, [*SETTINGS, *ROWS])
+    saved, deadline = Checkpoints(folder / "checkpoints", keep=9), time.monotonic() + 120
+    while 4 not in saved.steps():
+        assert process.is_alive(), cells.log(folder)
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (folder / "result.json").exists()
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_the_best_step_is_tested_and_exported_with_the_set_of_its_time(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # a figure would take its time
@@ -32,8 +49,10 @@ def test_the_best_step_is_tested_and_exported_with_the_set_of_its_time(tmp_path,
     (folder / ".hydra").mkdir(parents=True)
     config = cells.config(*SETTINGS, *ROWS)
     OmegaConf.save(config, folder / ".hydra" / "config.yaml", resolve=True)
+    kill_after_step_4(folder)
     result = run(config, folder)
     assert result["best_step"] == 4
+    assert result["sittings"] == 2
 
     last, tested = rebuild(folder, 8), rebuild(folder, 4)
     assert tested.weights == result["weights"]["tested"]
