@@ -58,9 +58,9 @@ NARROWED = {
     "hetero_shortcut_rank": [["task=mrpc_head", "tuning.shortcut_r=1"]],
     "hetero_shortcut_alpha": [["tuning.shortcut_alpha=4", "optimizer.lr=0.0002"]],
     "hetero_placement": [["variant=hetero_on_q_v_w1_w2"]],
-    "bilevel_single": [["task=wic", "method=bilevel_zofo_lora,bilevel_zofo_prompt,bome"]],
+    "bilevel_single": [["task=wic", "method=bilevel_zofo_prompt,bome"]],
     "bilevel_prompts": [["task=copa", "method=bilevel_zofo_lora"]],
-    "bilevel_lambda": [["task=cb", "optimizer.lambda_=1,100"]],
+    "bilevel_lambda": [["task=cb", "optimizer.lambda_=100"]],
     "bilevel_multitask": [["method=zero_shot,bilevel_zofo_multitask"]],
     "bilevel_inner": [["task=cb", "optimizer.inner_steps=10"]],
 }
