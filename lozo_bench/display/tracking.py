@@ -19,6 +19,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
 from lozo_bench.runs.outcome import EVENTS, METRICS
+from lozo_bench.runs.rows import evaluation_key
 
 log = logging.getLogger(__name__)
 
@@ -83,21 +84,9 @@ class Tracker:
         os.fsync(self._lines.fileno())
 
     def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """Write an evaluation's row: step, forward_passes, NAME_accuracy, NAME_loss and so on.
-
-        A part's numbers, such as those of a task ``rte``, are ``NAME/rte.accuracy``: wandb puts
-        those of one set into one group.
-        """
-        self.row(
-            {
-                "step": step,
-                "forward_passes": forward_passes,
-                **{
-                    f"{name}{'/' if '.' in key else '_'}{key}": value
-                    for key, value in metrics.values.items()
-                },
-            }
-        )
+        """Write an evaluation's row: step, forward_passes, NAME_accuracy, NAME_loss and so on."""
+        values = {evaluation_key(name, key): value for key, value in metrics.values.items()}
+        self.row({"step": step, "forward_passes": forward_passes, **values})
 
     def summarize(self, summary: Mapping[str, float]) -> None:
         """Write the run's final numbers, which wandb shows in its table of runs."""

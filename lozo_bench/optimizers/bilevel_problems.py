@@ -35,7 +35,7 @@ class Problem:
 
 def problems_of(tasks: Sequence[str]) -> dict[str, Problem]:
     """Return the problem of each task by its name; that of a run's only task has no name."""
-    if len(tasks) < 2:
+    if not tasks:
         return {"": Problem("", 0, 1)}
     return {task: Problem(task, 1 + 2 * i, 2 + 2 * i) for i, task in enumerate(tasks)}
 

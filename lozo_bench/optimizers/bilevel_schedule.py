@@ -51,6 +51,11 @@ class BilevelSchedule:
             return total * (T + 1)
         return total + (self.is_upper(total + 1) and not self.is_upper(total))
 
+    @property
+    def upper_steps(self) -> int:
+        """How many of them are upper ones."""
+        return sum(map(self.is_upper, range(1, self.steps + 1)))
+
     def is_upper(self, step: int) -> bool:
         """Return whether a step, counted from 1, is an upper one."""
         T = self.inner_steps

@@ -40,7 +40,7 @@ from typing import Literal
 
 from lozo_bench.engine.together import Term
 from lozo_bench.engine.value_sets import ValueSets
-from lozo_bench.errors import bad_value
+from lozo_bench.errors import UserError, bad_value
 from lozo_bench.optimizers.adapter_steps import (
     Gradients,
     Rates,
@@ -74,6 +74,10 @@ from lozo_bench.optimizers.bilevel_schedule import BilevelSchedule, StepCounting
 from lozo_bench.optimizers.task_draws import TaskDraws
 from lozo_bench.randomness.draws import Draws
 
+_NEVER_MOVES = Event(
+    "theta_never_moves", {"why": "the run has no upper step: its steps are too few for inner_steps"}
+)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -100,14 +104,15 @@ class BilevelZofo:
         fd: ``forward``: the difference from the loss at theta; ``central``: between both sides.
         directions: ``full_rank`` or ``low_rank``.
         rank: r of low-rank directions.
-        nu: number of upper steps for which V is kept.
+        nu: number of estimates for which V is kept: one for each task of an upper step.
         upper: ``sgd``, or ``adam``, which keeps two moments of the size of theta.
         barrier: eta of BOME's lambda; None: lambda is constant.
         reset_s: ``each_outer``: before its T lower steps, s is set to p.
-        eval_with: which copy is evaluated and tested; ``both``: the one that is better on dev.
+        eval_with: which copy is evaluated and tested; ``both``: the one that is better on dev. Of
+            several tasks, theta is, with an adapter that is not trained.
         upper_rows: the share of the training rows that is the upper problem's; the rest is the
             lower one's. None: both have all rows.
-        tasks: the names of the tasks; none or one: all rows are of one problem.
+        tasks: the names of the tasks, each of which is a problem; none: all rows are of one.
         tasks_per_step: n; None: all tasks.
         step_counting: see `BilevelSchedule`.
         total_steps: the run's steps.
@@ -178,6 +183,13 @@ class BilevelZofo:
         )
         self.engine = engine
         self.sets = ValueSets(engine.extras)
+        wanted = 1 + 2 * len(several) if several else 2
+        if len(self.sets) not in (0, wanted):  # without weights there are none
+            given = "none" if not several else ", ".join(several)
+            raise UserError(
+                f"optimizer.tasks: given {given}; allowed: the tasks of tuning.tasks, for which "
+                f"there are {len(self.sets)} sets of values instead of {wanted}"
+            )
         self.theta = Backbone(engine, draws, options)
         self.rates = Rates(lr, lr_p, lr_s)
         self.lr = self.rates.first
@@ -227,7 +239,8 @@ class BilevelZofo:
                 norms.append(adam_step(adam, adapter, g, rate, self.max_grad_norm))
         scalars = {"grad_norm": fmean(norms)}
         loss = fmean(loss for loss, _ in found)
-        return Report(loss, score.forwards, score.backwards, scalars=scalars)
+        events = [] if self.t > 1 or self.schedule.upper_steps else [_NEVER_MOVES]
+        return Report(loss, score.forwards, score.backwards, scalars, events)
 
     def _upper(self, score: Score, problems: Sequence[Problem]) -> Report:
         """Equations (2) to (5)."""

@@ -106,15 +106,25 @@ def _event(line: bytes) -> Row | None:
     return row if row is not None and isinstance(row.get("event"), str) else None
 
 
+def evaluation_key(name: str, key: str) -> str:
+    """Return the name of a metric of a set in a row: ``dev_accuracy``.
+
+    That of a part, such as the accuracy of a task ``rte``, is ``dev/rte.accuracy``: wandb puts
+    those of one set into one group.
+    """
+    return f"{name}{'/' if '.' in key else '_'}{key}"
+
+
 def _agrees(row: Row, past: History) -> bool:
     """Return whether a row is as the history has it, if it describes an evaluation."""
     name = evaluated_set(row)
     recorded = past.evaluation(row["step"], name) if name else None
     if name is None or recorded is None:
         return True
-    values = {
-        key.removeprefix(f"{name}_"): x for key, x in row.items() if key.startswith(f"{name}_")
-    }
+    values = {key: row[whole] for key in recorded if (whole := evaluation_key(name, key)) in row}
+    others = {key for key in row if key.startswith((f"{name}_", f"{name}/"))}
+    if others != {evaluation_key(name, key) for key in recorded}:
+        return False
     forwards = past.log.forwards.get((row["step"], name))
     return values == recorded and forwards in (None, row.get("forward_passes"))
 
@@ -128,7 +138,7 @@ def _missing_evaluations(kept: Sequence[Row], past: History) -> list[Row]:
         {
             "step": step,
             "forward_passes": passes[step],
-            **{f"{name}_{key}": x for key, x in values.items()},
+            **{evaluation_key(name, key): x for key, x in values.items()},
         }
         for (step, name), values in past.log.evaluations.items()
         if (step, name) not in there and step in passes

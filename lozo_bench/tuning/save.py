@@ -38,7 +38,8 @@ def save_tuned(loaded: Loaded, out: Path, with_weights: bool = False) -> str:
         ``tensors``: a prefix, a soft or a deep prompt, or shortcuts, for which other libraries have
         no matching format: X by name in ``moved.safetensors``, for
         ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for
-        transformers.
+        transformers. ``weights and tensors``: both, so that ``model.path`` and ``model.adapter``
+        are this folder.
     """
     has_adapter, merged = hasattr(loaded.model, "peft_config"), loaded.merged or with_weights
     if needs_this_package(loaded.model):
@@ -49,9 +50,13 @@ def save_tuned(loaded: Loaded, out: Path, with_weights: bool = False) -> str:
                 "without model.adapter, or from its merged model"
             )
         loaded.tokenizer.save_pretrained(out)
-        moved = _trained(loaded.model, with_weights)
-        save_file(_copied_to_cpu(moved), out / MOVED)
-        return "tensors"
+        trained = _trained(loaded.model)
+        save_file(_copied_to_cpu(trained), out / MOVED)
+        if not with_weights:
+            return "tensors"
+        weights = {n: x for n, x in loaded.model.state_dict().items() if n not in trained}
+        loaded.model.save_pretrained(out, state_dict=weights)
+        return "weights and tensors"
     if has_adapter and not merged:
         _save_adapter(loaded, out)
         return "adapter"
@@ -100,8 +105,8 @@ def _trained_whole(model: nn.Module) -> set[str]:
     return whole
 
 
-def _trained(model: nn.Module, with_weights: bool = False) -> dict[str, Tensor]:
-    return {n: x for n, x in model.named_parameters() if x.requires_grad or with_weights}
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {name: x for name, x in model.named_parameters() if x.requires_grad}
 
 
 def _is_adapter_parameter(name: str) -> bool:

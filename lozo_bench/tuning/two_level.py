@@ -22,6 +22,8 @@ from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.tuning.base import Tuned, Tuning
+from lozo_bench.tuning.ia3 import Ia3
+from lozo_bench.tuning.lora import Lora
 
 
 class TwoLevel:
@@ -29,14 +31,22 @@ class TwoLevel:
 
     Args:
         adapter: the tuning of the adapter: ``_target_`` and its options.
-        tasks: the names of the tasks; none or one: the sets are p and s. Of several: an adapter
-            that is not trained, and p and s of each task.
+        tasks: the names of a run's several tasks: the sets are those of an adapter that is not
+            trained, and p and s of each task. None: they are p and s.
+
+    Raises:
+        UserError: of several tasks, an adapter would change the model that is not trained.
     """
 
     def __init__(self, *, adapter: dict[str, Any], tasks: list[str] | None = None) -> None:
         self.adapter: Tuning = build(adapter, "tuning.adapter")
-        count = len(tasks or [])
-        self.sets = 2 if count < 2 else 1 + 2 * count
+        self.sets = 1 + 2 * len(tasks) if tasks else 2
+        if tasks and not isinstance(self.adapter, Lora | Ia3):
+            raise UserError(
+                f"tuning.adapter: {type(self.adapter).__name__} is given; allowed with several "
+                "tasks: lora or ia3, which change nothing before they are trained, so that theta "
+                "can be tested by itself"
+            )
 
     def tune(self, loaded: Loaded, draws: Draws) -> Tuned:
         """See `Tuning`.

@@ -273,3 +273,8 @@ def test_adam_above_is_adam_with_the_estimate_in_place_of_the_gradient():
 def test_options_out_of_range_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         Toy().optimizer(**changes)
+
+
+def test_other_tasks_than_those_of_the_tuning_are_refused():
+    with pytest.raises(UserError, match=r"optimizer\.tasks: given a; allowed: the tasks of tuning"):
+        Toy().optimizer(tasks=["a"])

@@ -59,7 +59,7 @@ def test_dev_is_evaluated_with_both_copies_and_the_better_one_is_tested(whole):
     rows = [row for row in cells.rows(whole) if "dev_loss" in row]
     assert [row["step"] for row in rows] == [4, 8]
     for row in rows:
-        copies = [(row[f"dev_{copy}.accuracy"], -row[f"dev_{copy}.loss"]) for copy in "ps"]
+        copies = [(row[f"dev/{copy}.accuracy"], -row[f"dev/{copy}.loss"]) for copy in "ps"]
         assert (row["dev_accuracy"], -row["dev_loss"]) == max(copies)
         assert copies[0] != copies[1]
 
@@ -98,19 +98,28 @@ def digest(row):
     return hashlib.sha256(repr(row.rows).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("copy", ["p", "s"])
-def test_the_export_is_the_model_that_was_tested(tmp_path, copy):
+@pytest.mark.parametrize(
+    ("copy", "adapter"),
+    [("p", "lora"), ("s", "lora"), ("s", "ia3"), ("s", "prefix"), ("p", "prompt")],
+)
+def test_the_export_is_the_model_that_was_tested(tmp_path, copy, adapter):
     folder, out, again = tmp_path / "run", tmp_path / "out", tmp_path / "again"
     (folder / ".hydra").mkdir(parents=True)
     config = cells.config(
         *SHORT, f"optimizer.eval_with={copy}", "checkpoint.kind=full", "checkpoint.every=4",
         "checkpoint.keep=9", "optimizer.lr=1e-2", "optimizer.lr_p=0.01",
+        f"tuning=two_level_{adapter}",
     )  # fmt: skip
     OmegaConf.save(config, folder / ".hydra" / "config.yaml", resolve=True)
     result = run(config, folder)
-    assert rebuild(folder, result["best_step"]).save(out) == "weights"
+    saved = rebuild(folder, result["best_step"]).save(out)
     again.mkdir()
     plain = ["optimizer=zero_shot", "model=local", f"model.path={out}", *SHORT[8:]]
+    if adapter in ("prefix", "prompt"):
+        assert saved == "weights and tensors"
+        plain += [f"model.adapter={out}", f"tuning={adapter}"]
+    else:
+        assert saved == "weights"
     found = run(cells.config(*plain), again)["metrics"]["test"]
     assert found["accuracy"] == result["metrics"]["test"]["accuracy"]
     assert found["loss"] == pytest.approx(result["metrics"]["test"]["loss"], abs=1e-5)
@@ -151,3 +160,9 @@ def test_meta_training_is_evaluated_with_theta_and_resumes_to_the_same_bits(tmp_
         run(cells.composed(*config), stopped, StopAtCheck(6))
     run(cells.composed(*config), stopped)
     assert_same_run(whole, stopped)
+
+
+def test_a_run_without_an_upper_step_says_so(tmp_path):
+    run(cells.config(*SHORT, "steps=2", "eval_every=2"), tmp_path)
+    (line,) = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert json.loads(line)["event"] == "theta_never_moves"

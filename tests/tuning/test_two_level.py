@@ -90,3 +90,11 @@ def test_a_new_head_is_refused():
     options = {"_target_": "lozo_bench.tuning.two_level.TwoLevel", "adapter": LORA}
     with pytest.raises(UserError, match=r"^tuning: TwoLevel is given; allowed with model\.kind"):
         build(options, "tuning").tune(classifier("opt"), Draws(0))
+
+
+def test_of_several_tasks_the_untrained_adapter_changes_nothing():
+    options = {"_target_": "lozo_bench.tuning.two_level.TwoLevel", "tasks": ["a", "b"]}
+    tuned = build(options | {"adapter": LORA}, "tuning").tune(loaded("opt"), Draws(0))
+    assert len(ValueSets(tuned.extras)) == 5
+    with pytest.raises(UserError, match=r"^tuning\.adapter: Prefix is given; allowed with several"):
+        build(options | {"adapter": PREFIX}, "tuning")
