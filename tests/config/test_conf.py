@@ -57,11 +57,14 @@ SINGLE = [
 ]
 NEEDED = {
     "local": ["model.path=embedded:tiny_opt"],
+    "bilevel_multitask": ["task.data_dir=."],  # a collection
     "several": ["+task@task.tasks.rte=rte", "task.tasks.rte.data_dir=."],
 }
 
 
-@pytest.mark.parametrize(("group", "option"), SINGLE, ids="=".join)
+@pytest.mark.parametrize(
+    ("group", "option"), SINGLE, ids=[f"{group}={option}" for group, option in SINGLE]
+)
 def test_every_option_composes_to_a_config_that_passes_all_checks(group, option):
     needed = NEEDED.get(option, [])
     if group == "task" and not needed:  # tasks that read a folder need one

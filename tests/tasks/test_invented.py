@@ -22,7 +22,13 @@ def rows(task, number=6, seed=0):
     return invented(dataclasses.replace(task, invented_rows=number), seed)
 
 
-@pytest.mark.parametrize("path", sorted(TASKS.glob("*.yaml")), ids=lambda path: path.stem)
+# Without those that consist of other tasks, whose rows are made up one by one.
+SINGLE = [
+    path for path in sorted(TASKS.glob("*.yaml")) if yaml.safe_load(path.read_text()).get("source")
+]
+
+
+@pytest.mark.parametrize("path", SINGLE, ids=lambda path: path.stem)
 def test_made_up_rows_fit_the_texts_of_every_task(path):
     node = yaml.safe_load(path.read_text())
     task = TaskConfig(**{key: value for key, value in node.items() if key in KNOWN})

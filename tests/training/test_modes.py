@@ -6,6 +6,7 @@ import cells
 import pytest
 import torch
 
+from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError
 from lozo_bench.runs.journal import read
 from lozo_bench.training.run import run
@@ -103,7 +104,7 @@ def test_text_losses_of_micro_batches_are_still_the_mean_over_the_batchs_tokens(
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
 def test_the_command_at_the_top_of_a_method_file_runs(tmp_path, path):
     first = path.read_text().splitlines()[1].removeprefix("# lozo-train ").partition(":")[0]
-    found = run(cells.composed(*first.split(), "scale=tiny"), tmp_path)
+    found = run(cells.composed(*with_task_lists(first.split()), "scale=tiny"), tmp_path)
     assert found["metrics"]["test"]["loss"] != 0
 
 
