@@ -34,6 +34,8 @@ VALUES = {"lr": "1e-4", "nu": "9", "population": "4", "max_iter": "200"}
 OWN_VALUES = {"mezo_one_point": {"lr": "1e-7"}}
 # Versions may have another eps for a tuning.
 TUNED_VALUES = {name: {"eps": "1e-3"} for name in ("lozo", "mezo")}
+# Tunings of an adapter beside all weights, which the methods for both need, and no others take.
+TWO_LEVEL = "two_level_"
 CASES = """
     optimizer=lozo_m model=tiny_roberta
     optimizer=mezo model=tiny_roberta
@@ -142,6 +144,9 @@ def runs(checkouts: Sequence[Path], steps: int) -> list[Cell]:
     choices = [[f"optimizer={name}"] for name in optimizers]
     for tuning in options(checkouts, "tuning"):
         untied = ["model.untie_head=true"] if tuning == "head" else []
+        if tuning.startswith(TWO_LEVEL):
+            choices.append(["optimizer=bilevel_zofo", f"tuning={tuning}", "model=tiny_roberta"])
+            continue
         for name, model in (
             ("lozo", "tiny_opt"),
             ("mezo", "tiny_opt"),
@@ -159,7 +164,15 @@ def runs(checkouts: Sequence[Path], steps: int) -> list[Cell]:
 def _run(choice: Sequence[str], optimizers: dict[str, dict[str, Any]], steps: int) -> Cell:
     given = dict(item.split("=", 1) for item in choice)
     name = given["optimizer"]
-    chosen = {"optimizer": name, "tuning": "full", "model": "tiny_opt"} | given
+    two_level = name in (
+        "bilevel_zofo",
+        "bilevel_zofo_multitask",
+        "bome",
+        "hybrid_zofo",
+        "two_stage",
+    )
+    tuning = f"{TWO_LEVEL}lora" if two_level else "full"
+    chosen = {"optimizer": name, "tuning": tuning, "model": "tiny_opt"} | given
     values = VALUES | OWN_VALUES.get(name, {})
     if chosen["tuning"] != "full":
         values |= TUNED_VALUES.get(name, {})
