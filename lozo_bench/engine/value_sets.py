@@ -50,7 +50,7 @@ class ValueSets:
 
     def __init__(self, extras: Extras) -> None:
         self.parameters = with_prefix("adapter", extras.tensors)
-        # What is kept for the set that is in the parameters is of no use until another one is.
+        # Those of the set that is in the parameters are outdated; `show` writes them anew.
         self._kept: list[Mapping[str, Tensor]] = []
         for k in count():
             if not (own := with_prefix(f"sets/{k}", extras.tensors)):

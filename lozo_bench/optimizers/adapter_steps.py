@@ -77,15 +77,15 @@ def gradients_of(
     return loss, found
 
 
-def finite_norm(gradients: Gradients) -> Tensor:
-    """Return the norm of a gradient.
+def finite_norm(tensors: Mapping[str, Tensor], what: str = "gradient") -> Tensor:
+    """Return the norm of a gradient, or of something else that an error would name ``what``.
 
     Raises:
         NonFiniteLossError: it is NaN or infinite.
     """
-    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+    norm = torch.nn.utils.get_total_norm(list(tensors.values()))
     if not norm.isfinite():
-        raise NonFiniteLossError(f"the norm of this step's gradient is {float(norm)}")
+        raise NonFiniteLossError(f"the norm of this step's {what} is {float(norm)}")
     return norm
 
 

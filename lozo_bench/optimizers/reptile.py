@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.finite import NonFiniteLossError
+from lozo_bench.optimizers.adapter_steps import finite_norm
 from lozo_bench.optimizers.base import Engine, Score
 from lozo_bench.optimizers.episodes import Episodes
 from lozo_bench.randomness.draws import Draws
@@ -56,9 +56,7 @@ class Reptile(Episodes):
 
     @torch.no_grad()
     def _move(self, mean: Mapping[str, Tensor]) -> dict[str, float]:
-        norm = float(torch.nn.utils.get_total_norm(list(mean.values())))
-        if not norm < float("inf"):
-            raise NonFiniteLossError(f"the norm of this step's update is {norm}")
+        norm = finite_norm(mean, "update")
         for name, x in self.engine.X.items():
             x.add_(mean[name], alpha=self.lr)
-        return {"update_norm": norm}
+        return {"update_norm": float(norm)}
