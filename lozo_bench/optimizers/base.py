@@ -88,6 +88,8 @@ class Needs:
         dev_after_last_step: dev is evaluated after the last step too, if that is no multiple of
             ``eval_every``. Where this is false it still is, if there was no other evaluation, or
             if the last step is the one to test (``task.select=last``).
+        two_level: it trains all weights by losses, and an adapter with several sets of values by
+            gradients (see `lozo_bench.engine.value_sets`).
     """
 
     directions: Literal["low_rank", "full_rank"] | None = None
