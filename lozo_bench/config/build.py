@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
+from lozo_bench.config.plugins import OWN, check_target_name
 from lozo_bench.errors import (
     BadValueError,
     CombinedError,
@@ -36,12 +37,13 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
     """Return ``node['_target_'](*parts, **the other keys)``.
 
     Args:
-        node: a plain mapping; its ``_target_`` is the full name of a class of this package.
+        node: a plain mapping; its ``_target_`` is the full name of a class of this package or of
+            one that the user allows (see `lozo_bench.config.plugins`).
         key: the full key of the node in the config, for error messages.
         parts: positional arguments that do not come from the config.
 
     Raises:
-        UserError: the target is not one of this package's classes, or keys are unknown, missing,
+        UserError: the target is not a class of an allowed package, or keys are unknown, missing,
             of the wrong type or out of range. Lists every unknown or missing key and wrong type;
             only if there is none, the values that the class refuses.
     """
@@ -55,14 +57,22 @@ def build(node: Mapping[str, Any], key: str, *parts: Any) -> Any:
         raise error.under(key) from error
 
 
-def check_target_name(name: object, key: str) -> None:
-    """Refuse a ``_target_`` that is not in this package.
+def require(built: object, key: str, *attributes: str) -> None:
+    """Refuse an object that lacks what its kind must have: the class is that of another kind.
+
+    Args:
+        built: what `build` returned.
+        key: the full key of its node in the config.
+        attributes: the names of the attributes and methods.
 
     Raises:
-        UserError: it is not.
+        UserError: one is missing.
     """
-    if not isinstance(name, str) or not name.startswith("lozo_bench."):
-        raise bad_value(f"{key}._target_", name, "a class of this package: lozo_bench.MODULE.Class")
+    if all(hasattr(built, name) for name in attributes):
+        return
+    cls = type(built)
+    words = f"a class with {' and '.join(attributes)}"
+    raise bad_value(f"{key}._target_", f"{cls.__module__}.{cls.__qualname__}", words)
 
 
 def options_of(node: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
@@ -102,10 +112,19 @@ def _target(name: Any, key: str) -> Any:
     try:
         target = getattr(importlib.import_module(module_name), class_name)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"{key}._target_: there is no {name}: {error}") from error
+        raise UserError(
+            f"{key}._target_: there is no {name}: {error}{_how_to_find(name)}"
+        ) from error
     if not inspect.isclass(target) or getattr(target, "_is_protocol", False):
-        raise bad_value(f"{key}._target_", name, "a class of this package that can be instantiated")
+        words = "a class of this package that can be instantiated"
+        raise bad_value(f"{key}._target_", name, words)
     return target
+
+
+def _how_to_find(name: str) -> str:
+    if name.startswith(f"{OWN}."):
+        return ""
+    return "; what to do: install the package, or set PYTHONPATH to the folder that it is in"
 
 
 def _parameters(target: Any, key: str, given: int) -> dict[str, Parameter]:

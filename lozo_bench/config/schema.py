@@ -444,6 +444,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     table: TableConfig = field(default_factory=TableConfig)
+    plugins: list[str] = field(default_factory=list)
     sweep: str = "default"
     steps: int = 1000
     batch_size: int = 16

@@ -12,8 +12,9 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Union
 
-from lozo_bench.config.build import Parameter, check_target_name, option_errors, options_of
+from lozo_bench.config.build import Parameter, option_errors, options_of
 from lozo_bench.config.paths import PACKAGE
+from lozo_bench.config.plugins import OWN, check_target_name
 from lozo_bench.errors import UserError
 
 _PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict}
@@ -60,9 +61,10 @@ def parameters_of(target: str, given: int = 0) -> dict[str, Parameter] | None:
 
 @functools.cache
 def _definitions(module: str) -> Mapping[str, ast.stmt]:
-    """Return what a module defines or imports by name; nothing if there is no source."""
-    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    if not path.is_file():
+    """Return what a module of this package defines or imports by name; nothing for others."""
+    package, *rooms = module.split(".")
+    path = PACKAGE.joinpath(*rooms).with_suffix(".py")
+    if package != OWN or not path.is_file():
         return {}
     defined: dict[str, ast.stmt] = {}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lozo_bench.config.checks import bad_values, check_keys, check_prompts
 from lozo_bench.config.explain import explain
+from lozo_bench.config.plugins import allow
 from lozo_bench.config.prompts import with_chosen_prompt
 from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import secret_in
@@ -39,7 +40,8 @@ def checked(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
 def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     """Return the config as dataclasses, and resolved to plain values.
 
-    Of the dataclasses, ``task.prompt`` is the prompt that ``task.prompts`` chooses.
+    Of the dataclasses, ``task.prompt`` is the prompt that ``task.prompts`` chooses. From now on,
+    classes of the config's ``plugins`` are allowed.
 
     Raises:
         UserError: a value is missing, a key unknown, or an interpolation cannot be resolved.
@@ -54,6 +56,7 @@ def typed(raw: DictConfig) -> tuple[Config, dict[str, Any]]:
     by_name = {str(key): value for key, value in plain.items()}
     check_keys(by_name)
     config.task = with_chosen_prompt(config.task)
+    allow(config.plugins)
     return config, by_name
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lozo_bench.allocation.base import Allocation
-from lozo_bench.config.build import build
+from lozo_bench.config.build import build, require
 from lozo_bench.config.digest import digest
 from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, LossKind, Minimize
 from lozo_bench.config.several import in_task, task_configs
@@ -109,6 +109,7 @@ def plan_run(config: Config) -> Plan:
 def _source(name: str, config: Config) -> Source:
     with in_task(name):
         source: Source = build(config.task.source, "task.source")
+        require(source, "task.source", "splits")
     return source
 
 
@@ -121,6 +122,7 @@ def _needs(config: Config) -> Needs | None:
     if not config.optimizer:
         return None
     optimizer: Optimizer = build(config.optimizer, "optimizer", InPlace({}), Draws(0))
+    require(optimizer, "optimizer", "needs", "step")
     optimizer_state(optimizer)  # refuses what a checkpoint could not keep
     return optimizer.needs
 
