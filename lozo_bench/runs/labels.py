@@ -1,0 +1,151 @@
+"""Labels that tell runs apart: the method of each, and the values in which it differs from others.
+
+Nine runs of a grid of learning rates are ``lozo lr=0.001``, ``lozo lr=0.0001``, ... A seed is not
+part of a label, because runs that differ only in their seeds are averaged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# The folder that a sweep gives to a run: METHOD-rRANK-sSEED-DIGEST.
+_FOLDER = re.compile(r"(?P<method>.+)-r[^-]+-s[^-]+-[0-9a-f]{8}")
+# What does not describe what was run: where, how it is recorded and shown, and the seed.
+_LEFT_OUT = re.compile(
+    r"hydra|tracking|table|sweep|rerun|scale|checkpoint|parallel|plugins|log_every|eval_batch_size"
+    r"|seed|model\.(device|device_map|stand_in)|task\.source\.(seed|draw_note)"
+)
+# A node with a name is described by it: the other keys of another task differ as well.
+_NAMED = ("task", "model")
+_OF_METHOD = ("optimizer", "tuning", "allocation")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a run is called among others.
+
+    Args:
+        method: the name of its method, such as ``lozo`` or ``mezo-lora``.
+        values: the values in which it differs from other runs, by a short key such as ``lr``.
+    """
+
+    method: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return ``lozo lr=0.001``."""
+        return " ".join([self.method, *(f"{key}={value}" for key, value in self.values.items())])
+
+
+def labels(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Label]:
+    """Return a label for each run.
+
+    Keys of the optimizer, the tuning and the allocation are compared among the runs of one method,
+    because another method has other keys; all others are compared among all runs.
+
+    Args:
+        runs: the folder of each run and its config as plain values.
+    """
+    methods = [method_of(folder, config) for folder, config in runs]
+    flat = [dict(_described(config)) for _, config in runs]
+    everywhere = _differing([(values, None) for values in flat])
+    in_method = _differing(list(zip(flat, methods, strict=True)))
+    found = []
+    for method, values in zip(methods, flat, strict=True):
+        differing = {
+            key: value
+            for key, value in values.items()
+            if (in_method[method] if _node(key) in _OF_METHOD else everywhere[None]) & {key}
+        }
+        found.append(Label(method, _short(differing)))
+    return found
+
+
+def method_of(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the name of a run's method.
+
+    It is part of the folder's name in a sweep. In a folder of another name, the run is called by
+    the files of its optimizer and its tuning, which may be those of several methods.
+    """
+    if found := _FOLDER.fullmatch(folder.name):
+        return found["method"]
+    optimizer, tuning = (_file(config.get(group)) for group in ("optimizer", "tuning"))
+    if not optimizer:
+        return "in_context" if (config.get("evaluation") or {}).get("shots") else "zero_shot"
+    return optimizer if tuning in ("", "full") else f"{optimizer}-{tuning}"
+
+
+def _file(node: Any) -> str:
+    target = node.get("_target_", "") if isinstance(node, Mapping) else ""
+    return str(target).rpartition(".")[0].rpartition(".")[2]
+
+
+def _described(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values that describe what was run."""
+    for key, value in _flat(config, ""):
+        if _LEFT_OUT.match(key) or key.endswith("._target_"):
+            continue
+        node, _, rest = key.partition(".")
+        named = node in _NAMED and isinstance(config[node], Mapping) and config[node].get("name")
+        if not named or rest == "name" or _says_more(node, rest):
+            yield key, _text(value)
+
+
+def _says_more(node: str, rest: str) -> bool:
+    """Return whether a key of a named node is one that users sweep besides the name."""
+    return node == "task" and (rest.startswith("source.num_") or rest in ("prompts", "max_length"))
+
+
+def _flat(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for name, child in node.items():
+            yield from _flat(child, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, node
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+    return str(value)
+
+
+def _differing(
+    runs: Sequence[tuple[Mapping[str, str], Hashable]],
+) -> dict[Hashable, set[str]]:
+    """Return, for each group of runs, the keys that do not have one value in all of them."""
+    found: dict[Hashable, set[str]] = {}
+    for group in {group for _, group in runs}:
+        members = [values for values, its_group in runs if its_group == group]
+        keys = {key for values in members for key in values}
+        found[group] = {key for key in keys if len({v.get(key) for v in members}) > 1}
+    return found
+
+
+def _node(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _short(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the values by their shortest names, such as ``lr`` for ``optimizer.lr``."""
+    if "rank.value" in values:  # the option of the optimizer follows it
+        values = {key: value for key, value in values.items() if key != "optimizer.rank"}
+    names = {key: _name(key) for key in values}
+    return {
+        name if list(names.values()).count(name) == 1 else key: values[key]
+        for key, name in names.items()
+    }
+
+
+def _name(key: str) -> str:
+    node, _, last = key.rpartition(".")
+    return node if last in ("value", "name") else last
