@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "tables": {"config", "errors", "runs"},
     "launch": {"config", "errors", "progress", "runs", "training"},
     "train": {"config", "launch", "runs", "training"},
+    "plots": {"api", "errors", "runs"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
 }  # fmt: skip
 
@@ -49,7 +50,7 @@ OUTSIDE = {
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
     "wandb": {"display"},
-    "matplotlib": {"display"},
+    "matplotlib": {"display", "plots"},
     "omegaconf": {"api", "config", "launch", "tables", "train", "training"},
     "rich": {"display", "launch", "progress", "runs", "tables"},
     "datasets": {"tasks"},

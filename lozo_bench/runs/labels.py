@@ -7,7 +7,7 @@ part of a label, because runs that differ only in their seeds are averaged.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ _LEFT_OUT = re.compile(
 )
 # A node with a name is described by it: the other keys of another task differ as well.
 _NAMED = ("task", "model")
-_OF_METHOD = ("optimizer", "tuning", "allocation")
+# They are named where they differ at all, other values where they differ among one method's runs.
+_EVERYWHERE = ("task.name", "model.name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +45,20 @@ class Label:
 def labels(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Label]:
     """Return a label for each run.
 
-    Keys of the optimizer, the tuning and the allocation are compared among the runs of one method,
-    because another method has other keys; all others are compared among all runs.
+    Task and model are named if they differ among the runs. All other values are compared among the
+    runs of one method, whose name already tells them from those of other methods.
 
     Args:
         runs: the folder of each run and its config as plain values.
     """
     methods = [method_of(folder, config) for folder, config in runs]
     flat = [dict(_described(config)) for _, config in runs]
-    everywhere = _differing([(values, None) for values in flat])
-    in_method = _differing(list(zip(flat, methods, strict=True)))
-    found = []
-    for method, values in zip(methods, flat, strict=True):
-        differing = {
-            key: value
-            for key, value in values.items()
-            if (in_method[method] if _node(key) in _OF_METHOD else everywhere[None]) & {key}
-        }
-        found.append(Label(method, _short(differing)))
-    return found
+    of_all = _differing([(values, "") for values in flat])[""] & set(_EVERYWHERE) if runs else set()
+    of_method = _differing(list(zip(flat, methods, strict=True)))
+    return [
+        Label(method, _short({k: v for k, v in values.items() if k in of_method[method] | of_all}))
+        for method, values in zip(methods, flat, strict=True)
+    ]
 
 
 def method_of(folder: Path, config: Mapping[str, Any]) -> str:
@@ -119,20 +115,14 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _differing(
-    runs: Sequence[tuple[Mapping[str, str], Hashable]],
-) -> dict[Hashable, set[str]]:
+def _differing(runs: Sequence[tuple[Mapping[str, str], str]]) -> dict[str, set[str]]:
     """Return, for each group of runs, the keys that do not have one value in all of them."""
-    found: dict[Hashable, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for group in {group for _, group in runs}:
         members = [values for values, its_group in runs if its_group == group]
         keys = {key for values in members for key in values}
         found[group] = {key for key in keys if len({v.get(key) for v in members}) > 1}
     return found
-
-
-def _node(key: str) -> str:
-    return key.partition(".")[0]
 
 
 def _short(values: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Curves of runs against what they cost."""

@@ -1,0 +1,131 @@
+"""Reads the curves of runs from their metrics: what was measured, against what it had cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lozo_bench.api.result import Result
+from lozo_bench.errors import UserError
+from lozo_bench.runs.labels import labels
+
+Axis = Literal["steps", "forwards", "passes", "queries", "tokens", "seconds"]
+Shown = Literal["loss", "dev", "gap"]
+Numbers = NDArray[np.float64]
+Row = Mapping[str, Any]
+
+# A row's own entry for an axis, and the entries of result.json whose sum is the run's total.
+_OF_ROWS = {"forwards": "forward_passes", "seconds": "elapsed_s"}
+_TOTALS = {
+    "passes": ("forwards", "backwards"),
+    "queries": ("queries",),
+    "tokens": ("tokens", "backward_tokens"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What was measured in one run: ``y`` at ``x``, both [points]."""
+
+    x: Numbers
+    y: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Curves on one pair of axes.
+
+    Args:
+        title: what is drawn, and for which task and model.
+        curves: the curves of each label, one for each seed.
+    """
+
+    title: str
+    curves: Mapping[str, Sequence[Curve]]
+
+
+def panels(runs: Sequence[Result], axis: Axis, shown: Sequence[Shown]) -> list[list[Panel]]:
+    """Return a row of panels for each task and model: one panel for each thing to show.
+
+    Raises:
+        UserError: no run has anything to show on this axis.
+    """
+    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for run in runs:
+        task, model = (str((run.config.get(node) or {}).get("name")) for node in ("task", "model"))
+        groups[task, model].append(run)
+    found = [
+        [_panel(f"{task}, {model}", group, axis, name) for name in shown]
+        for (task, model), group in sorted(groups.items())
+    ]
+    if not any(panel.curves for row in found for panel in row):
+        raise UserError(
+            f"nothing to draw against {axis}: the runs have no such rows yet; queries, tokens and "
+            f"passes are known of finished runs, and {get_args(Axis)[0]} of all"
+        )
+    return found
+
+
+def _panel(where: str, runs: Sequence[Result], axis: Axis, shown: Shown) -> Panel:
+    curves: dict[str, list[Curve]] = defaultdict(list)
+    title = {"loss": "training loss", "dev": "dev", "gap": "dev loss - training loss"}[shown]
+    names = labels([(run.folder, run.config) for run in runs])
+    for label, run in zip(names, runs, strict=True):
+        rows = run.history()
+        if shown == "dev" and (metric := _dev_metric(rows)) is not None:
+            title = f"dev {metric.removeprefix('dev').lstrip('_/')}"
+        points = _points(rows, shown)
+        xs = _against(axis, rows, run)
+        if points and xs is not None:
+            at, y = zip(*points, strict=True)
+            x = np.interp(at, *xs) if axis != "steps" else np.array(at, dtype=float)
+            curves[str(label)].append(Curve(x, np.array(y, dtype=float)))
+    return Panel(f"{title} ({where})", curves)
+
+
+def _points(rows: Sequence[Row], shown: Shown) -> list[tuple[int, float]]:
+    """Return steps and values."""
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    if shown == "loss":
+        return losses
+    key = "dev_loss" if shown == "gap" else _dev_metric(rows)
+    dev = [(row["step"], row[key]) for row in rows if key is not None and key in row]
+    if shown == "dev":
+        return dev
+    found, before = [], 0
+    for step, value in dev:  # a step's loss is of one batch: those since the last dev are averaged
+        since = [loss for at, loss in losses if before < at <= step]
+        if since:
+            found.append((step, value - sum(since) / len(since)))
+        before = step
+    return found
+
+
+def _dev_metric(rows: Sequence[Row]) -> str | None:
+    """Return the name of the task's own metric on the dev rows, which is the first one."""
+    names = (name for row in rows for name in row if name.startswith(("dev_", "dev/")))
+    return next(names, None)
+
+
+def _against(axis: Axis, rows: Sequence[Row], run: Result) -> tuple[Numbers, Numbers] | None:
+    """Return steps and what the run had cost at each; None if it is not known.
+
+    Of what the rows do not say, only the total is known. It is spread over the forward passes,
+    which is right if all steps of the run cost alike.
+    """
+    key = _OF_ROWS.get(axis, "forward_passes")
+    known = [(0.0, 0.0), *((row["step"], row[key]) for row in rows if key in row and row["step"])]
+    # The row of the test metrics has an earlier step than its forward passes.
+    known = sorted(dict(reversed(known)).items())
+    steps, x = (np.array(column, dtype=float) for column in zip(*known, strict=True))
+    x = np.maximum.accumulate(x)
+    if axis in _TOTALS:
+        if not (all_forwards := run.values.get("forwards")):
+            return None
+        x = x * (sum(run.values.get(name, 0) for name in _TOTALS[axis]) / all_forwards)
+    return steps, x

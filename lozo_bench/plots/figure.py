@@ -1,0 +1,106 @@
+"""Draws panels of curves: a line for the mean over the seeds, a band of one standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lozo_bench.errors import UserError
+from lozo_bench.plots.curves import Axis, Curve, Numbers, Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; then other line styles.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", ":", "-.")
+_AXES = {
+    "steps": "steps",
+    "forwards": "forward passes",
+    "passes": "forward and backward passes",
+    "queries": "queries (forward passes of one row)",
+    "tokens": "tokens",
+    "seconds": "seconds of training",
+}
+_STYLE: Any = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "lozo-plot",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def draw(rows: Sequence[Sequence[Panel]], axis: Axis, out: Path) -> None:
+    """Write the figure of all panels.
+
+    Args:
+        rows: the panels, row by row; a row shares its horizontal axis.
+        axis: what the horizontal axis is.
+        out: a .png, .svg or .pdf file.
+
+    Raises:
+        UserError: matplotlib is not installed, or it cannot write such a file.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("lozo-plot needs matplotlib: pip install 'lozo-bench[plots]'") from error
+    columns = len(rows[0])
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.8 * columns + 2.6, 2.8 * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), columns, squeeze=False, sharex="row")
+        looks = _looks([panel for panels in rows for panel in panels])
+        for panels, places in zip(rows, axes, strict=True):
+            for panel, place in zip(panels, places, strict=True):
+                _panel(place, panel, looks, _AXES[axis])
+            places[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+        try:
+            figure.savefig(out, dpi=160, metadata={"Date": None} if out.suffix == ".svg" else None)
+        except (ValueError, OSError) as error:
+            raise UserError(f"--out: {out} cannot be written: {error}") from error
+
+
+def _looks(panels: Sequence[Panel]) -> dict[str, tuple[str, str]]:
+    """Return the colour and the line style of each label, the same in all panels."""
+    names = sorted({label for panel in panels for label in panel.curves})
+    many = len(_COLOURS)
+    return {
+        label: (_COLOURS[number % many], _STYLES[number // many % len(_STYLES)])
+        for number, label in enumerate(names)
+    }
+
+
+def _panel(axes: Axes, panel: Panel, looks: dict[str, tuple[str, str]], below: str) -> None:
+    for label, (colour, style) in looks.items():
+        if label not in panel.curves:
+            continue
+        curves = panel.curves[label]
+        x, mean, std = mean_and_std(curves)
+        name = f"{label} (n={len(curves)})"
+        marker = "o" if len(x) == 1 else None
+        axes.plot(x, mean, color=colour, linestyle=style, linewidth=1.4, marker=marker, label=name)
+        if len(curves) > 1:
+            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+    axes.set_title(panel.title, fontsize="medium")
+    axes.set_xlabel(below)
+
+
+def mean_and_std(curves: Sequence[Curve]) -> tuple[Numbers, Numbers, Numbers]:
+    """Return x, the mean and the standard deviation of y over the curves, where all have values.
+
+    Seconds differ from run to run, so values between two points are on the line between them.
+    """
+    first, last = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
+    x = np.unique(np.concatenate([curve.x for curve in curves]))
+    x = x[(x >= first) & (x <= last)]
+    if not len(x):  # they do not overlap
+        x = np.array([last])
+    y = np.stack([np.interp(x, curve.x, curve.y) for curve in curves])
+    return x, y.mean(0), y.std(0)
