@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="lozo-plot",
         description="Draw the curves of all runs below some folders, unfinished ones too. A line "
-        "is the mean of runs that differ only in their seeds, with a band of one standard deviation.",
+        "is the mean of runs that differ only in their seeds, a band one standard deviation.",
     )
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")])
     parser.add_argument(
