@@ -120,3 +120,11 @@ def test_an_experiment_names_existing_grids_and_published_numbers(path):
 def test_published_numbers_name_their_source(path):
     assert path.read_text().startswith("# ")
     assert "arXiv" in path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(("method", "mean"), [("lozo", 70.62), ("mezo", 68.76)])
+def test_the_means_over_the_tasks_of_lozos_table_2(method, mean):
+    numbers = read_published("lozo_opt13b", 1).numbers
+    of_method = [float(number) for (row, _), number in numbers.items() if row == (method,)]
+    assert len(of_method) == 11
+    assert round(sum(of_method) / 11, 2) == mean
