@@ -23,8 +23,8 @@ from lozo_bench.launch.checks import check_cell, without_hydra
 from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.launch.sweeper import cells_of
+from lozo_bench.runs.hydra_files import is_cell
 from lozo_bench.runs.outcome import Code, is_first_process
-from lozo_bench.runs.status import is_cell
 
 
 class CommandChecks(Callback):

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench.runs.atomic import write_text
-from lozo_bench.runs.status import HYDRA
+from lozo_bench.runs.hydra_files import HYDRA
 
 
 def record_command(config: DictConfig, folder: Path) -> None:

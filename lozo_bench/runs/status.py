@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -21,28 +20,19 @@ from rich.console import Console
 from rich.table import Table
 
 from lozo_bench.errors import UserError, counted, printable
+from lozo_bench.runs.apart import IN_PATH, labels
 from lozo_bench.runs.blocks import read_header
-from lozo_bench.runs.files import parse_json, parse_yaml, read_end, read_file, read_start
+from lozo_bench.runs.files import parse_json, read_end, read_start
+from lozo_bench.runs.forget import forget_failed
+from lozo_bench.runs.hydra_files import HYDRA, choices_of, command_of, is_cell, read_yaml
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
 from lozo_bench.runs.result_file import load_metrics
 
-HYDRA = ".hydra"  # the folder with the config and the command of a run
 # A row has a few hundred bytes, so the last one is within this many bytes of the end.
 _TAIL_BYTES = 8192
 # A journal's header has some thousand bytes, and little more with the longest config.
 _HEADER_BYTES = 2**20
-# Overrides that belong to the sweep, and those that would delete what a cell has done.
-_SWEEP_OVERRIDES = (
-    "hydra.mode=",
-    "hydra/launcher=",
-    "hydra.launcher",
-    "hydra/sweeper=",
-    "hydra.sweeper",
-)
-_RERUN_OVERRIDES = ("rerun=", "+rerun=", "++rerun=")
-# Groups whose options may set values of an optimizer too.
-_SETTING = ("method", "experiment", "variant")
 
 
 class CellState(Enum):
@@ -121,59 +111,25 @@ def _status_of(folder: Path, command: str) -> CellStatus:
     return CellStatus(folder, CellState.finished, score, "", command)
 
 
-def command_of(folder: Path) -> str:
-    """Return the command that runs the cell in ``folder`` alone, or "" if it is unknown."""
-    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
-        return _command_of(_read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
-    return ""
-
-
-def _command_of(hydra: Mapping[str, Any]) -> str:
-    overrides = hydra["overrides"]
-    alone = [
-        text for text in overrides["hydra"] if not text.lstrip("+~").startswith(_SWEEP_OVERRIDES)
-    ]
-    if hydra["mode"] == "MULTIRUN":  # a sweep does not use hydra.run.dir
-        alone = [text for text in alone if not text.startswith("hydra.run.dir=")]
-    words = ["lozo-train", *_flags(hydra)]
-    words += [text for text in overrides["task"] if not text.startswith(_RERUN_OVERRIDES)] + alone
-    cwd = hydra["runtime"]["cwd"]
-    prefix = "" if Path(cwd) == Path.cwd() else f"cd {shlex.quote(cwd)} && "
-    return prefix + shlex.join(words)
-
-
-def values_of(folder: Path) -> str:
-    """Return a line that names the files with a cell's default values; empty if unknown."""
-    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
-        return _values_of(_read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
-    return ""
-
-
-def _values_of(hydra: Mapping[str, Any]) -> str:
-    runtime = hydra["runtime"]
-    choices = runtime["choices"]
-    name = f"tuned/{choices['tuned']}.yaml"
-    folders = [source["path"] for source in runtime["config_sources"] if source["schema"] == "file"]
-    tuned = any((Path(directory) / name).is_file() for directory in folders)
-    files = [f"conf/{name}" if tuned else f"conf/optimizer/{choices['optimizer']}.yaml"]
-    others = _SETTING[1:] if tuned else _SETTING  # a tuned file overrides the method's
-    files += [f"conf/{group}/{choices[group]}.yaml" for group in others if choices.get(group)]
-    absent = "" if tuned else f"there is no conf/{name}: "
-    return f"{absent}values not given on the command line are from {' and '.join(files)}"
-
-
 def table(found: Sequence[CellStatus]) -> Table:
-    """Return the table, with one row per cell, named relative to the folder that all share."""
+    """Return the table, with one row per cell, named relative to the folder that all share.
+
+    A column says what sets cells apart, if their names do not.
+    """
     root = shared_root(found)
+    apart = labels(choices_of([cell.folder for cell in found]), IN_PATH)
     view = Table(title=printable(str(root)), title_justify="left")
     view.add_column("cell", overflow="fold")
+    if any(apart):
+        view.add_column("with", overflow="fold")
     view.add_column("status")
     view.add_column("test", justify="right")
     view.add_column("note", overflow="fold")
-    for cell in found:
+    for cell, label in zip(found, apart, strict=True):
         score = "" if cell.score is None else f"{cell.score:.4f}"
         note = "see below" if cell.state is CellState.failed else printable(cell.note)
-        view.add_row(_shown(cell.folder, root), cell.state.value, score, note)
+        name = [_shown(cell.folder, root), *([printable(label)] if any(apart) else [])]
+        view.add_row(*name, cell.state.value, score, note)
     return view
 
 
@@ -181,11 +137,22 @@ def print_table(found: Sequence[CellStatus]) -> None:
     """Print the table, the counts, and the reason and command of each failed or stopped cell."""
     if not found:
         return
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    if not console.is_terminal:  # in a file, no line is wrapped or cut
-        console = Console(markup=False, highlight=False, soft_wrap=True, width=1000)
+    console = lasting_console()
     console.print(table(found))
     console.print(counts(found))
+    print_unfinished(console, found)
+
+
+def lasting_console() -> Console:
+    """Return a console for standard output; in a file, no line is wrapped or cut."""
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, soft_wrap=True, width=1000)
+    return console
+
+
+def print_unfinished(console: Console, found: Sequence[CellStatus]) -> None:
+    """Print the reason and command of each cell that failed or was stopped."""
     root = shared_root(found)
     for state, title in {
         CellState.failed: "failed; the command that runs each again:",
@@ -215,23 +182,6 @@ def _shown(folder: Path, root: Path) -> str:
     return printable(str(folder.relative_to(root)))
 
 
-def is_cell(folder: Path) -> bool:
-    """Return whether the folder has the config of a run."""
-    # Path.is_file raises if the folder cannot be entered.
-    return os.path.isfile(folder / HYDRA / "config.yaml")  # noqa: PTH113
-
-
-def _flags(hydra: Mapping[str, Any]) -> list[str]:
-    """Return the command-line options with which Hydra found the config."""
-    flags = [
-        f"--config-dir={source['path']}"
-        for source in hydra["runtime"]["config_sources"]
-        if source["provider"] == "command-line"
-    ]
-    name = hydra["job"]["config_name"]
-    return flags if name == "config" else [*flags, f"--config-name={name}"]
-
-
 def _progress(folder: Path) -> str:
     return f"step {_last_step(folder / METRICS)} of {_steps(folder)}"
 
@@ -245,7 +195,7 @@ def _steps(folder: Path) -> Any:
     if "steps" in header:
         return header["steps"]
     begun = header.get("config")
-    config = begun if isinstance(begun, dict) else _read_yaml(folder / HYDRA / "config.yaml")
+    config = begun if isinstance(begun, dict) else read_yaml(folder / HYDRA / "config.yaml")
     return config.get("steps", "?")
 
 
@@ -258,27 +208,27 @@ def _last_step(path: Path) -> int:
     return 0
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    """Read a YAML file of Hydra's; return {} if it is missing, damaged or only partly written."""
-    try:
-        read = parse_yaml(read_file(path) or b"")
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
-
-
 def main() -> None:
     """Run ``lozo-status [DIR]``. Exit code 1 if a cell failed, 2 if there are no cells."""
     parser = argparse.ArgumentParser(
         prog="lozo-status", description="Print the status of the runs below a folder."
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"))
-    folder = parser.parse_args().folder
+    parser.add_argument(
+        "--forget",
+        choices=["failed"],
+        help="remove the folders of the runs that failed; finished and running ones are kept",
+    )
+    arguments = parser.parse_args()
+    folder = arguments.folder
     if not folder.is_dir():
         parser.exit(2, f"{folder}: no such folder; give the folder that contains the runs\n")
     found = statuses_below(folder.resolve())
     if not found:
         parser.exit(2, f"{folder}: no runs in it or below it\n")
+    if arguments.forget:
+        print("\n".join(forget_failed(cell.folder for cell in found)))
+        return
     print_table(found)
     sys.exit(1 if any(cell.state is CellState.failed for cell in found) else 0)
 

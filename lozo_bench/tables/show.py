@@ -7,11 +7,10 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table as Grid
-
 from lozo_bench.config.schema import By, Pick, Shown
+from lozo_bench.tables import sheet
 from lozo_bench.tables.published import LOGGED
+from lozo_bench.tables.sheet import Sheet
 from lozo_bench.tables.table import Entry, Key, Table
 from lozo_bench.tables.titles import TITLES
 
@@ -48,51 +47,26 @@ def _units(table: Table) -> list[_Unit]:
     return list(dict.fromkeys(units)) or [_UNITS[table.config.show]]
 
 
+def _sheet(table: Table) -> Sheet:
+    header, *rows = _cells(table)
+    keys = len(table.config.rows)
+    of_others = [row[keys - 1] == table.published.label for row in rows]
+    return Sheet(table.config.title, header, rows, keys, notes(table), of_others)
+
+
 def plain_text(table: Table) -> str:
     """Return the table as text for a terminal, as wide as needed."""
-    grid = Grid()
-    header, *rows = _cells(table)
-    for number, name in enumerate(header):
-        left = number < len(table.config.rows)
-        grid.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        of_others = row[len(table.config.rows) - 1] == table.published.label
-        grid.add_row(*row, style="dim" if of_others else None)
-    console = Console(file=io.StringIO(), width=1000, highlight=False, markup=False)
-    console.print(grid)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join([table.config.title, file.getvalue().rstrip(), *notes(table)])
+    return sheet.plain_text(_sheet(table))
 
 
 def markdown(table: Table) -> str:
     """Return the table as a Markdown pipe table."""
-    header, *rows = _cells(table)
-    keys = len(table.config.rows)
-    rule = ["---"] * keys + ["---:"] * (len(header) - keys)
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
-    footnotes = [f"{note}  " for note in notes(table)]
-    return "\n".join([f"**{table.config.title}**", "", *lines, "", *footnotes])
+    return sheet.markdown(_sheet(table))
 
 
 def latex(table: Table) -> str:
     """Return the table as a LaTeX tabular for the booktabs package."""
-    header, *rows = _cells(table)
-    keys = len(table.config.rows)
-    columns = "l" * keys + "r" * (len(header) - keys)
-    lines = [" & ".join(map(_escaped, cells)) + r" \\" for cells in (header, *rows)]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{columns}}} % {table.config.title}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(f"% {note}" for note in notes(table)),
-        ]
-    )
+    return sheet.latex(_sheet(table))
 
 
 def comma_separated(table: Table) -> str:
@@ -204,9 +178,3 @@ def title(table: Table, name: str) -> str:
 
 def _named(table: Table, key: Key) -> str:
     return ", ".join(title(table, name) for name in key)
-
-
-def _escaped(cell: str) -> str:
-    for character in ("&", "%", "$", "#", "_", "{", "}"):
-        cell = cell.replace(character, f"\\{character}")
-    return cell.strip()

@@ -19,10 +19,10 @@ from lozo_bench.errors import Stopped, UserError
 from lozo_bench.parallel.collectives import LostProcessError
 from lozo_bench.parallel.team import join
 from lozo_bench.runs.history import OtherRun
+from lozo_bench.runs.hydra_files import command_of
 from lozo_bench.runs.lock import Busy
 from lozo_bench.runs.outcome import Code, Failure, is_first_process, write_failure
 from lozo_bench.runs.signals import StopSignal
-from lozo_bench.runs.status import command_of
 from lozo_bench.training.build_run import build_run
 from lozo_bench.training.plan import plan_cell
 from lozo_bench.training.same_everywhere import require_same_config

@@ -27,6 +27,7 @@ from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.contents import check_contents, content_hashes
 from lozo_bench.runs.files import check_is_file
 from lozo_bench.runs.history import CHECKPOINTS, History, HistoryWriter
+from lozo_bench.runs.hydra_files import values_of
 from lozo_bench.runs.journal import read
 from lozo_bench.runs.lock import Lock
 from lozo_bench.runs.outcome import (
@@ -42,7 +43,6 @@ from lozo_bench.runs.outcome import (
 from lozo_bench.runs.recall import recall
 from lozo_bench.runs.result_file import read_result, write_result
 from lozo_bench.runs.rows import prepare_rows
-from lozo_bench.runs.status import values_of
 from lozo_bench.training.build_run import BuiltRun
 from lozo_bench.training.interfaces import Observer, Outcome, RunHistory, SilentObserver
 from lozo_bench.training.plan import Cell

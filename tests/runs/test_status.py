@@ -14,17 +14,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from lozo_bench.runs import status
+from lozo_bench.runs.hydra_files import command_of, values_of
 from lozo_bench.runs.lock import LOCK, Lock
 from lozo_bench.runs.lock_owner import myself
 from lozo_bench.runs.outcome import Failure, write_failure
 from lozo_bench.runs.status import (
     CellState,
     CellStatus,
-    command_of,
     counts,
     print_table,
     statuses_below,
-    values_of,
 )
 
 
@@ -303,3 +302,27 @@ def test_a_folder_that_cannot_be_entered_is_a_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert states(tmp_path) == {"good": CellState.finished, "closed": CellState.failed}
+
+
+def test_cells_whose_names_do_not_tell_them_apart_say_what_differs(tmp_path, lozo_status):
+    """The second run's command does not give the value: it has the config's."""
+    make(tmp_path / "m" / "lozo-s0-1cd946a1", "steps=60", "seed=s0", result=0.5)
+    make(tmp_path / "m" / "lozo-s1-86bf1d93", "seed=s1", result=0.5)
+    out = lozo_status(tmp_path)[1]
+    assert "│ lozo-s0-1cd946a1 │ steps=60 │ finished" in out
+    assert "│ lozo-s1-86bf1d93 │ steps=40 │ finished" in out
+
+
+def test_failed_cells_are_forgotten_and_no_others(tmp_path, lozo_status, capfd):
+    for name in ("failed", "finished", "running", "stopped"):
+        folder = make(tmp_path / name, result=0.5 if name == "finished" else None, steps=3)
+        if name != "stopped":
+            write_failure(folder, Failure("out of luck", 1, ""))
+    status.sys.argv = ["lozo-status", str(tmp_path), "--forget", "failed"]
+    with Lock(tmp_path / "running"):
+        status.main()
+    out = capfd.readouterr().out.splitlines()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["finished", "running", "stopped"]
+    assert out[0] == f"removed {tmp_path / 'failed'}"
+    assert out[1].startswith(f"kept {tmp_path / 'running'}: ")
+    assert out[2] == "1 failed run removed"

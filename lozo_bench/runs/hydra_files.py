@@ -1,0 +1,135 @@
+"""What Hydra's files in a run's folder say: its command, its choices and its files of values."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lozo_bench.runs.apart import chosen
+from lozo_bench.runs.files import parse_yaml, read_file
+
+HYDRA = ".hydra"  # the folder with the config and the command of a run
+# Overrides that belong to the sweep, and those that would delete what a cell has done.
+_SWEEP_OVERRIDES = (
+    "hydra.mode=",
+    "hydra/launcher=",
+    "hydra.launcher",
+    "hydra/sweeper=",
+    "hydra.sweeper",
+)
+_RERUN_OVERRIDES = ("rerun=", "+rerun=", "++rerun=")
+# Groups whose options may set values of an optimizer too.
+_SETTING = ("method", "experiment", "variant")
+
+
+def is_cell(folder: Path) -> bool:
+    """Return whether the folder has the config of a run."""
+    # Path.is_file raises if the folder cannot be entered.
+    return os.path.isfile(folder / HYDRA / "config.yaml")  # noqa: PTH113
+
+
+def _flags(hydra: Mapping[str, Any]) -> list[str]:
+    """Return the command-line options with which Hydra found the config."""
+    flags = [
+        f"--config-dir={source['path']}"
+        for source in hydra["runtime"]["config_sources"]
+        if source["provider"] == "command-line"
+    ]
+    name = hydra["job"]["config_name"]
+    return flags if name == "config" else [*flags, f"--config-name={name}"]
+
+
+def command_of(folder: Path) -> str:
+    """Return the command that runs the cell in ``folder`` alone, or "" if it is unknown."""
+    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
+        return _command_of(read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
+    return ""
+
+
+def _command_of(hydra: Mapping[str, Any]) -> str:
+    overrides = hydra["overrides"]
+    alone = [
+        text for text in overrides["hydra"] if not text.lstrip("+~").startswith(_SWEEP_OVERRIDES)
+    ]
+    if hydra["mode"] == "MULTIRUN":  # a sweep does not use hydra.run.dir
+        alone = [text for text in alone if not text.startswith("hydra.run.dir=")]
+    words = ["lozo-train", *_flags(hydra)]
+    words += [text for text in overrides["task"] if not text.startswith(_RERUN_OVERRIDES)] + alone
+    cwd = hydra["runtime"]["cwd"]
+    prefix = "" if Path(cwd) == Path.cwd() else f"cd {shlex.quote(cwd)} && "
+    return prefix + shlex.join(words)
+
+
+def values_of(folder: Path) -> str:
+    """Return a line that names the files with a cell's default values; empty if unknown."""
+    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
+        return _values_of(read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
+    return ""
+
+
+def _values_of(hydra: Mapping[str, Any]) -> str:
+    runtime = hydra["runtime"]
+    choices = runtime["choices"]
+    name = f"tuned/{choices['tuned']}.yaml"
+    folders = [source["path"] for source in runtime["config_sources"] if source["schema"] == "file"]
+    tuned = any((Path(directory) / name).is_file() for directory in folders)
+    files = [f"conf/{name}" if tuned else f"conf/optimizer/{choices['optimizer']}.yaml"]
+    others = _SETTING[1:] if tuned else _SETTING  # a tuned file overrides the method's
+    files += [f"conf/{group}/{choices[group]}.yaml" for group in others if choices.get(group)]
+    absent = "" if tuned else f"there is no conf/{name}: "
+    return f"{absent}values not given on the command line are from {' and '.join(files)}"
+
+
+def choices_of(folders: Sequence[Path]) -> list[dict[str, str]]:
+    """Return the choices of each run, by key.
+
+    A key that another run's command gives, and a run's own command does not, has the value of the
+    run's config.
+    """
+    given = [own_choices(folder) for folder in folders]
+    keys = list(dict.fromkeys(key for choices in given for key in choices))
+    return [
+        choices if len(choices) == len(keys) else _completed(folder, choices, keys)
+        for folder, choices in zip(folders, given, strict=True)
+    ]
+
+
+def own_choices(folder: Path) -> dict[str, str]:
+    """Return the values that the run's command gives, by key."""
+    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
+        return chosen(read_yaml(folder / HYDRA / "hydra.yaml")["hydra"]["overrides"]["task"])
+    return {}
+
+
+def _completed(folder: Path, given: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+    hydra, config = (read_yaml(folder / HYDRA / f"{name}.yaml") for name in ("hydra", "config"))
+    options: Any = {}
+    with suppress(LookupError, TypeError):
+        options = hydra["hydra"]["runtime"]["choices"]
+    completed = {key: given.get(key, _value(key, options, config)) for key in keys}
+    return {key: value for key, value in completed.items() if value is not None}
+
+
+def _value(key: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return the option of a group or the value of a key; None if neither has one."""
+    value: Any = options.get(key)
+    if key not in options:
+        value = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, bool):
+        return str(value).lower()  # as it is typed
+    return None if value is None or isinstance(value, Mapping) else str(value)
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file of Hydra's; return {} if it is missing, damaged or only partly written."""
+    try:
+        read = parse_yaml(read_file(path) or b"")
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}

@@ -1,0 +1,218 @@
+"""The table of a sweep: mean and standard deviation over the seeds, by what sets its runs apart."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from lozo_bench.errors import UserError, counted
+from lozo_bench.runs.apart import SEEDS, differing, short_names
+from lozo_bench.runs.hydra_files import choices_of
+from lozo_bench.runs.result_file import load_metrics
+from lozo_bench.tables import sheet
+from lozo_bench.tables.sheet import Sheet
+
+_LOWER_IS_BETTER = ("loss", "perplexity")
+_ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The metrics of a finished run; ``dev`` is None if it did not evaluate its dev rows."""
+
+    folder: Path
+    metric: str
+    test: float
+    dev_metric: str
+    dev: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The runs that differ in their seed only.
+
+    Args:
+        values: the value of each key in which the rows differ; empty where a run has none.
+        runs: the number of runs, finished or not.
+        scores: those of the finished ones.
+        best: whether its mean on the dev rows is the best one, of the rows of its task.
+    """
+
+    values: Mapping[str, str]
+    runs: int
+    scores: Sequence[Scores]
+    best: bool = False
+
+    @property
+    def devs(self) -> list[float]:
+        """The dev metric of each run that has one."""
+        return [run.dev for run in self.scores if run.dev is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The table of a sweep. ``seeds`` says whether any runs differ in their seed."""
+
+    title: str
+    keys: Sequence[str]
+    rows: Sequence[Row]
+    seeds: bool
+
+
+def summary_of_folders(title: str, folders: Sequence[Path]) -> Summary:
+    """Return the table of the runs in these folders, from the commands that made them."""
+    return summarize(title, list(zip(choices_of(folders), folders, strict=True)))
+
+
+def summarize(title: str, runs: Sequence[tuple[Mapping[str, str], Path]]) -> Summary:
+    """Return the table of a sweep.
+
+    Args:
+        title: stands above the table.
+        runs: the choices of each run and its folder, whether it is finished or not.
+    """
+    keys = differing([choices for choices, _ in runs], SEEDS)
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for choices, folder in runs:
+        groups.setdefault(tuple(choices.get(key, "") for key in keys), []).append(folder)
+    rows = [
+        Row(
+            dict(zip(keys, values, strict=True)),
+            len(folders),
+            list(filter(None, map(_read, folders))),
+        )
+        for values, folders in groups.items()
+    ]
+    seeds = bool(differing([choices for choices, _ in runs], keys))
+    return Summary(title, keys, _marked(rows), seeds)
+
+
+def _read(folder: Path) -> Scores | None:
+    """Return the metrics of a run; None if it is not finished or its result is damaged."""
+    try:
+        metrics = load_metrics(folder)
+    except (UserError, OSError):
+        return None
+    if metrics is None:
+        return None
+    name, test = next(iter(metrics["test"].items()))
+    dev_name, dev = next(iter(metrics.get("dev", {}).items()), ("", None))
+    return Scores(folder, name, float(test), dev_name, None if dev is None else float(dev))
+
+
+def _marked(rows: Sequence[Row]) -> list[Row]:
+    """Mark the best row of each task, of those with the most finished runs."""
+    best = []
+    for task in dict.fromkeys(map(_task, rows)):
+        candidates = [row for row in rows if _task(row) == task and row.devs]
+        most = max((len(row.devs) for row in candidates), default=0)
+        candidates = [row for row in candidates if len(row.devs) == most]
+        if len(candidates) > 1 or (candidates and len(rows) > 1):
+            best.append(max(candidates, key=_goodness))
+    return [Row(row.values, row.runs, row.scores, any(row is one for one in best)) for row in rows]
+
+
+def _task(row: Row) -> tuple[str, ...]:
+    return tuple(x for key, x in row.values.items() if key.partition(".")[0] == "task")
+
+
+def _goodness(row: Row) -> float:
+    return fmean(map(_goodness_of_run, row.scores)) if row.devs else float("-inf")
+
+
+def _goodness_of_run(run: Scores) -> float:
+    if run.dev is None:
+        return float("-inf")
+    return -run.dev if run.dev_metric in _LOWER_IS_BETTER else run.dev
+
+
+def _sheet(summary: Summary) -> Sheet:
+    metrics = {run.metric for row in summary.rows for run in row.scores}
+    (metric,) = metrics if len(metrics) == 1 else {""}
+    what = f" {metric}" if metric not in ("", "accuracy") else ""
+    header = [*short_names(summary.keys).values(), "runs", f"dev{what}", f"test{what}"]
+    rows = [
+        [
+            *(row.values[key] or _ABSENT for key in summary.keys),
+            str(row.runs) if len(row.scores) == row.runs else f"{len(row.scores)} of {row.runs}",
+            _number(row.devs) + (" *" if row.best else "  " if any_best(summary) else ""),
+            _number([run.test for run in row.scores]),
+        ]
+        for row in summary.rows
+    ]
+    return Sheet(summary.title, header, rows, len(summary.keys), notes(summary))
+
+
+def any_best(summary: Summary) -> bool:
+    """Return whether any row is marked as the best one."""
+    return any(row.best for row in summary.rows)
+
+
+def notes(summary: Summary) -> list[str]:
+    """Return the lines below the table: what the numbers are, and which run is the best one."""
+    lines = []
+    if summary.seeds:
+        lines.append("mean (standard deviation of the population, ddof 0) over the seeds")
+    best = [row for row in summary.rows if row.best]
+    several = len({_task(row) for row in summary.rows}) > 1
+    if best:
+        lines.append(f"* the best on the dev rows{', for each task' if several else ''}")
+    chosen = best or (list(summary.rows) if len(summary.rows) == 1 else [])
+    if len(chosen) == 1 and (row := chosen[0]).devs and not several:
+        run = max(row.scores, key=_goodness_of_run)
+        lines.append(f"best run by dev: {_shown(run.folder)}")
+    return lines
+
+
+def _shown(folder: Path) -> str:
+    """Return a folder as one would type it here."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
+def _number(values: Sequence[float]) -> str:
+    if not values:
+        return _ABSENT
+    mean = f"{fmean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ({pstdev(values):.4f})"
+
+
+def comma_separated(summary: Summary) -> str:
+    """Return a CSV line for each row of the table, the numbers unrounded."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    numbers = ["runs", "finished", "metric", "mean_dev", "std_dev", "mean_test", "std_test", "best"]
+    writer.writerow([*summary.keys, *numbers])
+    for row in summary.rows:
+        metric = row.scores[0].metric if row.scores else ""
+        statistics = [
+            function(values) if values else ""
+            for values in (row.devs, [run.test for run in row.scores])
+            for function in (fmean, pstdev)
+        ]
+        counts = [row.runs, len(row.scores)]
+        writer.writerow([*row.values.values(), *counts, metric, *statistics, int(row.best)])
+    return file.getvalue().rstrip("\n")
+
+
+FORMATS: dict[str, Callable[[Summary], str]] = {
+    "text": lambda summary: sheet.plain_text(_sheet(summary)),
+    "md": lambda summary: sheet.markdown(_sheet(summary)),
+    "latex": lambda summary: sheet.latex(_sheet(summary)),
+    "csv": comma_separated,
+}
+
+
+def unfinished(summary: Summary) -> str:
+    """Return how many runs have no result: ``2 of 9 runs have no result``; empty if all have."""
+    total = sum(row.runs for row in summary.rows)
+    missing = total - sum(len(row.scores) for row in summary.rows)
+    return (
+        f"{missing} of {counted(total, 'run')} {'has' if missing == 1 else 'have'} no result"
+        if missing
+        else ""
+    )
