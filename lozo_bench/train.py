@@ -27,7 +27,7 @@ from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import find_secret, mask
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.config.words import check_arguments
-from lozo_bench.launch import local, slurm, sweeper
+from lozo_bench.launch import local, serial, slurm, sweeper
 from lozo_bench.launch.output import lasting_output
 from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import nothing_begun
@@ -77,6 +77,7 @@ def _main() -> None:
     for note in notes:
         print(note, file=sys.stderr)
     launch.begin()
+    launch.register("lozo_serial", serial, serial.SerialLauncher)
     launch.register("lozo_local", local, local.LocalLauncher)
     launch.register("lozo_slurm", slurm, slurm.SlurmLauncher)
     launch.register("lozo_sweeper", sweeper, sweeper.CheckedSweeper)

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         "objectives", "optimizers", "parallel", "randomness", "runs", "tasks", "tuning",
     },
     "tables": {"config", "errors", "runs"},
-    "launch": {"config", "errors", "progress", "runs", "training"},
+    "launch": {"config", "errors", "progress", "runs", "tables", "training"},
     "train": {"config", "launch", "runs", "training"},
     "plots": {"api", "errors", "runs"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},

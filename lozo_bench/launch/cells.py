@@ -18,11 +18,24 @@ from lozo_bench.runs.status import CellState, CellStatus, status_of
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A cell to run: its config with the ``hydra`` node, its folder and its overrides."""
+    """A cell to run.
+
+    Args:
+        config: its config, with the ``hydra`` node.
+        folder: its folder.
+        overrides: those that make it a cell of its sweep.
+        label: what sets it apart from the others and its folder's name does not say.
+    """
 
     config: DictConfig
     folder: Path
     overrides: Sequence[str]
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, and what sets the cell apart."""
+        return f"{self.folder.name} ({self.label})" if self.label else self.folder.name
 
     def status(self) -> CellStatus:
         """Return the cell's status.

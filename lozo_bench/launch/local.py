@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, env_override, setup_globals
+from hydra.core.utils import JobReturn, configure_log, env_override, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -24,9 +24,7 @@ from lozo_bench.launch.planning import plan
 from lozo_bench.launch.pool import Pool
 from lozo_bench.launch.screen import Screen
 from lozo_bench.launch.signals import ignored
-from lozo_bench.runs.outcome import Code
 from lozo_bench.runs.signals import StopSignal
-from lozo_bench.runs.status import print_table
 
 # The second is imported when a wandb run starts and takes longer than the first, two seconds. A
 # version of wandb without it is no error.
@@ -61,7 +59,7 @@ class LocalLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the cells and print a table of how they ended."""
+        """Run the cells."""
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         gpus = chosen(self.gpus)
@@ -69,15 +67,9 @@ class LocalLauncher(Launcher):
             processes = self._fork_server()
             pool = Pool(processes, self.at_once, gpus, self.gpus == 0, stop, screen)
             done = pool.run(plan(self._context, self._config, job_overrides, initial_job_idx))
-        print_table([finished.cell for finished in done])
-        left = len(job_overrides) - len(done)
-        if left:
-            print(f"{left} more did not begin; run the same command again to continue the sweep")
-        codes = [finished.code for finished in done]
-        launch.add_codes([*codes, Code.stopped] if stop.signal else codes)
-        # Every job is returned as completed. For a failed one, Hydra would raise an error and skip
-        # the remaining batches.
-        return [JobReturn(status=JobStatus.COMPLETED, _return_value=int(code)) for code in codes]
+        if stop.signal:
+            launch.stop()
+        return launch.jobs(done)
 
     def _fork_server(self) -> ForkServerContext:
         """Start a fork server that has imported everything a cell needs.

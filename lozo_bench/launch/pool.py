@@ -84,7 +84,7 @@ class Pool:
                 if cell is None:
                     more = False
                 elif isinstance(cell, Ended):
-                    self._end(number, cell)
+                    self._end(number, cell, cell.cell.folder.name)
                 else:
                     self._start(number, cell)
             if not self._running:
@@ -107,7 +107,7 @@ class Pool:
         self._running[process.sentinel] = _Running(
             number, planned, process, answer, gpu, result, failure
         )
-        self._screen.started(planned.folder, gpu)
+        self._screen.started(planned.name, gpu)
 
     def _wait(self, at_most_s: float | None) -> None:
         """Wait for a cell to end, at most ``at_most_s``, and record all that have ended."""
@@ -118,11 +118,11 @@ class Pool:
             self._gpus.give_back(running.gpu)
             done = self._classify(running)
             running.process.close()
-            self._end(running.number, done)
+            self._end(running.number, done, running.planned.name)
 
-    def _end(self, number: int, done: Ended) -> None:
+    def _end(self, number: int, done: Ended, name: str) -> None:
         self._ended[number] = done
-        self._screen.ended(done.cell)
+        self._screen.ended(name, done.cell)
 
     def _classify(self, running: _Running) -> Ended:
         """Return how a cell ended, from the code that it sent and the files that it wrote."""

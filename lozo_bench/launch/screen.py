@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
 from rich.console import Console
@@ -77,17 +76,17 @@ class Screen(Board):
         self._begun = 0
         self._update()
 
-    def started(self, folder: Path, gpu: str | None) -> None:
+    def started(self, name: str, gpu: str | None) -> None:
         """Show that a cell began."""
         self._begun += 1
         if not self.live:
             on = f" on GPU {gpu}" if gpu else ""
-            self.line(f"[{self._begun}/{self.cells}] {folder.name} started{on}")
+            self.line(f"[{self._begun}/{self.cells}] {name} started{on}")
         self._update()
 
-    def ended(self, cell: CellStatus) -> None:
+    def ended(self, name: str, cell: CellStatus) -> None:
         """Show that a cell ended."""
-        self.cell_ended(cell.folder.name, cell)
+        self.cell_ended(name, cell)
         self._update()
 
     def stopping(self) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as Submitit
 
@@ -38,7 +38,6 @@ from lozo_bench.launch.slurm_outcome import (
 from lozo_bench.launch.slurm_queue import Watch, can_submit, why_dead
 from lozo_bench.launch.slurm_screen import SlurmScreen
 from lozo_bench.runs.signals import StopSignal
-from lozo_bench.runs.status import print_table
 
 _POLL_S = 0.5
 # Start Python with SIGUSR2 ignored until submitit installs its handler: the default action of the
@@ -52,7 +51,7 @@ class SlurmLauncher(Submitit):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Submit the cells that still need to run, wait, and print how all of them ended.
+        """Submit the cells that still need to run, and wait.
 
         Raises:
             UserError: this machine has no SLURM, or SLURM does not accept the jobs.
@@ -68,18 +67,11 @@ class SlurmLauncher(Submitit):
         done += [cell for cell in cells if isinstance(cell, Ended)]
         with StopSignal() as stop, SlurmScreen(len(jobs) + len(missing)) as screen:
             for job in jobs:
-                screen.line(
-                    f"{job.planned.folder.name}: waiting for job {job.id}, submitted earlier"
-                )
+                screen.line(f"{job.planned.name}: waiting for job {job.id}, submitted earlier")
             if missing:
                 jobs += self._submit(missing, screen)
             done += _wait(jobs, stop, screen)
-        print_table(sorted((ended.cell for ended in done), key=lambda cell: cell.folder))
-        codes = [ended.code for ended in done]
-        launch.add_codes(codes)
-        # Every job is returned as completed. For a failed one, Hydra would raise an error and skip
-        # the remaining batches.
-        return [JobReturn(status=JobStatus.COMPLETED, _return_value=int(code)) for code in codes]
+        return launch.jobs(done)
 
     def _submit(self, cells: Sequence[Planned], screen: SlurmScreen) -> list[SlurmJob]:
         """Submit the cells as an array job, or as a plain job if there is only one."""
@@ -106,7 +98,7 @@ class SlurmLauncher(Submitit):
         ]
         for job in jobs:
             job.remember()
-            screen.line(f"job {job.id}: {job.planned.folder.name}")
+            screen.line(f"job {job.id}: {job.planned.name}")
         count = counted(len(jobs), "job")
         screen.line(f"{count} submitted; their output is in {jobs[0].logs.parent}/JOB")
         return jobs
@@ -157,7 +149,7 @@ def _wait(jobs: Sequence[SlurmJob], stop: StopSignal, screen: SlurmScreen) -> li
             if ended is not None:
                 waiting.remove(job)
                 done.append(ended)
-                screen.ended(job.id, ended.cell)
+                screen.ended(job.planned.name, job.id, ended.cell)
         screen.states([watch.state_of(job.id) for job in waiting])
         if waiting and stop.signal is not None:
             screen.line(_how_to_continue(waiting))

@@ -25,9 +25,9 @@ class SlurmScreen(Board):
         super().__init__(jobs)
         self._last_line, self._last_line_at = "", 0.0
 
-    def ended(self, job: str, cell: CellStatus) -> None:
+    def ended(self, name: str, job: str, cell: CellStatus) -> None:
         """Show that a cell ended."""
-        self.cell_ended(f"{cell.folder.name} (job {job})", cell)
+        self.cell_ended(f"{name} (job {job})", cell)
 
     def states(self, jobs: Sequence[JobState]) -> None:
         """Show the states of the jobs that have not ended."""

@@ -15,10 +15,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from lozo_bench import launch
 from lozo_bench.config.explain import explain
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError, bad_value, counted, raise_all
-from lozo_bench.launch.checks import check_cell
+from lozo_bench.launch.checks import check_cell, hydra_config
+from lozo_bench.launch.closing import Swept, close
 from lozo_bench.progress import progress
 
 
@@ -60,24 +62,36 @@ class CheckedSweeper(Sweeper):
         size = len(cells) if self.max_batch_size is None else self.max_batch_size
         if size < 1:
             raise bad_value("hydra.sweeper.max_batch_size", size, "null or a whole number >= 1")
-        self._check(cells)
-        folder = Path(self.config.hydra.sweep.dir)
+        swept = self._checked(cells)
+        folder = Path(self.config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        done = []
+        done: list[Sequence[JobReturn]] = []
         for first in range(0, len(cells), size):
-            done.append(self.launcher.launch(cells[first : first + size], initial_job_idx=first))
-            for job in done[-1]:
-                _ = job.return_value  # raises the exception of a job that failed
+            if not launch.is_stopped():
+                batch = cells[first : first + size]
+                done.append(self.launcher.launch(batch, initial_job_idx=first))
+        close(folder, swept)
+        for job in (job for batch in done for job in batch):
+            _ = job.return_value  # raises the exception of a job of another package's launcher
         return done
 
-    def _check(self, cells: Sequence[list[str]]) -> None:
+    def _checked(self, cells: Sequence[list[str]]) -> list[Swept]:
+        """Return the cells with their folders.
+
+        Raises:
+            UserError: some are refused.
+        """
         loader = self.hydra_context.config_loader
+        swept = []
         refused: dict[str, list[list[str]]] = {}  # the cells of each error line
         for cell in progress(cells, "checking the cells"):
             try:
                 config = loader.load_sweep_config(self.config, cell)
                 check_cell(config, ["hydra.sweep.dir", "hydra.sweep.subdir"])
+                with hydra_config(config):
+                    folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
+                swept.append(Swept(folder, cell))
             except Exception as error:
                 reason = explain(error, sys.argv[1:])
                 if reason is None:
@@ -85,6 +99,7 @@ class CheckedSweeper(Sweeper):
                 for line in reason.splitlines():
                     refused.setdefault(line, []).append(cell)
         raise_all(UserError(f"{line}{_which(bad, cells)}") for line, bad in refused.items())
+        return swept
 
 
 def cells_of(

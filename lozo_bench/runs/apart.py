@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 # What the name of a run's folder says already, and what the folders above it do.
@@ -10,6 +11,7 @@ IN_PATH = (*IN_NAME, "task", "model", "sweep")
 SEEDS = ("seed", "seed.value")
 # Keys that say where and how a run is made and told, not what it is.
 _NOT_PART_OF_A_RESULT = ("hydra", "tracking", "table", "sweep", "rerun", "checkpoint", "parallel")
+_SMALL = 0.01  # numbers below it are written with an exponent
 _LISTED_TASK = "task@task.tasks."
 
 
@@ -36,7 +38,7 @@ def differing(runs: Sequence[Mapping[str, str]], besides: Collection[str] = ()) 
         besides: keys that are left out.
     """
     keys = dict.fromkeys(key for choices in runs for key in choices if key not in besides)
-    return [key for key in keys if len({_meant(choices.get(key)) for choices in runs}) > 1]
+    return [key for key in keys if len({as_number(choices.get(key, "")) for choices in runs}) > 1]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -64,16 +66,27 @@ def own_label(choices: Mapping[str, str]) -> str:
 
 def _label(choices: Mapping[str, str], keys: Sequence[str]) -> str:
     names = short_names(keys)
-    return " ".join(f"{names[key]}={choices[key]}" for key in keys if key in choices)
+    return " ".join(f"{names[key]}={spelled(choices[key])}" for key in keys if key in choices)
+
+
+def spelled(value: str) -> str:
+    """Return a value as one would type it: 1e-3 for the 0.001 and the 1e-03 that Hydra makes."""
+    if not re.fullmatch(r"-?[\d.]+(e-\d+)?", value):
+        return value
+    number = as_number(value)
+    if not isinstance(number, float) or not 0 < abs(number) < _SMALL:
+        return value
+    mantissa, _, exponent = f"{number:.15e}".partition("e-")
+    return f"{mantissa.rstrip('0').rstrip('.')}e-{int(exponent)}"
 
 
 def _short(key: str) -> str:
     return key.removesuffix(".value").rpartition(".")[2]
 
 
-def _meant(value: str | None) -> float | str | None:
-    """Return a number for each way to write it: 1e-3 and 0.001 are the same value."""
+def as_number(value: str) -> float | str:
+    """Return the number that a text stands for, or the text: 1e-3 and 0.001 are the same value."""
     try:
-        return value if value is None else float(value)
+        return float(value)
     except ValueError:
         return value

@@ -154,6 +154,11 @@ def lasting_console() -> Console:
 def print_unfinished(console: Console, found: Sequence[CellStatus]) -> None:
     """Print the reason and command of each cell that failed or was stopped."""
     root = shared_root(found)
+    names = {}
+    if any(cell.state in (CellState.failed, CellState.stopped) for cell in found):
+        apart = labels(choices_of([cell.folder for cell in found]), IN_PATH)
+        for cell, label in zip(found, apart, strict=True):
+            names[cell.folder] = _shown(cell.folder, root) + (f" ({label})" if label else "")
     for state, title in {
         CellState.failed: "failed; the command that runs each again:",
         CellState.stopped: "stopped; the command that resumes each:",
@@ -163,7 +168,8 @@ def print_unfinished(console: Console, found: Sequence[CellStatus]) -> None:
             console.print(f"\n{title}")
         for cell in chosen:
             note = printable(cell.note).replace("\n", "\n    ")
-            console.print(f"  {_shown(cell.folder, root)}: {note}\n    {printable(cell.command)}")
+            name = printable(names[cell.folder])
+            console.print(f"  {name}: {note}\n    {printable(cell.command)}")
 
 
 def counts(found: Sequence[CellStatus]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,6 +29,7 @@ from lozo_bench.errors import UserError
 Advanced = Callable[[int, int], None]  # called with the runs composed so far and their total
 # Each option of these groups sets one value, and no other choice depends on it.
 _VALUES = ("seed", "rank")
+_COMMAND_LINE = "command-line"  # the provider of the folder that --config-dir adds
 _SWEEP_ONLY = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
 
 
@@ -55,13 +58,34 @@ class Sweep:
 
 
 @contextmanager
-def configs(folder: Path) -> Iterator[None]:
-    """Within this context, compose configs from the YAML files in ``folder``."""
+def configs(folder: Path, own: Path | None = None) -> Iterator[None]:
+    """Within this context, compose configs from YAML files.
+
+    Args:
+        folder: the folder with all groups.
+        own: a further folder with options of the same groups, as ``--config-dir`` adds it.
+
+    Raises:
+        UserError: the further folder does not exist.
+    """
     ConfigStore.instance().store(name="schema", node=Config)
     register_resolver()
     check_words_in_files()
+    if own is not None and not own.is_dir():
+        raise UserError(f"--config-dir: given {own}; allowed: a folder with groups of YAML files")
     with initialize_config_dir(str(folder), version_base="1.3", job_name="train"):
+        if own is not None:
+            _add_to_search_path(own.resolve())
         yield
+
+
+def _add_to_search_path(own: Path) -> None:
+    """Let Hydra search this folder where ``lozo-train --config-dir`` lets it."""
+    path = GlobalHydra.instance().config_loader().get_search_path()
+    schema = SearchPathQuery(provider="schema")
+    path.prepend(provider=_COMMAND_LINE, path=f"file://{own}", anchor=schema)
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2(task_name="train", config_search_path=path)
 
 
 def sweep(overrides: Sequence[str], advanced: Advanced = lambda done, of: None) -> Sweep:
@@ -131,7 +155,13 @@ def _line(override: Override) -> str:
 def sweep_command(words: Sequence[str]) -> str:
     """Return the ``lozo-train`` command; omits ``table.`` keys, which do not affect a run."""
     kept = [word for word in words if not word.lstrip("+~").startswith("table.")]
-    return shlex.join(["lozo-train", *kept])
+    search_path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    flags = [
+        f"--config-dir={entry.path.removeprefix('file://')}"
+        for entry in search_path
+        if entry.provider == _COMMAND_LINE and entry.path is not None
+    ]
+    return shlex.join(["lozo-train", *flags, *kept])
 
 
 def _choices(job: Sequence[str]) -> dict[str, str]:

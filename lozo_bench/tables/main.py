@@ -1,11 +1,13 @@
-"""The command ``lozo-tables NAME`` prints an experiment's table; without NAME it lists them."""
+"""The command ``lozo-tables``: an experiment's table, or that of any sweep."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -14,12 +16,16 @@ from rich.progress import Progress
 from lozo_bench.config.explain import explain
 from lozo_bench.config.paths import CONF
 from lozo_bench.config.renamed import with_new_names
-from lozo_bench.runs.outcome import Code
-from lozo_bench.runs.status import CellState, status_of
+from lozo_bench.errors import UserError
+from lozo_bench.runs.apart import chosen
+from lozo_bench.runs.outcome import RESULT, Code
+from lozo_bench.runs.status import CellState, status_of, statuses_below
 from lozo_bench.tables.cells import Run, Sweep, choices_of_runs, configs, sweep
 from lozo_bench.tables.grids import over_grids
 from lozo_bench.tables.show import FORMATS
-from lozo_bench.tables.table import Table, build_table
+from lozo_bench.tables.summary import FORMATS as SUMMARY_FORMATS
+from lozo_bench.tables.summary import summarize, summary_of_folders, unfinished
+from lozo_bench.tables.table import build_table
 
 _LISTED = 10
 
@@ -31,37 +37,95 @@ def main() -> None:
     if arguments.name is None:
         print(_experiments())
         return
-    overrides, notes = with_new_names([f"experiment={arguments.name}", *arguments.overrides])
-    for note in notes:
-        print(note, file=sys.stderr)
     try:
-        with configs(CONF):
-            table = build_table(_sweeps(overrides, arguments.grids))
+        with configs(CONF, arguments.config_dir):
+            printed, missing = _table(arguments)
     except Exception as error:
         line = explain(error, sys.argv[1:])
         if line is None:
             raise
         print(line, file=sys.stderr)
         sys.exit(Code.bad_input)
-    print(FORMATS[arguments.format](table))
-    if table.missing:
-        print(_missing_report(table, arguments.missing), file=sys.stderr)
+    print(printed)
+    if missing:
+        print(missing, file=sys.stderr)
         sys.exit(1)
+
+
+def _table(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Return the table as text, and a report of what is missing, which may be empty."""
+    folder = _folder(arguments.name, arguments.config_dir)
+    if folder is not None and not arguments.overrides:
+        return _of_folder(folder, arguments.format)
+    named = arguments.name if "=" in arguments.name else f"experiment={arguments.name}"
+    overrides, notes = with_new_names([named, *arguments.overrides])
+    for note in notes:
+        print(note, file=sys.stderr)
+    sweeps = _sweeps(overrides, arguments.grids)
+    if "=" in arguments.name and not sweeps[0].table.title:
+        title = " ".join(overrides)
+        summary = summarize(title, [(_chosen_of(run), run.folder) for run in sweeps[0].runs])
+        absent = [run for run in sweeps[0].runs if not (run.folder / RESULT).exists()]
+        report = _missing_report(absent, [sweeps[0].command], arguments.missing) if absent else ""
+        return SUMMARY_FORMATS[arguments.format](summary), report
+    table = build_table(sweeps)
+    every = arguments.missing
+    report = _missing_report(table.missing, table.commands, every) if table.missing else ""
+    return FORMATS[arguments.format](table), report
+
+
+def _chosen_of(run: Run) -> dict[str, str]:
+    """Return the choices of a run that can change its result."""
+    return chosen([f"{key}={value}" for key, value in run.choices.items()])
+
+
+def _folder(name: str, config_dir: Path | None) -> Path | None:
+    """Return the folder that is meant: a folder of runs, or that of a sweep below outputs/.
+
+    The name of an experiment that has a table means the experiment.
+    """
+    for conf in filter(None, (config_dir, CONF)):
+        path = conf / "experiment" / f"{name}.yaml"
+        if path.is_file() and OmegaConf.select(OmegaConf.load(path), "table.title"):
+            return None
+    found = [path for path in (Path(name), Path("outputs", name)) if path.is_dir()]
+    return found[0] if found else None
+
+
+def _of_folder(folder: Path, form: str) -> tuple[str, str]:
+    cells = statuses_below(folder.resolve())
+    if not cells:
+        raise UserError(f"{folder}: no runs in it or below it")
+    summary = summary_of_folders(str(folder), [cell.folder for cell in cells])
+    report = unfinished(summary)
+    more = f"\n{report}; `lozo-status {shlex.quote(str(folder))}` says why" if report else ""
+    return SUMMARY_FORMATS[form](summary), more
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lozo-tables",
-        usage="lozo-tables [NAME [overrides]] [--format FORMAT] [--grids] [--missing]",
+        usage="lozo-tables [NAME | FOLDER | SWEEP] [overrides] [--format FORMAT] [--grids] "
+        "[--missing] [--config-dir DIR]",
         description="Print the results of an experiment as its paper's table, beside the "
-        "published numbers, and the commands of the runs that are missing.",
-        epilog="for example: lozo-tables mezo_opt13b task=sst2,rte --format md",
+        "published numbers, and the commands of the runs that are missing; or the table of any "
+        "sweep: mean and standard deviation over the seeds by what sets its runs apart.",
+        epilog="for example: lozo-tables mezo_opt13b task=sst2,rte --format md; "
+        "lozo-tables outputs/default; lozo-tables optimizer=lozo,mezo seed=s0,s1",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the name of an experiment")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="an experiment, a folder of runs, the name of a sweep, or the first override",
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
         help="overrides of the sweep, as for lozo-train -m, or table.KEY=...",
+    )
+    parser.add_argument(
+        "--config-dir", type=Path, help="a further folder of YAML files, as for lozo-train"
     )
     parser.add_argument("--format", choices=list(FORMATS), default="text")
     parser.add_argument(
@@ -100,15 +164,14 @@ def _sweeps(overrides: Sequence[str], grids: bool) -> list[Sweep]:
         return [sweep(each, advanced) for each in swept]
 
 
-def _missing_report(table: Table, every: bool) -> str:
+def _missing_report(missing: Sequence[Run], commands: Sequence[str], every: bool) -> str:
     """What is missing, and the commands."""
-    missing = table.missing
     listed = missing if every else missing[:_LISTED]
     lines = [f"\n{len(missing)} runs are missing:" if len(missing) > 1 else "\n1 run is missing:"]
     lines += [f"  {run.command}{_state_note(run)}" for run in listed]
     if len(listed) < len(missing):
         lines.append(f"  and {len(missing) - len(listed)} more (--missing lists them)")
-    lines += ["all of them:", *(f"  {command}" for command in table.commands)]
+    lines += ["all of them:", *(f"  {command}" for command in commands)]
     return "\n".join(lines)
 
 

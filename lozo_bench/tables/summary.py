@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 
 from lozo_bench.errors import UserError, counted
-from lozo_bench.runs.apart import SEEDS, differing, short_names
+from lozo_bench.runs.apart import SEEDS, as_number, differing, short_names, spelled
 from lozo_bench.runs.hydra_files import choices_of
 from lozo_bench.runs.result_file import load_metrics
 from lozo_bench.tables import sheet
@@ -64,8 +64,17 @@ class Summary:
 
 
 def summary_of_folders(title: str, folders: Sequence[Path]) -> Summary:
-    """Return the table of the runs in these folders, from the commands that made them."""
-    return summarize(title, list(zip(choices_of(folders), folders, strict=True)))
+    """Return the table of the runs in these folders, from the commands that made them.
+
+    The folders do not say in which order the runs were given: rows are sorted by their values.
+    """
+    summary = summarize(title, list(zip(choices_of(folders), folders, strict=True)))
+    return replace(summary, rows=sorted(summary.rows, key=_order))
+
+
+def _order(row: Row) -> list[tuple[bool, float, str]]:
+    values = [(as_number(value), value) for value in row.values.values()]
+    return [(isinstance(x, str), 0.0 if isinstance(x, str) else x, value) for x, value in values]
 
 
 def summarize(title: str, runs: Sequence[tuple[Mapping[str, str], Path]]) -> Summary:
@@ -108,12 +117,11 @@ def _marked(rows: Sequence[Row]) -> list[Row]:
     """Mark the best row of each task, of those with the most finished runs."""
     best = []
     for task in dict.fromkeys(map(_task, rows)):
-        candidates = [row for row in rows if _task(row) == task and row.devs]
-        most = max((len(row.devs) for row in candidates), default=0)
-        candidates = [row for row in candidates if len(row.devs) == most]
-        if len(candidates) > 1 or (candidates and len(rows) > 1):
-            best.append(max(candidates, key=_goodness))
-    return [Row(row.values, row.runs, row.scores, any(row is one for one in best)) for row in rows]
+        of_task = [row for row in rows if _task(row) == task]
+        most = max(len(row.devs) for row in of_task)
+        if most and len(of_task) > 1:
+            best.append(max((row for row in of_task if len(row.devs) == most), key=_goodness))
+    return [replace(row, best=any(row is one for one in best)) for row in rows]
 
 
 def _task(row: Row) -> tuple[str, ...]:
@@ -137,9 +145,9 @@ def _sheet(summary: Summary) -> Sheet:
     header = [*short_names(summary.keys).values(), "runs", f"dev{what}", f"test{what}"]
     rows = [
         [
-            *(row.values[key] or _ABSENT for key in summary.keys),
+            *(spelled(row.values[key]) or _ABSENT for key in summary.keys),
             str(row.runs) if len(row.scores) == row.runs else f"{len(row.scores)} of {row.runs}",
-            _number(row.devs) + (" *" if row.best else "  " if any_best(summary) else ""),
+            _number(row.devs) + (" *" if row.best else "  " if _has_best(summary) else ""),
             _number([run.test for run in row.scores]),
         ]
         for row in summary.rows
@@ -147,8 +155,7 @@ def _sheet(summary: Summary) -> Sheet:
     return Sheet(summary.title, header, rows, len(summary.keys), notes(summary))
 
 
-def any_best(summary: Summary) -> bool:
-    """Return whether any row is marked as the best one."""
+def _has_best(summary: Summary) -> bool:
     return any(row.best for row in summary.rows)
 
 

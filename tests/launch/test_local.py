@@ -78,10 +78,10 @@ def test_why_a_cell_died_is_in_its_folder_and_in_the_table(ended_cells):
     assert "6 cells: 2 finished, 4 failed" in out
 
 
-def test_the_table_lists_cells_in_the_order_of_the_sweep(ended_cells):
-    folder, (_, out, _) = ended_cells
-    rows = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
-    assert rows == [cell(folder, seed).name for seed in range(6)]
+def test_the_closing_table_counts_the_runs_that_are_finished(ended_cells):
+    _, (_, out, _) = ended_cells
+    (row,) = [line.split("│") for line in out.splitlines() if line.startswith("│")]
+    assert row[1].strip() == "2 of 6"
 
 
 def test_each_failure_is_printed_with_a_command_that_runs_its_cell(ended_cells):
@@ -119,9 +119,9 @@ def test_a_repeated_sweep_skips_finished_cells_and_retries_failed_ones(command, 
     code, out, _ = command(*LOCAL, "optimizer.lr=1e-3,-1", *SHORT)
     assert code == 1
     assert "optimizer.lr: given -1" in out
-    code, out, _ = command(*LOCAL, "optimizer.lr=1e-3,-1,1e-4", *SHORT)
+    code, out, err = command(*LOCAL, "optimizer.lr=1e-3,-1,1e-4", *SHORT)
     assert code == 1
-    assert "finished before" in out
+    assert " (lr=1e-3) skipped: finished before\n" in err
     assert "3 cells: 1 finished, 1 skipped, 1 failed" in out
 
 

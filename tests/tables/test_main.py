@@ -91,3 +91,37 @@ def test_no_slow_library_is_imported():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "[]"
+
+
+def test_overrides_without_an_experiment_and_the_folder_give_the_table_of_their_sweep(
+    tables, tmp_path
+):
+    """Runs without a result are missing; a task of the user's own is found by --config-dir."""
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "own.yaml").write_text("defaults: [reviews]\nname: own\n")
+    given = ["task=own", "optimizer.lr=1e-3,1e-4", "seed=s0,s1", "sweep=lrs", "--config-dir=mine"]
+    code, out, err = tables(*given)
+    assert code == 1
+    assert "4 runs are missing:" in err
+    command = f"lozo-train --config-dir={tmp_path / 'mine'} task=own optimizer.lr=0.001 seed=s0"
+    assert f"  {command} sweep=lrs\n" in err
+    assert "│ 1e-3 │ 0 of 2 │   - │    - │" in out
+    with configs(CONF, tmp_path / "mine"):
+        runs = sweep(given[:-1]).runs
+    for number, run in enumerate(runs):
+        metrics = {"dev": {"accuracy": number / 4, "loss": 0}, "test": {"accuracy": 1, "loss": 0}}
+        hydra = {"overrides": {"task": [f"{k}={v}" for k, v in run.choices.items()]}}
+        (tmp_path / run.folder / ".hydra").mkdir(parents=True)
+        (tmp_path / run.folder / "result.json").write_text(json.dumps({"metrics": metrics}))
+        (tmp_path / run.folder / ".hydra" / "config.yaml").write_text("steps: 1\n")
+        (tmp_path / run.folder / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": hydra}))
+    code, out, err = tables(*given)
+    assert (code, err) == (0, "")
+    assert "│ 1e-4 │    2 │ 0.6250 (0.1250) * │ 1.0000 (0.0000) │" in out
+    for name in ("lrs", "outputs/lrs"):
+        code, of_folder, err = tables(name)
+        assert (code, err) == (0, "")
+        assert sorted(of_folder.splitlines()[1:]) == sorted(out.splitlines()[1:])
+        assert of_folder.index("1e-4") < of_folder.index("1e-3")
+    code, _, err = tables("outputs/lrs", "--config-dir=nowhere")
+    assert (code, err.count("\n")) == (2, 1)

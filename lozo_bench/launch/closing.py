@@ -1,0 +1,59 @@
+"""What a sweep prints at its end, whichever launcher ran it: its table, and what is unfinished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lozo_bench import launch
+from lozo_bench.runs.apart import chosen
+from lozo_bench.runs.atomic import write_text
+from lozo_bench.runs.hydra_files import is_cell
+from lozo_bench.runs.outcome import RESULT
+from lozo_bench.runs.status import CellState, counts, lasting_console, print_unfinished, status_of
+from lozo_bench.tables.summary import FORMATS, summarize
+
+# The files in the sweep's folder that keep the table.
+_FILES = {"md": "summary.md", "csv": "summary.csv"}
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A cell of a sweep: its folder and its overrides."""
+
+    folder: Path
+    overrides: Sequence[str]
+
+
+def close(folder: Path, cells: Sequence[Swept]) -> None:
+    """Print the table of a sweep, how its cells ended, and why some are not finished.
+
+    Args:
+        folder: the sweep's folder, in which the table is kept.
+        cells: all cells of the sweep.
+    """
+    known = launch.ended()
+    begun = [cell.folder for cell in cells if cell.folder in known or is_cell(cell.folder)]
+    found = [known.get(one) or status_of(one) for one in begun]
+    console = lasting_console()
+    if any((cell.folder / RESULT).exists() for cell in cells):
+        title = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+        summary = summarize(title, [(chosen(cell.overrides), cell.folder) for cell in cells])
+        console.print("")
+        console.print(FORMATS["text"](summary))
+        for form, name in _FILES.items():
+            with suppress(OSError):  # a full disk: the table is on the screen
+                write_text(folder / name, FORMATS[form](summary) + "\n")
+    if not found:
+        return
+    console.print(counts(found))
+    for cell in found:
+        if cell.state is CellState.skipped and cell.note != "finished before":
+            console.print(f"  {cell.folder.name}: skipped: {cell.note}")
+    print_unfinished(console, found)
+    if left := len(cells) - len(begun):
+        console.print(
+            f"{left} more did not begin; run the same command again to continue the sweep"
+        )
