@@ -14,11 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.errors import UserError
 from lozo_bench.runs.files import read_file
+from lozo_bench.runs.hydra_files import HYDRA
 from lozo_bench.runs.labels import labels
 from lozo_bench.runs.outcome import METRICS
 from lozo_bench.runs.result_file import load_result
 from lozo_bench.runs.rows import read_row
-from lozo_bench.runs.status import HYDRA, status_of, statuses_below
+from lozo_bench.runs.status import status_of, statuses_below
 
 if TYPE_CHECKING:
     import pandas

@@ -56,7 +56,7 @@ class Board:
         self.done += 1
         self.failed += cell.state is CellState.failed
         if not self.live or cell.state is CellState.failed:
-            message = cell.note if cell.score is None else f"test {cell.score:.4f}"
+            message = cell.note or ("" if cell.score is None else f"test {cell.score:.4f}")
             self.line(f"{name} {cell.state.value}{': ' if message else ''}{message}")
 
     def update(self, message: str) -> None:

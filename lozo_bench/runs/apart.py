@@ -10,7 +10,16 @@ IN_NAME = ("optimizer", "tuning", "method", "rank", "rank.value", "seed", "seed.
 IN_PATH = (*IN_NAME, "task", "model", "sweep")
 SEEDS = ("seed", "seed.value")
 # Keys that say where and how a run is made and told, not what it is.
-_NOT_PART_OF_A_RESULT = ("hydra", "tracking", "table", "sweep", "rerun", "checkpoint", "parallel")
+_NOT_PART_OF_A_RESULT = (
+    "hydra",
+    "tracking",
+    "table",
+    "sweep",
+    "rerun",
+    "checkpoint",
+    "parallel",
+    "plugins",
+)
 _SMALL = 0.01  # numbers below it are written with an exponent
 _LISTED_TASK = "task@task.tasks."
 

@@ -23,11 +23,12 @@ from lozo_bench.display.tracking import Tracker
 from lozo_bench.errors import UserError
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs import provenance
+from lozo_bench.runs.apart import own_label
 from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.contents import check_contents, content_hashes
 from lozo_bench.runs.files import check_is_file
 from lozo_bench.runs.history import CHECKPOINTS, History, HistoryWriter
-from lozo_bench.runs.hydra_files import values_of
+from lozo_bench.runs.hydra_files import own_choices, values_of
 from lozo_bench.runs.journal import read
 from lozo_bench.runs.lock import Lock
 from lozo_bench.runs.outcome import (
@@ -51,6 +52,7 @@ from lozo_bench.training.result import journal_header, log_plan, result_of
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
+_LONGEST_NAME = 128  # of a run in wandb
 
 
 class LeftAlone(Exception):  # noqa: N818  # not an error: what was asked for
@@ -137,7 +139,7 @@ class Leader:
         if values := values_of(cell.folder):
             log.info(values)
         self._peak_of = provenance.reset_peak_memory(built.loaded.device)
-        name = config.tracking.name or f"{config.task.name}-{config.model.name}-{cell.folder.name}"
+        name = config.tracking.name or _display_name(cell)
         header = journal_header(cell, past, built, self._files)
         prepare_rows(cell.folder, past)
         self._tracker = self._held.enter_context(
@@ -211,6 +213,12 @@ class Follower:
 
     def record(self, built: BuiltRun, outcome: Outcome) -> None:
         """Record nothing: the first process does."""
+
+
+def _display_name(cell: Cell) -> str:
+    """Return the task, the model, the folder's name and what else was set for the run."""
+    name = f"{cell.config.task.name}-{cell.config.model.name}-{cell.folder.name}"
+    return f"{name} {own_label(own_choices(cell.folder))}".strip()[:_LONGEST_NAME]
 
 
 def _finished(cell: Cell, files: Mapping[str, str]) -> Result | None:
