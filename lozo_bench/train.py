@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -17,9 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+import lozo_bench
 from lozo_bench import launch
+from lozo_bench.config.completion import allowed_words
 from lozo_bench.config.explain import explain
 from lozo_bench.config.files import check_words_in_files
+from lozo_bench.config.help import help_text, own_folder, topic_of
 from lozo_bench.config.paths import CONF
 from lozo_bench.config.renamed import with_new_names
 from lozo_bench.config.resolvers import register_resolver
@@ -27,6 +31,7 @@ from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import find_secret, mask
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.config.words import check_arguments
+from lozo_bench.errors import UserError
 from lozo_bench.launch import local, serial, slurm, sweeper
 from lozo_bench.launch.output import lasting_output
 from lozo_bench.launch.record import record_command
@@ -76,6 +81,8 @@ def _main() -> None:
     sys.argv[1:], notes = with_new_names(sys.argv[1:])
     for note in notes:
         print(note, file=sys.stderr)
+    if _answered(sys.argv[1:]):
+        return
     launch.begin()
     launch.register("lozo_serial", serial, serial.SerialLauncher)
     launch.register("lozo_local", local, local.LocalLauncher)
@@ -104,6 +111,26 @@ def _main() -> None:
         sys.exit(Code.bad_input)
     if code := launch.exit_code():
         sys.exit(code)
+
+
+def _answered(arguments: Sequence[str]) -> bool:
+    """Print what a command asks to know about this program; return whether it does."""
+    if "--version" in arguments:
+        print(f"lozo-bench {lozo_bench.__version__}")
+        return True
+    if (topic := topic_of(arguments)) is not None:
+        try:
+            print(help_text(topic, own_folder(arguments)))
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(Code.bad_input)
+        return True
+    if {"-sc", "--shell-completion"} & set(arguments):
+        line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0"))]
+        if words := allowed_words(line):
+            print("\n".join(words))
+            return True
+    return False
 
 
 def _removed_working_folder() -> str:

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "tables": {"config", "errors", "runs"},
     "launch": {"config", "errors", "progress", "runs", "tables", "training"},
-    "train": {"config", "launch", "runs", "training"},
+    "train": {"config", "errors", "launch", "runs", "training"},
     "plots": {"api", "errors", "runs"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
 }  # fmt: skip

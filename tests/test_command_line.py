@@ -5,11 +5,15 @@ Every bad config is one clear line on standard error, exit code 2, before a mode
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import lozo_bench
+from lozo_bench.config.completion import allowed_words
 
 BAD_CONFIGS = {
     "unknown key": (["stepz=3"], "stepz: no such key (did you mean 'steps'?)"),
@@ -165,11 +169,50 @@ def test_the_resolved_config_is_printed_without_a_run(command):
     assert not Path("outputs").exists()
 
 
-def test_help_shows_groups_options_and_examples(command):
+def test_help_fits_on_a_screen_and_shows_groups_and_examples(command):
     code, out, _ = command("--help")
     assert code == 0
-    assert "optimizer: adafactor, adamw, bbt, bbt_v2" in out
+    assert len(out.splitlines()) <= 45
+    assert max(map(len, out.splitlines())) <= 100
+    assert re.search(r"^  optimizer +\d+  a training method", out, re.MULTILINE)
     assert "lozo-train -m optimizer=lozo,adamw seed=s0,s1,s2" in out
+    for launcher in ("local", "serial", "slurm_nodes"):
+        assert launcher in out
+
+
+def test_help_about_a_group_says_what_each_option_is(command, tmp_path):
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "own.yaml").write_text(
+        "# lozo-train task=own: rows of my own. More.\n# Even more.\nname: own\n"
+    )
+    code, out, _ = command("--help", "task", "--config-dir", "mine")
+    assert code == 0
+    assert re.search(r"^  own +rows of my own$", out, re.MULTILINE)
+    assert "  reviews " in out
+    assert re.search(r"^  mezo +Full-rank", command("--help", "optimizer")[1], re.MULTILINE)
+    assert "max_rank: 32 # bf16, fp16: columns" in command("--help", "engine")[1]
+    assert command("--help", "tracking=files")[1].endswith("wandb: false\n")
+    code, out, err = command("--help", "optimiser")
+    assert (code, out) == (2, "")
+    assert err.startswith("--help optimiser: no such group (did you mean 'optimizer'?)")
+
+
+def test_the_version_is_that_of_this_package(command):
+    assert command("--version")[:2] == (0, f"lozo-bench {lozo_bench.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lozo-train schedule=", ["schedule=constant", "schedule=linear"]),
+        ("lozo-train -m steps=3 model.dtype=b", ["model.dtype=bf16"]),
+        ("lozo-train tracking.wandb=t", ["tracking.wandb=true"]),
+        ("lozo-train steps=", []),
+        ("lozo-train sched", []),
+    ],
+)
+def test_tab_completion_offers_the_words_that_a_key_allows(line, offered):
+    assert allowed_words(line) == offered
 
 
 @pytest.mark.parametrize("start", [["-m", "lozo_bench.train"], None])

@@ -176,8 +176,8 @@ def _number_as_option(arguments: Sequence[str]) -> str:
                 f"{group}.value={value} sets any number"
             )
         if group in _GROUPS and (value == "null" or not re.search("[A-Za-z]", value)):
-            return f"{argument}: no such option; lozo-train --help lists the options of {group}"
-    return "the option of a group must be a name; lozo-train --help lists the options"
+            return f"{argument}: no such option; lozo-train --help {group} lists the options"
+    return "the option of a group must be a name; lozo-train --help GROUP lists the options"
 
 
 def _allowed(key: str) -> str | None:

@@ -54,7 +54,7 @@ def check_file(where: str, text: str, package: str = "") -> None:
         if root is None:
             return
         found: dict[str, list[_Word]] = {}
-        for key, node, may_be_null in _texts(root, _type_at(package), package):
+        for key, node, may_be_null in _texts(root, type_at(package), package):
             value = loader.construct_object(node)
             if _is_other(value, node.value, key) and not (value is None and may_be_null):
                 found.setdefault(key, []).append((node, value))
@@ -83,7 +83,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
 def _bad_argument(argument: str) -> UserError | None:
     name, equals, written = argument.partition("=")
     key = name.lstrip("+")
-    options = _options(_type_at(key))
+    options = _options(type_at(key))
     items = [option for option in options if typing.get_origin(option) is list]
     if not equals or not (str in options or (items and typing.get_args(items[0])[0] is str)):
         return None
@@ -200,7 +200,7 @@ def _source_types(node: yaml.MappingNode) -> Mapping[str, Any]:
     return {name: parameter.hint for name, parameter in (parameters or {}).items()}
 
 
-def _type_at(key: str) -> Any:
+def type_at(key: str) -> Any:
     """Return the schema's type at a key; None if the schema does not cover it."""
     hint: Any = Config
     for name in single_key(key).split(".") if key else ():
