@@ -6,7 +6,7 @@ A tiny run of LOZO (with its log only), of AdamW and of LOZO-M (both with full s
 finished and once interrupted. Then every bit of every file in the folder is flipped, every file is
 cut after every byte, removed, and replaced by a folder, a pipe and a link to nothing; after each
 damage the command is repeated, and for finished runs the tested weights are also rebuilt, as
-`replay.py` does. The verdicts:
+`lozo-export` does. The verdicts:
 
     unread   the command did not open the file when nothing was damaged: one in a hundred is tried
     right    the result equals that of the undisturbed run, bit for bit

@@ -40,6 +40,12 @@ ALLOWED: dict[str, set[str]] = {
     "tables": {"config", "errors", "runs"},
     "launch": {"config", "errors", "progress", "runs", "tables", "training"},
     "train": {"config", "errors", "launch", "runs", "training"},
+    "after": {
+        "config", "data", "engine", "errors", "evaluation", "objectives", "runs", "tables", "tasks",
+        "training", "tuning",
+    },
+    "launch": {"config", "errors", "progress", "runs", "training"},
+    "train": {"config", "launch", "runs", "training"},
     "plots": {"api", "errors", "runs"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
 }  # fmt: skip

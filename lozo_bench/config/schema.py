@@ -232,7 +232,7 @@ class ModelConfig:
     mixed precision: passes in ``bf16`` or ``fp16`` with float32 weights. With
     ``gradient_checkpointing``, activations inside a layer are recomputed for the backward pass.
     ``adapter`` is the folder of an earlier adapter to start from, in peft's format or as
-    `scripts/replay.py` writes it: the same tuning continues to train it, before any other one it is
+    `lozo-export` writes it: the same tuning continues to train it, before any other one it is
     merged into the weights.
     """
 

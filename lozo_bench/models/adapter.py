@@ -1,7 +1,7 @@
 """Read an earlier adapter, from which a run starts, and put it into a model.
 
 An adapter is a folder: of peft (``adapter_config.json``), or with the trained tensors of a prefix
-or a soft prompt, for which `tuning/save.py` has a format of its own.
+or a soft prompt, for which `tuning/save.py` has a format of its own. A folder may have both.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read_adapter(folder: Path, base: str) -> Adapter:
         UserError: a file is missing or damaged, or its kind is unknown.
     """
     try:
-        if not (folder / ADAPTER_CONFIG).is_file():
+        if (folder / MOVED).is_file():  # beside it, the same in peft's format
             adapter = Adapter(folder, None, load_file(folder / MOVED))
         else:
             _check_kind(folder / ADAPTER_CONFIG)

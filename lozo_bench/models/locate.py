@@ -74,7 +74,7 @@ def locate_adapter(config: ModelConfig) -> Path | None:
             "model.adapter",
             config.adapter,
             f"a folder with {ADAPTER_CONFIG} and adapter_model.safetensors, as written by peft or "
-            f"by replay.py, or with {MOVED}; of the hub: `hf download NAME --local-dir DIR`",
+            f"by lozo-export, or with {MOVED}; of the hub: `hf download NAME --local-dir DIR`",
         )
     left = Path(locate(config.path)) / ADAPTER_CONFIG
     if left.is_file() and (folder is None or folder.resolve() != left.parent.resolve()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,50 +40,63 @@ class Rebuilt:
     step: int
     weights: str
 
-    def save(self, out: Path, pruned: bool = False) -> str:
+    def save(self, out: Path, pruned: bool = False, merge: bool = False) -> str:
         """Write a Hugging Face model, or the adapter if the run tuned one.
 
         Args:
             out: the folder to write to.
             pruned: whether low-rank modules that are off are left out.
+            merge: whether an adapter is added to the weights, so that a whole model is written.
 
         Returns:
             What was written (see `save_tuned`).
 
         Raises:
-            UserError: the disk is full or the permission is missing, or the format cannot say what
-                is on.
+            UserError: the disk is full or the permission is missing, the format cannot say what
+                is on, or what was trained cannot be added to the weights.
         """
-        if pruned:
+        if merge and needs_this_package(self.built.loaded.model):
+            raise UserError(
+                "--merge: a prefix, a prompt or shortcuts cannot be added to the weights; what to "
+                "do: export without --merge"
+            )
+        if pruned or (merge and self.built.gates is not None):
             prune(self.built.loaded.model, self.built.gates)
         elif self.built.gates is not None:
             require_all_on(self.built.gates, self.step)
         try:
             out.mkdir(parents=True, exist_ok=True)
             with system_errors(out):
-                return self._saved(out)
+                return self._saved(out, merge)
         except OSError as error:
             raise UserError(
                 f"{error.filename or out}: {error.strerror}; choose another place to write to"
             ) from error
 
-    def _saved(self, out: Path) -> str:
+    def _saved(self, out: Path, merge: bool) -> str:
         loaded, engine = self.built.loaded, self.built.chosen.engine
         adapter = load_term("attached", engine.tensors(), engine.X)
         if adapter is not None and adapter.U:
             # The adapter is a multiple of U V^T: see `MezoLora` and `LayerTurns`.
             scale = float(adapter.C[0, 0])
-            if not loaded.merged and not needs_this_package(loaded.model):
+            whole = loaded.merged or merge
+            if not whole and not needs_this_package(loaded.model):
                 save_adapter(loaded, adapter.U, adapter.V, scale, out)
                 return "adapter"
             # It is a prompt, or its weights are saved nowhere. In place, they have it already.
             for name, U in ({} if isinstance(engine, InPlace) else adapter.U).items():
                 engine.X[name].data += (scale * U @ adapter.V[name].T).to(engine.X[name].dtype)
         engine.flush()
-        return save_tuned(loaded, out, with_weights=bool(ValueSets(engine.extras).parameters))
+        both = bool(ValueSets(engine.extras).parameters)
+        return save_tuned(loaded, out, with_weights=both or merge)
 
 
-def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
+def rebuild(
+    folder: Path,
+    step: int,
+    device: str | None = None,
+    begun: Callable[[BuiltRun], None] = lambda built: None,
+) -> Rebuilt:
     """Rebuild the weights of a run after ``step``.
 
     Replays the journal from the newest checkpoint before the step, or from the beginning.
@@ -91,6 +105,7 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
         folder: the run's folder.
         step: from 0 to the last step in the journal.
         device: where to replay; None: the run's own device, which gives the run's own bits.
+        begun: called with the run before its first step.
 
     Raises:
         UserError: the folder contains no run, the run has no such step, a file is damaged or of
@@ -105,12 +120,14 @@ def rebuild(folder: Path, step: int, device: str | None = None) -> Rebuilt:
         past = _past(folder, step, stored.digest)
         built = build_run(config, plan, Team(), past.header.get("engine"))
         check_start(past.header, built.start)
+        begun(built)
         Trainer(built.parts, history=past, observer=SilentObserver()).advance(step)
         weights = fingerprint(built.chosen.engine.tensors())
     else:
         state = _kept(folder, step, stored.digest)
         built = build_run(config, plan, Team())
         check_start(read(journal_of(folder)).header, built.start)
+        begun(built)
         built.chosen.engine.load_state(state)
         weights = fingerprint(state)
     stored.check_weights(step, weights, device_name(built.loaded.device))

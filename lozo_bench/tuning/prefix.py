@@ -136,6 +136,16 @@ def _mask(*args: Any, **options: Any) -> Tensor | None:
     return sdpa_mask(*args, **{**options, "allow_is_causal_skip": False})
 
 
+@contextmanager
+def plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model's config name the attention that it has without a prefix, as it is saved."""
+    own, model.config._attn_implementation = model.config._attn_implementation, "sdpa"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = own
+
+
 AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, _mask)
 

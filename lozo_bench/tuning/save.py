@@ -17,6 +17,7 @@ from lozo_bench.models.locate import MOVED
 from lozo_bench.models.save import save_model
 from lozo_bench.tuning.carriers import Carrier
 from lozo_bench.tuning.deep_prompt import LayerPrompt
+from lozo_bench.tuning.peft_prompts import write_for_peft
 from lozo_bench.tuning.prefix import Pair
 from lozo_bench.tuning.prompt import SoftPrompt
 from lozo_bench.tuning.sparse import take_masks_out
@@ -35,8 +36,10 @@ def save_tuned(loaded: Loaded, out: Path, with_weights: bool = False) -> str:
         Which form was written. ``adapter``: LoRA or (IA)^3, for peft's ``from_pretrained``. If an
         earlier adapter was merged into the weights, the new one is merged, too, because the model
         that it was trained on is saved nowhere.
-        ``tensors``: a prefix, a soft or a deep prompt, or shortcuts, for which other libraries have
-        no matching format: X by name in ``moved.safetensors``, for
+        A prefix or a soft prompt is written in the format of ``tensors`` as well, from which
+        ``model.adapter`` continues.
+        ``tensors``: a deep prompt or shortcuts, or a prefix of a model that peft cannot give one
+        that computes the same: X by name in ``moved.safetensors``, for
         ``load_state_dict(strict=False)`` after the same tuning. ``weights``: the whole model, for
         transformers. ``weights and tensors``: both, so that ``model.path`` and ``model.adapter``
         are this folder.
@@ -53,7 +56,7 @@ def save_tuned(loaded: Loaded, out: Path, with_weights: bool = False) -> str:
         trained = _trained(loaded.model)
         save_file(_copied_to_cpu(trained), out / MOVED)
         if not with_weights:
-            return "tensors"
+            return "adapter" if write_for_peft(loaded, set(trained), out) else "tensors"
         weights = {n: x for n, x in loaded.model.state_dict().items() if n not in trained}
         loaded.model.save_pretrained(out, state_dict=weights)
         return "weights and tensors"
@@ -68,7 +71,7 @@ def save_tuned(loaded: Loaded, out: Path, with_weights: bool = False) -> str:
 
 
 def needs_this_package(model: nn.Module) -> bool:
-    """Return whether a prefix, a prompt or shortcuts are in it, which peft has no format for."""
+    """Return whether a prefix, a prompt or shortcuts are in it, which peft computes otherwise."""
     kinds = (Pair, SoftPrompt, LayerPrompt, Carrier)
     return any(isinstance(module, kinds) for module in model.modules())
 

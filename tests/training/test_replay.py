@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import cells
-import programs
 import pytest
 import torch
 from methods import ZEROTH_ORDER
@@ -187,26 +185,3 @@ def test_another_run_goes_on_from_what_a_linear_probe_solved_for(tmp_path):
     then = cells.result(made(tmp_path / "then", *own))
     found = cells.result(probed)["metrics"]
     assert then["metrics"]["zero_shot"] == found["test"] != found["zero_shot"]
-
-
-def replay(*arguments):
-    script = Path(__file__).resolve().parents[2] / "scripts" / "replay.py"
-    return programs.run(Path.cwd(), *arguments, script=script)
-
-
-def test_the_script_writes_the_tested_step_and_says_so(lozo, tmp_path):
-    done = replay(lozo, "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    result = cells.result(lozo)
-    assert f"step {result['best_step']}: weights in" in done.stdout
-    assert result["weights"]["tested"] in done.stdout
-    again = replay(lozo, "--out", tmp_path / "out")
-    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "exists and is not an empty folder" in again.stderr
-
-
-def test_a_folder_without_a_run_is_one_line(tmp_path):
-    done = replay(tmp_path, "--step", 3, "--out", tmp_path / "out")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "not a run's folder" in done.stderr
-    assert json.dumps(str(tmp_path))[1:-1] in done.stderr

@@ -1,0 +1,1 @@
+"""What comes after a run: its model in files, and its answers to single rows."""
