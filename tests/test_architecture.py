@@ -44,8 +44,6 @@ ALLOWED: dict[str, set[str]] = {
         "config", "data", "engine", "errors", "evaluation", "objectives", "runs", "tables", "tasks",
         "training", "tuning",
     },
-    "launch": {"config", "errors", "progress", "runs", "training"},
-    "train": {"config", "launch", "runs", "training"},
     "plots": {"api", "errors", "runs"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
 }  # fmt: skip
