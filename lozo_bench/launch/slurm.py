@@ -88,7 +88,8 @@ class SlurmLauncher(Submitit):
                 executor = self._executor()
                 with executor.batch():
                     from_submitit = [
-                        executor.submit(SlurmCell(cell.config, Path.cwd())) for cell in cells
+                        executor.submit(SlurmCell(cell.config, Path.cwd(), _listed_name(cell)))
+                        for cell in cells
                     ]
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"SLURM does not accept the jobs: {error}") from error
@@ -122,6 +123,11 @@ class SlurmLauncher(Submitit):
             **{key if key in common else f"slurm_{key}": value for key, value in params.items()}
         )
         return executor
+
+
+def _listed_name(cell: Planned) -> str:
+    """Return a job's name for `squeue`, which shows the first letters only."""
+    return " ".join(filter(None, [cell.label, cell.folder.name]))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lozo_bench.launch.child import run_as_hydra_job
-from lozo_bench.launch.slurm_queue import STOPPED
+from lozo_bench.launch.slurm_queue import STOPPED, rename_job
 from lozo_bench.runs.outcome import Code
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,12 @@ class SlurmCell:
     Args:
         config: the composed config, with its ``hydra`` node.
         cwd: the working directory of the command.
+        name: what `squeue` shows while the cell runs. All waiting jobs of an array are one line.
     """
 
     config: DictConfig
     cwd: Path
+    name: str = ""
 
     def __call__(self) -> int:
         """Run the cell and return its `Code`, which submitit stores for the launcher.
@@ -43,6 +45,7 @@ class SlurmCell:
         kill the first one before it has requeued the job.
         """
         os.chdir(self.cwd)
+        self._rename()
         try:
             code = run_as_hydra_job(self.config)
         except SubprocessError as error:
@@ -56,6 +59,11 @@ class SlurmCell:
                 time.sleep(_SIGNAL_COMES_WITHIN_S)
             sys.exit(STOPPED)
         return code
+
+    def _rename(self) -> None:
+        job, name = os.environ.get("SLURM_JOB_ID"), getattr(self, "name", "")  # of a former version
+        if job and name and not int(os.environ.get("SLURM_PROCID", 0)):
+            rename_job(job, name)
 
     def checkpoint(self) -> Any:
         """Return the same cell for submitit to requeue: it resumes from the files in its folder."""

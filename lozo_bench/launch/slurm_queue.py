@@ -151,6 +151,11 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
+def rename_job(job: str, name: str) -> None:
+    """Give a job the name that `squeue` lists. Without an answer from SLURM it keeps its name."""
+    _run("scontrol", "update", f"JobId={job}", f"JobName={name}")
+
+
 def can_submit() -> bool:
     """Return whether this machine can submit jobs."""
     return shutil.which("sbatch") is not None

@@ -63,3 +63,15 @@ def test_the_first_of_several_processes_waits_for_the_signal(monkeypatch, tmp_pa
 def test_the_other_processes_exit_normally(monkeypatch, tmp_path, waits):
     """SLURM may end a job when one process fails, before the first process has requeued it."""
     assert run(monkeypatch, tmp_path, Code.stopped, rank=1, tasks=2) == Code.stopped
+
+
+@pytest.mark.parametrize(("rank", "renamed"), [(0, [("12_3", "lr=1e-3 lozo-s0")]), (1, [])])
+def test_the_first_process_gives_its_job_the_cells_name(monkeypatch, tmp_path, rank, renamed):
+    found = []
+    monkeypatch.setattr(slurm_job, "rename_job", lambda *given: found.append(given))
+    monkeypatch.setattr(slurm_job, "run_as_hydra_job", lambda config: Code.finished)
+    monkeypatch.setenv("SLURM_JOB_ID", "12_3")
+    monkeypatch.setenv("SLURM_PROCID", str(rank))
+    monkeypatch.chdir(tmp_path)
+    assert SlurmCell(None, tmp_path, "lr=1e-3 lozo-s0")() == Code.finished
+    assert found == renamed
