@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.core.utils import JobReturn, configure_log, env_override, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -16,6 +16,7 @@ from lozo_bench import launch
 from lozo_bench.launch.cells import Ended, Planned, skipped
 from lozo_bench.launch.child import run_as_hydra_job
 from lozo_bench.launch.planning import plan
+from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.runs.outcome import RESULT, Code, written_at
 from lozo_bench.runs.status import CellState
 
@@ -56,6 +57,9 @@ class SerialLauncher(Launcher):
 
 
 def _run(cell: Planned) -> Ended:
+    # Libraries read the environment when they are loaded.
+    with env_override(cell.config.hydra.job.env_set), nothing_begun():
+        import lozo_bench.launch.loaded  # noqa: F401
     before = written_at(cell.folder / RESULT)
     code = Code(run_as_hydra_job(cell.config))
     status = cell.status()
