@@ -116,7 +116,10 @@ BAD_CONFIGS = {
         "put + before a key that the YAML file does not list",
     ),
     "a sweep and its config at once": (["-m", "--cfg", "job"], "omit -m to see the config"),
-    "a list without -m": (["seed=s0,s1"], "add -m to run each of them"),
+    "a list without -m": (
+        ["seed=s0,s1"],
+        "seed=s0,s1: several options are a sweep; what to do: add -m to run each of them",
+    ),
 }
 
 

@@ -10,6 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
+from lozo_bench.config.paths import CONF
+
 _KEY = re.compile(r"[+~]{0,2}[\w./@:-]+")
 
 
@@ -27,6 +29,8 @@ def unreadable(override: str, reason: str) -> str:
 def ambiguous(override: str) -> str:
     """Return the error line for a value with commas in a command without ``-m``."""
     key, _, value = override.partition("=")
+    if (CONF / key).is_dir():
+        return f"{override}: several options are a sweep; what to do: add -m to run each of them"
     text, listed = (shlex.quote(f"{key}={form}") for form in (_quoted(value), f"[{value}]"))
     return (
         f"{override}: several values are a sweep; what to do: add -m to run each of them, "
