@@ -144,6 +144,8 @@ def _bad_perplexity(config: Config) -> Iterator[UserError]:
     if config.objective is Minimize.metric:
         allowed = "loss, of which task.metric=perplexity is the exponential"
         yield bad_value("objective", "metric", allowed)
+    if config.predictions:
+        yield bad_value("predictions", True, "false: with a perplexity there are no answers")
 
 
 def _bad_evaluation(config: EvaluationConfig) -> Iterator[UserError]:

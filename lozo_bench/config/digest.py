@@ -22,6 +22,7 @@ _NOT_PART_OF_A_RESULT = {
     "checkpoint",
     "parallel",
     "log_every",
+    "predictions",
     "plugins",  # a class that is used has its name in the config
     "eval_batch_size",
     "model.device",

@@ -446,6 +446,7 @@ class Config:
     table: TableConfig = field(default_factory=TableConfig)
     plugins: list[str] = field(default_factory=list)
     sweep: str = "default"
+    predictions: bool = False
     steps: int = 1000
     batch_size: int = 16
     micro_batch_size: int | None = None

@@ -38,17 +38,17 @@ log = logging.getLogger(__name__)
 AnyPrompt = MaskedPrompt | CausalPrompt | JoinedPrompt | PairPrompt
 
 
-def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
+def prompt_for(config: Config, loaded: Loaded, virtual_tokens: int) -> AnyPrompt:
     """Return the encoder that turns the task's rows into tokens for this kind of model.
 
-    Rows are no longer than the model can read.
+    Rows are no longer than the model can read, together with the tokens that a tuning inserts.
 
     Raises:
         UserError: the task has no prompt for such a model.
     """
     check_prompts(config, loaded.kind)
     task, tokenizer = config.task, loaded.tokenizer
-    max_length = _longest(task.max_length, loaded, tuned)
+    max_length = _longest(task.max_length, loaded, virtual_tokens)
     if max_length < task.max_length:
         log.warning(
             "rows are cut to %d tokens instead of task.max_length=%d, the most that %s can read",
@@ -77,9 +77,9 @@ def prompt_for(config: Config, loaded: Loaded, tuned: Tuned) -> AnyPrompt:
     )
 
 
-def _longest(wanted: int, loaded: Loaded, tuned: Tuned) -> int:
+def _longest(wanted: int, loaded: Loaded, virtual_tokens: int) -> int:
     limit = max_row_tokens(loaded.model)
-    return wanted if limit is None else min(wanted, limit - tuned.virtual_tokens)
+    return wanted if limit is None else min(wanted, limit - virtual_tokens)
 
 
 def encoded(
@@ -111,7 +111,7 @@ def encoded(
     dev = [] if held_out else _evaluated(how, prompt, splits, "dev")
     test = _evaluated(config.evaluation, prompt, splits, "test")
     used = {"train": train, "dev": dev, "test": test} if needs else {"test": test}
-    limits = _limits(config, prompt, _longest(config.task.max_length, loaded, tuned))
+    limits = _limits(config, prompt, _longest(config.task.max_length, loaded, tuned.virtual_tokens))
     for split, examples in used.items():
         _tell_cut(split, examples, limits, split != "train" and config.evaluation.shots > 0)
     layout = _layout(config, loaded, tuned, prompt)

@@ -39,7 +39,7 @@ def encoded_tasks(
     parts = {}
     for name, one in task_configs(config).items():
         with in_task(name):
-            prompt = prompt_for(one, loaded, tuned)
+            prompt = prompt_for(one, loaded, tuned.virtual_tokens)
             held_out = name in config.task.held_out
             parts[name] = encoded(one, splits[name], prompt, loaded, tuned, needs, held_out)
     return parts[""] if "" in parts else together(parts)

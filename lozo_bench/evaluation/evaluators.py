@@ -58,13 +58,16 @@ class OptionEvaluator:
 
     def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return each example's chosen option, loss and weight of the loss, [n, 3]."""
+        return self.results_and_scores(examples)[0]
+
+    def results_and_scores(self, examples: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+        """Return the results, and the scores of each example's options, [n, options]."""
         counts = [float(_answer_tokens(e)) if self.by_tokens else 1.0 for e in examples]
         batch = collate(examples, self.layout).to(self.device)
         scores = self._scores(batch, examples)
         losses = self.loss(scores, batch, examples)
-        return torch.stack(
-            [_double(scores.argmax(1)), _double(losses), torch.tensor(counts).double()], 1
-        )
+        columns = [_double(scores.argmax(1)), _double(losses), torch.tensor(counts).double()]
+        return torch.stack(columns, 1), _double(scores)
 
     def _scores(self, batch: Batch, examples: Sequence[Encoded]) -> Tensor:
         """Return the options' scores; calibrated if the examples have a calibration prompt (SFC).
@@ -150,7 +153,14 @@ class GenerationEvaluator:
 
     def results(self, examples: Sequence[Encoded]) -> Tensor:
         """Return each answer's metrics, and the right answer's loss and number of tokens."""
-        texts = self.generator([example.prompt for example in examples])
+        return self.results_of(self.write(examples), examples)
+
+    def write(self, examples: Sequence[Encoded]) -> list[str]:
+        """Return the answers that the model generates."""
+        return self.generator([example.prompt for example in examples])
+
+    def results_of(self, texts: Sequence[str], examples: Sequence[Encoded]) -> Tensor:
+        """Return the results of generated answers."""
         values = [
             [float(metric(text, example.answers)) for metric in self.text_metrics.values()]
             for text, example in zip(texts, examples, strict=True)

@@ -229,7 +229,7 @@ def to_examples(rows: Iterable[Row], layout: Layout) -> list[Example]:
 
 
 def _example(row: Row, layout: Layout) -> Example:
-    fields = _fields(row, layout)
+    fields = fields_of(row, layout)
     label = 0 if layout.label is None else list(layout.labels).index(label_of(row, layout))
     if layout.options is None:
         return Example(fields, label, row.where, answers=row.answers)
@@ -247,7 +247,12 @@ def _example(row: Row, layout: Layout) -> Example:
     return Example(fields, label, row.where, _options(row, fields, layout.options), golds)
 
 
-def _fields(row: Row, layout: Layout) -> dict[str, str]:
+def fields_of(row: Row, layout: Layout) -> dict[str, str]:
+    """Return the texts of a row by field name.
+
+    Raises:
+        UserError: A text is blank, or its field has no translation of it.
+    """
     fields = {name: row.values[column] for name, column in layout.fields.items()}
     for name, text in fields.items():
         if not text.strip() and not layout.as_published:

@@ -47,6 +47,7 @@ from lozo_bench.runs.rows import prepare_rows
 from lozo_bench.training.build_run import BuiltRun
 from lozo_bench.training.interfaces import Observer, Outcome, RunHistory, SilentObserver
 from lozo_bench.training.plan import Cell
+from lozo_bench.training.predictions import write_predictions
 from lozo_bench.training.result import journal_header, log_plan, result_of
 
 log = logging.getLogger(__name__)
@@ -161,6 +162,9 @@ class Leader:
     def record(self, built: BuiltRun, outcome: Outcome) -> Result:
         """Write ``result.json``, wandb's summary and the figures; return the result."""
         test = outcome.test
+        if self.cell.config.predictions:
+            with built.chosen.engine.applied():
+                write_predictions(self.cell.config, built, self.cell.folder)
         self._tracker.summarize({f"test_{test.name}": test.main, "best_step": outcome.best_step})
         found = result_of(self.cell, outcome, built, self.team, self._peak_of)
         self.result = found | {"files": self._files}

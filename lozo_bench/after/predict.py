@@ -1,0 +1,240 @@
+"""The command ``lozo-predict RUN|MODEL``: what a model answers, row by row, as lines of JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from lozo_bench.config.explain import explain
+from lozo_bench.errors import UserError, printable
+from lozo_bench.runs.hydra_files import is_cell
+from lozo_bench.runs.outcome import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lozo_bench.config.schema import Config
+    from lozo_bench.evaluation.evaluate import Metrics
+    from lozo_bench.tasks.base import Encoded, Example, Splits
+    from lozo_bench.training.build_run import BuiltRun
+
+
+def main() -> None:
+    """Predict. The exit code is 2 if that is impossible; one line then says why."""
+    arguments = _parser().parse_intermixed_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        rows, metrics = predict(arguments)
+        with _opened(arguments.out) as out:
+            for row in rows:
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except Exception as error:
+        line = explain(error, sys.argv[1:])
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        sys.exit(Code.bad_input)
+    if metrics is not None:
+        print_metrics(metrics, rows)
+
+
+def predict(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], Metrics | None]:
+    """Return a JSON object for each row, and the metrics if the rows are labelled.
+
+    Raises:
+        UserError: there is no such run or model, or a row is bad.
+    """
+    asked = _of_run(arguments) if is_cell(Path(arguments.model)) else _of_model(arguments)
+    from lozo_bench.evaluation.answers import answer
+    from lozo_bench.evaluation.predictions import prediction
+    from lozo_bench.training.predictions import wordings
+
+    built, examples = asked.built, asked.examples
+    evaluator = built.parts.evaluators["test"]
+    with built.chosen.engine.applied():
+        answers, metrics = answer(evaluator, examples, arguments.batch_size, asked.labelled)
+    words = wordings(asked.config, built)
+    pairs = zip(examples, answers, strict=True)
+    rows = [prediction(e, a, words[e.task], asked.labelled) for e, a in pairs]
+    return rows, metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A model and the rows that it is to answer.
+
+    Args:
+        config: of the run that the model is from, or that evaluates it.
+        built: the model and its evaluators.
+        examples: the rows as tokens.
+        labelled: whether the right answers are known.
+    """
+
+    config: Config
+    built: BuiltRun
+    examples: Sequence[Encoded]
+    labelled: bool
+
+
+def _of_run(arguments: argparse.Namespace) -> Asked:
+    """Return a run's model at its tested step, with the run's test rows or those of the input."""
+    from lozo_bench.data.encode import prompt_for
+    from lozo_bench.training.plan import plan_run
+    from lozo_bench.training.predictions import names_of
+    from lozo_bench.training.replay import rebuild
+    from lozo_bench.training.stored import stored_run, tested_step
+
+    if arguments.overrides or arguments.task:
+        raise UserError(
+            "lozo-predict: a run has its own task; allowed with it: --input, --step, --device"
+        )
+    folder = Path(arguments.model)
+    config = stored_run(folder).config
+    step = tested_step(folder) if arguments.step is None else arguments.step
+    built = rebuild(folder, step, arguments.device).built
+    if arguments.input is None:
+        return Asked(config, built, built.parts.data.test, labelled=True)
+    _refuse_several(config)
+    source = plan_run(config).sources[""]
+    examples, labelled = _input(arguments.input, config, source, names_of(config.task))
+    prompt = prompt_for(config, built.loaded, built.parts.data.layout.virtual_tokens)
+    return Asked(config, built, [prompt.encode(example) for example in examples], labelled)
+
+
+def _of_model(arguments: argparse.Namespace) -> Asked:
+    """Return a model from a folder or the hub, with a task's test rows or those of the input."""
+    from dataclasses import replace
+
+    from hydra import compose
+
+    from lozo_bench.config.paths import CONF
+    from lozo_bench.parallel.team import Team
+    from lozo_bench.tables.cells import configs
+    from lozo_bench.training.build_run import build_run
+    from lozo_bench.training.checks import typed
+    from lozo_bench.training.plan import plan_run
+    from lozo_bench.training.predictions import names_of
+
+    if arguments.task is None:
+        raise UserError(
+            f"{arguments.model}: it is no run; a model needs --task NAME, such as --task sst2"
+        )
+    if arguments.step is not None:
+        raise UserError("--step: a model has no steps; allowed: for a run")
+    device = [] if arguments.device is None else [f"model.device={arguments.device}"]
+    words = ["optimizer=zero_shot", "model=local", f"model.path={arguments.model}"]
+    with configs(CONF, arguments.config_dir):
+        given = [*words, f"task={arguments.task}", *device, *arguments.overrides]
+        config, _ = typed(compose("config", given))
+        plan = plan_run(config)
+        labelled = True
+        if arguments.input is not None:
+            _refuse_several(config)
+            names = names_of(config.task)
+            examples, labelled = _input(arguments.input, config, plan.sources[""], names)
+            plan = replace(plan, sources={"": _Rows(examples)})
+        built = build_run(config, plan, Team())
+    return Asked(config, built, built.parts.data.test, labelled)
+
+
+class _Rows:
+    """A source of the rows of the input alone; nothing is trained, but no set may be empty."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = list(examples)
+
+    def splits(self) -> Splits:
+        """See `Source`."""
+        from lozo_bench.tasks.base import Splits
+
+        return Splits(self.examples[:1], self.examples[:1], self.examples)
+
+
+def _input(
+    given: str, config: Config, source: object, names: Sequence[str]
+) -> tuple[list[Example], bool]:
+    from lozo_bench.after.input_rows import read_input
+
+    if config.evaluation.shots or config.evaluation.calibrated:
+        raise UserError(
+            "--input: rows of a file are asked alone; allowed: without demonstrations and "
+            "calibration"
+        )
+    return read_input(given, config.task, getattr(source, "layout", None), names)
+
+
+def _refuse_several(config: Config) -> None:
+    if config.task.tasks:
+        raise UserError("--input: the run has several tasks; allowed: a run or model of one task")
+
+
+@contextmanager
+def _opened(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout
+        return
+    with out.open("w", encoding="utf-8") as file:
+        yield file
+
+
+def print_metrics(metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the metrics and, if the rows share their classes, the confusion table, to stderr."""
+    from lozo_bench.evaluation.predictions import confusion
+
+    console = Console(stderr=True, highlight=False)
+    line = "  ".join(f"{name} {value:.4f}" for name, value in metrics.values.items())
+    console.print(f"{len(rows)} rows: {line}")
+    counts = confusion(rows)
+    if counts is None:
+        return
+    table = Table(title="rows: gold; columns: choice", title_justify="left")
+    table.add_column("")
+    for choice in next(iter(counts.values())):
+        table.add_column(printable(choice), justify="right")
+    for gold, chosen in counts.items():
+        table.add_row(printable(gold), *map(str, chosen.values()))
+    console.print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lozo-predict",
+        description="Print what a model answers on each row, one JSON object in a line: the text, "
+        "its options with their scores and the choice, or the answer that is written. Labelled "
+        "rows also give metrics and a confusion table.",
+        epilog="for example: lozo-predict RUN --input new.csv --out answers.jsonl",
+    )
+    parser.add_argument("model", metavar="RUN|MODEL", help="a run, a model's folder or a hub name")
+    parser.add_argument("overrides", nargs="*", help="of a model: overrides as for lozo-train")
+    parser.add_argument("--task", help="of a model: the task; its test rows are the default input")
+    parser.add_argument(
+        "--input",
+        metavar="FILE|-",
+        help="rows with the task's columns (.csv, .tsv, .jsonl, .json), or a text in each line",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    parser.add_argument("--step", type=int, help="of a run; default: the step that was tested")
+    parser.add_argument("--batch-size", type=_count, default=64, help="rows a pass (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, ...")
+    parser.add_argument("--config-dir", type=Path, help="a folder of your own with YAML files")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"given {text!r}; allowed: a whole number >= 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Rows to answer are read from files with the columns of the task's data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lozo_bench.after.input_rows import read_input
+from lozo_bench.config.schema import TaskConfig
+from lozo_bench.errors import UserError
+from lozo_bench.tasks.rows import Layout
+
+TASK = TaskConfig(name="mine", prompt="{text} It was", options=[" bad", " good"])
+LAYOUT = Layout({"text": "body"}, "class", ["neg", "pos"])
+
+
+def read(path, layout=LAYOUT, names=("neg", "pos")):
+    examples, labelled = read_input(str(path), TASK, layout, names)
+    return [(example.fields, example.label) for example in examples], labelled
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_columns_are_those_of_the_tasks_data(tmp_path, name, labelled):
+    rows = [{"body": "a film"} | ({"class": "pos"} if labelled else {})]
+    path = tmp_path / name
+    if name.endswith("sv"):
+        mark = "," if name == "a.csv" else "\t"
+        path.write_text("\n".join(mark.join(part) for part in (rows[0], rows[0].values())) + "\n")
+    else:
+        path.write_text(json.dumps(rows if name == "a.json" else rows[0]) + "\n")
+    assert read(path) == ([({"text": "a film"}, 1 if labelled else 0)], labelled)
+
+
+def test_a_plain_file_has_a_text_in_each_line(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("one\n\ntwo\n")
+    assert read(path) == ([({"text": "one"}, 0), ({"text": "two"}, 0)], False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "layout", "match"),
+    [
+        ("a.csv", "bdy\nx\n", LAYOUT, r"a.csv:2: no column 'body'; .*\(did you mean 'bdy'\?\)"),
+        ("a.csv", "body,class\nx,odd\n", LAYOUT, "unknown label 'odd'"),
+        ("a.csv", "text,label\nx,odd\n", None, "unknown label 'odd'; allowed: 'neg', 'pos'"),
+        ("a.csv", "", LAYOUT, "there are no rows"),
+        ("a.jsonl", "[1]\n", LAYOUT, "no named columns"),
+        ("a.json", "{", LAYOUT, "the file is not valid"),
+        ("a.txt", "\n", LAYOUT, "there are no rows"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path, name, text, layout, match):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError, match=match):
+        read(path, layout)
