@@ -41,8 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "launch": {"config", "errors", "progress", "runs", "tables", "training"},
     "train": {"config", "errors", "launch", "runs", "training"},
     "after": {
-        "config", "data", "engine", "errors", "evaluation", "objectives", "runs", "tables", "tasks",
-        "training", "tuning",
+        "config", "data", "engine", "errors", "evaluation", "objectives", "parallel", "runs",
+        "tables", "tasks", "training", "tuning",
     },
     "plots": {"api", "errors", "runs"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
@@ -50,13 +50,13 @@ ALLOWED: dict[str, set[str]] = {
 
 # Which rooms may import a library that most of the package does not need.
 OUTSIDE = {
-    "hydra": {"api", "config", "launch", "tables", "train"},
+    "hydra": {"after", "api", "config", "launch", "tables", "train"},
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
     "wandb": {"display"},
     "matplotlib": {"display", "plots"},
     "omegaconf": {"api", "config", "launch", "tables", "train", "training"},
-    "rich": {"display", "launch", "progress", "runs", "tables"},
+    "rich": {"after", "display", "launch", "progress", "runs", "tables"},
     "datasets": {"tasks"},
     "triton": {"engine", "randomness"},
     # Types of tokenizers and models, except in models; Adafactor in optimizers.

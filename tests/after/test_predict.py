@@ -14,18 +14,18 @@ FEW = ["tracking=files", "steps=2", "batch_size=4", "task.source.test=24", "task
 
 
 @pytest.fixture
-def predicted(monkeypatch, capsys):
+def predicted(monkeypatch, capfd):
     """Call the command; return its exit code, the rows that it prints, and its messages."""
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["lozo-predict", *map(str, words)])
-        capsys.readouterr()
+        capfd.readouterr()
         try:
             predict.main()
             code = 0
         except SystemExit as stop:
             code = stop.code
-        printed = capsys.readouterr()
+        printed = capfd.readouterr()
         return code, [json.loads(line) for line in printed.out.splitlines()], printed.err
 
     return call
@@ -47,7 +47,7 @@ def run(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "options"),
     [
-        (["task=entailment"], [" Yes", " Maybe", " No"]),
+        (["task=entailment"], [" No", " Yes", " Maybe"]),
         (["model=tiny_roberta", "task=reviews"], None),
     ],
 )
