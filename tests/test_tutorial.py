@@ -26,6 +26,9 @@ COMMANDS = {
     "lozo-train": "-m lozo_bench.train",
     "lozo-status": "-m lozo_bench.runs.status",
     "lozo-tables": "-m lozo_bench.tables.main",
+    "lozo-export": "-m lozo_bench.after.export",
+    "lozo-predict": "-m lozo_bench.after.predict",
+    "lozo-plot": "-m lozo_bench.plots.main",
     "python": "",
 }
 
