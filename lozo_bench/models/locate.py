@@ -48,6 +48,11 @@ def locate(path: str) -> str:
             path,
             f"the model that this adapter was trained on; and set model.adapter={path} beside it",
         )
+    if not (folder / "config.json").is_file() and (folder / "result.json").is_file():
+        raise UserError(
+            f"model.path: {path} is the folder of a run; what to do: lozo-export {path} --merge "
+            f"writes its model, and model.path={path.rstrip('/')}/model starts from it"
+        )
     if not (folder / "config.json").is_file():
         raise bad_value(
             "model.path",
