@@ -387,7 +387,8 @@ class EvaluationConfig:
 class TrackingConfig:
     """Where numbers are logged besides the run's own files.
 
-    ``name``, ``group`` and ``tags`` are wandb's; a run without a name is called after its folder.
+    ``trackers`` are the trackers besides wandb, by name: classes with their options. ``name``,
+    ``group`` and ``tags`` are for all of them; a run without a name is called after its folder.
     """
 
     wandb: bool = False
@@ -397,6 +398,7 @@ class TrackingConfig:
     name: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    trackers: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

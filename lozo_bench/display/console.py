@@ -59,12 +59,14 @@ class ProgressBar:
         """Move the bar to a step and show its loss."""
         if self.first_new is None and step > self.known:
             self.first_new = step
-            self.bar.reset(self.task, completed=step - 1)
+            self.bar.reset(self.task, total=self.steps, completed=step - 1)
         elif step <= self.known:
             self.began = time.perf_counter()
-        self.bar.update(
-            self.task, completed=step, message=f"loss {loss:.4f}  best dev {self._best()}"
-        )
+        restores = step <= self.known
+        what = "restoring step" if restores else "step"
+        message = f"loss {loss:.4f}  best dev {self._best()}"
+        total = self.known if restores else self.steps
+        self.bar.update(self.task, completed=step, total=total, what=what, message=message)
 
     def skipped(self, step: int, why: str) -> None:
         """Log a warning that a step was skipped."""
@@ -139,9 +141,9 @@ class FilesAndTerminal:
         """Show how many examples of an evaluation are done."""
         self.bar.evaluating(name, done, of)
 
-    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+    def evaluated(self, step: int, name: str, metrics: Metrics, costs: Mapping[str, float]) -> None:
         """Record and show the metrics of an evaluation."""
-        self.tracker.evaluated(step, name, metrics, forward_passes)
+        self.tracker.evaluated(step, name, metrics, costs)
         self.bar.evaluated(step, name, metrics)
 
 

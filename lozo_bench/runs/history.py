@@ -21,7 +21,7 @@ from lozo_bench.runs.journal import VERSION, Journal, Log
 from lozo_bench.runs.outcome import JOURNAL
 
 CHECKPOINTS = "checkpoints"
-_EVALUATED = ("zero_shot", "dev", "test")
+EVALUATED = ("zero_shot", "dev", "test")
 # A killed run with slow steps loses at most this many seconds of progress.
 _FLUSH_EVERY_S = 10.0
 
@@ -183,4 +183,4 @@ class OtherRun(UserError):  # noqa: N818  # of this run it is no error
 
 def evaluated_set(row: Mapping[str, Any]) -> str | None:
     """Return the set whose evaluation a row of metrics.jsonl describes; None: it is of a step."""
-    return next((name for name in _EVALUATED for key in row if key.startswith(f"{name}_")), None)
+    return next((name for name in EVALUATED for key in row if key.startswith(f"{name}_")), None)

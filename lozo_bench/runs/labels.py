@@ -69,13 +69,14 @@ def method_of(folder: Path, config: Mapping[str, Any]) -> str:
     """
     if found := _FOLDER.fullmatch(folder.name):
         return found["method"]
-    optimizer, tuning = (_file(config.get(group)) for group in ("optimizer", "tuning"))
+    optimizer, tuning = (file_of(config.get(group)) for group in ("optimizer", "tuning"))
     if not optimizer:
         return "in_context" if (config.get("evaluation") or {}).get("shots") else "zero_shot"
     return optimizer if tuning in ("", "full") else f"{optimizer}-{tuning}"
 
 
-def _file(node: Any) -> str:
+def file_of(node: Any) -> str:
+    """Return the name of the file of a node's class, such as ``lozo``; empty without a class."""
     target = node.get("_target_", "") if isinstance(node, Mapping) else ""
     return str(target).rpartition(".")[0].rpartition(".")[2]
 

@@ -47,8 +47,8 @@ class Observer(Protocol):
     def evaluating(self, name: str, done: int, of: int) -> None:
         """Receive how many examples of a set are evaluated so far."""
 
-    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
-        """Receive the metrics of a set (``zero_shot``, ``dev`` or ``test``)."""
+    def evaluated(self, step: int, name: str, metrics: Metrics, costs: Mapping[str, float]) -> None:
+        """Receive the metrics of a set, ``zero_shot``, ``dev`` or ``test``, and what was spent."""
 
     def recalled(self, name: str, metrics: Metrics) -> None:
         """Receive the metrics of a set that an earlier attempt evaluated."""
@@ -75,7 +75,7 @@ class SilentObserver:
     def evaluating(self, name: str, done: int, of: int) -> None:
         """Do nothing."""
 
-    def evaluated(self, step: int, name: str, metrics: Metrics, forward_passes: int) -> None:
+    def evaluated(self, step: int, name: str, metrics: Metrics, costs: Mapping[str, float]) -> None:
         """Do nothing."""
 
     def recalled(self, name: str, metrics: Metrics) -> None:

@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from lozo_bench.config.schema import Config
+from lozo_bench.display.trackers.base import About
+from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.models.devices import warn_if_shared
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs import provenance
+from lozo_bench.runs.choices import files_chosen
 from lozo_bench.runs.history import History
+from lozo_bench.runs.labels import file_of, method_of
 from lozo_bench.training.build_run import BuiltRun
 from lozo_bench.training.interfaces import Outcome
 from lozo_bench.training.plan import Cell
 
 log = logging.getLogger(__name__)
+_LONGEST_TAG = 64  # characters that wandb allows
 
 
 def journal_header(
@@ -113,3 +118,36 @@ def result_of(
         "versions": provenance.versions(),
         "git": provenance.git_state(),
     }
+
+
+def summary_of(result: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
+    """Return the final numbers of a run that trackers show in their tables of runs."""
+    summary: dict[str, float] = {"best_step": outcome.best_step}
+    for name in ("zero_shot", "dev", "test"):
+        metrics: Metrics | None = getattr(outcome, name)
+        if metrics is not None:
+            summary[f"{'best_dev' if name == 'dev' else name}/{metrics.name}"] = metrics.main
+    keys = ("forwards", "backwards", "queries", "tokens", "flops", "train_s", "elapsed_s")
+    for key in (*keys, "peak_memory_bytes", "step_ms_median"):
+        if result[key] is not None:
+            summary[key] = result[key]
+    return summary
+
+
+def about_run(cell: Cell, name: str, run_id: str, known_step: int) -> About:
+    """Return what trackers are told: the config with the names of what was chosen, and tags."""
+    tracking, config = cell.config.tracking, dict(cell.plain)
+    method = method_of(cell.folder, config)
+    chosen = files_chosen(cell.folder)
+    for group in ("optimizer", "tuning"):
+        config[group] = {"name": chosen.get(group) or file_of(config[group]), **config[group]}
+    tags = dict.fromkeys([*tracking.tags, method, cell.config.task.name, cell.config.model.name])
+    return About(
+        folder=cell.folder,
+        config={"method": method, **config},
+        name=name,
+        run_id=run_id,
+        known_step=known_step,
+        tags=tuple(tag[:_LONGEST_TAG] for tag in tags if tag),
+        group=tracking.group,
+    )

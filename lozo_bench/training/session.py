@@ -21,6 +21,7 @@ from lozo_bench.display.console import FilesAndTerminal, ProgressBar
 from lozo_bench.display.search_figure import draw_search
 from lozo_bench.display.tracking import Tracker
 from lozo_bench.errors import UserError
+from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs import provenance
 from lozo_bench.runs.apart import own_label
@@ -48,7 +49,7 @@ from lozo_bench.training.build_run import BuiltRun
 from lozo_bench.training.interfaces import Observer, Outcome, RunHistory, SilentObserver
 from lozo_bench.training.plan import Cell
 from lozo_bench.training.predictions import write_predictions
-from lozo_bench.training.result import journal_header, log_plan, result_of
+from lozo_bench.training.result import about_run, journal_header, log_plan, result_of, summary_of
 
 log = logging.getLogger(__name__)
 
@@ -144,9 +145,11 @@ class Leader:
         header = journal_header(cell, past, built, self._files)
         prepare_rows(cell.folder, past)
         self._tracker = self._held.enter_context(
-            Tracker(cell.folder, cell.plain, config.tracking, name, header["wandb_id"], past.known)
+            Tracker(about_run(cell, name, header["wandb_id"], past.known), config.tracking)
         )
         bar = self._held.enter_context(ProgressBar(built.parts.settings.steps, past.known))
+        for (_, evaluated), values in past.log.evaluations.items():
+            bar.recalled(evaluated, Metrics(values))
         states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)
         history = HistoryWriter(
             cell.folder,
@@ -161,12 +164,11 @@ class Leader:
 
     def record(self, built: BuiltRun, outcome: Outcome) -> Result:
         """Write ``result.json``, wandb's summary and the figures; return the result."""
-        test = outcome.test
         if self.cell.config.predictions:
             with built.chosen.engine.applied():
                 write_predictions(self.cell.config, built, self.cell.folder)
-        self._tracker.summarize({f"test_{test.name}": test.main, "best_step": outcome.best_step})
         found = result_of(self.cell, outcome, built, self.team, self._peak_of)
+        self._tracker.summarize(summary_of(found, outcome))
         self.result = found | {"files": self._files}
         write_result(self.cell.folder, self.result)
         for draw in (draw_search, draw_allocation, draw_bilevel):

@@ -267,9 +267,18 @@ class Trainer:
             "loss": report.loss,
             **report.scalars,
             "lr": self.optimizer.lr,
-            "forward_passes": self.spent.forwards,
+            **self._spent_so_far(),
             "examples": self.spent.examples,
             "bad_steps": self.spent.bad_steps,
+        }
+
+    def _spent_so_far(self) -> dict[str, float]:
+        """Return the numbers by which a curve can be drawn, other than steps."""
+        return {
+            "forward_passes": self.spent.forwards,
+            "backward_passes": self.spent.backwards,
+            "queries": self.spent.queries,
+            "tokens": self.spent.tokens,
             "elapsed_s": round(self._elapsed(), 3),
         }
 
@@ -319,7 +328,7 @@ class Trainer:
         )
         if not math.isfinite(metrics.loss):
             raise _not_finite(step, f"the {name} loss is {metrics.loss}", self.lr)
-        self.observer.evaluated(step, name, metrics, self.spent.forwards)
+        self.observer.evaluated(step, name, metrics, self._spent_so_far())
         self.history.evaluated(step, name, metrics.values)
         return metrics
 

@@ -51,6 +51,22 @@ def test_on_a_terminal_a_bar_replaces_the_lines(caplog, monkeypatch):
     assert "best dev 0.7500" in screen.getvalue()
 
 
+def test_the_bar_says_that_steps_of_an_earlier_attempt_are_restored(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        "lozo_bench.display.console.Console",
+        lambda stderr: Console(file=screen, force_terminal=True, width=100),
+    )
+    with ProgressBar(steps=20, known=5) as bar:
+        bar.advanced(4, 0.5)
+        bar.bar.refresh()
+        restoring = screen.getvalue()
+        bar.advanced(6, 0.5)
+    assert "restoring step" in restoring
+    assert "4/5" in restoring
+    assert "6/20" in screen.getvalue().removeprefix(restoring)
+
+
 def shown(result, folder):
     screen = io.StringIO()
     Console(file=screen, width=100).print(summary_table(result, folder))

@@ -83,7 +83,7 @@ def test_a_training_row_has_the_documented_fields(sweep):
     assert [row["step"] for row in training] == [1, 2, 3, 4]
     assert set(training[0]) == {
         "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "bad_steps",
-        "elapsed_s",
+        "elapsed_s", "backward_passes", "queries", "tokens",
     }  # fmt: skip
     assert training[-1]["forward_passes"] == 8
 

@@ -82,8 +82,8 @@ class Notes:
     def evaluating(self, name, done, of):
         pass
 
-    def evaluated(self, step, name, metrics, forward_passes):
-        assert forward_passes == 3 * step or name == "test"
+    def evaluated(self, step, name, metrics, costs):
+        assert costs["forward_passes"] == 3 * step or name == "test"
         self.evaluations.append((step, name, metrics.main))
 
 
@@ -134,7 +134,7 @@ def test_a_row_has_the_fields_of_the_file_format():
     _, notes, _, _ = train(confident)
     assert set(notes.rows[0]) == {
         "step", "loss", "projected_grad", "lr", "forward_passes", "examples", "bad_steps",
-        "elapsed_s",
+        "elapsed_s", "backward_passes", "queries", "tokens",
     }  # fmt: skip
 
 

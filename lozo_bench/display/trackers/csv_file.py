@@ -1,0 +1,52 @@
+"""``metrics.csv``: the rows of ``metrics.jsonl`` as one table, for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from lozo_bench.display.trackers.base import About
+from lozo_bench.runs.atomic import write_text
+from lozo_bench.runs.files import read_file
+from lozo_bench.runs.outcome import METRICS
+from lozo_bench.runs.rows import read_row
+
+
+class CsvFile:
+    """Writes ``metrics.csv`` again after each evaluation and at the end of the run.
+
+    The file is made from ``metrics.jsonl``, so that it has a column for every number of any row,
+    and each row once when the run was interrupted.
+    """
+
+    failures: tuple[type[Exception], ...] = ()
+
+    def __init__(self, about: About) -> None:
+        self._folder = about.folder
+
+    def log(self, step: int, numbers: Mapping[str, float | str]) -> None:
+        """Write the file if the numbers are those of an evaluation."""
+        if any(key.startswith("dev/") for key in numbers):
+            self._write()
+
+    def summarize(self, numbers: Mapping[str, float]) -> None:
+        """Do nothing: ``result.json`` has the final numbers."""
+
+    def figure(self, path: Path) -> None:
+        """Do nothing: the figure is in the same folder."""
+
+    def close(self, failed: bool) -> None:
+        """Write the file."""
+        self._write()
+
+    def _write(self) -> None:
+        lines = (read_file(self._folder / METRICS) or b"").split(b"\n")
+        rows = [row for line in lines if line and (row := read_row(line)) is not None]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_text(self._folder / "metrics.csv", text.getvalue())

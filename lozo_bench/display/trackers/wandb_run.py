@@ -1,0 +1,116 @@
+"""Weights & Biases. Only this module imports wandb."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lozo_bench.config.schema import TrackingConfig, WandbMode
+from lozo_bench.display.trackers.base import About
+from lozo_bench.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class WandbRun:
+    """Records a run in wandb, online or in the folder ``wandb`` of the run."""
+
+    def __init__(self, about: About, tracking: TrackingConfig) -> None:
+        import wandb
+
+        self.failures: tuple[type[Exception], ...] = (wandb.Error,)
+        self._step = about.known_step
+        self._run = _start(about, tracking)
+
+    def log(self, step: int, numbers: Mapping[str, float | str]) -> None:
+        """Log numbers under a step.
+
+        wandb's own count of steps is the run's. So the second part of a run that was recorded
+        offline continues the first one, and steps that are in both are the same ones.
+        """
+        self._step = step
+        self._run.log(dict(numbers), step=step)
+
+    def summarize(self, numbers: Mapping[str, float]) -> None:
+        """Write the final numbers, which wandb shows in its table of runs."""
+        self._run.summary.update(dict(numbers))
+
+    def figure(self, path: Path) -> None:
+        """Send a figure as a page that holds the drawing: wandb's images are of pixels only."""
+        import wandb
+
+        page = wandb.Html(path.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)
+        self._run.log({path.stem: page}, step=self._step)
+
+    def close(self, failed: bool) -> None:
+        """End the wandb run."""
+        self._run.finish(exit_code=1 if failed else 0)
+
+
+def log_sweep(folder: Path, files: list[Path], tracking: TrackingConfig) -> None:
+    """Upload a sweep's table and pictures as an artifact, in a wandb run of their own.
+
+    An error in wandb is logged and is not the sweep's.
+
+    Args:
+        folder: the sweep's folder, in which an offline record is kept.
+        files: the table and the pictures.
+        tracking: of the sweep's runs.
+    """
+    if not tracking.wandb or tracking.mode is WandbMode.disabled or not files:
+        return
+    import wandb
+
+    name = tracking.group or folder.name
+    about = About(folder, {}, f"{name}: table", f"sweep-{time.time_ns():x}", group=name)
+    try:
+        run = _start(about, tracking, "sweep")
+        artifact = wandb.Artifact(f"sweep-{name}", type="sweep")
+        for file in files:
+            artifact.add_file(str(file))
+        run.log_artifact(artifact)
+        run.finish()
+    except (wandb.Error, UserError, OSError, ValueError) as error:
+        log.warning("the sweep's table was not uploaded to wandb (%s)", error)
+
+
+def _start(about: About, tracking: TrackingConfig, job_type: str = "train") -> Any:
+    import wandb
+
+    def start(mode: Literal["online", "offline", "disabled"]) -> Any:
+        return wandb.init(
+            project=tracking.project,
+            entity=tracking.entity,
+            group=about.group,
+            job_type=job_type,
+            name=about.name,
+            tags=about.tags,
+            id=about.run_id,
+            resume="allow",
+            dir=about.folder,
+            config=dict(about.config),
+            mode=mode,
+            # A sweep may run several cells in one process: each must be a wandb run of its own.
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    try:
+        run = start("online" if tracking.mode is WandbMode.online else "offline")
+    except (wandb.errors.CommError, TimeoutError) as error:
+        log.warning(
+            "wandb cannot be reached (%s); the run is recorded offline: `wandb sync %s` uploads it",
+            " ".join(str(error).split()),
+            about.folder / "wandb" / "offline-run-*",
+        )
+        run = start("offline")
+    except wandb.Error as error:
+        raise UserError(
+            f"tracking.mode={tracking.mode.value}: wandb could not start ({error}); log in with "
+            "`wandb login`, or use tracking.mode=offline or tracking=files"
+        ) from error
+    run.define_metric("*", step_metric="step")
+    return run
