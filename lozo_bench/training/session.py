@@ -148,8 +148,8 @@ class Leader:
             Tracker(about_run(cell, name, header["wandb_id"], past.known), config.tracking)
         )
         bar = self._held.enter_context(ProgressBar(built.parts.settings.steps, past.known))
-        for (_, evaluated), values in past.log.evaluations.items():
-            bar.recalled(evaluated, Metrics(values))
+        for (_, evaluated), metrics in past.log.evaluations.items():
+            bar.recalled(evaluated, Metrics(metrics))
         states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)
         history = HistoryWriter(
             cell.folder,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -50,34 +49,7 @@ class WandbRun:
         self._run.finish(exit_code=1 if failed else 0)
 
 
-def log_sweep(folder: Path, files: list[Path], tracking: TrackingConfig) -> None:
-    """Upload a sweep's table and pictures as an artifact, in a wandb run of their own.
-
-    An error in wandb is logged and is not the sweep's.
-
-    Args:
-        folder: the sweep's folder, in which an offline record is kept.
-        files: the table and the pictures.
-        tracking: of the sweep's runs.
-    """
-    if not tracking.wandb or tracking.mode is WandbMode.disabled or not files:
-        return
-    import wandb
-
-    name = tracking.group or folder.name
-    about = About(folder, {}, f"{name}: table", f"sweep-{time.time_ns():x}", group=name)
-    try:
-        run = _start(about, tracking, "sweep")
-        artifact = wandb.Artifact(f"sweep-{name}", type="sweep")
-        for file in files:
-            artifact.add_file(str(file))
-        run.log_artifact(artifact)
-        run.finish()
-    except (wandb.Error, UserError, OSError, ValueError) as error:
-        log.warning("the sweep's table was not uploaded to wandb (%s)", error)
-
-
-def _start(about: About, tracking: TrackingConfig, job_type: str = "train") -> Any:
+def _start(about: About, tracking: TrackingConfig) -> Any:
     import wandb
 
     def start(mode: Literal["online", "offline", "disabled"]) -> Any:
@@ -85,7 +57,7 @@ def _start(about: About, tracking: TrackingConfig, job_type: str = "train") -> A
             project=tracking.project,
             entity=tracking.entity,
             group=about.group,
-            job_type=job_type,
+            job_type="train",
             name=about.name,
             tags=about.tags,
             id=about.run_id,
