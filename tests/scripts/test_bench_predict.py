@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-import bench_predict  # noqa: E402
+import bench_predict
 
 
 def test_both_ways_choose_the_same_options(monkeypatch, capsys):
