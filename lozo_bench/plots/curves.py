@@ -19,13 +19,15 @@ Shown = Literal["loss", "dev", "gap"]
 Numbers = NDArray[np.float64]
 Row = Mapping[str, Any]
 
-# A row's own entry for an axis, and the entries of result.json whose sum is the run's total.
-_OF_ROWS = {"forwards": "forward_passes", "seconds": "elapsed_s"}
-_TOTALS = {
-    "passes": ("forwards", "backwards"),
+# The entries of a row whose sum is the axis, and those of result.json whose sum is the run's total.
+_OF_ROWS = {
+    "forwards": ("forward_passes",),
+    "passes": ("forward_passes", "backward_passes"),
     "queries": ("queries",),
-    "tokens": ("tokens", "backward_tokens"),
+    "tokens": ("tokens",),
+    "seconds": ("elapsed_s",),
 }
+_TOTALS = {"passes": ("forwards", "backwards"), "queries": ("queries",), "tokens": ("tokens",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +117,31 @@ def _dev_metric(rows: Sequence[Row]) -> str | None:
 def _against(axis: Axis, rows: Sequence[Row], run: Result) -> tuple[Numbers, Numbers] | None:
     """Return steps and what the run had cost at each; None if it is not known.
 
-    Of what the rows do not say, only the total is known. It is spread over the forward passes,
-    which is right if all steps of the run cost alike.
+    Rows of former versions have forward passes and seconds alone. Then the run's total is spread
+    over its forward passes, which is right if all its steps cost alike.
     """
-    key = _OF_ROWS.get(axis, "forward_passes")
-    known = [(0.0, 0.0), *((row["step"], row[key]) for row in rows if key in row and row["step"])]
-    # The row of the test metrics has an earlier step than its forward passes.
-    known = sorted(dict(reversed(known)).items())
-    steps, x = (np.array(column, dtype=float) for column in zip(*known, strict=True))
-    x = np.maximum.accumulate(x)
-    if axis in _TOTALS:
-        if not (all_forwards := run.values.get("forwards")):
-            return None
-        x = x * (sum(run.values.get(name, 0) for name in _TOTALS[axis]) / all_forwards)
-    return steps, x
+    if axis == "steps":
+        return np.zeros(1), np.zeros(1)
+    if (known := _known(_OF_ROWS[axis], rows)) is not None or axis not in _TOTALS:
+        return known
+    passes, all_forwards = _known(_OF_ROWS["forwards"], rows), run.values.get("forwards")
+    if passes is None or not all_forwards:
+        return None
+    total = sum(run.values.get(name, 0) for name in _TOTALS[axis])
+    return passes[0], passes[1] * (total / all_forwards)
+
+
+def _known(keys: Sequence[str], rows: Sequence[Row]) -> tuple[Numbers, Numbers] | None:
+    """Return the steps whose rows have these entries and the sum of them at each, from 0 on."""
+    found = {
+        row["step"]: float(sum(row[key] for key in keys))
+        for row in reversed(rows)  # of one step's rows the first one counts
+        if row["step"] and all(key in row for key in keys)
+    }
+    if not found:
+        return None
+    steps, x = (
+        np.array(column, dtype=float) for column in zip(*sorted(found.items()), strict=True)
+    )
+    # The row of the test metrics may have an earlier step than its costs.
+    return np.append(0.0, steps), np.append(0.0, np.maximum.accumulate(x))

@@ -19,6 +19,7 @@ _NOT_PART_OF_A_RESULT = (
     "checkpoint",
     "parallel",
     "plugins",
+    "predictions",
 )
 _SMALL = 0.01  # numbers below it are written with an exponent
 _LISTED_TASK = "task@task.tasks."
