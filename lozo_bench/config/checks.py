@@ -86,6 +86,10 @@ def bad_values(config: Config) -> Iterator[UserError]:
         yield from _bad_autocast(config.model.autocast, config.model.dtype)
     yield from _bad_evaluation(config.evaluation)
     yield from _bad_perplexity(config)
+    if config.patience is not None and config.task.select is Select.last:
+        yield bad_value(
+            "patience", config.patience, "null with task.select=last: no step is better"
+        )
     if not 0 < config.hinge_margin < float("inf"):
         yield bad_value("hinge_margin", config.hinge_margin, "a number > 0")
     yield from bad_several(config)
@@ -110,6 +114,8 @@ def _bad_counts(config: Config) -> Iterator[UserError]:
     }
     if config.micro_batch_size is not None:
         counts["micro_batch_size"] = config.micro_batch_size
+    if config.patience is not None:
+        counts["patience"] = config.patience
     if config.engine.candidates_per_forward is not None:
         counts["engine.candidates_per_forward"] = config.engine.candidates_per_forward
     for key, count in counts.items():

@@ -43,6 +43,7 @@ _ADDED_LATER = {
     "engine.keep_z": False,
     "model.adapter": None,
     "optimizer.replicate_first_step": False,
+    "patience": None,
     "loss": "cross_entropy",
     "hinge_margin": 2.0,
     "allocation": {},

@@ -457,6 +457,7 @@ class Config:
     hinge_margin: float = 2.0
     eval_batch_size: int = 64
     eval_every: int = 100
+    patience: int | None = None
     log_every: int = 10
     schedule: Schedule = Schedule.constant
     rerun: Rerun = Rerun.missing

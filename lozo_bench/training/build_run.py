@@ -291,4 +291,5 @@ def _settings(
         select=config.task.select,
         max_bad_steps=config.engine.max_bad_steps,
         micro_batch_size=micro_batch_size,
+        patience=config.patience,
     )

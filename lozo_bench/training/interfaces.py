@@ -148,6 +148,7 @@ class Settings:
     select: Select
     max_bad_steps: int
     micro_batch_size: int | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +219,15 @@ class Outcome:
 
     Of 0 steps, ``zero_shot`` and ``dev`` are None. ``step_ms_median`` is over the steps of the
     last attempt, None if it made none. ``weights`` are fingerprints of the state after the last
-    step and of the tested one: they are equal only if all bits are.
+    step and of the tested one: they are equal only if all bits are. ``steps`` is the last step,
+    which is an earlier one than planned if dev did not become better for long enough.
     """
 
     zero_shot: Metrics | None
     dev: Metrics | None
     test: Metrics
     best_step: int
+    steps: int
     spent: Spent
     step_ms_median: float | None
     elapsed_s: float

@@ -96,7 +96,8 @@ def result_of(
             if metrics is not None
         },
         "best_step": outcome.best_step,
-        "steps": built.parts.settings.steps,
+        "steps": outcome.steps,
+        **({"stopped_early": True} if outcome.steps < built.parts.settings.steps else {}),
         "forwards": spent.forwards,
         "backwards": spent.backwards,
         "queries": spent.queries,

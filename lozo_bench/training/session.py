@@ -164,6 +164,12 @@ class Leader:
 
     def record(self, built: BuiltRun, outcome: Outcome) -> Result:
         """Write ``result.json``, wandb's summary and the figures; return the result."""
+        if outcome.steps < built.parts.settings.steps:
+            log.info(
+                "stopped early after step %d: no better dev for patience=%d evaluations",
+                outcome.steps,
+                self.cell.config.patience,
+            )
         if self.cell.config.predictions:
             with built.chosen.engine.applied():
                 write_predictions(self.cell.config, built, self.cell.folder)

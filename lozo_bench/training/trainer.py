@@ -73,6 +73,7 @@ class Trainer:
         watched = parts.optimizer if parts.smooth else None
         self.resolution = ResolutionCheck(watched, parts.engine, parts.settings.steps)
         self.best: Best | None = None
+        self.last_step = parts.settings.steps  # an earlier one if the run gives up
         self.dev: list[Metrics] = []
         self.step_seconds: list[float] = []
         self.elapsed_before = 0.0
@@ -111,6 +112,7 @@ class Trainer:
             dev=None if self.best is None else self.best.dev,
             test=test,
             best_step=best_step,
+            steps=self.last_step,
             spent=self.spent,
             step_ms_median=1000 * median(self.step_seconds) if self.step_seconds else None,
             elapsed_s=self._elapsed(),
@@ -151,8 +153,12 @@ class Trainer:
                 # A state saved in here is `start` of the next attempt, which evaluates it first.
                 with self._state_saved_if_stopped(step):
                     self._evaluate_dev(step)
-            if step > known and self._wants_state(step):
+            gives_up = self._gives_up_after(step)
+            if step > known and self._wants_state(step, gives_up):
                 self._save_state(step)
+            if gives_up:
+                self.last_step = step
+                return
 
     # One step.
 
@@ -294,6 +300,13 @@ class Trainer:
             or settings.select is Select.last
         )
 
+    def _gives_up_after(self, step: int) -> bool:
+        """Return whether dev has not become better for ``patience`` evaluations."""
+        patience, every = self.settings.patience, self.settings.eval_every
+        if patience is None or self.best is None or step % every:
+            return False
+        return step - self.best.step >= patience * every
+
     def _evaluate_dev(self, step: int) -> None:
         """Evaluate on dev, and remember this step if it is the best so far."""
         views = self.optimizer if isinstance(self.optimizer, HasViews) else None
@@ -310,7 +323,7 @@ class Trainer:
         """Report a run that has not trained its model."""
         dtypes = {x.dtype for x in self.engine.X.values()} or {torch.float32}
         dtype = max(dtypes, key=lambda each: torch.finfo(each).eps)
-        why = doubts(before, after, self.dev, self.settings.steps, self.lr, dtype)
+        why = doubts(before, after, self.dev, self.last_step, self.lr, dtype)
         if why is not None:
             self.observer.doubted(why)
 
@@ -345,10 +358,10 @@ class Trainer:
 
     # Full states and costs, from and to the history.
 
-    def _wants_state(self, step: int) -> bool:
+    def _wants_state(self, step: int, gives_up: bool) -> bool:
         """Return whether to save a state now; the last step's, because the test can be stopped."""
-        history = self.history
-        return history.wants_state(step) or (self._is_last(step) and history.wants_last_state(step))
+        history, is_last = self.history, gives_up or self._is_last(step)
+        return history.wants_state(step) or (is_last and history.wants_last_state(step))
 
     @contextmanager
     def _state_saved_if_stopped(self, step: int) -> Iterator[None]:

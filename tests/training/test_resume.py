@@ -78,6 +78,19 @@ def test_a_run_stopped_at_any_check_resumes_to_the_same_result(
     assert cells.result(tmp_path)["sittings"] <= 2
 
 
+@pytest.mark.parametrize(("optimizer", "checks"), [("lozo", 30), ("adamw", 18), ("adamw", 29)])
+def test_a_run_that_gives_up_does_so_at_the_same_step(tmp_path, undisturbed, optimizer, checks):
+    """With so small a learning rate dev never becomes better."""
+    overrides = [f"optimizer={optimizer}", "optimizer.lr=1e-12", "patience=2", "eval_every=4"]
+    overrides += ["eval_batch_size=5"]
+    with pytest.raises(Stopped):
+        run(cells.config(*overrides), tmp_path, StopAtCheck(checks))
+    run(cells.config(*overrides), tmp_path)
+    assert_same_run(undisturbed(*overrides), tmp_path)
+    result = cells.result(tmp_path)
+    assert (result["steps"], result["best_step"], result["stopped_early"]) == (12, 4, True)
+
+
 @pytest.fixture(scope="module")
 def model_with_dropout(tmp_path_factory):
     """The embedded model with a dropout of 0.3, used where an optimizer asks for dropout."""

@@ -118,6 +118,15 @@ def confident(step):
     return [1.0, 0.0] if step == 4 else [-0.1 if step == 6 else -5.0, 0.0]
 
 
+@pytest.mark.parametrize(("patience", "last"), [(None, 12), (1, 6), (2, 8), (5, 12)])
+def test_a_run_without_a_better_dev_for_long_enough_ends(patience, last):
+    """Step 4 is the best one; dev is evaluated after every second step."""
+    outcome, notes, _, _ = train(confident, steps=12, patience=patience)
+    assert (outcome.best_step, outcome.steps) == (4, last)
+    assert outcome.spent.forwards == 3 * last
+    assert [step for step, name, _ in notes.evaluations if name == "dev"][-1] == last
+
+
 def test_passes_examples_and_tokens_are_counted():
     outcome, notes, _, _ = train(confident)
     assert (outcome.spent.forwards, outcome.spent.backwards) == (18, 12)
