@@ -575,11 +575,18 @@ def files_in(folder: Path) -> Files:
     }
 
 
+_NOT_RESTORED = {"backward_passes", "queries", "tokens", "elapsed_s"}
+
+
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of evaluations in metrics.jsonl."""
+    """Return the rows of evaluations in metrics.jsonl.
+
+    Seconds differ from attempt to attempt, and a restored row has forward passes as its only cost.
+    """
     path = folder / "metrics.jsonl"
     found = [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
-    return [row for row in found if any(key.endswith("_loss") for key in row)]
+    rows = [row for row in found if any(key.endswith("_loss") for key in row)]
+    return [{key: value for key, value in row.items() if key not in _NOT_RESTORED} for row in rows]
 
 
 def put(path: Path, content: bytes | str | None) -> None:

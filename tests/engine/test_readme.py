@@ -18,10 +18,11 @@ def test_the_example_lowers_the_loss_without_hydra_and_the_other_optional_packag
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     embedded = ROOT / "lozo_bench" / "models" / "embedded" / "tiny_opt"
     block = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n"
-    begin = "with torch.no_grad(): start = float(losses(1).mean())\n"
-    end = "with torch.no_grad(): print(start - float(losses(1).mean()))\n"
+    loss = "float(model(**batch, labels=labels).loss)"
+    begin = f"with torch.no_grad(): start = {loss}\n"
+    end = f"with torch.no_grad(): print(start - {loss})\n"
     code = block + example.replace("facebook/opt-125m", str(embedded)) + end
-    code = code.replace("engine = Fused", begin + "engine = Fused")
+    code = code.replace("zo = ZO", begin + "zo = ZO")
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
