@@ -12,8 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from lozo_bench.errors import UserError
+from lozo_bench.errors import UserError, counted
+from lozo_bench.runs.hydra_files import is_cell
 from lozo_bench.runs.outcome import Code
+from lozo_bench.runs.status import statuses_below
 
 MODEL = "model"  # the folder of a run's model, inside the run's folder
 
@@ -60,6 +62,11 @@ def _out(arguments: argparse.Namespace) -> Path:
         raise UserError("--as-lora: allowed: without --merge and --pruned")
     if not arguments.run.is_dir():
         raise UserError(f"{arguments.run}: there is no such folder; give the folder of a run")
+    if not is_cell(arguments.run) and (runs := statuses_below(arguments.run)):
+        raise UserError(
+            f"{arguments.run}: it contains {counted(len(runs), 'run')}; give the folder of one, "
+            f"such as {runs[0].folder}"
+        )
     out: Path = arguments.out or arguments.run / MODEL
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(

@@ -46,8 +46,8 @@ class Result:
     folder: Path
     status: str
     reason: str
-    config: Mapping[str, Any]
-    values: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(repr=False)
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, folder: Path | str) -> Result:

@@ -12,11 +12,26 @@ from lozo_bench.runs.apart import chosen
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.hydra_files import is_cell
 from lozo_bench.runs.outcome import RESULT
-from lozo_bench.runs.status import CellState, counts, lasting_console, print_unfinished, status_of
-from lozo_bench.tables.summary import FORMATS, summarize
+from lozo_bench.runs.status import (
+    CellState,
+    counts,
+    lasting_console,
+    print_unfinished,
+    status_of,
+    statuses_below,
+)
+from lozo_bench.tables.summary import FORMATS, summarize, summary_of_folders
 
 # The files in the sweep's folder that keep the table.
 _FILES = {"md": "summary.md", "csv": "summary.csv"}
+
+
+def _keep(title: str, folder: Path) -> None:
+    """Write the table of all runs in the sweep's folder, those of earlier commands too."""
+    everything = summary_of_folders(title, [cell.folder for cell in statuses_below(folder)])
+    for form, name in _FILES.items():
+        with suppress(OSError):  # a full disk: the table is on the screen
+            write_text(folder / name, FORMATS[form](everything) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +58,7 @@ def close(folder: Path, cells: Sequence[Swept]) -> None:
         summary = summarize(title, [(chosen(cell.overrides), cell.folder) for cell in cells])
         console.print("")
         console.print(FORMATS["text"](summary))
-        for form, name in _FILES.items():
-            with suppress(OSError):  # a full disk: the table is on the screen
-                write_text(folder / name, FORMATS[form](summary) + "\n")
+        _keep(title, folder)
     if not found:
         return
     console.print(counts(found))

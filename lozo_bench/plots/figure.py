@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers tell apart; then other line styles.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":", "-.")
+# Points above the quantile are cut off if they would make the figure this many times as high.
+_MOST, _FAR = 0.95, 4.0
 _AXES = {
     "steps": "steps",
     "forwards": "forward passes",
@@ -88,8 +90,24 @@ def _panel(axes: Axes, panel: Panel, looks: dict[str, tuple[str, str]], below: s
         axes.plot(x, mean, color=colour, linestyle=style, linewidth=1.4, marker=marker, label=name)
         if len(curves) > 1:
             axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
-    axes.set_title(panel.title, fontsize="medium")
+    title = panel.title
+    if limits := _limits(panel):
+        axes.set_ylim(*limits)
+        title += "; cut off above"
+    axes.set_title(title, fontsize="medium")
     axes.set_xlabel(below)
+
+
+def _limits(panel: Panel) -> tuple[float, float] | None:
+    """Return the vertical limits if a few points are far above all others: a run that diverged."""
+    y = np.concatenate([curve.y for curves in panel.curves.values() for curve in curves] or [[]])
+    if not len(y):
+        return None
+    low, most = float(y.min()), float(np.quantile(y, _MOST))
+    if float(y.max()) - low <= _FAR * (most - low):
+        return None
+    margin = 0.1 * (most - low)
+    return low - margin, most + margin
 
 
 def mean_and_std(curves: Sequence[Curve]) -> tuple[Numbers, Numbers, Numbers]:

@@ -116,3 +116,11 @@ def test_what_cannot_be_exported_is_one_line(words, line, exported, tmp_path):
     if "--step" in words:
         assert json.dumps(str(tmp_path))[1:-1] in error
     assert "there is no such folder" in exported(tmp_path / "nope")[2]
+
+
+def test_a_folder_of_runs_is_not_a_run(exported, tmp_path):
+    (tmp_path / "sweep/one/.hydra").mkdir(parents=True)
+    (tmp_path / "sweep/one/.hydra/config.yaml").write_text("{}")
+    code, _, error = exported(tmp_path / "sweep")
+    assert code == 2
+    assert f"it contains 1 run; give the folder of one, such as {tmp_path}/sweep/one" in error

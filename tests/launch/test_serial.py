@@ -29,6 +29,16 @@ def test_a_sweep_says_which_cell_runs_and_ends_with_its_table_and_failures(comma
     assert "0.001" in (tmp_path / "outputs/smoke/summary.csv").read_text()
 
 
+def test_the_kept_table_has_the_runs_of_all_commands(command, tmp_path):
+    for lr in ("1e-3", "1e-4"):
+        code, out, _ = command("-m", f"optimizer.lr={lr}", *SHORT)
+        assert code == 0
+        assert "1 cell: 1 finished" in out
+    kept = (tmp_path / "outputs/smoke/summary.csv").read_text()
+    assert "0.001" in kept
+    assert "0.0001" in kept
+
+
 def test_the_time_that_is_left_counts_only_cells_that_ran(monkeypatch, capfd):
     clock = iter([0.0, 10.0, 10.0, 10.0, 40.0])
     monkeypatch.setattr(serial.time, "monotonic", lambda: next(clock))

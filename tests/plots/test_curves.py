@@ -9,8 +9,8 @@ import pytest
 
 from lozo_bench.api.result import Result
 from lozo_bench.errors import UserError
-from lozo_bench.plots.curves import Curve, panels
-from lozo_bench.plots.figure import draw, mean_and_std
+from lozo_bench.plots.curves import Curve, Panel, panels
+from lozo_bench.plots.figure import _limits, draw, mean_and_std
 
 ROWS = [
     {"step": 0, "forward_passes": 0, "zero_shot_accuracy": 0.5, "zero_shot_loss": 0.7},
@@ -119,3 +119,14 @@ def test_a_figure_is_written(run, tmp_path, name, start):
 def test_another_kind_of_file_is_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"--out: .*txt cannot be written"):
         draw(panels([run()], "passes", ["loss"]), "passes", tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(("worst", "is_cut"), [(1.0, False), (2.0, False), (40.0, True)])
+def test_a_run_that_diverged_does_not_flatten_the_others(worst, is_cut):
+    steps = np.arange(40.0)
+    good, bad = Curve(steps, 1 - steps / 80), Curve(steps[:2], np.array([1.0, worst]))
+    limits = _limits(Panel("loss", {"good": [good], "bad": [bad]}))
+    assert (limits is not None) == is_cut
+    if limits is not None:
+        assert limits[0] < 0.5
+        assert 1 < limits[1] < 1.2
