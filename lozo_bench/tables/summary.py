@@ -55,12 +55,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The table of a sweep. ``seeds`` says whether any runs differ in their seed."""
+    """The table of a sweep.
+
+    Args:
+        title: stands above the table.
+        keys: in which its rows differ.
+        rows: the rows.
+        seeds: whether any runs differ in their seed.
+        common: what was set for all runs alike, such as ``optimizer=lozo steps=300``.
+    """
 
     title: str
     keys: Sequence[str]
     rows: Sequence[Row]
     seeds: bool
+    common: str = ""
 
 
 def summary_of_folders(title: str, folders: Sequence[Path]) -> Summary:
@@ -97,7 +106,17 @@ def summarize(title: str, runs: Sequence[tuple[Mapping[str, str], Path]]) -> Sum
         for values, folders in groups.items()
     ]
     seeds = bool(differing([choices for choices, _ in runs], keys))
-    return Summary(title, keys, _marked(rows), seeds)
+    return Summary(title, keys, _marked(rows), seeds, _common([choices for choices, _ in runs]))
+
+
+def _common(runs: Sequence[Mapping[str, str]]) -> str:
+    """Return the choices that all runs have in common, except their seed."""
+    first = runs[0] if runs else {}
+    return " ".join(
+        f"{key}={spelled(value)}"
+        for key, value in first.items()
+        if key not in SEEDS and all(choices.get(key) == value for choices in runs)
+    )
 
 
 def _read(folder: Path) -> Scores | None:
@@ -161,7 +180,7 @@ def _has_best(summary: Summary) -> bool:
 
 def notes(summary: Summary) -> list[str]:
     """Return the lines below the table: what the numbers are, and which run is the best one."""
-    lines = []
+    lines = [f"all runs: {summary.common}"] if summary.common else []
     if summary.seeds:
         lines.append("mean (standard deviation of the population, ddof 0) over the seeds")
     best = [row for row in summary.rows if row.best]
