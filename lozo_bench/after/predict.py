@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-from lozo_bench.config.explain import explain
 from lozo_bench.errors import UserError, printable
 from lozo_bench.runs.hydra_files import is_cell
-from lozo_bench.runs.outcome import Code
+from lozo_bench.tables.cells import mistakes_in_one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lozo_bench.config.schema import Config
     from lozo_bench.evaluation.evaluate import Metrics
@@ -33,17 +33,11 @@ def main() -> None:
     """Predict. The exit code is 2 if that is impossible; one line then says why."""
     arguments = _parser().parse_intermixed_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
+    with mistakes_in_one_line():
         rows, metrics = predict(arguments)
         with _opened(arguments.out) as out:
             for row in rows:
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    except Exception as error:
-        line = explain(error, sys.argv[1:])
-        if line is None:
-            raise
-        print(line, file=sys.stderr)
-        sys.exit(Code.bad_input)
     if metrics is not None:
         print_metrics(metrics, rows)
 
@@ -61,8 +55,10 @@ def predict(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], Metric
 
     built, examples = asked.built, asked.examples
     evaluator = built.parts.evaluators["test"]
-    with built.chosen.engine.applied():
-        answers, metrics = answer(evaluator, examples, arguments.batch_size, asked.labelled)
+    with built.chosen.engine.applied(), _bar() as advanced:
+        answers, metrics = answer(
+            evaluator, examples, arguments.batch_size, asked.labelled, advanced
+        )
     words = wordings(asked.config, built)
     pairs = zip(examples, answers, strict=True)
     rows = [prediction(e, a, words[e.task], asked.labelled) for e, a in pairs]
@@ -176,6 +172,15 @@ def _input(
 def _refuse_several(config: Config) -> None:
     if config.task.tasks:
         raise UserError("--input: the run has several tasks; allowed: a run or model of one task")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal; yield what moves it."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("rows", total=None)
+        yield lambda done, of: progress.update(bar, completed=done, total=of)
 
 
 @contextmanager

@@ -42,8 +42,8 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         UserError: a word is wrong, the data are bad, the model cannot be loaded, ...
     """
     words = _checked(overrides)
-    with _explained(words), configs(CONF):
-        config = compose("config", [*_search(config_dir), *words], return_hydra_config=True)
+    with _explained(words), configs(CONF, None if config_dir is None else Path(config_dir)):
+        config = compose("config", words, return_hydra_config=True)
         check_cell(config, ["hydra.run.dir"])
         with hydra_config(config), env_override(config.hydra.job.env_set):
             return _run(config)
@@ -72,8 +72,8 @@ def sweep(overrides: Sequence[str], config_dir: str | Path | None = None) -> lis
         UserError: the sweep was refused.
     """
     words = _checked(overrides)
-    with _explained(words), configs(CONF):
-        cells = cells_of([*_search(config_dir), *words])
+    with _explained(words), configs(CONF, None if config_dir is None else Path(config_dir)):
+        cells = cells_of(words)
     flags = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
     code, last = _command(["-m", *flags, *words])
     if code == Code.bad_input:
@@ -107,12 +107,6 @@ def _checked(overrides: Sequence[str]) -> list[str]:
     words = with_task_lists(words)
     check_arguments(words)
     return words
-
-
-def _search(config_dir: str | Path | None) -> list[str]:
-    return (
-        [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
-    )
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from lozo_bench.errors import UserError
-from lozo_bench.evaluation.evaluate import Advanced, Evaluator, Metrics
+from lozo_bench.evaluation.evaluate import Advanced, Evaluator, Metrics, by_length
 from lozo_bench.evaluation.evaluators import GenerationEvaluator, OptionEvaluator
 from lozo_bench.evaluation.several import EvaluatorByTask
 from lozo_bench.tasks.base import Encoded
@@ -58,27 +59,27 @@ def answer(
     Raises:
         UserError: the task has no answers: its metric is a perplexity.
     """
-    order = sorted(
-        range(len(examples)), key=lambda i: (examples[i].task, max(map(len, examples[i].rows)))
-    )
     found = torch.zeros(len(examples), evaluator.columns, dtype=torch.float64)
     answers = [Answer()] * len(examples)
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        results, given = _answers(evaluator, [examples[i] for i in numbers], labelled)
-        if results is not None:
-            found[numbers, : results.shape[1]] = results
-        for i, one in zip(numbers, given, strict=True):
-            answers[i] = one
-        advanced(start + len(numbers), len(order))
+    order, done = by_length(examples, range(len(examples))), 0
+    for task, of_task in groupby(order, key=lambda i: examples[i].task):
+        own = evaluator.by_task[task] if isinstance(evaluator, EvaluatorByTask) else evaluator
+        rows = list(of_task)
+        for start in range(0, len(rows), batch_size):
+            numbers = rows[start : start + batch_size]
+            results, given = _answers(own, [examples[i] for i in numbers], labelled)
+            if results is not None:
+                found[numbers, : own.columns] = results
+            for i, one in zip(numbers, given, strict=True):
+                answers[i] = one
+            done += len(numbers)
+            advanced(done, len(order))
     return answers, evaluator.metrics(found, examples) if labelled else None
 
 
 def _answers(
     evaluator: Evaluator, examples: Sequence[Encoded], labelled: bool
 ) -> tuple[Tensor | None, list[Answer]]:
-    if isinstance(evaluator, EvaluatorByTask):
-        return _by_task(evaluator, examples, labelled)
     if isinstance(evaluator, OptionEvaluator):
         results, scores = evaluator.results_and_scores(examples)
         counts = [len(example.rows) for example in examples]
@@ -87,22 +88,6 @@ def _answers(
         return results, [Answer(tuple(row[:n] if several else row)) for row, n in rows]
     if isinstance(evaluator, GenerationEvaluator):
         texts = evaluator.write(examples)
-        results_of: Callable[..., Tensor] = evaluator.results_of
-        return results_of(texts, examples) if labelled else None, [Answer(text=t) for t in texts]
+        of_texts = evaluator.results_of(texts, examples) if labelled else None
+        return of_texts, [Answer(text=text) for text in texts]
     raise UserError("task: its metric is a perplexity, so there is nothing to predict")
-
-
-def _by_task(
-    evaluator: EvaluatorByTask, examples: Sequence[Encoded], labelled: bool
-) -> tuple[Tensor, list[Answer]]:
-    found = torch.zeros(len(examples), evaluator.columns, dtype=torch.float64)
-    answers = [Answer()] * len(examples)
-    for task in sorted({example.task for example in examples}):
-        numbers = [i for i, example in enumerate(examples) if example.task == task]
-        own = evaluator.by_task[task]
-        results, given = _answers(own, [examples[i] for i in numbers], labelled)
-        if results is not None:
-            found[numbers, : results.shape[1]] = results
-        for i, one in zip(numbers, given, strict=True):
-            answers[i] = one
-    return found, answers

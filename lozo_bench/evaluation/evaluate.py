@@ -7,7 +7,7 @@ processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,11 @@ class Evaluator(Protocol):
         ...
 
 
+def by_length(examples: Sequence[Encoded], numbers: Iterable[int]) -> list[int]:
+    """Return the numbers task by task, and within a task by the length of the longest row."""
+    return sorted(numbers, key=lambda i: (examples[i].task, max(map(len, examples[i].rows))))
+
+
 @torch.inference_mode()
 def evaluate(
     evaluator: Evaluator,
@@ -97,7 +102,7 @@ def evaluate(
         Stopped: one of the processes was asked to stop.
     """
     own_rows = sharing.rows(len(examples))
-    order = sorted(own_rows, key=lambda i: (examples[i].task, max(map(len, examples[i].rows))))
+    order = by_length(examples, own_rows)
     found = torch.zeros(len(examples), evaluator.columns, dtype=torch.float64)
     try:
         for start in range(0, len(order), batch_size):

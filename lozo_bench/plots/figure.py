@@ -100,9 +100,10 @@ def _panel(axes: Axes, panel: Panel, looks: dict[str, tuple[str, str]], below: s
 
 def _limits(panel: Panel) -> tuple[float, float] | None:
     """Return the vertical limits if a few points are far above all others: a run that diverged."""
-    y = np.concatenate([curve.y for curves in panel.curves.values() for curve in curves] or [[]])
-    if not len(y):
+    found = [curve.y for curves in panel.curves.values() for curve in curves]
+    if not found:
         return None
+    y = np.concatenate(found)
     low, most = float(y.min()), float(np.quantile(y, _MOST))
     if float(y.max()) - low <= _FAR * (most - low):
         return None

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 IN_NAME = ("optimizer", "tuning", "method", "rank", "rank.value", "seed", "seed.value")
 IN_PATH = (*IN_NAME, "task", "model", "sweep")
 SEEDS = ("seed", "seed.value")
-# Keys that say where and how a run is made and told, not what it is.
+# Keys that say where a run is made and how it is recorded, not what it is.
 _NOT_PART_OF_A_RESULT = (
     "hydra",
     "tracking",

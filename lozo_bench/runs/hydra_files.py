@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lozo_bench.runs.apart import chosen
 from lozo_bench.runs.files import parse_yaml, read_file
 
+T = TypeVar("T")
+_NOTHING: Mapping[str, Any] = {}
 HYDRA = ".hydra"  # the folder with the config and the command of a run
 # Overrides that belong to the sweep, and those that would delete what a cell has done.
 _SWEEP_OVERRIDES = (
@@ -45,9 +47,7 @@ def _flags(hydra: Mapping[str, Any]) -> list[str]:
 
 def command_of(folder: Path) -> str:
     """Return the command that runs the cell in ``folder`` alone, or "" if it is unknown."""
-    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
-        return _command_of(read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
-    return ""
+    return _recorded(folder, _command_of, "")
 
 
 def _command_of(hydra: Mapping[str, Any]) -> str:
@@ -66,9 +66,7 @@ def _command_of(hydra: Mapping[str, Any]) -> str:
 
 def values_of(folder: Path) -> str:
     """Return a line that names the files with a cell's default values; empty if unknown."""
-    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
-        return _values_of(read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
-    return ""
+    return _recorded(folder, _values_of, "")
 
 
 def _values_of(hydra: Mapping[str, Any]) -> str:
@@ -100,16 +98,25 @@ def choices_of(folders: Sequence[Path]) -> list[dict[str, str]]:
 
 def own_choices(folder: Path) -> dict[str, str]:
     """Return the values that the run's command gives, by key."""
-    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
-        return chosen(read_yaml(folder / HYDRA / "hydra.yaml")["hydra"]["overrides"]["task"])
-    return {}
+    return _recorded(folder, lambda hydra: chosen(hydra["overrides"]["task"]), {})
+
+
+def files_chosen(folder: Path) -> dict[str, str]:
+    """Return the chosen file of each group, by the group's name; empty without a record."""
+    options = _recorded(folder, _options, _NOTHING)
+    return {str(group): str(name) for group, name in options.items() if name is not None}
+
+
+def _options(hydra: Mapping[str, Any]) -> Mapping[str, Any]:
+    options: Mapping[str, Any] = hydra["runtime"]["choices"]
+    return options
 
 
 def _completed(folder: Path, given: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
-    hydra, config = (read_yaml(folder / HYDRA / f"{name}.yaml") for name in ("hydra", "config"))
-    options: Any = {}
-    with suppress(LookupError, TypeError):
-        options = hydra["hydra"]["runtime"]["choices"]
+    options, config = (
+        _recorded(folder, _options, _NOTHING),
+        read_yaml(folder / HYDRA / "config.yaml"),
+    )
     completed = {key: given.get(key, _value(key, options, config)) for key in keys}
     return {key: value for key, value in completed.items() if value is not None}
 
@@ -124,6 +131,13 @@ def _value(key: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> s
     if isinstance(value, bool):
         return str(value).lower()  # as it is typed
     return None if value is None or isinstance(value, Mapping) else str(value)
+
+
+def _recorded(folder: Path, read: Callable[[Mapping[str, Any]], T], unknown: T) -> T:
+    """Return what ``read`` finds in the record of a run's command, or else ``unknown``."""
+    with suppress(LookupError, TypeError, AttributeError):  # a damaged or unfinished file
+        return read(read_yaml(folder / HYDRA / "hydra.yaml")["hydra"])
+    return unknown
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:

@@ -83,7 +83,7 @@ def file_of(node: Any) -> str:
 
 def _described(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the keys and values that describe what was run."""
-    for key, value in _flat(config, ""):
+    for key, value in flat(config):
         if _LEFT_OUT.match(key) or key.endswith("._target_"):
             continue
         node, _, rest = key.partition(".")
@@ -97,10 +97,11 @@ def _says_more(node: str, rest: str) -> bool:
     return node == "task" and (rest.startswith("source.num_") or rest in ("prompts", "max_length"))
 
 
-def _flat(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+def flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of a plain config with its full key; an empty mapping is a value."""
     if isinstance(node, Mapping) and node:
         for name, child in node.items():
-            yield from _flat(child, f"{key}.{name}".lstrip("."))
+            yield from flat(child, f"{key}.{name}".lstrip("."))
     else:
         yield key, node
 

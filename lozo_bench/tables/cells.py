@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from lozo_bench.config.explain import explain
 from lozo_bench.config.files import check_words_in_files
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config, TableConfig
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError
+from lozo_bench.runs.outcome import Code
 
 Advanced = Callable[[int, int], None]  # called with the runs composed so far and their total
 # Each option of these groups sets one value, and no other choice depends on it.
@@ -55,6 +58,19 @@ class Sweep:
     table: TableConfig
     runs: Sequence[Run]
     command: str
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """End the program with exit code 2 and one line if the context finds the user's mistake."""
+    try:
+        yield
+    except Exception as error:
+        line = explain(error, sys.argv[1:])
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        sys.exit(Code.bad_input)
 
 
 @contextmanager

@@ -13,14 +13,20 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from lozo_bench.config.explain import explain
 from lozo_bench.config.paths import CONF
 from lozo_bench.config.renamed import with_new_names
 from lozo_bench.errors import UserError
 from lozo_bench.runs.apart import chosen
-from lozo_bench.runs.outcome import RESULT, Code
+from lozo_bench.runs.outcome import RESULT
 from lozo_bench.runs.status import CellState, status_of, statuses_below
-from lozo_bench.tables.cells import Run, Sweep, choices_of_runs, configs, sweep
+from lozo_bench.tables.cells import (
+    Run,
+    Sweep,
+    choices_of_runs,
+    configs,
+    mistakes_in_one_line,
+    sweep,
+)
 from lozo_bench.tables.grids import over_grids
 from lozo_bench.tables.show import FORMATS
 from lozo_bench.tables.summary import FORMATS as SUMMARY_FORMATS
@@ -37,15 +43,8 @@ def main() -> None:
     if arguments.name is None:
         print(_experiments())
         return
-    try:
-        with configs(CONF, arguments.config_dir):
-            printed, missing = _table(arguments)
-    except Exception as error:
-        line = explain(error, sys.argv[1:])
-        if line is None:
-            raise
-        print(line, file=sys.stderr)
-        sys.exit(Code.bad_input)
+    with mistakes_in_one_line(), configs(CONF, arguments.config_dir):
+        printed, missing = _table(arguments)
     print(printed)
     if missing:
         print(missing, file=sys.stderr)

@@ -19,6 +19,7 @@ from lozo_bench.config.several_checks import check_kind
 from lozo_bench.config.signature import errors_in_node
 from lozo_bench.errors import UserError, raise_all
 from lozo_bench.models.locate import locate_adapter, model_kind
+from lozo_bench.runs.labels import flat
 
 # What every optimizer's constructor takes besides its options: the engine and the draws.
 _GIVEN_TO_OPTIMIZERS = 2
@@ -111,12 +112,3 @@ def _errors(config: Config) -> Iterator[UserError]:
                     check_prompts(one, kind)
     except UserError as error:
         yield error
-
-
-def flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value of a plain config with its full key."""
-    if isinstance(node, Mapping):
-        for name, child in node.items():
-            yield from flat(child, f"{key}.{name}".lstrip("."))
-    else:
-        yield key, node

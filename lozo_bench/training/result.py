@@ -13,8 +13,8 @@ from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.models.devices import warn_if_shared
 from lozo_bench.parallel.team import Team
 from lozo_bench.runs import provenance
-from lozo_bench.runs.choices import files_chosen
 from lozo_bench.runs.history import History
+from lozo_bench.runs.hydra_files import files_chosen
 from lozo_bench.runs.labels import file_of, method_of
 from lozo_bench.training.build_run import BuiltRun
 from lozo_bench.training.interfaces import Outcome

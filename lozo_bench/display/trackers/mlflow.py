@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lozo_bench.display.trackers.base import About
 from lozo_bench.errors import UserError
+from lozo_bench.runs.labels import flat
 
 _ID = "lozo_bench.run_id"
 _LONGEST = 6000  # characters that MLflow keeps of a value
@@ -60,7 +61,7 @@ class Mlflow:
             return run
         tags = {_ID: about.run_id, "tags": ",".join(about.tags), "sweep": about.group or ""}
         run = str(client.create_run(experiment, run_name=about.name, tags=tags).info.run_id)
-        for key, value in _flat(about.config, ""):
+        for key, value in flat(about.config):
             client.log_param(run, key, str(value)[:_LONGEST])
         return run
 
@@ -85,11 +86,3 @@ class Mlflow:
     def close(self, failed: bool) -> None:
         """End the record."""
         self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
-
-
-def _flat(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for name, child in node.items():
-            yield from _flat(child, f"{key}.{name}".lstrip("."))
-    else:
-        yield key, node
