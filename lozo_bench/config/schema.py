@@ -192,13 +192,17 @@ class Shown(Enum):
 
     ``held_out`` is the mean test metric of the tasks that are not trained, of runs that have such.
     ``memory`` is its peak memory in GiB, on the GPU if there is one; ``minutes`` is the time of its
-    steps, without evaluations.
+    steps, without evaluations, and ``seconds_per_step`` that of a step; ``passes`` are its forward
+    and backward passes of a batch, and ``queries`` its forward passes of one row.
     """
 
     test = "test"
     held_out = "held_out"
     memory = "memory"
     minutes = "minutes"
+    seconds_per_step = "seconds_per_step"
+    passes = "passes"
+    queries = "queries"
 
 
 class Rerun(Enum):
@@ -409,8 +413,8 @@ class TableConfig:
     choice whose mean is shown. All
     other swept choices are a grid, from which ``select`` and ``by`` choose a point. ``grids`` are
     the published grids, each with the choices that it is for: ``{method: mezo, task: "squad,drop",
-    grid: NAME}``; if several fit, the last one counts. ``published`` is a file of
-    `lozo_bench/tables/published`, and ``names`` are titles of choices.
+    grid: NAME}``; if several fit, the last one counts. ``published`` is the name of
+    files of `lozo_bench/tables/published`, and ``names`` are titles of choices.
     """
 
     title: str = ""

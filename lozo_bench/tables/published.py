@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lozo_bench.config.schema import Shown
 from lozo_bench.errors import UserError, did_you_mean
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -30,20 +31,27 @@ class Published:
         return self.numbers.get((row, column), "")
 
 
-def read_published(name: str | None, row_keys: int) -> Published:
-    """Read ``published/NAME.csv``: comments with the source, then a table with a header.
+def read_published(name: str | None, row_keys: int, show: Shown = Shown.test) -> Published:
+    """Read the numbers that stand beside a table: comments with the source, then a header and rows.
 
-    A source that begins with "authors' logs:" is not of printed cells, and the numbers say so.
-    The first ``row_keys`` columns identify the row; each further column is a column of the table.
+    ``published/NAME.csv`` has test metrics in percent, and ``published/NAME_SHOW.csv``, such as
+    ``mezo_memory.csv``, what else a table shows, in the paper's own unit. A source that begins with
+    "authors' logs:" is not of printed cells, and the numbers say so. The first ``row_keys`` columns
+    identify the row; each further column is a column of the table.
+
+    Returns:
+        The numbers; none if none of this kind are known.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no file of this name for anything that a table shows.
     """
     if name is None:
         return Published()
-    path = PUBLISHED / f"{name}.csv"
+    path = _file(name, show)
     if not path.is_file():
-        known = sorted(file.stem for file in PUBLISHED.glob("*.csv"))
+        known = sorted({name_and_show(file)[0] for file in PUBLISHED.glob("*.csv")})
+        if name in known:
+            return Published()
         raise UserError(
             f"table.published: there is no {name}{did_you_mean(name, known)}; "
             f"there are: {', '.join(known)}"
@@ -61,3 +69,15 @@ def read_published(name: str | None, row_keys: int) -> Published:
     if not logged:
         return Published(source, numbers=numbers)
     return Published(source.removeprefix(f"{LOGGED}: "), LOGGED, numbers)
+
+
+def name_and_show(file: Path) -> tuple[str, Shown]:
+    """Return what ``table.published`` is for a file, and the ``table.show`` that it stands beside."""
+    for show in Shown:
+        if show is not Shown.test and file.stem.endswith(f"_{show.value}"):
+            return file.stem.removesuffix(f"_{show.value}"), show
+    return file.stem, Shown.test
+
+
+def _file(name: str, show: Shown) -> Path:
+    return PUBLISHED / (f"{name}.csv" if show is Shown.test else f"{name}_{show.value}.csv")

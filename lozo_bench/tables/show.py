@@ -33,6 +33,9 @@ _UNITS = {
     Shown.held_out: _Unit("percent_held_out", 100.0, 1, "Mean of the held-out tasks in percent"),
     Shown.memory: _Unit("gib", 2.0**-30, 2, "Peak memory in GiB"),
     Shown.minutes: _Unit("minutes", 1 / 60, 1, "Minutes of the steps, without evaluations"),
+    Shown.seconds_per_step: _Unit("seconds", 1e-3, 3, "Seconds of a step (the median of a run)"),
+    Shown.passes: _Unit("passes", 1.0, 0, "Forward and backward passes of a batch in the run"),
+    Shown.queries: _Unit("queries", 1.0, 0, "Queries in the run: forward passes of one row"),
 }
 
 
@@ -76,7 +79,8 @@ def comma_separated(table: Table) -> str:
     config = table.config
     name = "_or_".join(unit.name for unit in _units(table))
     numbers = [f"mean_{name}", f"std_{name}", "n", "of", "chosen"]
-    numbers.append(f"{'published' if table.published.label != LOGGED else 'authors_logs'}_{name}")
+    label = "published" if table.published.label != LOGGED else "authors_logs"
+    numbers.append(f"{label}_{name if config.show is Shown.test else 'as_printed'}")
     writer.writerow([*config.rows, *config.columns, *numbers])
     for (row, column), entry in table.entries.items():
         factor = _unit_of(entry, table).factor

@@ -16,6 +16,14 @@ from lozo_bench.tables.choose import DevMetrics, select_points
 from lozo_bench.tables.published import Published, read_published
 
 Key = tuple[str, ...]
+# The entries of result.json whose sum a table shows.
+_COSTS = {
+    Shown.memory: ("peak_memory_bytes",),
+    Shown.minutes: ("train_s",),
+    Shown.seconds_per_step: ("step_ms_median",),
+    Shown.passes: ("forwards", "backwards"),
+    Shown.queries: ("queries",),
+}
 HELD_OUT = "held_out"  # the entry of a result with the mean over the tasks that are not trained
 
 
@@ -37,7 +45,7 @@ class Entry:
 
     Args:
         tests: the test metric of the run that was selected for each seed, as a fraction; or what
-            else the table shows, in bytes or seconds.
+            else the table shows, in the unit of ``result.json``.
         points: the point of the grid that was selected for each seed, as text.
         seeds: the number of planned seeds.
         missing: the runs without a result that can be read, including those of points that were
@@ -114,8 +122,7 @@ def build_table(sweeps: Sequence[Sweep]) -> Table:
         entries.update(filled)
     rows = list(dict.fromkeys(row for row, _ in entries))
     columns = list(dict.fromkeys(column for _, column in entries))
-    name = config.published if config.show is Shown.test else None  # costs are not published
-    published = read_published(name, len(config.rows))
+    published = read_published(config.published, len(config.rows), config.show)
     return Table(config, rows, columns, entries, published, commands)
 
 
@@ -189,11 +196,14 @@ def read(folder: Path, show: Shown = Shown.test) -> RunMetrics | None:
 
 
 def _cost(folder: Path, show: Shown) -> float:
-    key = {Shown.memory: "peak_memory_bytes", Shown.minutes: "train_s"}[show]
-    cost = (load_result(folder) or {}).get(key)
-    if not isinstance(cost, int | float):
-        raise UserError(f"{folder / RESULT}: has no {key}; move it away and run again")
-    return float(cost)
+    result = load_result(folder) or {}
+    keys = _COSTS[show]
+    costs = [result.get(key) for key in keys]
+    if not all(isinstance(cost, int | float) for cost in costs):
+        raise UserError(
+            f"{folder / RESULT}: has no {' or no '.join(keys)}; move it away and run again"
+        )
+    return float(sum(costs))
 
 
 def _read_or_missing(folder: Path, show: Shown) -> RunMetrics | None:

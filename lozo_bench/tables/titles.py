@@ -10,6 +10,7 @@ TITLES = {
     "mezo_lora": "MeZO (LoRA)",
     "mezo_lora_head": "MeZO (LoRA, head)",
     "mezo_prefix": "MeZO (prefix)",
+    "mezo_m": "MeZO-M",
     "mezo_adam": "MeZO-Adam",
     "lozo": "LOZO",
     "lozo_m": "LOZO-M",

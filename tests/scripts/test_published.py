@@ -11,7 +11,7 @@ import yaml
 from hydra import compose
 from omegaconf import OmegaConf
 
-from lozo_bench.config.schema import Config, TableConfig
+from lozo_bench.config.schema import Config, Shown, TableConfig
 from lozo_bench.tables.cells import configs
 from lozo_bench.tables.published import PUBLISHED, read_published
 
@@ -103,6 +103,15 @@ def test_a_grid_begins_with_the_command_that_sweeps_it(name):
             assert (CONF / group / f"{option}.yaml").is_file()
 
 
+def numbers_beside(table):
+    """Return the places of all published numbers, of test metrics and of costs."""
+    return [
+        place
+        for show in Shown
+        for place in read_published(table.published, len(table.rows), show).numbers
+    ]
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_names_existing_grids_and_published_numbers(path):
     node = OmegaConf.select(OmegaConf.load(path), "table")
@@ -110,8 +119,7 @@ def test_an_experiment_names_existing_grids_and_published_numbers(path):
     for rule in table.grids:
         assert f"grid/{rule.grid}.yaml" in FILES
     params = OmegaConf.load(path).get("hydra", {}).get("sweeper", {}).get("params", {})
-    numbers = read_published(table.published, len(table.rows)).numbers
-    for row, column in numbers:
+    for row, column in numbers_beside(table):
         for key, name in zip([*table.rows, *table.columns], [*row, *column], strict=True):
             assert name in str(params[key]).split(",")
 

@@ -175,11 +175,12 @@ def test_a_perplexity_is_not_a_percentage(runs, tmp_path):
 
 
 def test_a_table_can_show_what_its_runs_cost(runs, tmp_path):
-    """An older result without the number counts as missing. No costs are published."""
+    """An older result without the number counts as missing."""
     made = runs({("mezo", "sst2", seed, "1e-3"): (0.9, 0.5, 0.1) for seed in ("s1", "s2", "s3")})
     for number, (memory, seconds) in enumerate([(2**30, 90.0), (2**31, 150.0)]):
         path = tmp_path / f"cell{number}" / "result.json"
-        costs = {"peak_memory_bytes": memory, "train_s": seconds}
+        costs = {"peak_memory_bytes": memory, "train_s": seconds, "step_ms_median": 1e3 * seconds}
+        costs |= {"forwards": 4, "backwards": 2 * number, "queries": 32}
         path.write_text(json.dumps({**json.loads(path.read_text()), **costs}))
     memory = table(made, show=Shown.memory, published="mezo_opt13b")
     assert "| MeZO | 1.50 (0.50) n=2 |" in FORMATS["md"](memory)
@@ -189,6 +190,23 @@ def test_a_table_can_show_what_its_runs_cost(runs, tmp_path):
     minutes = FORMATS["csv"](table(made, show=Shown.minutes))
     assert "mean_minutes,std_minutes" in minutes
     assert "mezo,sst2,2.0,0.5,2,3" in minutes
+    for show, cell in {
+        Shown.seconds_per_step: "120.000 (30.000) n=2",
+        Shown.passes: "5 (1) n=2",
+        Shown.queries: "32 (0) n=2",
+    }.items():
+        assert f"| MeZO | {cell} |" in FORMATS["md"](table(made, show=show))
+
+
+def test_published_costs_are_printed_beside_ours_in_their_own_unit(runs, tmp_path):
+    made = runs({("mezo", "snli_kshot", "s1", "1e-3"): (0.9, 0.5, 0.1)})
+    path = tmp_path / "cell0" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "peak_memory_bytes": 2**31}))
+    memory = table(made, show=Shown.memory, published="lozo_roberta_k16")
+    assert "| MeZO | 2.00 |\n| published | 3.00 |" in FORMATS["md"](memory)
+    assert "in GB as printed there, while ours are GiB" in FORMATS["md"](memory)
+    (row,) = csv.DictReader(io.StringIO(FORMATS["csv"](memory)))
+    assert (row["mean_gib"], row["published_as_printed"]) == ("2.0", "3.00")
 
 
 def test_a_table_can_show_the_tasks_that_are_not_trained(runs, tmp_path):
