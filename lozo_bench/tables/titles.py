@@ -65,6 +65,8 @@ TITLES = {
     "gpt2_large": "GPT2-large",
     "gpt2_xl": "GPT2-XL",
     "opt_1_3b": "OPT-1.3B",
+    "opt_2_7b": "OPT-2.7B",
+    "opt_6_7b": "OPT-6.7B",
     "opt_13b": "OPT-13B",
     "opt_30b": "OPT-30B",
     "opt_66b": "OPT-66B",

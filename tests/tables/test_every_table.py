@@ -38,6 +38,9 @@ NARROWED = {
     "one_point": [["task=sst2_kshot"], ["variant=spsa_20k"]],
     "prefix_init": [["task=sst2_kshot"], ["variant=prefix_real"]],
     "nondiff": [["task=trec_kshot"]],
+    "memory": [["model=opt_66b"]],
+    "time": [["model=opt_66b", "batch_size=8"]],
+    "zo_bench": [["tuning=lora"], ["optimizer=forward_grad"]],
     "clora_main": [["task=sst2_clora"], ["task=dbpedia_clora", "method=zero_shot"]],
     "clora_gpt2": [["model=gpt2_xl", "task=mrpc_clora", "method=c_lora"]],
     "clora_llama": [["task=sst2_clora", "method=f_lora"]],
@@ -62,6 +65,7 @@ NARROWED = {
     "bilevel_prompts": [["task=copa", "method=bilevel_zofo_lora"]],
     "bilevel_lambda": [["task=cb", "optimizer.lambda_=100"]],
     "bilevel_multitask": [["method=zero_shot,bilevel_zofo_multitask"]],
+    "bilevel_memory_time": [["method=mezo,bilevel_zofo_lora"]],
     "bilevel_inner": [["task=cb", "optimizer.inner_steps=10"]],
 }
 
