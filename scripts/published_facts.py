@@ -349,8 +349,8 @@ FACTS = (
     ),
     Facts(
         "full", "mezo_momentum", ("roberta_large",), KSHOT, (), "",
-        "The values of LOZO's MeZO-M are not known. A learning rate of 1e-7 with beta 0.9 moves the "
-        "weights as fast as MeZO's 1e-6 does.", _zeroth("1.0e-7", "1.0e-3", _KSHOT_RUN),
+        "The values of LOZO's MeZO-M are not known. A learning rate of 1e-7 with beta 0.9 moves "
+        "the weights as fast as MeZO's 1e-6 does.", _zeroth("1.0e-7", "1.0e-3", _KSHOT_RUN),
     ),
     Facts(
         "full", "lozo", ("roberta_large",), KSHOT, (), _README, _README_HERE, _LOZO_KSHOT,

@@ -72,7 +72,7 @@ def read_published(name: str | None, row_keys: int, show: Shown = Shown.test) ->
 
 
 def name_and_show(file: Path) -> tuple[str, Shown]:
-    """Return what ``table.published`` is for a file, and the ``table.show`` that it stands beside."""
+    """Return the ``table.published`` and the ``table.show`` that a file is for."""
     for show in Shown:
         if show is not Shown.test and file.stem.endswith(f"_{show.value}"):
             return file.stem.removesuffix(f"_{show.value}"), show
