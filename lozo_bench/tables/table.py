@@ -198,8 +198,8 @@ def read(folder: Path, show: Shown = Shown.test) -> RunMetrics | None:
 def _cost(folder: Path, show: Shown) -> float:
     result = load_result(folder) or {}
     keys = _COSTS[show]
-    costs = [result.get(key) for key in keys]
-    if not all(isinstance(cost, int | float) for cost in costs):
+    costs = [cost for key in keys if isinstance(cost := result.get(key), int | float)]
+    if len(costs) < len(keys):
         raise UserError(
             f"{folder / RESULT}: has no {' or no '.join(keys)}; move it away and run again"
         )
