@@ -90,6 +90,8 @@ def bad_values(config: Config) -> Iterator[UserError]:
         yield bad_value(
             "patience", config.patience, "null with task.select=last: no step is better"
         )
+    if config.max_seconds is not None and not 0 < config.max_seconds < float("inf"):
+        yield bad_value("max_seconds", config.max_seconds, "a number of seconds > 0")
     if not 0 < config.hinge_margin < float("inf"):
         yield bad_value("hinge_margin", config.hinge_margin, "a number > 0")
     yield from bad_several(config)
@@ -116,6 +118,8 @@ def _bad_counts(config: Config) -> Iterator[UserError]:
         counts["micro_batch_size"] = config.micro_batch_size
     if config.patience is not None:
         counts["patience"] = config.patience
+    if config.max_queries is not None:
+        counts["max_queries"] = config.max_queries
     if config.engine.candidates_per_forward is not None:
         counts["engine.candidates_per_forward"] = config.engine.candidates_per_forward
     for key, count in counts.items():

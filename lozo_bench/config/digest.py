@@ -44,6 +44,8 @@ _ADDED_LATER = {
     "model.adapter": None,
     "optimizer.replicate_first_step": False,
     "patience": None,
+    "max_queries": None,
+    "max_seconds": None,
     "loss": "cross_entropy",
     "hinge_margin": 2.0,
     "allocation": {},

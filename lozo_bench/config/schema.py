@@ -129,11 +129,18 @@ class EngineMode(Enum):
     """How candidates are scored; ``auto`` measures which is faster on the run's first batch.
 
     ``fused`` does not write to the weights; ``in_place`` moves them to a candidate and back.
+    ``published`` does so in the passes of the published code, each of which rounds.
     """
 
     fused = "fused"
     in_place = "in_place"
+    published = "published"
     auto = "auto"
+
+    @property
+    def writes_weights(self) -> bool:
+        """Whether the mode scores every candidate by moving the weights to it."""
+        return self in (EngineMode.in_place, EngineMode.published)
 
 
 class Rounding(Enum):
@@ -462,6 +469,8 @@ class Config:
     eval_batch_size: int = 64
     eval_every: int = 100
     patience: int | None = None
+    max_queries: int | None = None
+    max_seconds: float | None = None
     log_every: int = 10
     schedule: Schedule = Schedule.constant
     rerun: Rerun = Rerun.missing

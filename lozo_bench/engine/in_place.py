@@ -2,7 +2,8 @@
 
 Each move is one pass over the weights, without a temporary tensor of their size. The weights are
 moved back as late as possible: an update along the direction that was just scored is merged with
-the way back, so that two losses and an update take three passes.
+the way back, so that two losses and an update take three passes. The published code takes four
+(+ eps, - 2 eps, + eps, update); ``merges=False`` does so too, to show what its rounding costs.
 
 In half precision each pass rounds. This engine is meant for float32 and float64, and for full-rank
 directions, which no other engine can score. It is also the reference for testing `fused.py`.
@@ -43,6 +44,7 @@ class InPlace:
         extras: further tensors that the model's function depends on.
         reuse_prefix: whether layers that the candidates have in common are run once for all.
         keep_z: whether a full-rank Gaussian direction stays in memory for the whole step.
+        merges: whether an update and the way back are one pass.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class InPlace:
         extras: Extras | None = None,
         reuse_prefix: bool = True,
         keep_z: bool = False,
+        merges: bool = True,
     ) -> None:
         check_weights(X)
-        self._keep_z = keep_z
+        self._keep_z, self._merges = keep_z, merges
         self.model, self.extras = model, extras or Extras()
         self.X = shown(X, self.extras)
         self._prefix = Prefix(model, X, self.extras, reuse_prefix)
@@ -111,11 +114,15 @@ class InPlace:
 
     def move(self, P: Subspace, to: Coordinates) -> None:
         """See `Engine`."""
+        if not self._merges:
+            self.flush()
         self._go(P, to)
         self._away = None
 
     def full_rank_move(self, z: FullRank, by: float) -> None:
         """See `Engine`."""
+        if not self._merges:
+            self.flush()
         self._go_along(z, by)
         self._away_along = None
 

@@ -226,6 +226,11 @@ def _forward(
     """
     if team.size == 1:
         return model
+    if config.max_seconds is not None:
+        raise UserError(
+            f"max_seconds: {team.size} processes would not agree on the time; what to do: "
+            "max_queries, or one process"
+        )
     if needs.features:
         raise UserError(f"optimizer: one process solves for it; it was started as {team.size}")
     if config.allocation and needs.gradient:
@@ -292,4 +297,6 @@ def _settings(
         max_bad_steps=config.engine.max_bad_steps,
         micro_batch_size=micro_batch_size,
         patience=config.patience,
+        max_queries=config.max_queries,
+        max_seconds=config.max_seconds,
     )

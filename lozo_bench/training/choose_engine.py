@@ -64,13 +64,15 @@ def choose_engine(
     mode is. If only a few of many weights move (``written_in_place``), they are moved in place too,
     because that costs next to nothing. ``first_batch`` is called only to measure.
     """
+    published = config.mode is EngineMode.published
 
     def in_place(measured_ms: Mapping[str, float]) -> ChosenEngine:
-        engine = InPlace(X, model, extras, config.reuse_prefix, config.keep_z)
-        return ChosenEngine(engine, EngineMode.in_place, None, measured_ms)
+        engine = InPlace(X, model, extras, config.reuse_prefix, config.keep_z, not published)
+        mode = EngineMode.published if published else EngineMode.in_place
+        return ChosenEngine(engine, mode, None, measured_ms)
 
     low_rank = needs.directions == "low_rank"
-    if not low_rank or written_in_place or config.mode is EngineMode.in_place:
+    if not low_rank or written_in_place or config.mode.writes_weights:
         log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
         return in_place({})
     half = any(is_half(x.dtype) for x in X.values())

@@ -149,6 +149,8 @@ class Settings:
     max_bad_steps: int
     micro_batch_size: int | None = None
     patience: int | None = None
+    max_queries: int | None = None
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +186,11 @@ class Components:
 class Spent:
     """What the steps so far cost, in all processes together; evaluations are not included.
 
-    ``queries`` are examples times forward passes. ``tokens`` went forward through the model and
-    ``backward_tokens`` backward. ``bad_steps`` were skipped because a loss was not finite, and
-    ``bad_candidates`` had such a loss without ending their step. ``sittings`` counts the attempts
-    in which the run was made. ``train_s`` are the seconds of the steps, ``elapsed_s`` those of
-    everything.
+    ``queries`` are examples times forward passes, ``backward_queries`` examples times backward
+    passes. ``tokens`` went forward through the model and ``backward_tokens`` backward.
+    ``bad_steps`` were skipped because a loss was not finite, and ``bad_candidates`` had such a loss
+    without ending their step. ``sittings`` counts the attempts in which the run was made.
+    ``train_s`` are the seconds of the steps, ``elapsed_s`` those of everything.
     """
 
     forwards: int = 0
@@ -203,12 +205,14 @@ class Spent:
     train_s: float = 0.0
     elapsed_s: float = 0.0
     bad_candidates: int = 0
+    backward_queries: int = 0
 
     def add_passes(self, forwards: int, backwards: int, examples: int, tokens: int) -> None:
         """Count passes over a batch of so many examples and tokens."""
         self.forwards += forwards
         self.backwards += backwards
         self.queries += examples * forwards
+        self.backward_queries += examples * backwards
         self.tokens += tokens * forwards
         self.backward_tokens += tokens * backwards
 
@@ -220,7 +224,7 @@ class Outcome:
     Of 0 steps, ``zero_shot`` and ``dev`` are None. ``step_ms_median`` is over the steps of the
     last attempt, None if it made none. ``weights`` are fingerprints of the state after the last
     step and of the tested one: they are equal only if all bits are. ``steps`` is the last step,
-    which is an earlier one than planned if dev did not become better for long enough.
+    which is an earlier one than planned if the run was ``stopped_by`` the setting that is named.
     """
 
     zero_shot: Metrics | None
@@ -232,3 +236,4 @@ class Outcome:
     step_ms_median: float | None
     elapsed_s: float
     weights: dict[str, str]
+    stopped_by: str = ""

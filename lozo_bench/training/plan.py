@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from lozo_bench.allocation.base import Allocation
 from lozo_bench.config.build import build, require
 from lozo_bench.config.digest import digest
-from lozo_bench.config.schema import Config, EngineMode, Kept, Kind, LossKind, Minimize
+from lozo_bench.config.schema import Config, Kept, Kind, LossKind, Minimize
 from lozo_bench.config.several import in_task, task_configs
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError, bad_value
@@ -99,7 +99,7 @@ def plan_run(config: Config) -> Plan:
     if needs.features and config.loss is LossKind.hinge:
         raise bad_value("loss", "hinge", "cross_entropy: a probe solves a logistic regression")
     low_rank = needs.directions == "low_rank"
-    if config.model.autocast is not None and low_rank and not _is_in_place(config):
+    if config.model.autocast is not None and low_rank and not config.engine.mode.writes_weights:
         allowed = "null with this optimizer, or engine.mode=in_place; or say model.dtype=bf16"
         raise bad_value("model.autocast", config.model.autocast, allowed)
     full = kept is Kept.full or (not needs.replayable and kept is Kept.auto)
@@ -111,10 +111,6 @@ def _source(name: str, config: Config) -> Source:
         source: Source = build(config.task.source, "task.source")
         require(source, "task.source", "splits")
     return source
-
-
-def _is_in_place(config: Config) -> bool:
-    return config.engine.mode is EngineMode.in_place
 
 
 def _needs(config: Config) -> Needs | None:

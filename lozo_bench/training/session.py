@@ -165,11 +165,7 @@ class Leader:
     def record(self, built: BuiltRun, outcome: Outcome) -> Result:
         """Write ``result.json``, wandb's summary and the figures; return the result."""
         if outcome.steps < built.parts.settings.steps:
-            log.info(
-                "stopped early after step %d: no better dev for patience=%d evaluations",
-                outcome.steps,
-                self.cell.config.patience,
-            )
+            log.info("%s ended the run after step %d", outcome.stopped_by, outcome.steps)
         if self.cell.config.predictions:
             with built.chosen.engine.applied():
                 write_predictions(self.cell.config, built, self.cell.folder)

@@ -32,6 +32,7 @@ from lozo_bench.optimizers.base import Event, HasViews, Optimizer, Report
 from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.batcher import Batcher, StreamBatches
+from lozo_bench.training.budget import Budget
 from lozo_bench.training.doubts import doubts
 from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory, Spent
 from lozo_bench.training.resolution import ResolutionCheck
@@ -73,7 +74,9 @@ class Trainer:
         watched = parts.optimizer if parts.smooth else None
         self.resolution = ResolutionCheck(watched, parts.engine, parts.settings.steps)
         self.best: Best | None = None
-        self.last_step = parts.settings.steps  # an earlier one if the run gives up
+        self.budget = Budget(parts.settings.max_queries, parts.settings.max_seconds)
+        self.last_step = parts.settings.steps  # an earlier one if the run is ``stopped_by`` a limit
+        self.stopped_by = ""
         self.dev: list[Metrics] = []
         self.step_seconds: list[float] = []
         self.elapsed_before = 0.0
@@ -117,6 +120,7 @@ class Trainer:
             step_ms_median=1000 * median(self.step_seconds) if self.step_seconds else None,
             elapsed_s=self._elapsed(),
             weights={"last": last, "tested": tested},
+            stopped_by=self.stopped_by,
         )
 
     def _load_best(self) -> tuple[str, str]:
@@ -149,15 +153,16 @@ class Trainer:
                     make_step(step, numbers)
             if step == known > start:
                 self._load_spent()
-            if self._evaluates_dev_after(step):
+            limit = self.budget.reached(self.spent) if step >= known else ""
+            if limit or self._evaluates_dev_after(step):
                 # A state saved in here is `start` of the next attempt, which evaluates it first.
                 with self._state_saved_if_stopped(step):
                     self._evaluate_dev(step)
-            gives_up = self._gives_up_after(step)
-            if step > known and self._wants_state(step, gives_up):
+            limit = limit or self._patience_ends_after(step)
+            if step > known and self._wants_state(step, bool(limit)):
                 self._save_state(step)
-            if gives_up:
-                self.last_step = step
+            if limit:
+                self.last_step, self.stopped_by = step, limit
                 return
 
     # One step.
@@ -300,12 +305,12 @@ class Trainer:
             or settings.select is Select.last
         )
 
-    def _gives_up_after(self, step: int) -> bool:
-        """Return whether dev has not become better for ``patience`` evaluations."""
+    def _patience_ends_after(self, step: int) -> str:
+        """Return the setting if dev has not become better for so many evaluations."""
         patience, every = self.settings.patience, self.settings.eval_every
         if patience is None or self.best is None or step % every:
-            return False
-        return step - self.best.step >= patience * every
+            return ""
+        return f"patience={patience}" if step - self.best.step >= patience * every else ""
 
     def _evaluate_dev(self, step: int) -> None:
         """Evaluate on dev, and remember this step if it is the best so far."""
@@ -358,9 +363,9 @@ class Trainer:
 
     # Full states and costs, from and to the history.
 
-    def _wants_state(self, step: int, gives_up: bool) -> bool:
+    def _wants_state(self, step: int, stops: bool) -> bool:
         """Return whether to save a state now; the last step's, because the test can be stopped."""
-        history, is_last = self.history, gives_up or self._is_last(step)
+        history, is_last = self.history, stops or self._is_last(step)
         return history.wants_state(step) or (is_last and history.wants_last_state(step))
 
     @contextmanager
@@ -424,8 +429,9 @@ class Trainer:
     def _costs(self) -> dict[str, float]:
         self.spent.elapsed_s = round(self._elapsed(), 1)
         costs = asdict(self.spent)
-        if not self.spent.bad_candidates:  # most methods cannot have any
-            del costs["bad_candidates"]
+        for rare in ("bad_candidates", "backward_queries"):  # most methods cannot have any
+            if not costs[rare]:
+                del costs[rare]
         return costs
 
     def _elapsed(self) -> float:

@@ -56,6 +56,20 @@ def test_losses_are_taken_at_the_places_asked_for():
     assert scored == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("merges", "passes"), [(True, (1, -2, 0.5)), (False, (1, -2, 1, -0.5))])
+def test_the_published_passes_round_once_more_in_half_precision(merges, passes):
+    """The update, -0.5 along P, is merged with the way back from -1, or comes after it."""
+    X, P = weights(torch.bfloat16), direction(torch.bfloat16)
+    by_hand, eps = copy(X), 1e-3
+    for k in passes:
+        shift(by_hand, P, along(P, k * eps))
+    engine = InPlace(X, merges=merges)
+    Score(engine, [MicroBatch(1, 1, lambda copies: torch.zeros(1, 1))])(P, (eps, -eps))
+    engine.move(P, along(P, -0.5 * eps))
+    engine.flush()
+    assert all(torch.equal(X[name], by_hand[name]) for name in X)
+
+
 def test_a2_weights_are_back_in_place_when_they_are_asked_for():
     """A2 of the spec: after +1, -2, +1 the weights agree to 1e-8 rms in float32."""
     X, P = weights(torch.float32), direction(torch.float32)

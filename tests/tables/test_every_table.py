@@ -66,6 +66,11 @@ NARROWED = {
     "bilevel_lambda": [["task=cb", "optimizer.lambda_=100"]],
     "bilevel_multitask": [["method=zero_shot,bilevel_zofo_multitask"]],
     "bilevel_memory_time": [["method=mezo,bilevel_zofo_lora"]],
+    "equal_cost": [
+        ["variant=equal_queries", "method=lozo,ft", "model.dtype=bf16"],
+        ["variant=equal_seconds", "method=c_lora", "model.dtype=fp32"],
+    ],
+    "half_precision": [["model.dtype=bf16"]],
     "bilevel_inner": [["task=cb", "optimizer.inner_steps=10"]],
 }
 

@@ -88,7 +88,22 @@ def test_a_run_that_gives_up_does_so_at_the_same_step(tmp_path, undisturbed, opt
     run(cells.config(*overrides), tmp_path)
     assert_same_run(undisturbed(*overrides), tmp_path)
     result = cells.result(tmp_path)
-    assert (result["steps"], result["best_step"], result["stopped_early"]) == (12, 4, True)
+    assert (result["steps"], result["best_step"], result["stopped_early"]) == (12, 4, "patience=2")
+
+
+@pytest.mark.parametrize(("optimizer", "checks"), [("lozo", 30), ("adamw", 18)])
+def test_a_run_that_has_spent_its_queries_ends_at_the_same_step(
+    tmp_path, undisturbed, optimizer, checks
+):
+    overrides = [f"optimizer={optimizer}", "max_queries=150", "batch_size=8", "eval_every=4"]
+    overrides += ["eval_batch_size=5"]
+    with pytest.raises(Stopped):
+        run(cells.config(*overrides), tmp_path, StopAtCheck(checks))
+    run(cells.config(*overrides), tmp_path)
+    assert_same_run(undisturbed(*overrides), tmp_path)
+    result = cells.result(tmp_path)
+    assert (result["steps"], result["stopped_early"]) == (10, "max_queries=150")
+    assert 150 <= result["queries"] + result["backward_queries"] < 166
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,22 @@ def test_a_run_without_a_better_dev_for_long_enough_ends(patience, last):
     assert [step for step, name, _ in notes.evaluations if name == "dev"][-1] == last
 
 
+@pytest.mark.parametrize(("max_queries", "last"), [(None, 6), (1, 1), (20, 1), (21, 2), (70, 5)])
+def test_a_run_ends_with_the_step_that_reaches_its_queries(max_queries, last):
+    """Batches have 4 and 2 of 6 rows; a step makes 3 forward and 2 backward passes: 20, 30, 50."""
+    outcome, notes, _, _ = train(confident, max_queries=max_queries)
+    assert outcome.steps == last
+    assert outcome.stopped_by == ("" if max_queries is None else f"max_queries={max_queries}")
+    assert [step for step, name, _ in notes.evaluations if name == "dev"][-1] == last
+
+
+def test_a_run_ends_with_the_step_that_reaches_its_seconds():
+    outcome, _, _, _ = train(confident, steps=10**6, max_seconds=0.05)
+    assert outcome.stopped_by == "max_seconds=0.05"
+    assert 0.05 <= outcome.spent.train_s < 1
+    assert outcome.steps < 10**6
+
+
 def test_passes_examples_and_tokens_are_counted():
     outcome, notes, _, _ = train(confident)
     assert (outcome.spent.forwards, outcome.spent.backwards) == (18, 12)
