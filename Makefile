@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check lint types test coverage test-slurm gpu-check format clean
+.PHONY: help setup run check lint types test test-all coverage test-slurm gpu-check format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,10 @@ lint: setup ## check the style
 types: setup ## check the types of the package and of the scripts
 	$(BIN)/mypy
 
-test: setup ## run the tests
+test: setup ## run the tests, each behaviour with a few methods
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slurm and not thorough' $(ARGS)
+
+test-all: setup ## run the tests with all methods, models and moments; before a change of the engine or the loop
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slurm' $(ARGS)
 
 coverage: setup ## run the tests and list the lines that they do not cover

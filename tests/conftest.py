@@ -9,6 +9,7 @@ import os
 import sys
 
 import pytest
+from quick import thorough
 
 HUB = os.environ.get("LOZO_HUB") == "1"
 if not HUB:
@@ -21,8 +22,13 @@ gc.disable()  # until everything is imported, see below
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need the hub, unless they were asked for."""
+    """Mark what is left to `make test-all`, and skip what needs the hub if it was not asked for."""
+    names = [item.nodeid.removeprefix("tests/") for item in items]
+    for item, late in zip(items, thorough(names), strict=True):
+        if late:
+            item.add_marker(pytest.mark.thorough)
     if HUB:
         return
     for item in items:
