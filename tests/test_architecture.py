@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         "tables", "tasks", "training", "tuning",
     },
     "plots": {"api", "errors", "runs"},
+    "report": {"api", "config", "errors", "plots", "runs", "tables"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
 }  # fmt: skip
 
@@ -55,7 +56,7 @@ OUTSIDE = {
     "submitit": {"launch"},
     "wandb": {"display"},
     "matplotlib": {"display", "plots"},
-    "omegaconf": {"api", "config", "launch", "tables", "train", "training"},
+    "omegaconf": {"api", "config", "launch", "report", "tables", "train", "training"},
     "rich": {"after", "display", "launch", "progress", "runs", "tables"},
     "datasets": {"tasks"},
     "triton": {"engine", "randomness"},

@@ -32,8 +32,9 @@ def unpacked(tmp_path_factory):
     return folder / "site"
 
 
-def test_every_config_and_embedded_model_is_in_the_wheel(unpacked):
-    for source, place in (("conf", "lozo_bench/conf"), ("lozo_bench/models/embedded",) * 2):
+def test_every_config_embedded_model_and_part_of_the_report_is_in_the_wheel(unpacked):
+    same = ("lozo_bench/models/embedded", "lozo_bench/report/assets")
+    for source, place in (("conf", "lozo_bench/conf"), *((folder, folder) for folder in same)):
         wanted = {path.relative_to(ROOT / source) for path in (ROOT / source).rglob("*.*")}
         there = {path.relative_to(unpacked / place) for path in (unpacked / place).rglob("*.*")}
         assert wanted == there

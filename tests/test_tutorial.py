@@ -29,6 +29,7 @@ COMMANDS = {
     "lozo-export": "-m lozo_bench.after.export",
     "lozo-predict": "-m lozo_bench.after.predict",
     "lozo-plot": "-m lozo_bench.plots.main",
+    "lozo-report": "-m lozo_bench.report.main",
     "python": "",
 }
 

@@ -18,7 +18,7 @@ from lozo_bench.runs.hydra_files import HYDRA
 from lozo_bench.runs.labels import labels
 from lozo_bench.runs.outcome import METRICS
 from lozo_bench.runs.result_file import load_result
-from lozo_bench.runs.rows import read_row
+from lozo_bench.runs.row import read_row
 from lozo_bench.runs.status import status_of, statuses_below
 
 if TYPE_CHECKING:

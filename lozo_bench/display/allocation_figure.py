@@ -18,7 +18,7 @@ import numpy as np
 
 from lozo_bench.display.figures import draw, rows_of
 from lozo_bench.runs.outcome import ALLOCATION, EVENTS
-from lozo_bench.runs.rows import Row
+from lozo_bench.runs.row import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

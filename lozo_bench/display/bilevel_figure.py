@@ -11,7 +11,7 @@ import numpy as np
 
 from lozo_bench.display.figures import draw, rows_of
 from lozo_bench.runs.outcome import BILEVEL, EVENTS, METRICS
-from lozo_bench.runs.rows import Row
+from lozo_bench.runs.row import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

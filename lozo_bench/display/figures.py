@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lozo_bench.errors import UserError
 from lozo_bench.runs.atomic import write_whole
 from lozo_bench.runs.files import read_file
-from lozo_bench.runs.rows import Row, read_row
+from lozo_bench.runs.row import Row, read_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

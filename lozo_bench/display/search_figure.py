@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.display.figures import draw, rows_of
 from lozo_bench.runs.outcome import EVENTS, METRICS, SEARCH
-from lozo_bench.runs.rows import Row
+from lozo_bench.runs.row import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

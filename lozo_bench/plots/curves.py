@@ -79,10 +79,10 @@ def _panel(where: str, runs: Sequence[Result], axis: Axis, shown: Shown) -> Pane
     names = labels([(run.folder, run.config) for run in runs])
     for label, run in zip(names, runs, strict=True):
         rows = run.history()
-        if shown == "dev" and (metric := _dev_metric(rows)) is not None:
+        if shown == "dev" and (metric := dev_metric(rows)) is not None:
             title = f"dev {metric.removeprefix('dev').lstrip('_/')}"
-        points = _points(rows, shown)
-        xs = _against(axis, rows, run)
+        points = measured(rows, shown)
+        xs = costs(axis, rows, run)
         if points and xs is not None:
             at, y = zip(*points, strict=True)
             x = np.interp(at, *xs) if axis != "steps" else np.array(at, dtype=float)
@@ -90,12 +90,12 @@ def _panel(where: str, runs: Sequence[Result], axis: Axis, shown: Shown) -> Pane
     return Panel(f"{title} ({where})", curves)
 
 
-def _points(rows: Sequence[Row], shown: Shown) -> list[tuple[int, float]]:
-    """Return steps and values."""
+def measured(rows: Sequence[Row], shown: Shown) -> list[tuple[int, float]]:
+    """Return the steps and the values of what is shown."""
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
     if shown == "loss":
         return losses
-    key = "dev_loss" if shown == "gap" else _dev_metric(rows)
+    key = "dev_loss" if shown == "gap" else dev_metric(rows)
     dev = [(row["step"], row[key]) for row in rows if key is not None and key in row]
     if shown == "dev":
         return dev
@@ -108,13 +108,13 @@ def _points(rows: Sequence[Row], shown: Shown) -> list[tuple[int, float]]:
     return found
 
 
-def _dev_metric(rows: Sequence[Row]) -> str | None:
+def dev_metric(rows: Sequence[Row]) -> str | None:
     """Return the name of the task's own metric on the dev rows, which is the first one."""
     names = (name for row in rows for name in row if name.startswith(("dev_", "dev/")))
     return next(names, None)
 
 
-def _against(axis: Axis, rows: Sequence[Row], run: Result) -> tuple[Numbers, Numbers] | None:
+def costs(axis: Axis, rows: Sequence[Row], run: Result) -> tuple[Numbers, Numbers] | None:
     """Return steps and what the run had cost at each; None if it is not known.
 
     Rows of former versions have forward passes and seconds alone. Then the run's total is spread

@@ -75,6 +75,11 @@ def method_of(folder: Path, config: Mapping[str, Any]) -> str:
     return optimizer if tuning in ("", "full") else f"{optimizer}-{tuning}"
 
 
+def is_folder_of_sweep(folder: Path) -> bool:
+    """Return whether a folder has the name that a sweep gives to a run."""
+    return _FOLDER.fullmatch(folder.name) is not None
+
+
 def file_of(node: Any) -> str:
     """Return the name of the file of a node's class, such as ``lozo``; empty without a class."""
     target = node.get("_target_", "") if isinstance(node, Mapping) else ""

@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lozo_bench.errors import counted
 from lozo_bench.runs.atomic import write_whole
-from lozo_bench.runs.files import parse_json, read_file
+from lozo_bench.runs.files import read_file
 from lozo_bench.runs.history import History, evaluated_set
 from lozo_bench.runs.outcome import EVENTS, METRICS
+from lozo_bench.runs.row import Row, read_row
 
 log = logging.getLogger(__name__)
 
-Row = Mapping[str, Any]
 _DAMAGED = ".damaged"
 
 
@@ -89,16 +88,6 @@ def _row(line: bytes, past: History) -> Row | None:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def read_row(line: bytes) -> Row | None:
-    """Return the row that a line of either file is; None if it is damaged."""
-    try:
-        row = parse_json(line)
-    except ValueError:
-        return None
-    whole = isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0
-    return row if whole else None
 
 
 def _event(line: bytes) -> Row | None:

@@ -18,7 +18,7 @@ _ABSENT = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
     """How a number is printed: times ``factor``, with so many digits after the point."""
 
     name: str
@@ -27,26 +27,27 @@ class _Unit:
     about: str
 
 
-_PERPLEXITY = _Unit("perplexity", 1.0, 3, "Perplexity")
+_PERPLEXITY = Unit("perplexity", 1.0, 3, "Perplexity")
 _UNITS = {
-    Shown.test: _Unit("percent", 100.0, 1, "In percent"),
-    Shown.held_out: _Unit("percent_held_out", 100.0, 1, "Mean of the held-out tasks in percent"),
-    Shown.memory: _Unit("gib", 2.0**-30, 2, "Peak memory in GiB"),
-    Shown.minutes: _Unit("minutes", 1 / 60, 1, "Minutes of the steps, without evaluations"),
-    Shown.seconds_per_step: _Unit("seconds", 1e-3, 3, "Seconds of a step (the median of a run)"),
-    Shown.passes: _Unit("passes", 1.0, 0, "Forward and backward passes of a batch in the run"),
-    Shown.queries: _Unit("queries", 1.0, 0, "Queries in the run: forward passes of one row"),
+    Shown.test: Unit("percent", 100.0, 1, "In percent"),
+    Shown.held_out: Unit("percent_held_out", 100.0, 1, "Mean of the held-out tasks in percent"),
+    Shown.memory: Unit("gib", 2.0**-30, 2, "Peak memory in GiB"),
+    Shown.minutes: Unit("minutes", 1 / 60, 1, "Minutes of the steps, without evaluations"),
+    Shown.seconds_per_step: Unit("seconds", 1e-3, 3, "Seconds of a step (the median of a run)"),
+    Shown.passes: Unit("passes", 1.0, 0, "Forward and backward passes of a batch in the run"),
+    Shown.queries: Unit("queries", 1.0, 0, "Queries in the run: forward passes of one row"),
 }
 
 
-def _unit_of(entry: Entry, table: Table) -> _Unit:
+def unit_of(entry: Entry, table: Table) -> Unit:
+    """Return the unit of an entry: perplexity, or that of what the table shows."""
     perplexity = table.config.show is Shown.test and entry.metric == "perplexity"
     return _PERPLEXITY if perplexity else _UNITS[table.config.show]
 
 
-def _units(table: Table) -> list[_Unit]:
+def _units(table: Table) -> list[Unit]:
     """Return the units of the table's numbers, each once."""
-    units = [_unit_of(entry, table) for entry in table.entries.values() if entry.tests]
+    units = [unit_of(entry, table) for entry in table.entries.values() if entry.tests]
     return list(dict.fromkeys(units)) or [_UNITS[table.config.show]]
 
 
@@ -83,7 +84,7 @@ def comma_separated(table: Table) -> str:
     numbers.append(f"{label}_{name if config.show is Shown.test else 'as_printed'}")
     writer.writerow([*config.rows, *config.columns, *numbers])
     for (row, column), entry in table.entries.items():
-        factor = _unit_of(entry, table).factor
+        factor = unit_of(entry, table).factor
         metrics = [factor * x for x in (entry.mean, entry.std)] if entry.tests else ["", ""]
         counts = [len(entry.tests), entry.seeds]
         texts = [_points(entry), table.published.at(row, column)]
@@ -114,7 +115,7 @@ def notes(table: Table) -> list[str]:
         lines.append(f"Selected from the grid {which}, by {by} (the first of equals):")
         for (row, column), entry in table.entries.items():
             if points := _points(entry):
-                lines.append(f"  {_named(table, row)}, {_named(table, column)}: {points}")
+                lines.append(f"  {named(table, row)}, {named(table, column)}: {points}")
     elif config.grids:
         lines.append(
             "Values that the command does not set are one point of each row's published grid: that "
@@ -133,21 +134,22 @@ def _cells(table: Table) -> Iterator[list[str]]:
     config = table.config
     yield [
         *config.rows,
-        *(_named(table, column) for column in table.columns),
+        *(named(table, column) for column in table.columns),
     ]
     most = max((entry.seeds for entry in table.entries.values()), default=0)
     for row in table.rows:
         entries = [table.entries.get((row, column)) for column in table.columns]
         yield [
             *(title(table, name) for name in row),
-            *(_ABSENT if e is None else _number(e, most, _unit_of(e, table)) for e in entries),
+            *(_ABSENT if e is None else printed(e, most, unit_of(e, table)) for e in entries),
         ]
         published = [table.published.at(row, column) for column in table.columns]
         if any(published):
             yield [*[""] * (len(row) - 1), table.published.label, *published]
 
 
-def _number(entry: Entry, most: int, unit: _Unit) -> str:
+def printed(entry: Entry, most: int, unit: Unit) -> str:
+    """Return an entry as a table prints it; ``most`` is the largest number of seeds in it."""
     if not entry.tests:
         return _ABSENT
     number = f"{unit.factor * entry.mean:.{unit.digits}f}"
@@ -180,5 +182,6 @@ def title(table: Table, name: str) -> str:
     return table.config.names.get(name, TITLES.get(name, name))
 
 
-def _named(table: Table, key: Key) -> str:
+def named(table: Table, key: Key) -> str:
+    """Return the printed name of a row or a column."""
     return ", ".join(title(table, name) for name in key)

@@ -157,7 +157,8 @@ def _goodness_of_run(run: Scores) -> float:
     return -run.dev if run.dev_metric in _LOWER_IS_BETTER else run.dev
 
 
-def _sheet(summary: Summary) -> Sheet:
+def as_sheet(summary: Summary) -> Sheet:
+    """Return the table as rows of text."""
     metrics = {run.metric for row in summary.rows for run in row.scores}
     (metric,) = metrics if len(metrics) == 1 else {""}
     what = f" {metric}" if metric not in ("", "accuracy") else ""
@@ -226,9 +227,9 @@ def comma_separated(summary: Summary) -> str:
 
 
 FORMATS: dict[str, Callable[[Summary], str]] = {
-    "text": lambda summary: sheet.plain_text(_sheet(summary)),
-    "md": lambda summary: sheet.markdown(_sheet(summary)),
-    "latex": lambda summary: sheet.latex(_sheet(summary)),
+    "text": lambda summary: sheet.plain_text(as_sheet(summary)),
+    "md": lambda summary: sheet.markdown(as_sheet(summary)),
+    "latex": lambda summary: sheet.latex(as_sheet(summary)),
     "csv": comma_separated,
 }
 

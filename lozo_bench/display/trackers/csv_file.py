@@ -11,7 +11,7 @@ from lozo_bench.display.trackers.base import About
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.files import read_file
 from lozo_bench.runs.outcome import METRICS
-from lozo_bench.runs.rows import read_row
+from lozo_bench.runs.row import read_row
 
 
 class CsvFile:

@@ -1,0 +1,1 @@
+"""``lozo-report``: sweeps, tables, curves and runs in one HTML file that needs no network."""
