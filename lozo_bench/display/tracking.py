@@ -17,8 +17,9 @@ from lozo_bench.display.trackers.base import About, Destination, grouped
 from lozo_bench.display.trackers.wandb_run import WandbRun
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
+from lozo_bench.runs.files import read_file
 from lozo_bench.runs.outcome import EVENTS, METRICS
-from lozo_bench.runs.rows import evaluation_key
+from lozo_bench.runs.rows import evaluation_key, read_row
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,12 @@ class Tracker:
         self._lines.write(json.dumps(dict(row), allow_nan=False) + "\n")
         self._lines.flush()
         self._log(int(row["step"]), grouped(row))
+
+    def repeat(self) -> None:
+        """Send the rows that are in ``metrics.jsonl`` already to the trackers."""
+        lines = (read_file(self._folder / METRICS) or b"").splitlines()
+        for row in filter(None, map(read_row, lines)):
+            self._log(int(row["step"]), grouped(row))
 
     def event(self, step: int, event: Event) -> None:
         """Append a line to ``events.jsonl``, and log the event's numbers to the trackers."""

@@ -90,6 +90,8 @@ class Needs:
             if the last step is the one to test (``task.select=last``).
         two_level: it trains all weights by losses, and an adapter with several sets of values by
             gradients (see `lozo_bench.engine.value_sets`).
+        any_length: although an option says how long the run is, such as ``total_steps`` or
+            ``budget``, the first steps of a longer run are those of a shorter one.
     """
 
     directions: Literal["low_rank", "full_rank"] | None = None
@@ -102,6 +104,7 @@ class Needs:
     streams: Mapping[str, Stream] = field(default_factory=dict)
     dev_after_last_step: bool = True
     two_level: bool = False
+    any_length: bool = False
 
     def __post_init__(self) -> None:
         if "" in self.streams:

@@ -19,6 +19,7 @@ point of it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -86,7 +87,9 @@ class FLora:
         modules = lora_modules(
             engine.X, draws, intrinsic_dim, rank, alpha, sigma, projection, b_init
         )
-        self.needs = needs_of_turns(budget, popsize, len(modules), dev)
+        needs = needs_of_turns(budget, popsize, len(modules), dev)
+        # Whether a firework of LoTFWA starts anew depends on the turns that are left.
+        self.needs = replace(needs, any_length=variant == "bbfwa")
         rounds = budget // (popsize * max(1, len(modules)))
         search = partial(
             Fireworks,

@@ -264,4 +264,5 @@ def needs_of_turns(
         steps=steps,
         batch=Stream(batch_size="all", order="fixed"),
         dev_after_last_step=look == "incumbent",
+        any_length=True,
     )

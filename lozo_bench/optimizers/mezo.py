@@ -19,6 +19,7 @@ pass. On a GPU a pass draws z while it adds it, and only the weights are ever in
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
@@ -81,6 +82,7 @@ class Mezo:
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         self.directions = directions
         self.rises_over = total_steps if directions_schedule == "linear" else None
+        self.needs = replace(Mezo.needs, any_length=self.rises_over is None)
         self.scale_lr_with_directions = scale_lr_with_directions
         self.t = 0
 

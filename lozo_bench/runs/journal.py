@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.runs.atomic import sync_folder
-from lozo_bench.runs.blocks import next_block, pack, unpack
+from lozo_bench.runs.blocks import next_block, pack, read_header, unpack
 
 Answers = Sequence[Tensor]
 VERSION = 2
@@ -112,6 +112,33 @@ def without_lost_steps(
     }
     begins = data or 2 * pack(json.dumps(header).encode())  # the header and its copy
     return begins + pack(json.dumps(line).encode() + b"\n")
+
+
+def retold(data: bytes, header: Mapping[str, Any], keeps: Callable[[int, str], bool]) -> bytes:
+    """Return a journal with another header, and without some of its evaluations.
+
+    Args:
+        data: the journal, which begins with its header; all its blocks must be valid.
+        header: the new header, without the format's version.
+        keeps: returns whether the evaluation of a set after a step is kept.
+    """
+    first = json.dumps({"version": VERSION, **header}).encode()
+    former = read_header(data)
+    out, at = 2 * pack(first), 0
+    while (block := unpack(data, at)) is not None:
+        payload, at = block
+        line, _, numbers = payload.partition(b"\n")
+        fields = json.loads(line)
+        if fields != former:
+            out += pack(json.dumps(_without(fields, keeps)).encode() + b"\n" + numbers)
+    return out
+
+
+def _without(fields: dict[str, Any], keeps: Callable[[int, str], bool]) -> dict[str, Any]:
+    """Return a block's line without the evaluations that are not kept."""
+    kept = [i for i, (step, name, _) in enumerate(fields["evaluations"]) if keeps(step, name)]
+    lists = {key: fields[key] for key in ("evaluations", "forwards") if fields.get(key)}
+    return fields | {key: [values[i] for i in kept] for key, values in lists.items()}
 
 
 class Journal:

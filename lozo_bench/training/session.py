@@ -50,6 +50,7 @@ from lozo_bench.training.interfaces import Observer, Outcome, RunHistory, Silent
 from lozo_bench.training.plan import Cell
 from lozo_bench.training.predictions import write_predictions
 from lozo_bench.training.result import about_run, journal_header, log_plan, result_of, summary_of
+from lozo_bench.training.shorter import Begun, begin_from_shorter
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class Leader:
         self._check, self._held, self._record = check, held, record
         self._files: dict[str, str] = {}
         self._lock: Lock | None = None
+        self._begun: Begun | None = None
 
     def recall(self) -> History | None:
         """Lock the folder and read it, unless the run is finished; tell the other processes.
@@ -124,12 +126,17 @@ class Leader:
             self.result = _finished(self.cell, self._files)
             if self.result is None:
                 self._lock = self._held.enter_context(Lock(self.cell.folder))
+                _clear(self.cell)
+                if self.cell.config.rerun is not Rerun.all:
+                    self._begun = begin_from_shorter(self.cell, self._files)
                 past, data = _past(self.cell, self._files)
                 self._record()
         finally:
             self.team.from_first(data)  # empty: nothing is left to do, or reading failed
         if past is None:
             log.info("already finished; rerun=all runs it again")
+        elif self._begun is not None:
+            log.info(self._begun.told(past.known))
         elif past.known:
             log.info("continuing after step %d", past.known)
         return past
@@ -144,9 +151,13 @@ class Leader:
         name = config.tracking.name or _display_name(cell)
         header = journal_header(cell, past, built, self._files)
         prepare_rows(cell.folder, past)
+        taken = self._begun is not None and not self._begun.refused
+        known = 0 if taken else past.known  # trackers do not have the rows of another run
         self._tracker = self._held.enter_context(
-            Tracker(about_run(cell, name, header["wandb_id"], past.known), config.tracking)
+            Tracker(about_run(cell, name, header["wandb_id"], known), config.tracking)
         )
+        if taken:
+            self._tracker.repeat()
         bar = self._held.enter_context(ProgressBar(built.parts.settings.steps, past.known))
         for (_, evaluated), metrics in past.log.evaluations.items():
             bar.recalled(evaluated, Metrics(metrics))
@@ -239,8 +250,8 @@ def _finished(cell: Cell, files: Mapping[str, str]) -> Result | None:
     return result
 
 
-def _past(cell: Cell, files: Mapping[str, str]) -> tuple[History, bytes]:
-    """Return what earlier attempts did, and the same as bytes for the other processes."""
+def _clear(cell: Cell) -> None:
+    """Remove what ``rerun=all`` does not continue, and the record of a failure."""
     folder, rerun = cell.folder, cell.config.rerun
     if rerun is Rerun.failed and not (folder / FAILED).exists():
         raise LeftAlone(f"{folder}: it did not fail, and rerun=failed leaves it alone")
@@ -249,7 +260,11 @@ def _past(cell: Cell, files: Mapping[str, str]) -> tuple[History, bytes]:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / FAILED).unlink(missing_ok=True)
-    past, data = recall(folder, cell.digest, cell.plan.replayable)
+
+
+def _past(cell: Cell, files: Mapping[str, str]) -> tuple[History, bytes]:
+    """Return what earlier attempts did, and the same as bytes for the other processes."""
+    past, data = recall(cell.folder, cell.digest, cell.plan.replayable)
     check_contents(past.header.get("files", {}), files)
     start = {"known": past.known, "state": past.state_step}
     return past, json.dumps(start).encode() + b"\n" + data

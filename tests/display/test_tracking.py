@@ -207,6 +207,29 @@ def test_a_tracker_that_fails_gets_nothing_more(tmp_path, monkeypatch, caplog):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_trackers_can_be_sent_the_rows_of_a_run_that_this_one_goes_on_from(tmp_path, monkeypatch):
+    sent = []
+
+    class Seen:
+        failures = ()
+
+        def __init__(self, about):
+            self.log = lambda step, numbers: sent.append((step, dict(numbers)))
+
+        summarize = figure = None
+
+        def close(self, failed):
+            """Nothing is open."""
+
+    monkeypatch.setattr("lozo_bench.display.trackers.csv_file.CsvFile", Seen)
+    node = {"_target_": "lozo_bench.display.trackers.csv_file.CsvFile"}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
+    with tracker_in(tmp_path, TrackingConfig(trackers={"seen": node})) as tracker:
+        tracker.repeat()
+        tracker.row({"step": 4, "loss": 0.4})
+    assert sent == [(3, {"step": 3, "train/loss": 0.5}), (4, {"step": 4, "train/loss": 0.4})]
+
+
 def test_metrics_csv_has_each_row_once_and_a_column_for_each_number(tmp_path):
     node = {"_target_": "lozo_bench.display.trackers.csv_file.CsvFile"}
     tracking = TrackingConfig(trackers={"csv": node})
