@@ -10,6 +10,7 @@ from typing import Any
 
 from lozo_bench.config.paths import EMBEDDED, PREFIX
 from lozo_bench.config.renamed import with_former_optimizer
+from lozo_bench.config.run_folder import run_folder
 from lozo_bench.config.several import single_key
 
 _NOT_PART_OF_A_RESULT = {
@@ -83,7 +84,7 @@ def large_files(config: Mapping[str, Any]) -> list[Path]:
     found = dict.fromkeys(
         file
         for path in _paths(config, "")
-        if (folder := _folder(path)[0]).is_dir()
+        if (folder := _folder(path)[0]).is_dir() and run_folder(str(folder)) is None
         for file in _files(folder)
         if file.stat().st_size > _READ_WHOLE_BYTES
     )
@@ -138,10 +139,15 @@ def _is_unused(name: str, node: Mapping[str, Any]) -> bool:
 def _path_identity(path: str) -> Any:
     """Return the path and contents of a folder.
 
-    A path that is no folder, such as a name on the model hub, is returned unchanged.
+    That of a run stands for the weights that the run tested. A path that is no folder, such as a
+    name on the model hub, is returned unchanged.
     """
     folder, name = _folder(path)
-    return [name, _contents(folder)] if folder.is_dir() else path
+    if not folder.is_dir():
+        return path
+    if (run := run_folder(str(folder))) is not None:
+        return [name, {"run": run.digest, "step": run.step, "weights": run.weights}]
+    return [name, _contents(folder)]
 
 
 def _folder(path: str) -> tuple[Path, str]:

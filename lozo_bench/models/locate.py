@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lozo_bench.config.paths import EMBEDDED, PREFIX
+from lozo_bench.config.run_folder import run_folder
 from lozo_bench.config.schema import Kind, ModelConfig
 from lozo_bench.errors import UserError, bad_data, bad_value, did_you_mean
 
@@ -29,7 +31,8 @@ def locate(path: str) -> str:
 
     Args:
         path: ``embedded:NAME``, a local folder, or a hub name. A path that does not exist counts as
-            a hub name unless it begins with ``/``, ``.`` or ``~``.
+            a hub name unless it begins with ``/``, ``.`` or ``~``. For the folder of a run, it is
+            the folder to which its model is written when a run starts from it.
 
     Raises:
         UserError: the embedded model is unknown, the path does not exist or is a file, or the
@@ -48,11 +51,8 @@ def locate(path: str) -> str:
             path,
             f"the model that this adapter was trained on; and set model.adapter={path} beside it",
         )
-    if not (folder / "config.json").is_file() and (folder / "result.json").is_file():
-        raise UserError(
-            f"model.path: {path} is the folder of a run; what to do: lozo-export {path} --merge "
-            f"writes its model, and model.path={path.rstrip('/')}/model starts from it"
-        )
+    if (run := run_folder(path)) is not None:
+        return str(run.exported(adapter=False))
     if not (folder / "config.json").is_file():
         raise bad_value(
             "model.path",
@@ -74,12 +74,15 @@ def locate_adapter(config: ModelConfig) -> Path | None:
         UserError: the folder contains no adapter, or the model's folder contains one.
     """
     folder = None if config.adapter is None else Path(config.adapter).expanduser()
-    if folder is not None and not _is_adapter(folder):
+    if folder is not None and (run := run_folder(str(folder))) is not None:
+        folder = run.exported(adapter=True)
+    elif folder is not None and not _is_adapter(folder):
         raise bad_value(
             "model.adapter",
             config.adapter,
-            f"a folder with {ADAPTER_CONFIG} and adapter_model.safetensors, as written by peft or "
-            f"by lozo-export, or with {MOVED}; of the hub: `hf download NAME --local-dir DIR`",
+            f"a run, or a folder with {ADAPTER_CONFIG} and adapter_model.safetensors, as written "
+            f"by peft or lozo-export, or with {MOVED}; of the hub: `hf download NAME --local-dir "
+            "DIR`",
         )
     left = Path(locate(config.path)) / ADAPTER_CONFIG
     if left.is_file() and (folder is None or folder.resolve() != left.parent.resolve()):
@@ -116,6 +119,9 @@ def model_kind(config: ModelConfig) -> Kind | None:
     """
     if config.kind is not Kind.auto:
         return config.kind
+    if (run := run_folder(config.path)) is not None:
+        theirs = run.model
+        return model_kind(replace(config, path=theirs["path"], kind=Kind[theirs["kind"]]))
     file = Path(locate(config.path)) / "config.json"
     if not file.is_file():
         return None

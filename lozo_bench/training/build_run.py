@@ -38,6 +38,7 @@ from lozo_bench.parallel.team import Team
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.training.batcher import Batcher
 from lozo_bench.training.choose_engine import ChosenEngine, choose_engine
+from lozo_bench.training.from_run import from_runs
 from lozo_bench.training.interfaces import Components, Settings, no_dropout
 from lozo_bench.training.objectives_of_tasks import objectives_of_tasks
 from lozo_bench.training.plan import Plan
@@ -86,6 +87,7 @@ def build_run(
     Raises:
         UserError: bad data, or a model that cannot be loaded.
     """
+    config = from_runs(config, team)
     splits = splits_of_tasks(config, plan)
     needs = plan.needs or Needs()
     draws = Draws(config.seed.value)

@@ -169,9 +169,7 @@ def test_a_folder_with_an_adapter_alone_is_no_model_and_a_model_is_no_adapter(
             locate_adapter(ModelConfig(name="m", path=str(model), adapter=absent))
 
 
-def test_the_folder_of_a_run_is_exported_first(tmp_path):
-    (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(
-        UserError, match=r"is the folder of a run; what to do: lozo-export .* --merge"
-    ):
-        locate(f"{tmp_path}/")
+def test_a_run_that_is_not_finished_is_no_model(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    with pytest.raises(UserError, match="this run is not finished"):
+        locate(str(tmp_path))
