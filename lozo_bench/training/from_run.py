@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lozo_bench.config.run_folder import RunFolder, run_folder
 from lozo_bench.config.schema import Config
@@ -45,7 +46,9 @@ def from_runs(config: Config, team: Team) -> Config:
                 _write(run, key)
     finally:
         team.from_first(b"")
-    folders = {key: str(run.exported(adapter=key == "adapter")) for key, run in runs.items()}
+    folders: dict[str, Any] = {
+        key: str(run.exported(adapter=key == "adapter")) for key, run in runs.items()
+    }
     return dataclasses.replace(config, model=dataclasses.replace(model, **folders))
 
 
