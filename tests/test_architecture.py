@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "plots": {"api", "errors", "runs"},
     "report": {"api", "config", "errors", "plots", "runs", "tables"},
+    "figures": {"config", "display", "errors", "plots", "runs", "tables"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
 }  # fmt: skip
 
@@ -55,8 +56,8 @@ OUTSIDE = {
     "hydra_plugins": {"launch"},
     "submitit": {"launch"},
     "wandb": {"display"},
-    "matplotlib": {"display", "plots"},
     "omegaconf": {"api", "config", "launch", "report", "tables", "train", "training"},
+    "matplotlib": {"display", "figures", "plots"},
     "rich": {"after", "display", "launch", "progress", "runs", "tables"},
     "datasets": {"tasks"},
     "triton": {"engine", "randomness"},

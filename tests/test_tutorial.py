@@ -30,6 +30,7 @@ COMMANDS = {
     "lozo-predict": "-m lozo_bench.after.predict",
     "lozo-plot": "-m lozo_bench.plots.main",
     "lozo-report": "-m lozo_bench.report.main",
+    "lozo-figures": "-m lozo_bench.figures.main",
     "python": "",
 }
 

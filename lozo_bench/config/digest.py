@@ -44,6 +44,8 @@ _ADDED_LATER = {
     "engine.keep_z": False,
     "model.adapter": None,
     "optimizer.replicate_first_step": False,
+    "optimizer.spectra_every": 0,
+    "optimizer.spectra_of": r"\.(q_proj|query)\.weight$",
     "patience": None,
     "max_queries": None,
     "max_seconds": None,

@@ -39,7 +39,8 @@ Values: KEY=VALUE, such as steps, batch_size, eval_every, log_every, schedule, o
   eval "$(lozo-train -sc install=bash)"   tab completion
 
 lozo-status shows the runs, lozo-tables their tables, lozo-plot their curves, lozo-report all of it
-in one HTML file; lozo-predict prints a run's answers, lozo-export writes its model."""
+in one HTML file; lozo-figures draws the papers' figures, lozo-predict prints a run's answers,
+lozo-export writes its model."""
 
 
 def help_text(topic: str, own: Path | None = None) -> str:

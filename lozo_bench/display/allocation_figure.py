@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOGS = Path(__file__).parent / "allocation_logs"
+SHARES = "share of the allocations"
 _ABSENT = "0.92"  # the grey of a module that the model does not have
 _MODULE_INCHES = 0.26
 
@@ -112,28 +113,34 @@ def logged_heat(name: str) -> Heat:
 
 def heat_maps(heats: Sequence[Heat]) -> Figure:
     """Return a figure with one heat map below the other, all with the same shades."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    shades = ScalarMappable(Normalize(0, 1), colormaps["viridis"])
     widest = max(len(heat.layers) for heat in heats)
     heights = [len(heat.groups) + 3 for heat in heats]  # room for a title and the layers' numbers
     size = (max(5.0, 3 + _MODULE_INCHES * widest), 0.4 + _MODULE_INCHES * sum(heights))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(heats), squeeze=False, height_ratios=heights)[:, 0].tolist()
     for heat, axes in zip(heats, panels, strict=True):
-        _draw(axes, heat, shades)
-    figure.colorbar(shades, ax=panels, label="share of the allocations", aspect=30)
+        draw_heat(axes, heat)
+    figure.colorbar(shades(), ax=panels, label=SHARES, aspect=30)
     return figure
 
 
-def _draw(axes: Axes, heat: Heat, shades: ScalarMappable) -> None:
+def shades() -> ScalarMappable:
+    """Return the shades of all heat maps: from never to always."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(0, 1), colormaps["viridis"])
+
+
+def draw_heat(axes: Axes, heat: Heat) -> None:
+    """Draw a heat map; its shades are those of `shades`."""
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator
 
-    colours = shades.to_rgba(np.array([*heat.shares.values()]))
+    colours = shades().to_rgba(np.array([*heat.shares.values()]))
     for (group, layer), colour in zip(heat.shares, colours, strict=True):
         corner = (layer - 0.5, heat.groups.index(group) - 0.5)
         square = Rectangle(corner, 1, 1, facecolor=colour, edgecolor="white")

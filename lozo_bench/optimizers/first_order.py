@@ -25,6 +25,7 @@ from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.shown import every
 from lozo_bench.optimizers.base import (
     Engine,
+    Event,
     Needs,
     Report,
     Score,
@@ -84,6 +85,7 @@ class FirstOrder:
         gradients = [x.grad for x in self.weights if x.grad is not None]
         if self.scaled:
             torch._foreach_div_(gradients, self.loss_scale)
+        events = self._events()
         norm = self._clip(gradients)
         scalars = {"loss_scale": self.loss_scale} if self.scaled else {}
         if math.isfinite(norm):
@@ -93,12 +95,16 @@ class FirstOrder:
             self.loss_scale, self.steps_at_scale = self.loss_scale / 2, 0
         else:
             raise NonFiniteLossError(f"the norm of this step's gradient is {norm}")
-        return Report(loss, forwards=1, backwards=1, scalars=scalars)
+        return Report(loss, forwards=1, backwards=1, scalars=scalars, events=events)
 
     @property
     def weights(self) -> list[Tensor]:
         """The weights that move."""
         return list(self.engine.X.values())
+
+    def _events(self) -> Sequence[Event]:
+        """Return what to log of the gradients before they are clipped."""
+        return ()
 
     def _clip(self, gradients: Sequence[Tensor]) -> float:
         """Return the norm of all gradients together; clip them if it is finite and too large."""

@@ -39,7 +39,7 @@ _STRUCTURE = "#structure"
 # Attributes of former versions, which today's optimizers do not have.
 _FORMER = {"dropout", "differentiates"}
 # Options that former versions did not have. Today's value is the one that the config gives.
-_ADDED_LATER = {"replicate_first_step"}
+_ADDED_LATER = {"replicate_first_step", "spectra"}
 _Devices = Mapping[str, torch.device]
 
 

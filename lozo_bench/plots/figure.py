@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lozo_bench.errors import UserError
 from lozo_bench.plots.curves import Axis, Curve, Numbers, Panel
+from lozo_bench.plots.style import BAND, looks, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; then other line styles.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", ":", "-.")
 # Points above the quantile are cut off if they would make the figure this many times as high.
 _MOST, _FAR = 0.95, 4.0
 _AXES = {
@@ -26,15 +23,6 @@ _AXES = {
     "queries": "queries (forward passes of one row)",
     "tokens": "tokens",
     "seconds": "seconds of training",
-}
-_STYLE: Any = {
-    "font.size": 9,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "lozo-plot",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
 }
 
 
@@ -49,47 +37,41 @@ def draw(rows: Sequence[Sequence[Panel]], axis: Axis, out: Path) -> None:
     Raises:
         UserError: matplotlib is not installed, or it cannot write such a file.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("lozo-plot needs matplotlib: pip install 'lozo-bench[plots]'") from error
     columns = len(rows[0])
-    with matplotlib.rc_context(_STYLE):
+    with style("lozo-plot"):
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(3.8 * columns + 2.6, 2.8 * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False, sharex="row")
-        looks = _looks([panel for panels in rows for panel in panels])
+        names = sorted({label for panels in rows for panel in panels for label in panel.curves})
         for panels, places in zip(rows, axes, strict=True):
             for panel, place in zip(panels, places, strict=True):
-                _panel(place, panel, looks, _AXES[axis])
+                draw_curves(place, panel, looks(names), _AXES[axis])
             places[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
-        try:
-            figure.savefig(out, dpi=160, metadata={"Date": None} if out.suffix == ".svg" else None)
-        except (ValueError, OSError) as error:
-            raise UserError(f"--out: {out} cannot be written: {error}") from error
+        save(figure, out)
 
 
-def _looks(panels: Sequence[Panel]) -> dict[str, tuple[str, str]]:
-    """Return the colour and the line style of each label, the same in all panels."""
-    names = sorted({label for panel in panels for label in panel.curves})
-    many = len(_COLOURS)
-    return {
-        label: (_COLOURS[number % many], _STYLES[number // many % len(_STYLES)])
-        for number, label in enumerate(names)
-    }
+def draw_curves(
+    axes: Axes, panel: Panel, by_label: Mapping[str, tuple[str, str]], below: str
+) -> None:
+    """Draw the curves of a panel: the mean of each label with a band of one standard deviation.
 
-
-def _panel(axes: Axes, panel: Panel, looks: dict[str, tuple[str, str]], below: str) -> None:
-    for label, (colour, style) in looks.items():
+    Args:
+        axes: where.
+        panel: the curves.
+        by_label: the colour and the line style of each label; others are not drawn.
+        below: what the horizontal axis is.
+    """
+    for label, (colour, line) in by_label.items():
         if label not in panel.curves:
             continue
         curves = panel.curves[label]
         x, mean, std = mean_and_std(curves)
         name = f"{label} (n={len(curves)})"
         marker = "o" if len(x) == 1 else None
-        axes.plot(x, mean, color=colour, linestyle=style, linewidth=1.4, marker=marker, label=name)
+        axes.plot(x, mean, color=colour, linestyle=line, linewidth=1.4, marker=marker, label=name)
         if len(curves) > 1:
-            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=BAND, linewidth=0)
     title = panel.title
     if limits := _limits(panel):
         axes.set_ylim(*limits)

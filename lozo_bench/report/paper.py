@@ -69,12 +69,12 @@ def _as_rows(table: Table) -> dict[str, Any]:
     most = max((entry.seeds for entry in table.entries.values()), default=0)
     rows = [
         [
-            *({"text": title(table, name)} for name in row),
+            *({"text": title(table.config, name)} for name in row),
             *(_cell(table, row, column, most) for column in table.columns),
         ]
         for row in table.rows
     ]
-    columns = [", ".join(title(table, name) for name in column) for column in table.columns]
+    columns = [", ".join(title(table.config, name) for name in column) for column in table.columns]
     header = [
         *({"name": key, "number": False} for key in config.rows),
         *({"name": name, "number": True} for name in columns),

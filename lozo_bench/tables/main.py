@@ -18,7 +18,7 @@ from lozo_bench.config.renamed import with_new_names
 from lozo_bench.errors import UserError
 from lozo_bench.runs.apart import chosen
 from lozo_bench.runs.outcome import RESULT
-from lozo_bench.runs.status import CellState, status_of, statuses_below
+from lozo_bench.runs.status import statuses_below
 from lozo_bench.tables.cells import (
     Run,
     Sweep,
@@ -28,12 +28,11 @@ from lozo_bench.tables.cells import (
     sweep,
 )
 from lozo_bench.tables.grids import over_grids
+from lozo_bench.tables.missing import LISTED, missing_report
 from lozo_bench.tables.show import FORMATS
 from lozo_bench.tables.summary import FORMATS as SUMMARY_FORMATS
 from lozo_bench.tables.summary import summarize, summary_of_folders, unfinished
 from lozo_bench.tables.table import build_table
-
-_LISTED = 10
 
 
 def main() -> None:
@@ -65,11 +64,11 @@ def _table(arguments: argparse.Namespace) -> tuple[str, str]:
         title = " ".join(overrides)
         summary = summarize(title, [(_chosen_of(run), run.folder) for run in sweeps[0].runs])
         absent = [run for run in sweeps[0].runs if not (run.folder / RESULT).exists()]
-        report = _missing_report(absent, [sweeps[0].command], arguments.missing) if absent else ""
+        report = missing_report(absent, [sweeps[0].command], arguments.missing) if absent else ""
         return SUMMARY_FORMATS[arguments.format](summary), report
     table = build_table(sweeps)
     every = arguments.missing
-    report = _missing_report(table.missing, table.commands, every) if table.missing else ""
+    report = missing_report(table.missing, table.commands, every) if table.missing else ""
     return FORMATS[arguments.format](table), report
 
 
@@ -135,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--missing",
         action="store_true",
-        help=f"list all missing runs instead of the first {_LISTED}",
+        help=f"list all missing runs instead of the first {LISTED}",
     )
     return parser
 
@@ -161,27 +160,6 @@ def _sweeps(overrides: Sequence[str], grids: bool) -> list[Sweep]:
 
         swept = over_grids(overrides, *choices_of_runs(overrides)) if grids else [overrides]
         return [sweep(each, advanced) for each in swept]
-
-
-def _missing_report(missing: Sequence[Run], commands: Sequence[str], every: bool) -> str:
-    """What is missing, and the commands."""
-    listed = missing if every else missing[:_LISTED]
-    lines = [f"\n{len(missing)} runs are missing:" if len(missing) > 1 else "\n1 run is missing:"]
-    lines += [f"  {run.command}{_state_note(run)}" for run in listed]
-    if len(listed) < len(missing):
-        lines.append(f"  and {len(missing) - len(listed)} more (--missing lists them)")
-    lines += ["all of them:", *(f"  {command}" for command in commands)]
-    return "\n".join(lines)
-
-
-def _state_note(run: Run) -> str:
-    """Return a run's state as a comment after its command; empty if the run has not started."""
-    if not run.folder.is_dir():
-        return ""
-    cell = status_of(run.folder)
-    return f"  # {cell.state.value}{': ' if cell.note else ''}{cell.note}" if cell.state in (
-        CellState.failed, CellState.stopped, CellState.running
-    ) else ""  # fmt: skip
 
 
 if __name__ == "__main__":

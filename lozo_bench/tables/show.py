@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lozo_bench.config.schema import By, Pick, Shown
+from lozo_bench.config.schema import By, Pick, Shown, TableConfig
 from lozo_bench.tables import sheet
 from lozo_bench.tables.published import LOGGED
 from lozo_bench.tables.sheet import Sheet
@@ -28,7 +28,7 @@ class Unit:
 
 
 _PERPLEXITY = Unit("perplexity", 1.0, 3, "Perplexity")
-_UNITS = {
+UNITS = {
     Shown.test: Unit("percent", 100.0, 1, "In percent"),
     Shown.held_out: Unit("percent_held_out", 100.0, 1, "Mean of the held-out tasks in percent"),
     Shown.memory: Unit("gib", 2.0**-30, 2, "Peak memory in GiB"),
@@ -42,13 +42,13 @@ _UNITS = {
 def unit_of(entry: Entry, table: Table) -> Unit:
     """Return the unit of an entry: perplexity, or that of what the table shows."""
     perplexity = table.config.show is Shown.test and entry.metric == "perplexity"
-    return _PERPLEXITY if perplexity else _UNITS[table.config.show]
+    return _PERPLEXITY if perplexity else UNITS[table.config.show]
 
 
 def _units(table: Table) -> list[Unit]:
     """Return the units of the table's numbers, each once."""
     units = [unit_of(entry, table) for entry in table.entries.values() if entry.tests]
-    return list(dict.fromkeys(units)) or [_UNITS[table.config.show]]
+    return list(dict.fromkeys(units)) or [UNITS[table.config.show]]
 
 
 def _sheet(table: Table) -> Sheet:
@@ -140,7 +140,7 @@ def _cells(table: Table) -> Iterator[list[str]]:
     for row in table.rows:
         entries = [table.entries.get((row, column)) for column in table.columns]
         yield [
-            *(title(table, name) for name in row),
+            *(title(config, name) for name in row),
             *(_ABSENT if e is None else printed(e, most, unit_of(e, table)) for e in entries),
         ]
         published = [table.published.at(row, column) for column in table.columns]
@@ -177,11 +177,11 @@ def _points(entry: Entry) -> str:
     return "; ".join(f"{seed}: {point}" for seed, point in entry.points.items())
 
 
-def title(table: Table, name: str) -> str:
+def title(config: TableConfig, name: str) -> str:
     """Return the printed name of a choice, such as ``SST-2`` for ``sst2``."""
-    return table.config.names.get(name, TITLES.get(name, name))
+    return config.names.get(name, TITLES.get(name, name))
 
 
 def named(table: Table, key: Key) -> str:
     """Return the printed name of a row or a column."""
-    return ", ".join(title(table, name) for name in key)
+    return ", ".join(title(table.config, name) for name in key)
