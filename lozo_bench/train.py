@@ -29,6 +29,7 @@ from lozo_bench.config.renamed import with_new_names
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config
 from lozo_bench.config.secrets import find_secret, mask
+from lozo_bench.config.switches import with_switches
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.config.words import check_arguments
 from lozo_bench.errors import UserError
@@ -94,7 +95,7 @@ def _main() -> None:
     # With this, Hydra raises its errors instead of printing them over several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        sys.argv[1:] = with_task_lists(sys.argv[1:])
+        sys.argv[1:] = with_task_lists(with_switches(sys.argv[1:]))
         check_arguments(sys.argv[1:])
         job()
     except CellFailedError:

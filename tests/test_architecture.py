@@ -38,7 +38,11 @@ ALLOWED: dict[str, set[str]] = {
         "objectives", "optimizers", "parallel", "randomness", "runs", "tasks", "tuning",
     },
     "tables": {"config", "errors", "runs"},
-    "launch": {"config", "errors", "progress", "runs", "tables", "training"},
+    "estimate": {
+        "config", "data", "engine", "errors", "evaluation", "models", "optimizers", "randomness",
+        "runs", "tasks", "training", "tuning",
+    },
+    "launch": {"config", "errors", "estimate", "progress", "runs", "tables", "training"},
     "train": {"config", "errors", "launch", "runs", "training"},
     "after": {
         "config", "data", "engine", "errors", "evaluation", "objectives", "parallel", "runs",
@@ -58,7 +62,7 @@ OUTSIDE = {
     "wandb": {"display"},
     "omegaconf": {"api", "config", "launch", "report", "tables", "train", "training"},
     "matplotlib": {"display", "figures", "plots"},
-    "rich": {"after", "display", "launch", "progress", "runs", "tables"},
+    "rich": {"after", "display", "estimate", "launch", "progress", "runs", "tables"},
     "datasets": {"tasks"},
     "triton": {"engine", "randomness"},
     # Types of tokenizers and models, except in models; Adafactor in optimizers.

@@ -10,8 +10,10 @@ from typing import Any
 
 from lozo_bench.config.prompts import bad_prompts, check_prompt_suits
 from lozo_bench.config.schema import (
+    CARDS,
     Config,
     Dtype,
+    EstimateConfig,
     EvaluationConfig,
     Kind,
     LossKind,
@@ -94,6 +96,7 @@ def bad_values(config: Config) -> Iterator[UserError]:
         yield bad_value("max_seconds", config.max_seconds, "a number of seconds > 0")
     if not 0 < config.hinge_margin < float("inf"):
         yield bad_value("hinge_margin", config.hinge_margin, "a number > 0")
+    yield from _bad_estimate(config.estimate)
     yield from bad_several(config)
     for name, one in task_configs(config).items():
         yield from (of_task(name, error) for error in _bad_task(one))
@@ -101,6 +104,14 @@ def bad_values(config: Config) -> Iterator[UserError]:
         yield bad_value("parallel.timeout_s", config.parallel.timeout_s, "a number of seconds > 0")
     if not _PROJECT.fullmatch(config.tracking.project):
         yield bad_value("tracking.project", config.tracking.project, r"a name without / \ # ? % :")
+
+
+def _bad_estimate(config: EstimateConfig) -> Iterator[UserError]:
+    if config.card not in CARDS:
+        allowed = f"{', '.join(CARDS)}{did_you_mean(config.card, CARDS)}"
+        yield bad_value("estimate.card", config.card, allowed)
+    if config.cards < 1:
+        yield bad_value("estimate.cards", config.cards, "a whole number >= 1")
 
 
 def _bad_counts(config: Config) -> Iterator[UserError]:

@@ -17,6 +17,7 @@ _NOT_PART_OF_A_RESULT = {
     "hydra",
     "tracking",
     "table",
+    "estimate",
     "sweep",
     "rerun",
     "scale",  # what it changes is in the config

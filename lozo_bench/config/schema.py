@@ -412,6 +412,23 @@ class TrackingConfig:
     trackers: dict[str, Any] = field(default_factory=dict)
 
 
+# The machines that an estimate can be for.
+CARDS = ("h100", "h200", "a100", "4090", "cpu")
+
+
+@dataclass
+class EstimateConfig:
+    """Whether a command only prints what its runs would need and cost; nothing is run or loaded.
+
+    ``estimate=true`` is short for ``estimate.enabled=true``. ``card`` is h100, h200, a100, 4090 or
+    cpu, which is this machine; ``cards`` is how many of them a run has, with ``model.device_map``.
+    """
+
+    enabled: bool = False
+    card: str = "h100"
+    cards: int = 1
+
+
 @dataclass
 class TableConfig:
     """How `lozo-tables` prints the runs of a sweep; the sweep itself does not use it.
@@ -457,6 +474,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     table: TableConfig = field(default_factory=TableConfig)
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
     plugins: list[str] = field(default_factory=list)
     sweep: str = "default"
     predictions: bool = False

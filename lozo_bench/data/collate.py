@@ -219,7 +219,7 @@ def count_tokens(examples: Sequence[Encoded], layout: BatchLayout) -> int:
 def _prepare(examples: Sequence[Encoded], layout: BatchLayout) -> list[_PreparedExample]:
     if layout.label_ids:
         return [_at_the_mask(example, layout.label_ids) for example in examples]
-    if _may_share(examples, layout):
+    if may_share(examples, layout):
         return [_behind_one_prompt(example) for example in examples]
     return [_row_by_row(example) for example in examples]
 
@@ -263,7 +263,7 @@ def _behind_one_prompt(example: Encoded) -> _PreparedExample:
     return _PreparedExample([row], entries)
 
 
-def _may_share(examples: Sequence[Encoded], layout: BatchLayout) -> bool:
+def may_share(examples: Sequence[Encoded], layout: BatchLayout) -> bool:
     """Return whether the options of each example can share a row behind one prompt.
 
     They can if all rows of the example have the same prompt, each answer reaches from the end of

@@ -19,7 +19,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lozo_bench.config.explain import explain
-from lozo_bench.launch.checks import check_cell, without_hydra
+from lozo_bench.launch.checks import check_cell, hydra_config, without_hydra
+from lozo_bench.launch.estimating import print_estimates
 from lozo_bench.launch.record import record_command
 from lozo_bench.launch.signals import nothing_begun
 from lozo_bench.launch.sweeper import cells_of
@@ -37,12 +38,17 @@ class CommandChecks(Callback):
         """
         try:
             planned = check_cell(config, ["hydra.run.dir"])
-            _say_if_one_of_many(config)
+            if not planned.estimate.enabled:
+                _say_if_one_of_many(config)
             # Libraries read the environment when they are loaded.
             with env_override(config.hydra.job.env_set), nothing_begun():
                 from lozo_bench.training.plan import plan_run
 
                 plan_run(planned)
+                if planned.estimate.enabled:
+                    with hydra_config(config):
+                        folder = Path(config.hydra.run.dir)
+                    sys.exit(print_estimates([(planned, folder)]))
         except Exception as error:
             line = explain(error, sys.argv[1:])
             if line is None:

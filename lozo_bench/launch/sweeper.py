@@ -17,10 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench import launch
 from lozo_bench.config.explain import explain
+from lozo_bench.config.schema import Config
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError, bad_value, counted, raise_all
 from lozo_bench.launch.checks import check_cell, hydra_config
 from lozo_bench.launch.closing import Swept, close
+from lozo_bench.launch.estimating import print_estimates
 from lozo_bench.progress import progress
 
 
@@ -36,6 +38,7 @@ class CheckedSweeper(Sweeper):
         self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None
     ) -> None:
         self.max_batch_size, self.params = max_batch_size, params or {}
+        self._estimated: list[tuple[Config, Path]] = []  # the cells that are not to be run
         self.config: DictConfig
         self.hydra_context: HydraContext
         self.launcher: Launcher
@@ -63,6 +66,8 @@ class CheckedSweeper(Sweeper):
         if size < 1:
             raise bad_value("hydra.sweeper.max_batch_size", size, "null or a whole number >= 1")
         swept = self._checked(cells)
+        if self._estimated:
+            sys.exit(print_estimates(self._estimated))
         folder = Path(self.config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -88,10 +93,12 @@ class CheckedSweeper(Sweeper):
         for cell in progress(cells, "checking the cells"):
             try:
                 config = loader.load_sweep_config(self.config, cell)
-                check_cell(config, ["hydra.sweep.dir", "hydra.sweep.subdir"])
+                values = check_cell(config, ["hydra.sweep.dir", "hydra.sweep.subdir"])
                 with hydra_config(config):
                     folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
                 swept.append(Swept(folder, cell))
+                if values.estimate.enabled:
+                    self._estimated.append((values, folder))
             except Exception as error:
                 reason = explain(error, sys.argv[1:])
                 if reason is None:

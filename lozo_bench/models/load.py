@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from lozo_bench.models.adapter import Adapter
 
 DTYPES = {Dtype.fp32: torch.float32, Dtype.bf16: torch.bfloat16, Dtype.fp16: torch.float16}
-_CLASSES = {
+CLASSES = {
     Kind.causal: AutoModelForCausalLM,
     Kind.masked: AutoModelForMaskedLM,
     Kind.classifier: AutoModelForSequenceClassification,
@@ -211,7 +211,7 @@ def _load_weights(
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with reading(path), _without_warnings() if head else nullcontext():
-        model, info = _CLASSES[kind].from_pretrained(
+        model, info = CLASSES[kind].from_pretrained(
             path,
             dtype=DTYPES[config.dtype],
             device_map=device_map,

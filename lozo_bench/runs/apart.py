@@ -14,6 +14,7 @@ _NOT_PART_OF_A_RESULT = (
     "hydra",
     "tracking",
     "table",
+    "estimate",
     "sweep",
     "rerun",
     "checkpoint",

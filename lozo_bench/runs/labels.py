@@ -16,7 +16,7 @@ from typing import Any
 _FOLDER = re.compile(r"(?P<method>.+)-r[^-]+-s[^-]+-[0-9a-f]{8}")
 # What does not describe what was run: where, how it is recorded and shown, and the seed.
 _LEFT_OUT = re.compile(
-    r"hydra|tracking|table|sweep|rerun|scale|checkpoint|parallel|plugins|predictions|log_every|eval_batch_size"
+    r"hydra|tracking|table|estimate|sweep|rerun|scale|checkpoint|parallel|plugins|predictions|log_every|eval_batch_size"
     r"|seed|model\.(device|device_map|stand_in)|task\.source\.(seed|draw_note)"
 )
 # A node with a name is described by it: the other keys of another task differ as well.

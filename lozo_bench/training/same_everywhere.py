@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # What may differ: where a process runs and what it shows. Files may lie at other paths, because
 # what was read from them is compared.
 _MAY_DIFFER = {
-    "tracking", "table", "sweep", "hydra", "rerun", "log_every",
+    "tracking", "table", "estimate", "sweep", "hydra", "rerun", "log_every",
     "model.device", "model.device_map", "model.path", "model.adapter",
     "task.data_dir", "task.source.data_dir", "task.source.full_dir",
 }  # fmt: skip

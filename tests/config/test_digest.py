@@ -56,6 +56,7 @@ def test_a_key_that_changes_the_result_changes_the_digest(other):
         changed("", log_every=1),
         changed("", rerun="all"),
         changed("", scale="tiny"),
+        changed("", estimate={"enabled": True, "card": "a100", "cards": 2}),
         changed("", loss="cross_entropy", hinge_margin=2.0),
         changed("", allocation={}),
         changed("model", device="cuda:1"),
