@@ -162,7 +162,8 @@ def _with_gradients(
     several = any(len(parts) > 1 for parts in held.step_parts)
     kept = max(_kept(part, held) for parts in held.step_parts for part in parts)
     pass_name = next(iter(passing))
-    in_pass = kept + largest - (0 if several else gradients)
+    # A CPU's allocator does not give back the memory of the last step's gradients.
+    in_pass = kept + largest - (0 if several or on_cpu else gradients)
     update = 2 * largest if on_cpu else _trained(held)
     return {
         pass_name: max(passing[pass_name], in_pass),
