@@ -54,7 +54,7 @@ class Card:
 # OPT-13B with 16 x 200 tokens take 259 ms (640 TFLOP/s), copies 2.98 TB/s, and drawing and adding a
 # normal to a bf16 weight 4 bytes at 877 GB/s. Of 79.2 GiB, 1 GiB is left to CUDA itself. A small
 # kernel in a recorded graph takes about 3 us.
-# The others are not measured with this package. H200 (NVIDIA H200 data sheet): the same chip with
+# The others are not measured with this package, and their figures were not looked up again. H200 (NVIDIA H200 data sheet): the same chip with
 # 141 GB at 4.8 TB/s; a rented one measured 4.3 TB/s and 139 GiB. A100 80 GB SXM (data sheet):
 # 312 TFLOP/s bf16, 19.5 fp32, 2.04 TB/s, 400 W; RTX 4090 (data sheet): 24 GB, 165 TFLOP/s bf16
 # with fp32 sums, 82.6 fp32, 1.01 TB/s, 450 W. Attained is taken to be 0.65 of the sheet's
