@@ -19,7 +19,8 @@ from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
 from lozo_bench.runs.files import read_file
 from lozo_bench.runs.outcome import EVENTS, METRICS
-from lozo_bench.runs.rows import evaluation_key, read_row
+from lozo_bench.runs.row import read_row
+from lozo_bench.runs.rows import evaluation_key
 
 log = logging.getLogger(__name__)
 

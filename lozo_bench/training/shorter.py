@@ -31,7 +31,7 @@ from lozo_bench.runs.journal import VERSION, Log, read, retold
 from lozo_bench.runs.outcome import EVENTS, JOURNAL, METRICS, RESULT
 from lozo_bench.runs.recall import objection
 from lozo_bench.runs.result_file import load_result
-from lozo_bench.runs.rows import read_row
+from lozo_bench.runs.row import read_row
 from lozo_bench.training.plan import Cell
 
 # Options of an optimizer that say how long the run is.
