@@ -54,12 +54,12 @@ class Card:
 # OPT-13B with 16 x 200 tokens take 259 ms (640 TFLOP/s), copies 2.98 TB/s, and drawing and adding a
 # normal to a bf16 weight 4 bytes at 877 GB/s. Of 79.2 GiB, 1 GiB is left to CUDA itself. A small
 # kernel in a recorded graph takes about 3 us.
-# The others are not measured with this package, and their figures were not looked up again. H200 (NVIDIA H200 data sheet): the same chip with
-# 141 GB at 4.8 TB/s; a rented one measured 4.3 TB/s and 139 GiB. A100 80 GB SXM (data sheet):
-# 312 TFLOP/s bf16, 19.5 fp32, 2.04 TB/s, 400 W; RTX 4090 (data sheet): 24 GB, 165 TFLOP/s bf16
-# with fp32 sums, 82.6 fp32, 1.01 TB/s, 450 W. Attained is taken to be 0.65 of the sheet's
-# operations, as on the H100 (989), and 0.88 of its bytes. Draws are limited by float64 arithmetic:
-# H100 67 TFLOP/s (tensor cores aside 34), A100 9.7, RTX 4090 1.3.
+# The others are not measured with this package, and their figures were not looked up again. H200
+# (data sheet): the same chip with 141 GB at 4.8 TB/s; a rented one measured 4.3 TB/s and 139 GiB.
+# A100 80 GB SXM (data sheet): 312 TFLOP/s bf16, 19.5 fp32, 2.04 TB/s, 400 W. RTX 4090 (data
+# sheet): 24 GB, 165 TFLOP/s bf16 with fp32 sums, 82.6 fp32, 1.01 TB/s, 450 W. Attained is taken to
+# be 0.65 of the sheet's operations, as on the H100 (989), and 0.88 of its bytes. Draws are limited
+# by float64 arithmetic, of which an H100 has 34 TFLOP/s, an A100 9.7 and an RTX 4090 1.3.
 _CARDS = {
     "h100": Card("H100 80 GB", 78.2 * GIB, 640e12, 45e12, 2.98e12, 219e9, 3e-6, 700),
     "h200": Card("H200 141 GB", 138 * GIB, 640e12, 45e12, 4.3e12, 219e9, 3e-6, 700),
