@@ -29,6 +29,7 @@ from lozo_bench.tables.cells import (
 )
 from lozo_bench.tables.grids import over_grids
 from lozo_bench.tables.missing import LISTED, missing_report
+from lozo_bench.tables.reruns import reruns_below
 from lozo_bench.tables.show import FORMATS
 from lozo_bench.tables.summary import FORMATS as SUMMARY_FORMATS
 from lozo_bench.tables.summary import summarize, summary_of_folders, unfinished
@@ -69,7 +70,10 @@ def _table(arguments: argparse.Namespace) -> tuple[str, str]:
     table = build_table(sweeps)
     every = arguments.missing
     report = missing_report(table.missing, table.commands, every) if table.missing else ""
-    return FORMATS[arguments.format](table), report
+    printed = FORMATS[arguments.format](table)
+    if arguments.reruns:
+        printed += f"\n{reruns_below(sweeps)}"
+    return printed, report
 
 
 def _chosen_of(run: Run) -> dict[str, str]:
@@ -104,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lozo-tables",
         usage="lozo-tables [NAME | FOLDER | SWEEP] [overrides] [--format FORMAT] [--grids] "
-        "[--missing] [--config-dir DIR]",
+        "[--missing] [--reruns] [--config-dir DIR]",
         description="Print the results of an experiment as its paper's table, beside the "
         "published numbers, and the commands of the runs that are missing; or the table of any "
         "sweep: mean and standard deviation over the seeds by what sets its runs apart.",
@@ -135,6 +139,11 @@ def _parser() -> argparse.ArgumentParser:
         "--missing",
         action="store_true",
         help=f"list all missing runs instead of the first {LISTED}",
+    )
+    parser.add_argument(
+        "--reruns",
+        action="store_true",
+        help="add what others got with the same models; these are not the paper's numbers",
     )
     return parser
 
