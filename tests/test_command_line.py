@@ -115,6 +115,15 @@ BAD_CONFIGS = {
         ["optimizer.betta=1"],
         "put + before a key that the YAML file does not list",
     ),
+    "a key of swept options": (
+        ["method=bbt_v2,bbt", "optimizer.budget=80", "-m"],
+        "the default optimizer has no such key; if the options of method=bbt_v2,bbt have it, what "
+        "to do: ++optimizer.budget=80",
+    ),
+    "a learning rate below 0 in a sweep": (
+        ["optimizer.lr=-1,1e-3", "-m"],
+        "optimizer.lr: given -1; allowed: a number >= 0 (in the cell optimizer.lr=-1; no cell was",
+    ),
     "a sweep and its config at once": (["-m", "--cfg", "job"], "omit -m to see the config"),
     "a list without -m": (
         ["seed=s0,s1"],

@@ -61,6 +61,8 @@ def _unknown_keys(plain: Mapping[str, Any], schema: Any, node: str) -> Iterator[
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Options of optimizers that no method takes below 0; each class checks all of its own.
+_NOT_NEGATIVE = {"lr", "lr_p", "lr_s", "weight_decay"}
 _LARGEST_SEED = 2**32 - 1  # the largest seed of numpy's RandomState, which draws demonstrations
 _PROJECT = re.compile(r"[^/\\#?%:]{1,128}")  # the project names that wandb accepts
 
@@ -92,6 +94,10 @@ def bad_values(config: Config) -> Iterator[UserError]:
         yield bad_value(
             "patience", config.patience, "null with task.select=last: no step is better"
         )
+    for key in _NOT_NEGATIVE & config.optimizer.keys():
+        value = config.optimizer[key]
+        if isinstance(value, int | float) and value < 0:
+            yield bad_value(f"optimizer.{key}", value, "a number >= 0")
     if config.max_seconds is not None and not 0 < config.max_seconds < float("inf"):
         yield bad_value("max_seconds", config.max_seconds, "a number of seconds > 0")
     if not 0 < config.hinge_margin < float("inf"):

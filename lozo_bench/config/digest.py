@@ -94,6 +94,19 @@ def large_files(config: Mapping[str, Any]) -> list[Path]:
     return list(found)
 
 
+def with_paths_from(config: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
+    """Return a config whose relative folders are those of the folder in which it was used."""
+    return {name: _from(value, str(name), cwd) for name, value in config.items()}
+
+
+def _from(node: Any, key: str, cwd: Path) -> Any:
+    if isinstance(node, Mapping):
+        return {name: _from(child, _child(key, name), cwd) for name, child in node.items()}
+    if key not in _PATHS or not isinstance(node, str) or node.startswith((PREFIX, "/", "~")):
+        return node
+    return str(cwd / node) if (cwd / node).is_dir() else node
+
+
 def _paths(node: Any, key: str) -> Iterator[str]:
     if isinstance(node, Mapping):
         for name, child in node.items():

@@ -67,7 +67,7 @@ def _explained(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, OverrideParseException):
         return unreadable(error.override, str(error.args[0]))
     if isinstance(error, ConfigCompositionException):
-        return _composition(error)
+        return _composition(error, arguments)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: missing; give {error.full_key}=..."
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
@@ -101,7 +101,7 @@ def _remedy(error: OSError) -> str:
     return "free some space or choose another path"
 
 
-def _composition(error: ConfigCompositionException) -> str:
+def _composition(error: ConfigCompositionException, arguments: Sequence[str]) -> str:
     text, cause = str(error), error.__cause__
     if (found := re.match(r"Error merging override \+*([^=]+)=(.*)", text, re.DOTALL)) and (
         isinstance(cause, ValidationError)
@@ -114,8 +114,21 @@ def _composition(error: ConfigCompositionException) -> str:
     if (found := re.match(r"Could not override '([^']+)'", text)) and isinstance(
         cause, OmegaConfBaseException
     ):
-        return _unknown_key(found[1], cause)
+        return _key_of_swept(found[1], arguments) or _unknown_key(found[1], cause)
     return _line(f"{text} {cause or ''}")
+
+
+def _key_of_swept(key: str, arguments: Sequence[str]) -> str:
+    """Return the line about a key that the default option lacks, in a sweep over options, or ""."""
+    group = key.partition(".")[0]
+    choices = [text for text in arguments if re.match(rf"(method|{group})=[^\[]*,", text)]
+    given = next((text for text in arguments if text.startswith(f"{key}=")), None)
+    if group not in _OPEN_NODES or not choices or given is None:
+        return ""
+    return (
+        f"{key}: the default {group} has no such key; if the options of {choices[0]} have it, what "
+        f"to do: ++{given}"
+    )
 
 
 def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:

@@ -12,11 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lozo_bench.config.schema import Select
 from lozo_bench.display.tracking import Tracker
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
 
 log = logging.getLogger(__name__)
+_SHOWN = {
+    Select.dev_metric: "best dev",
+    Select.dev_loss: "best dev loss",
+    Select.last: "last dev",
+}
 _LONGEST = 160  # characters of a text
 
 
@@ -25,12 +31,14 @@ class ProgressBar:
 
     Args:
         steps: the run's number of steps.
+        select: how the tested step is chosen; its dev is shown: the best metric or loss, or the
+            last metric.
         known: the last step that an earlier attempt made. The estimate of the time that is left
             counts only later steps, because restoring a step takes far less time than making it.
     """
 
-    def __init__(self, steps: int, known: int = 0) -> None:
-        self.steps, self.known = steps, known
+    def __init__(self, steps: int, known: int = 0, select: Select = Select.dev_metric) -> None:
+        self.steps, self.known, self.select = steps, known, select
         self.best_dev: float | None = None
         self.began = time.perf_counter()
         self.first_new: int | None = None
@@ -64,7 +72,7 @@ class ProgressBar:
             self.began = time.perf_counter()
         restores = step <= self.known
         what = "restoring step" if restores else "step"
-        message = f"loss {loss:.4f}  best dev {self._best()}"
+        message = f"loss {loss:.4f}  {self._best()}"
         total = self.known if restores else self.steps
         self.bar.update(self.task, completed=step, total=total, what=what, message=message)
 
@@ -88,7 +96,7 @@ class ProgressBar:
             made = max(1, step - self.known)
             eta = (time.perf_counter() - self.began) / made * (self.steps - step)
             log.info(
-                "step %d/%d  loss %.4f  best dev %s  ETA %s",
+                "step %d/%d  loss %.4f  %s  ETA %s",
                 step,
                 self.steps,
                 row["loss"],
@@ -97,7 +105,8 @@ class ProgressBar:
             )
 
     def _best(self) -> str:
-        return "-" if self.best_dev is None else f"{self.best_dev:.4f}"
+        value = "-" if self.best_dev is None else f"{self.best_dev:.4f}"
+        return f"{_SHOWN[self.select]} {value}"
 
     def evaluated(self, step: int, name: str, metrics: Metrics) -> None:
         """Show an evaluation: the best dev metric in the bar, or all metrics as a log line."""
@@ -109,10 +118,15 @@ class ProgressBar:
 
     def recalled(self, name: str, metrics: Metrics) -> None:
         """Take an evaluation into account that an earlier attempt made."""
-        if name == "dev" and metrics.name != "loss":
-            best = metrics.main if self.best_dev is None else self.best_dev
-            better = min if metrics.lower_is_better else max
-            self.best_dev = better(metrics.main, best)
+        by_loss = self.select is Select.dev_loss
+        if name != "dev" or (metrics.name == "loss" and not by_loss):
+            return
+        new = metrics.loss if by_loss else metrics.main
+        if self.best_dev is None or self.select is Select.last:
+            self.best_dev = new
+        else:
+            better = min if by_loss or metrics.lower_is_better else max
+            self.best_dev = better(new, self.best_dev)
 
     def evaluating(self, name: str, done: int, of: int) -> None:
         """Show how many examples of an evaluation are done."""

@@ -24,6 +24,7 @@ from lozo_bench.launch.checks import check_cell, hydra_config
 from lozo_bench.launch.closing import Swept, close
 from lozo_bench.launch.estimating import print_estimates
 from lozo_bench.progress import progress
+from lozo_bench.runs.planned import write_planned
 
 
 class CheckedSweeper(Sweeper):
@@ -71,6 +72,7 @@ class CheckedSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        write_planned(folder, (cell.folder for cell in swept))
         done: list[Sequence[JobReturn]] = []
         for first in range(0, len(cells), size):
             if not launch.is_stopped():

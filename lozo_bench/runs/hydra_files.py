@@ -64,6 +64,11 @@ def _command_of(hydra: Mapping[str, Any]) -> str:
     return prefix + shlex.join(words)
 
 
+def cwd_of(folder: Path) -> Path | None:
+    """Return the folder in which the run's command was given; None if it is unknown."""
+    return _recorded(folder, lambda hydra: Path(hydra["runtime"]["cwd"]), None)
+
+
 def values_of(folder: Path) -> str:
     """Return a line that names the files with a cell's default values; empty if unknown."""
     return _recorded(folder, _values_of, "")

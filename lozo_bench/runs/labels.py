@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lozo_bench.runs.apart import spelled
+
 # The folder that a sweep gives to a run: METHOD-rRANK-sSEED-DIGEST.
 _FOLDER = re.compile(r"(?P<method>.+)-r[^-]+-s[^-]+-[0-9a-f]{8}")
 # What does not describe what was run: where, how it is recorded and shown, and the seed.
@@ -118,7 +120,7 @@ def _text(value: Any) -> str:
         case bool():
             return str(value).lower()
         case float():
-            return f"{value:g}"
+            return spelled(f"{value:g}")
     return str(value)
 
 

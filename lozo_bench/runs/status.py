@@ -27,6 +27,7 @@ from lozo_bench.runs.forget import forget_failed
 from lozo_bench.runs.hydra_files import HYDRA, choices_of, command_of, is_cell, read_yaml
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
+from lozo_bench.runs.planned import not_begun
 from lozo_bench.runs.result_file import load_metrics
 
 # A row has a few hundred bytes, so the last one is within this many bytes of the end.
@@ -133,13 +134,18 @@ def table(found: Sequence[CellStatus]) -> Table:
     return view
 
 
-def print_table(found: Sequence[CellStatus]) -> None:
-    """Print the table, the counts, and the reason and command of each failed or stopped cell."""
+def print_table(found: Sequence[CellStatus], waiting: int = 0) -> None:
+    """Print the table, the counts, and the reason and command of each failed or stopped cell.
+
+    Args:
+        found: the cells that have begun.
+        waiting: how many have not.
+    """
     if not found:
         return
     console = lasting_console()
     console.print(table(found))
-    console.print(counts(found))
+    console.print(counts(found, waiting))
     print_unfinished(console, found)
 
 
@@ -172,11 +178,12 @@ def print_unfinished(console: Console, found: Sequence[CellStatus]) -> None:
             console.print(f"  {name}: {note}\n    {printable(cell.command)}")
 
 
-def counts(found: Sequence[CellStatus]) -> str:
-    """Return ``12 cells: 10 finished, 2 failed``."""
+def counts(found: Sequence[CellStatus], waiting: int = 0) -> str:
+    """Return ``12 cells: 9 finished, 2 failed, 1 not begun``."""
     by_state = Counter(cell.state for cell in found)
     parts = ", ".join(f"{by_state[state]} {state.value}" for state in CellState if by_state[state])
-    return f"{counted(len(found), 'cell')}: {parts}"
+    parts += f", {waiting} not begun" if waiting else ""
+    return f"{counted(len(found) + waiting, 'cell')}: {parts}"
 
 
 def shared_root(found: Sequence[CellStatus]) -> Path:
@@ -189,7 +196,8 @@ def _shown(folder: Path, root: Path) -> str:
 
 
 def _progress(folder: Path) -> str:
-    return f"step {_last_step(folder / METRICS)} of {_steps(folder)}"
+    steps = _steps(folder)
+    return f"step {_last_step(folder / METRICS)} of {steps}" if steps else "evaluation only"
 
 
 def _steps(folder: Path) -> Any:
@@ -235,7 +243,7 @@ def main() -> None:
     if arguments.forget:
         print("\n".join(forget_failed(cell.folder for cell in found)))
         return
-    print_table(found)
+    print_table(found, len(not_begun(folder.resolve())))
     sys.exit(1 if any(cell.state is CellState.failed for cell in found) else 0)
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _DIRECTIONS = {
     "low_rank": "low-rank directions",
     "full_rank": "full-rank directions",
-    None: "no directions",
+    None: "gradients",
 }
 
 
@@ -73,7 +73,8 @@ def choose_engine(
 
     low_rank = needs.directions == "low_rank"
     if not low_rank or written_in_place or config.mode.writes_weights:
-        log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
+        if needs.directions or needs.gradient:
+            log.info("engine: in place (%s)", _DIRECTIONS[needs.directions])
         return in_place({})
     half = any(is_half(x.dtype) for x in X.values())
     fused = Fused(

@@ -65,14 +65,10 @@ def log_plan(config: Config, built: BuiltRun) -> None:
         config.model.dtype.value,
         provenance.device_name(device),
     )
+    rows = f"{len(data.train)} train, {len(data.dev)} dev, {len(data.test)} test rows"
+    steps, size = built.parts.settings.steps, built.parts.rows.sizes()[""][1]
     log.info(
-        "%d train, %d dev, %d test rows; %d steps of %d; options %s",
-        len(data.train),
-        len(data.dev),
-        len(data.test),
-        built.parts.settings.steps,
-        built.parts.rows.sizes()[""][1],
-        options or "none",
+        f"{rows}; {steps} steps of {size}; options {options}" if steps else f"{rows}; no steps"
     )
     warn_if_shared(device)
 

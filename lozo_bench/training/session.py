@@ -158,7 +158,9 @@ class Leader:
         )
         if taken:
             self._tracker.repeat()
-        bar = self._held.enter_context(ProgressBar(built.parts.settings.steps, past.known))
+        bar = self._held.enter_context(
+            ProgressBar(built.parts.settings.steps, past.known, config.task.select)
+        )
         for (_, evaluated), metrics in past.log.evaluations.items():
             bar.recalled(evaluated, Metrics(metrics))
         states = Checkpoints(cell.folder / CHECKPOINTS, config.checkpoint.keep)

@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lozo_bench.config.digest import digest, large_files
+from lozo_bench.config.digest import digest, large_files, with_paths_from
 from lozo_bench.config.renamed import with_new_optimizer
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config
@@ -27,6 +27,7 @@ from lozo_bench.runs.checkpoints import Checkpoints
 from lozo_bench.runs.contents import check_contents, content_hashes
 from lozo_bench.runs.files import parse_yaml, read_file
 from lozo_bench.runs.history import CHECKPOINTS
+from lozo_bench.runs.hydra_files import cwd_of
 from lozo_bench.runs.outcome import JOURNAL, RESULT
 from lozo_bench.runs.result_file import load_result
 from lozo_bench.training.checks import typed
@@ -141,7 +142,9 @@ def _checked(
 ) -> StoredRun:
     """Return the run with the config in ``stored`` if its digest is the one there."""
     try:
-        config, plain = _typed(stored["config"])
+        cwd = cwd_of(folder)
+        made_with = stored["config"] if cwd is None else with_paths_from(stored["config"], cwd)
+        config, plain = _typed(made_with)
         expected = stored["digest"]
     except (OmegaConfBaseException, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: contains no config of this version: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lozo_bench.config.digest import digest
+from lozo_bench.config.digest import digest, with_paths_from
 
 BASE = {
     "model": {"name": "m", "path": "embedded:m", "device": "auto", "device_map": None},
@@ -130,3 +130,18 @@ def test_runs_without_an_optimizer_have_the_digest_of_the_optimizers_they_were()
     }  # fmt: skip
     shots = {**EVALUATION, "shots": 4, "sets": "fixed", "seed": 1, "calibrated": True}
     assert digest({**now, "evaluation": shots}) == digest({**BASE, "optimizer": icl})
+
+
+def test_a_relative_folder_is_that_of_the_command_wherever_it_is_read(tmp_path, monkeypatch):
+    (tmp_path / "rows").mkdir()
+    config = {
+        "task": {"data_dir": "rows", "source": {"data_dir": "rows"}},
+        "model": {"path": "x/y"},
+    }
+    monkeypatch.chdir(tmp_path)
+    before = digest(config)
+    monkeypatch.chdir("/")
+    moved = with_paths_from(config, tmp_path)
+    assert digest(moved) == before
+    assert moved["task"]["data_dir"] == str(tmp_path / "rows")
+    assert moved["model"]["path"] == "x/y"  # a name on the hub

@@ -6,8 +6,10 @@ import io
 import logging
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
+from lozo_bench.config.schema import Select
 from lozo_bench.display.console import ProgressBar, summary_table
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
@@ -125,3 +127,19 @@ def test_an_event_is_shown_with_few_digits(caplog):
     with caplog.at_level(logging.INFO), ProgressBar(steps=2) as bar:
         bar.happened(1, Event("untouched_model", values))
     assert caplog.messages == ["step 1  untouched_model  layer 3  loss 0.7189  name h.0"]
+
+
+@pytest.mark.parametrize(
+    ("select", "shown"),
+    [
+        ("dev_metric", "best dev 0.7500"),
+        ("dev_loss", "best dev loss 0.2"),
+        ("last", "last dev 0.5"),
+    ],
+)
+def test_the_dev_that_is_shown_is_what_chooses_the_tested_step(caplog, select, shown):
+    with caplog.at_level(logging.INFO), ProgressBar(steps=9, select=Select[select]) as bar:
+        bar.recalled("dev", Metrics({"accuracy": 0.75, "loss": 0.4}))
+        bar.recalled("dev", Metrics({"accuracy": 0.5, "loss": 0.2}))
+        bar.row({"step": 3, "loss": 0.5})
+    assert shown in caplog.messages[0]

@@ -35,7 +35,7 @@ def test_equal_runs_have_the_name_of_their_method():
 
 def test_values_that_differ_are_named_shortly():
     runs = [("lozo", config(lr=1e-3)), ("lozo", config(lr=1e-6, rank=4)), ("mezo", config(lr=1.0))]
-    assert of(*runs) == ["lozo lr=0.001 rank=2", "lozo lr=1e-06 rank=4", "mezo"]
+    assert of(*runs) == ["lozo lr=1e-3 rank=2", "lozo lr=1e-6 rank=4", "mezo"]
 
 
 def test_a_task_is_described_by_its_name():

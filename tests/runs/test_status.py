@@ -18,6 +18,7 @@ from lozo_bench.runs.hydra_files import command_of, values_of
 from lozo_bench.runs.lock import LOCK, Lock
 from lozo_bench.runs.lock_owner import myself
 from lozo_bench.runs.outcome import Failure, write_failure
+from lozo_bench.runs.planned import not_begun, write_planned
 from lozo_bench.runs.status import (
     CellState,
     CellStatus,
@@ -326,3 +327,14 @@ def test_failed_cells_are_forgotten_and_no_others(tmp_path, lozo_status, capfd):
     assert out[0] == f"removed {tmp_path / 'failed'}"
     assert out[1].startswith(f"kept {tmp_path / 'running'}: ")
     assert out[2] == "1 failed run removed"
+
+
+def test_cells_that_have_not_begun_are_counted(tmp_path):
+    make(tmp_path / "task" / "begun")
+    write_planned(tmp_path, [tmp_path / "task" / name for name in ("begun", "waiting", "next")])
+    assert [path.name for path in not_begun(tmp_path)] == ["next", "waiting"]
+    assert not_begun(tmp_path / "task") == not_begun(tmp_path)
+    (tmp_path / "cells.json").write_text("{")
+    assert not_begun(tmp_path) == []
+    found = statuses_below(tmp_path)
+    assert counts(found, 2) == "3 cells: 1 stopped, 2 not begun"

@@ -1,0 +1,39 @@
+"""``cells.json`` of a sweep's folder: the cells of the last command, also those not begun yet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lozo_bench.runs.atomic import write_text
+from lozo_bench.runs.files import parse_json, read_file
+from lozo_bench.runs.hydra_files import is_cell
+
+_FILE = "cells.json"
+
+
+def write_planned(sweep: Path, cells: Iterable[Path]) -> None:
+    """Write the folders of a command's cells into the folder of the sweep.
+
+    Raises:
+        OSError: the disk is full, or the permission is missing.
+    """
+    inside = [str(cell.relative_to(sweep)) for cell in cells if cell.is_relative_to(sweep)]
+    write_text(sweep / _FILE, json.dumps(inside, indent=0) + "\n")
+
+
+def not_begun(root: Path) -> list[Path]:
+    """Return the cells that sweeps at ``root`` or below it, or just above it, have not begun."""
+    sweeps = [*root.parents[:2], *(Path(folder) for folder, _, _ in os.walk(root))]
+    planned = {cell for sweep in sweeps for cell in _planned(sweep) if cell.is_relative_to(root)}
+    return sorted(cell for cell in planned if not is_cell(cell))
+
+
+def _planned(sweep: Path) -> list[Path]:
+    try:
+        names = parse_json(read_file(sweep / _FILE) or b"[]")
+    except ValueError:  # damaged; the next command of the sweep writes it again
+        return []
+    return [sweep / name for name in names if isinstance(name, str)]
