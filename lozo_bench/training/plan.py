@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from lozo_bench.allocation.base import Allocation
 from lozo_bench.config.build import build, require
 from lozo_bench.config.digest import digest
-from lozo_bench.config.schema import Config, Kept, Kind, LossKind, Minimize, Mix
+from lozo_bench.config.schema import Config, Kept, Kind, LossKind, Minimize
 from lozo_bench.config.several import in_task, task_configs
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.errors import UserError, bad_value
@@ -96,9 +96,6 @@ def plan_run(config: Config) -> Plan:
         raise bad_value("objective", "metric", "loss: a metric has no gradient")
     if needs.features and config.task.tasks:
         raise UserError("optimizer: a probe solves for the words of one task; give it a single one")
-    if config.task.mix is not Mix.rows and any(each.task for each in needs.streams.values()):
-        allowed = "rows with this optimizer, which takes a batch of each task"
-        raise bad_value("task.mix", config.task.mix.value, allowed)
     if needs.features and config.loss is LossKind.hinge:
         raise bad_value("loss", "hinge", "cross_entropy: a probe solves a logistic regression")
     low_rank = needs.directions == "low_rank"

@@ -126,9 +126,3 @@ def test_only_the_test_rows_of_a_held_out_task_are_read():
     plan = Plan({"a": TestRowsAlone()}, None, None, False)
     splits = splits_of_tasks(config, plan)["a"]
     assert (splits.train, splits.dev, splits.test) == ([], [], ["row"])
-
-
-@pytest.mark.parametrize("optimizer", ["bilevel_zofo_multitask", "reptile"])
-def test_a_mix_is_refused_by_a_method_that_takes_a_batch_of_each_task(optimizer):
-    with pytest.raises(UserError, match=r"^task\.mix: given 'equal'; allowed: rows with this"):
-        built(*of("reviews", "topics"), f"method={optimizer}", "task.mix=equal")
