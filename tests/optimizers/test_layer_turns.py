@@ -323,7 +323,7 @@ def test_a_budget_pays_for_whole_rounds(layers, steps, calls, looks):
 
 def test_without_a_model_the_number_of_steps_is_not_known():
     assert needs_of_turns(8000, 20, 0) == Needs(
-        "low_rank", steps=None, batch=needs_of_turns().batch
+        "low_rank", steps=None, any_length=True, batch=needs_of_turns().batch
     )
     with pytest.raises(UserError, match="budget: given 59; allowed: at least 60: 20 calls"):
         needs_of_turns(59, 20, 3)

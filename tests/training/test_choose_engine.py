@@ -25,7 +25,8 @@ def chosen(needs=LOW_RANK, dtype=torch.float32, **config):
 def test_full_rank_directions_and_gradients_are_in_place_in_every_mode(needs, mode):
     got = chosen(needs, mode=mode)
     assert isinstance(got.engine, InPlace)
-    assert got.describe() == {"mode": "in_place", "candidates_per_forward": None, "measured_ms": {}}
+    name = "published" if mode is EngineMode.published else "in_place"
+    assert got.describe() == {"mode": name, "candidates_per_forward": None, "measured_ms": {}}
 
 
 def test_low_rank_directions_use_the_engine_of_the_config():

@@ -16,7 +16,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 SHORT = ["steps=4", "eval_every=2", "log_every=1", "task.source.dev=20", "task.source.test=30"]
 RESULT_KEYS = {
     "status", "digest", "config", "metrics", "best_step", "steps", "forwards", "backwards",
-    "queries", "tokens", "backward_tokens", "flops", "train_s",
+    "queries", "tokens", "backward_tokens", "backward_queries", "flops", "train_s",
     "bad_steps", "bad_candidates", "sittings", "weights", "engine", "parallel", "step_ms_median",
     "elapsed_s", "peak_memory_bytes", "peak_memory_of", "device", "versions", "git", "files",
     "checksum",
