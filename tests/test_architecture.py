@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "config", "data", "engine", "errors", "evaluation", "models", "optimizers", "randomness",
         "runs", "tasks", "training", "tuning",
     },
-    "launch": {"config", "errors", "estimate", "progress", "runs", "tables", "training"},
+    "launch": {"config", "display", "errors", "estimate", "progress", "runs", "tables", "training"},
     "train": {"config", "errors", "launch", "runs", "training"},
     "after": {
         "config", "data", "engine", "errors", "evaluation", "objectives", "parallel", "runs",

@@ -42,7 +42,7 @@ def test_a_run_logs_which_file_its_values_come_from(command, choices, line):
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["optimizer.lr=-1"], 2), (["-m", "optimizer.lr=-1,1"], 1), (["-m", "rank.value=1,2"], 0)],
+    [(["optimizer.lr=-1"], 2), (["-m", "optimizer.eps=-1,1"], 1), (["-m", "rank.value=1,2"], 0)],
 )
 def test_a_run_has_its_own_exit_code_and_a_sweep_1_if_any_cell_failed(command, arguments, expected):
     assert command(*arguments, *SHORT)[0] == expected
@@ -50,7 +50,7 @@ def test_a_run_has_its_own_exit_code_and_a_sweep_1_if_any_cell_failed(command, a
 
 def test_a_failed_sweep_does_not_change_the_exit_code_of_the_next_one(command):
     local = ["-m", "hydra/launcher=local"]
-    assert command(*local, "optimizer.lr=-1", *SHORT)[0] == 1
+    assert command(*local, "optimizer.eps=-1", *SHORT)[0] == 1
     assert command(*local, "rank.value=1", *SHORT)[0] == 0
 
 

@@ -7,7 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from lozo_bench import launch
+from lozo_bench.config.schema import TrackingConfig
 from lozo_bench.runs.apart import chosen
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.runs.hydra_files import is_cell
@@ -42,12 +45,13 @@ class Swept:
     overrides: Sequence[str]
 
 
-def close(folder: Path, cells: Sequence[Swept]) -> None:
+def close(folder: Path, cells: Sequence[Swept], tracking: DictConfig) -> None:
     """Print the table of a sweep, how its cells ended, and why some are not finished.
 
     Args:
         folder: the sweep's folder, in which the table is kept.
         cells: all cells of the sweep.
+        tracking: the node ``tracking`` of the sweep: wandb gets the table if it is enabled there.
     """
     known = launch.ended()
     begun = [cell.folder for cell in cells if cell.folder in known or is_cell(cell.folder)]
@@ -59,6 +63,12 @@ def close(folder: Path, cells: Sequence[Swept]) -> None:
         console.print("")
         console.print(FORMATS["text"](summary))
         _keep(title, folder)
+        if tracking.wandb and any(cell.state is CellState.finished for cell in found):
+            from lozo_bench.display.trackers.wandb_sweep import send_sweep  # it needs wandb
+
+            typed = OmegaConf.to_object(tracking)
+            assert isinstance(typed, TrackingConfig)
+            send_sweep(folder, typed)
     if not found:
         return
     console.print(counts(found))

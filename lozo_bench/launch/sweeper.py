@@ -78,7 +78,7 @@ class CheckedSweeper(Sweeper):
             if not launch.is_stopped():
                 batch = cells[first : first + size]
                 done.append(self.launcher.launch(batch, initial_job_idx=first))
-        close(folder, swept)
+        close(folder, swept, self.config.tracking)
         for job in (job for batch in done for job in batch):
             _ = job.return_value  # raises the exception of a job of another package's launcher
         return done

@@ -116,12 +116,12 @@ def test_a_cells_output_goes_to_its_folder_and_not_to_the_terminal(command, tmp_
 
 
 def test_a_repeated_sweep_skips_finished_cells_and_retries_failed_ones(command, tmp_path):
-    code, out, _ = command(*LOCAL, "optimizer.lr=1e-3,-1", *SHORT)
+    code, out, _ = command(*LOCAL, "optimizer.eps=1e-3,-1", *SHORT)
     assert code == 1
-    assert "optimizer.lr: given -1" in out
-    code, out, err = command(*LOCAL, "optimizer.lr=1e-3,-1,1e-4", *SHORT)
+    assert "optimizer.eps: given -1" in out
+    code, out, err = command(*LOCAL, "optimizer.eps=1e-3,-1,1e-4", *SHORT)
     assert code == 1
-    assert " (lr=1e-3) skipped: finished before\n" in err
+    assert " (eps=1e-3) skipped: finished before\n" in err
     assert "3 cells: 1 finished, 1 skipped, 1 failed" in out
 
 

@@ -14,17 +14,17 @@ SHORT = [
 
 
 def test_a_sweep_says_which_cell_runs_and_ends_with_its_table_and_failures(command, tmp_path):
-    code, out, err = command("-m", "optimizer.lr=1e-3,-1", *SHORT)
+    code, out, err = command("-m", "optimizer.eps=1e-3,-1", *SHORT)
     assert code == 1
-    assert re.search(r"^cell 1/2: lozo-r2-s0-\w+ \(lr=1e-3\)$", err, re.MULTILINE)
-    assert re.search(r"^cell 2/2: \S+ \(lr=-1\), sweep ETA \d:\d\d:\d\d$", err, re.MULTILINE)
+    assert re.search(r"^cell 1/2: lozo-r2-s0-\w+ \(eps=1e-3\)$", err, re.MULTILINE)
+    assert re.search(r"^cell 2/2: \S+ \(eps=-1\), sweep ETA \d:\d\d:\d\d$", err, re.MULTILINE)
     assert "HYDRA" not in err
     assert "Error executing job" not in err
     table = out[out.index("\noutputs/smoke\n") :]
     assert re.search(r"│ 1e-3 │ +1 │ 0\.\d+ \* │ 0\.\d+ │", table)
     assert "│ -1   │ 0 of 1 │" in table
     assert "2 cells: 1 finished, 1 failed" in table
-    assert re.search(r"  \S+ \(lr=-1\): optimizer.lr: given -1; allowed: a number >= 0\n", table)
+    assert re.search(r"  \S+ \(eps=-1\): optimizer.eps: given -1; allowed: a number > 0\n", table)
     assert (tmp_path / "outputs/smoke/summary.md").read_text().startswith("**outputs/smoke**")
     assert "0.001" in (tmp_path / "outputs/smoke/summary.csv").read_text()
 

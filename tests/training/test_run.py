@@ -117,14 +117,14 @@ def test_a_finished_cell_runs_again_only_with_rerun_all(sweep):
 
 
 def test_after_a_failed_cell_the_others_run_and_the_exit_code_is_1(tmp_path):
-    done = lozo_train(tmp_path, "-m", "optimizer.lr=-1,1e-3", "tracking=files", *SHORT)
+    done = lozo_train(tmp_path, "-m", "optimizer.eps=-1,1e-3", "tracking=files", *SHORT)
     assert done.returncode == 1
-    assert "optimizer.lr: given -1; allowed: a number >= 0" in done.stderr
+    assert "optimizer.eps: given -1; allowed: a number > 0" in done.stderr
     assert "Traceback" not in done.stderr
     (result,) = tmp_path.rglob("result.json")
     (failed,) = tmp_path.rglob("failed.json")
     assert result.parent != failed.parent
-    assert "optimizer.lr: given -1" in (failed.parent / "train.log").read_text()
+    assert "optimizer.eps: given -1" in (failed.parent / "train.log").read_text()
 
 
 @pytest.mark.parametrize("model", ["tiny_opt", "tiny_roberta"])
