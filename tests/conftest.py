@@ -44,6 +44,24 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def console(tmp_path, monkeypatch, capsys):
+    """Run a command in this process: console(main, "lozo-x", "--help") -> (exit code, out, err)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(main, name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
     """Run the entry point in this process: command("steps=3") -> (exit code, out, err)."""
     from hydra.core.global_hydra import GlobalHydra

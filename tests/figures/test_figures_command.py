@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
+from functools import partial
 
 import pytest
 from finished import finish
@@ -16,21 +16,9 @@ NARROW = ["lozo_ablation", "scale=tiny", "rank=r2", "optimizer.nu=50,100"]
 
 
 @pytest.fixture
-def figures(tmp_path, monkeypatch, capsys):
+def figures(console):
     """A function: figures("NAME", ...) returns (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lozo-figures", *arguments])
-        code = 0
-        try:
-            main.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+    return partial(console, main.main, "lozo-figures")
 
 
 def test_without_a_name_the_command_lists_the_figures(figures):

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+from functools import partial
 
 import pytest
 
@@ -17,21 +18,9 @@ NARROW = ["mezo_opt13b", "method=mezo", "task=sst2,rte"]
 
 
 @pytest.fixture
-def tables(tmp_path, monkeypatch, capsys):
+def tables(console):
     """A function: tables("NAME", ...) returns (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lozo-tables", *arguments])
-        code = 0
-        try:
-            main.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+    return partial(console, main.main, "lozo-tables")
 
 
 def test_missing_runs_are_listed_on_standard_error_and_the_exit_code_is_1(tables):
