@@ -78,16 +78,21 @@ def test_a_run_stopped_at_any_check_resumes_to_the_same_result(
     assert cells.result(tmp_path)["sittings"] <= 2
 
 
+def resumed(folder, undisturbed, overrides, checks):
+    """Return the result of a run that was stopped once; it must be that of an undisturbed one."""
+    with pytest.raises(Stopped):
+        run(cells.config(*overrides), folder, StopAtCheck(checks))
+    run(cells.config(*overrides), folder)
+    assert_same_run(undisturbed(*overrides), folder)
+    return cells.result(folder)
+
+
 @pytest.mark.parametrize(("optimizer", "checks"), [("lozo", 30), ("adamw", 18), ("adamw", 29)])
 def test_a_run_that_gives_up_does_so_at_the_same_step(tmp_path, undisturbed, optimizer, checks):
     """With so small a learning rate dev never becomes better."""
     overrides = [f"optimizer={optimizer}", "optimizer.lr=1e-12", "patience=2", "eval_every=4"]
     overrides += ["eval_batch_size=5"]
-    with pytest.raises(Stopped):
-        run(cells.config(*overrides), tmp_path, StopAtCheck(checks))
-    run(cells.config(*overrides), tmp_path)
-    assert_same_run(undisturbed(*overrides), tmp_path)
-    result = cells.result(tmp_path)
+    result = resumed(tmp_path, undisturbed, overrides, checks)
     assert (result["steps"], result["best_step"], result["stopped_early"]) == (12, 4, "patience=2")
 
 
@@ -97,11 +102,7 @@ def test_a_run_that_has_spent_its_queries_ends_at_the_same_step(
 ):
     overrides = [f"optimizer={optimizer}", "max_queries=150", "batch_size=8", "eval_every=4"]
     overrides += ["eval_batch_size=5"]
-    with pytest.raises(Stopped):
-        run(cells.config(*overrides), tmp_path, StopAtCheck(checks))
-    run(cells.config(*overrides), tmp_path)
-    assert_same_run(undisturbed(*overrides), tmp_path)
-    result = cells.result(tmp_path)
+    result = resumed(tmp_path, undisturbed, overrides, checks)
     assert (result["steps"], result["stopped_early"]) == (10, "max_queries=150")
     assert 150 <= result["queries"] + result["backward_queries"] < 166
 
