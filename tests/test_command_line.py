@@ -27,6 +27,11 @@ BAD_CONFIGS = {
         ["model=opt_13b", "task=wsc", "optimizer=adamw", "task.split=mine"],
         "steps: no value is given for 'mine'; there are values for sane, published",
     ),
+    "key of one task beside a list of tasks": (
+        ["task=[reviews,topics]", "task.source.train=10"],
+        "task.source.train: several tasks have no such key; what to do: give it to each task: "
+        "task.tasks.reviews.source.train=...",
+    ),
     "unknown key, appended": (["+optimizer.foo=1"], "optimizer.foo: no such key"),
     "unknown key, appended to a typed group": (["+model.foo=1"], "model.foo: no such key"),
     "unknown option": (

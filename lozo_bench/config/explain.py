@@ -114,7 +114,11 @@ def _composition(error: ConfigCompositionException, arguments: Sequence[str]) ->
     if (found := re.match(r"Could not override '([^']+)'", text)) and isinstance(
         cause, OmegaConfBaseException
     ):
-        return _key_of_swept(found[1], arguments) or _unknown_key(found[1], cause)
+        return (
+            _key_of_swept(found[1], arguments)
+            or _key_of_one_task(found[1], arguments)
+            or _unknown_key(found[1], cause)
+        )
     return _line(f"{text} {cause or ''}")
 
 
@@ -128,6 +132,18 @@ def _key_of_swept(key: str, arguments: Sequence[str]) -> str:
     return (
         f"{key}: the default {group} has no such key; if the options of {choices[0]} have it, what "
         f"to do: ++{given}"
+    )
+
+
+def _key_of_one_task(key: str, arguments: Sequence[str]) -> str:
+    """Return the line about a key that each task of a list has for itself, or ""."""
+    found = (re.match(r"\+?task@task\.tasks\.([^=]+)=", text) for text in arguments)
+    first = next(filter(None, found), None)
+    if first is None or not key.startswith("task.") or key.startswith("task.tasks."):
+        return ""
+    return (
+        f"{key}: several tasks have no such key; what to do: give it to each task: "
+        f"task.tasks.{first[1]}.{key.removeprefix('task.')}=..."
     )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lozo_bench.config.schema import Config
+from lozo_bench.config.schema import Config, Mix
 from lozo_bench.display.trackers.base import About
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.models.devices import warn_if_shared
@@ -70,6 +70,11 @@ def log_plan(config: Config, built: BuiltRun) -> None:
     log.info(
         f"{rows}; {steps} steps of {size}; options {options}" if steps else f"{rows}; no steps"
     )
+    if config.task.tasks and config.task.mix is not Mix.rows and not built.parts.rows.mixed:
+        log.info(
+            "task.mix=%s has no effect: this method takes a batch of each task by itself",
+            config.task.mix.value,
+        )
     warn_if_shared(device)
 
 

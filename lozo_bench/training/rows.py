@@ -98,6 +98,12 @@ class TrainingRows:
             return taking_turns(shares, size, self.seed, each, order)
         return shuffled_rows
 
+    @property
+    def mixed(self) -> bool:
+        """Whether ``mix`` changes a batch: it does not if a method asks for rows of each task."""
+        named = [stream for name, stream in self.streams.items() if name]
+        return not named or any(stream.task is None for stream in named)
+
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Return (number of rows, rows of a batch) of each stream; the steps' own is named ''."""
         return {name: (len(self._rows(name)), self._batch_size(name)) for name in self.streams}

@@ -85,8 +85,10 @@ def test_the_metrics_are_those_of_each_task_and_held_out_rows_are_not_read(
     train = ["steps=3", "eval_every=1", "batch_size=4", "tracking=files", "model.device=cpu"]
     choices = (*of("reviews", "topics", "entailment"), f"optimizer={optimizer}", *train)
     held_out = ("task.held_out=[entailment]", "task.mix=equal")
-    code, _, err = command(*choices, *held_out)
+    code, out, err = command(*choices, *held_out)
     assert code == 0, err
+    said = "task.mix=equal has no effect" in out + err
+    assert said == (optimizer != "lozo"), "the others take a batch of each task"
     (file,) = tmp_path.rglob("result.json")
     result = json.loads(file.read_text())
     metrics = result["metrics"]
