@@ -35,9 +35,12 @@ def start(folder, overrides, environment=None):
     return process
 
 
-def start_waiting(folder, overrides, environment=None):
-    """Start a cell that pauses once it trains, until it gets a signal or `go_on`."""
-    return start(folder, overrides, {"PAUSES_IN_TRAINING": "1", **(environment or {})})
+def start_waiting(folder, overrides, environment=None, until='"loss"'):
+    """Start a cell that pauses once it trains, until it gets a signal or `go_on`.
+
+    It pauses when ``until`` is in metrics.jsonl: as a rule when a step is.
+    """
+    return start(folder, overrides, {"PAUSES_IN_TRAINING": until, **(environment or {})})
 
 
 def wait_until_it_waits(folder, *processes):
@@ -130,14 +133,14 @@ def _cell(overrides, folder, environment):
     logging.basicConfig(level=environment.get("LEVEL", "INFO"))
     torch.set_num_threads(1)
     if "PAUSES_IN_TRAINING" in environment:
-        _pause_in_training(folder)
+        _pause_in_training(folder, environment["PAUSES_IN_TRAINING"])
     if limit := int(environment.get("MAX_FILE_BYTES", 0)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.exit(run_cell(config(*overrides), folder))
 
 
-def _pause_in_training(folder):
-    """Pause once a training step is in metrics.jsonl, so that no signal comes too early or late."""
+def _pause_in_training(folder, until):
+    """Pause once a text is in metrics.jsonl, so that no signal comes too early or late."""
     from lozo_bench.runs.signals import StopSignal
     from lozo_bench.training import run
 
@@ -147,7 +150,7 @@ def _pause_in_training(folder):
         paused = False
 
         def check(self):
-            if not self.paused and rows.exists() and '"loss"' in rows.read_text():
+            if not self.paused and rows.exists() and until in rows.read_text():
                 self.paused = True
                 flag.touch()
                 while self.signal is None and flag.exists():

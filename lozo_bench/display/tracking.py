@@ -19,7 +19,7 @@ from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
 from lozo_bench.runs.files import read_file
 from lozo_bench.runs.outcome import EVENTS, METRICS
-from lozo_bench.runs.row import read_row
+from lozo_bench.runs.row import Row, read_row
 from lozo_bench.runs.rows import evaluation_key
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 class Tracker:
     """The records of one run. A context manager: its end closes the file and the trackers.
 
+    A run that was interrupted is one curve in each tracker, however it ended: the rows in its files
+    are sent again, and so are those of the steps that it makes again; of both, a tracker gets the
+    numbers that it has not recorded.
+
     Args:
         about: the run; rows are appended to those in the files of its folder.
         tracking: which records are kept.
@@ -35,8 +39,9 @@ class Tracker:
 
     def __init__(self, about: About, tracking: TrackingConfig) -> None:
         self._folder = about.folder
-        self._last_step = about.known_step
+        self._last_step = 0
         self._trackers = _started(about, tracking)
+        self._send_past()
         self._lines = (about.folder / METRICS).open("a", encoding="utf-8")
 
     def __enter__(self) -> Self:
@@ -57,21 +62,15 @@ class Tracker:
         self._lines.flush()
         self._log(int(row["step"]), grouped(row))
 
-    def repeat(self) -> None:
-        """Send the rows that are in ``metrics.jsonl`` already to the trackers."""
-        lines = (read_file(self._folder / METRICS) or b"").splitlines()
-        for row in filter(None, map(read_row, lines)):
-            self._log(int(row["step"]), grouped(row))
-
     def event(self, step: int, event: Event) -> None:
         """Append a line to ``events.jsonl``, and log the event's numbers to the trackers."""
-        values = {key: _json_value(x) for key, x in event.values.items()}
-        line = {"step": step, "event": event.name, **values}
+        line = {"step": step, "event": event.name}
+        line |= {key: _json_value(x) for key, x in event.values.items()}
         with (self._folder / EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._log(step, {"step": step, **{f"{event.name}/{key}": x for key, x in values.items()}})
+        self._log(step, _of_event(line))
 
     def sync(self) -> None:
         """Sync the rows written so far to disk."""
@@ -90,6 +89,17 @@ class Tracker:
         """Send a figure, an SVG file, to the trackers."""
         self._in_each(lambda tracker: tracker.figure(path))
 
+    def _send_past(self) -> None:
+        """Send the rows and events that are in the files already."""
+        if not self._trackers:
+            return
+        events = map(_of_event, _lines(self._folder / EVENTS))
+        past = [*events, *map(grouped, _lines(self._folder / METRICS))]
+        # A test is the last row of a run, although it may be of an earlier step.
+        tests = {at for at, each in enumerate(past) if any(key[:5] == "test/" for key in each)}
+        for at in sorted(range(len(past)), key=lambda at: (at in tests, past[at]["step"])):
+            self._log(int(past[at]["step"]), past[at])
+
     def _log(self, step: int, numbers: Mapping[str, float | str]) -> None:
         """Log numbers of a step to the trackers.
 
@@ -100,7 +110,7 @@ class Tracker:
         if at > step:
             numbers = {**numbers, "step": at, "tested_step": step}
         self._last_step = at
-        self._in_each(lambda tracker: tracker.log(at, numbers))
+        self._in_each(lambda tracker: _log_new(tracker, at, numbers))
 
     def _in_each(self, action: Callable[[Destination], object]) -> None:
         """Call ``action`` with each tracker.
@@ -122,6 +132,24 @@ class Tracker:
                 del self._trackers[name]
 
 
+def _log_new(tracker: Destination, step: int, numbers: Mapping[str, float | str]) -> None:
+    """Log what a tracker has not recorded of the numbers of a step."""
+    new = {key: x for key, x in numbers.items() if key == "step" or tracker.recorded(key) < step}
+    if len(new) > 1:
+        tracker.log(step, new)
+
+
+def _lines(path: Path) -> list[Row]:
+    return [row for line in (read_file(path) or b"").split(b"\n") if (row := read_row(line))]
+
+
+def _of_event(line: Row) -> dict[str, float | str]:
+    """Return what trackers get of a line of ``events.jsonl``."""
+    name = line["event"]
+    values = {f"{name}/{key}": x for key, x in line.items() if key not in {"step", "event"}}
+    return {"step": line["step"], **values}
+
+
 def _json_value(value: float | str) -> float | str:
     """Return a value as JSON can hold it: infinity and NaN as texts."""
     if isinstance(value, str | int):
@@ -136,7 +164,7 @@ def _started(about: About, tracking: TrackingConfig) -> dict[str, Destination]:
     for name, node in tracking.trackers.items():
         key = f"tracking.trackers.{name}"
         trackers[name] = build(node, key, about)
-        require(trackers[name], key, "log", "summarize", "figure", "close", "failures")
+        require(trackers[name], key, "recorded", "log", "summarize", "figure", "close", "failures")
     if tracking.wandb and tracking.mode is not WandbMode.disabled:
         trackers["wandb"] = WandbRun(about, tracking)
     return trackers

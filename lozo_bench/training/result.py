@@ -137,7 +137,7 @@ def summary_of(result: Mapping[str, Any], outcome: Outcome) -> dict[str, float]:
     return summary
 
 
-def about_run(cell: Cell, name: str, run_id: str, known_step: int) -> About:
+def about_run(cell: Cell, name: str, run_id: str) -> About:
     """Return what trackers are told: the config with the names of what was chosen, and tags."""
     tracking, config = cell.config.tracking, dict(cell.plain)
     method = method_of(cell.folder, config)
@@ -150,7 +150,6 @@ def about_run(cell: Cell, name: str, run_id: str, known_step: int) -> About:
         config={"method": method, **config},
         name=name,
         run_id=run_id,
-        known_step=known_step,
         tags=tuple(tag[:_LONGEST_TAG] for tag in tags if tag),
         group=tracking.group,
     )

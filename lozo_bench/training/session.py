@@ -151,13 +151,9 @@ class Leader:
         name = config.tracking.name or _display_name(cell)
         header = journal_header(cell, past, built, self._files)
         prepare_rows(cell.folder, past)
-        taken = self._begun is not None and not self._begun.refused
-        known = 0 if taken else past.known  # trackers do not have the rows of another run
         self._tracker = self._held.enter_context(
-            Tracker(about_run(cell, name, header["wandb_id"], known), config.tracking)
+            Tracker(about_run(cell, name, header["wandb_id"]), config.tracking)
         )
-        if taken:
-            self._tracker.repeat()
         bar = self._held.enter_context(
             ProgressBar(built.parts.settings.steps, past.known, config.task.select)
         )

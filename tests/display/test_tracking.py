@@ -20,9 +20,9 @@ from lozo_bench.runs.result_file import read_result, write_result
 from lozo_bench.training.run import run
 
 
-def tracker_in(folder, tracking=None, name="run", known_step=0):
+def tracker_in(folder, tracking=None, name="run"):
     config = {"optimizer": {"lr": 0.5}}
-    about = About(folder, config, name, f"id-{name}", known_step, tags=("a", "b"), group="g")
+    about = About(folder, config, name, f"id-{name}", tags=("a", "b"), group="g")
     return Tracker(about, tracking or TrackingConfig())
 
 
@@ -130,27 +130,6 @@ def test_each_cell_in_a_process_is_a_separate_wandb_run(tmp_path):
         assert (record["state"], record["exit_code"]) == ("finished", 0)
 
 
-def test_both_parts_of_an_interrupted_offline_run_are_one_run_whose_steps_continue(tmp_path):
-    """wandb drops rows whose own step goes backwards, such as a test of an earlier step."""
-    tracking = TrackingConfig(wandb=True)
-    dev = Metrics({"accuracy": 0.75, "loss": 0.4})
-    with tracker_in(tmp_path, tracking) as tracker:
-        tracker.row({"step": 10, "loss": 0.5})
-        tracker.evaluated(10, "dev", dev, {"forward_passes": 20})
-        tracker.row({"step": 20, "loss": 0.4})
-    with tracker_in(tmp_path, tracking, known_step=20) as tracker:
-        tracker.row({"step": 30, "loss": 0.3})
-        tracker.event(30, Event("swap", {"layer": 2}))
-        tracker.evaluated(10, "test", Metrics({"accuracy": 0.8, "loss": 0.2}), {"queries": 9})
-    first, second = map(recorded, offline_runs(tmp_path))
-    assert first["run_id"] == second["run_id"] == "id-run"
-    assert first["summary"]["_step"] == 20
-    assert second["summary"] | {
-        "_step": 30, "step": 30, "train/loss": 0.3, "swap/layer": 2, "test/accuracy": 0.8,
-        "tested_step": 10, "queries": 9,
-    } == second["summary"]  # fmt: skip
-
-
 def test_a_figure_is_sent_to_wandb_as_it_is_drawn(tmp_path):
     path = tmp_path / "search.svg"
     path.write_text("<svg>drawn</svg>")
@@ -186,7 +165,10 @@ def test_a_tracker_that_fails_gets_nothing_more(tmp_path, monkeypatch, caplog):
         failures = (LookupError,)
 
         def __init__(self, about):
-            self.step = about.known_step
+            """Nothing to start."""
+
+        def recorded(self, name):
+            return -1
 
         def log(self, step, numbers):
             calls.append((step, dict(numbers)))
@@ -196,7 +178,7 @@ def test_a_tracker_that_fails_gets_nothing_more(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr("lozo_bench.display.trackers.csv_file.CsvFile", Full)
     node = {"_target_": "lozo_bench.display.trackers.csv_file.CsvFile"}
-    with tracker_in(tmp_path, TrackingConfig(trackers={"full": node}), known_step=3) as tracker:
+    with tracker_in(tmp_path, TrackingConfig(trackers={"full": node})) as tracker:
         tracker.row({"step": 4, "loss": 0.5, "queries": 8})
         tracker.row({"step": 5, "loss": 0.4, "queries": 9})
     assert calls == [(4, {"step": 4, "train/loss": 0.5, "queries": 8})]
@@ -207,35 +189,12 @@ def test_a_tracker_that_fails_gets_nothing_more(tmp_path, monkeypatch, caplog):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_trackers_can_be_sent_the_rows_of_a_run_that_this_one_goes_on_from(tmp_path, monkeypatch):
-    sent = []
-
-    class Seen:
-        failures = ()
-
-        def __init__(self, about):
-            self.log = lambda step, numbers: sent.append((step, dict(numbers)))
-
-        summarize = figure = None
-
-        def close(self, failed):
-            """Nothing is open."""
-
-    monkeypatch.setattr("lozo_bench.display.trackers.csv_file.CsvFile", Seen)
-    node = {"_target_": "lozo_bench.display.trackers.csv_file.CsvFile"}
-    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
-    with tracker_in(tmp_path, TrackingConfig(trackers={"seen": node})) as tracker:
-        tracker.repeat()
-        tracker.row({"step": 4, "loss": 0.4})
-    assert sent == [(3, {"step": 3, "train/loss": 0.5}), (4, {"step": 4, "train/loss": 0.4})]
-
-
 def test_metrics_csv_has_each_row_once_and_a_column_for_each_number(tmp_path):
     node = {"_target_": "lozo_bench.display.trackers.csv_file.CsvFile"}
     tracking = TrackingConfig(trackers={"csv": node})
     with tracker_in(tmp_path, tracking) as tracker:
         tracker.row({"step": 1, "loss": 0.5})
-    with tracker_in(tmp_path, tracking, known_step=1) as tracker:
+    with tracker_in(tmp_path, tracking) as tracker:
         tracker.evaluated(1, "dev", Metrics({"accuracy": 0.75}), {"queries": 8})
         text = (tmp_path / "metrics.csv").read_text()
     assert text == "step,loss,queries,dev_accuracy\n1,0.5,,\n1,,8,0.75\n"

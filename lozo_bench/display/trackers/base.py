@@ -25,7 +25,6 @@ class About:
         config: its config as plain values, with ``method``, ``optimizer.name`` and ``tuning.name``.
         name: the run's name.
         run_id: the run's id, which stays the same when the run is resumed.
-        known_step: the last step that is not made again.
         tags: words by which runs are found.
         group: the name of the sweep.
     """
@@ -34,7 +33,6 @@ class About:
     config: Mapping[str, Any]
     name: str
     run_id: str
-    known_step: int = 0
     tags: tuple[str, ...] = ()
     group: str | None = None
 
@@ -43,6 +41,12 @@ class Destination(Protocol):
     """A tracker. One that raises OSError or one of its own ``failures`` gets nothing more."""
 
     failures: tuple[type[Exception], ...]
+
+    def recorded(self, name: str) -> int:
+        """Return the last step of a number that earlier attempts recorded; -1: none did.
+
+        What is recorded is not sent again when the run is resumed, and what is missing is sent.
+        """
 
     def log(self, step: int, numbers: Mapping[str, float | str]) -> None:
         """Receive numbers of a step; steps never decrease."""

@@ -24,7 +24,11 @@ class CsvFile:
     failures: tuple[type[Exception], ...] = ()
 
     def __init__(self, about: About) -> None:
-        self._folder = about.folder
+        self._folder, self._written = about.folder, b""
+
+    def recorded(self, name: str) -> int:
+        """Return -1: the file is made from all rows."""
+        return -1
 
     def log(self, step: int, numbers: Mapping[str, float | str]) -> None:
         """Write the file if the numbers are those of an evaluation."""
@@ -42,8 +46,11 @@ class CsvFile:
         self._write()
 
     def _write(self) -> None:
-        lines = (read_file(self._folder / METRICS) or b"").split(b"\n")
-        rows = [row for line in lines if line and (row := read_row(line)) is not None]
+        data = read_file(self._folder / METRICS) or b""
+        if data == self._written:  # as for each evaluation that a resumed run sends again
+            return
+        self._written = data
+        rows = [row for line in data.split(b"\n") if (row := read_row(line)) is not None]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
         table = csv.DictWriter(text, columns, lineterminator="\n")

@@ -38,7 +38,8 @@ class Mlflow:
                 "pip install mlflow, or use tracking=csv or tracking=files"
             ) from error
         self.failures: tuple[type[Exception], ...] = (MlflowException,)
-        self._metric, self._step = Metric, about.known_step
+        self._metric = Metric
+        self._recorded: dict[str, int] = {}
         try:
             self._client: Any = MlflowClient(uri)
             self._run = self._find(experiment, about)
@@ -48,6 +49,7 @@ class Mlflow:
                 f"tracking=mlflow: MLflow could not start ({first}); what to do: check "
                 "tracking.trackers.mlflow.uri, or use tracking=csv or tracking=files"
             ) from error
+        self._step = max(self._recorded.values(), default=0)
 
     def _find(self, name: str, about: About) -> str:
         """Return the id of the record that an earlier attempt began, or of a new one."""
@@ -58,12 +60,20 @@ class Mlflow:
         if before:
             run = str(before[0].info.run_id)
             client.update_run(run, status="RUNNING")
+            self._recorded = {
+                key: max(each.step for each in client.get_metric_history(run, key))
+                for key in before[0].data.metrics
+            }
             return run
         tags = {_ID: about.run_id, "tags": ",".join(about.tags), "sweep": about.group or ""}
         run = str(client.create_run(experiment, run_name=about.name, tags=tags).info.run_id)
         for key, value in flat(about.config):
             client.log_param(run, key, str(value)[:_LONGEST])
         return run
+
+    def recorded(self, name: str) -> int:
+        """Return the last step at which MLflow has a number."""
+        return self._recorded.get(name, -1)
 
     def log(self, step: int, numbers: Mapping[str, float | str]) -> None:
         """Record the numbers; texts are left out."""

@@ -14,7 +14,8 @@ from lozo_bench.errors import UserError
 class TensorBoard:
     """Writes event files into the folder ``tensorboard`` of the run.
 
-    Steps that an interrupted run makes again replace those that it made before.
+    The event file of a run that is resumed replaces those that it wrote before: these lack what was
+    still in memory when the run was killed.
     """
 
     failures: tuple[type[Exception], ...] = ()
@@ -27,12 +28,15 @@ class TensorBoard:
                 f"tracking=tensorboard: tensorboard cannot be imported ({error}); what to do: "
                 "pip install tensorboard, or use tracking=csv or tracking=files"
             ) from error
-        again = about.known_step + 1 if about.known_step else None
         folder = str(about.folder / "tensorboard")
-        self._writer: Any = SummaryWriter(log_dir=folder, purge_step=again)
+        self._writer: Any = SummaryWriter(log_dir=folder, purge_step=0)
         config = json.dumps(about.config, indent=2, default=str)
-        self._writer.add_text("config", f"```\n{config}\n```", about.known_step)
-        self._step = about.known_step
+        self._writer.add_text("config", f"```\n{config}\n```", 0)
+        self._step = 0
+
+    def recorded(self, name: str) -> int:
+        """Return -1: everything is written again."""
+        return -1
 
     def log(self, step: int, numbers: Mapping[str, float | str]) -> None:
         """Write each number as a scalar; what a step had cost is in the group ``cost``."""

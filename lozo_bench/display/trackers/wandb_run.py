@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lozo_bench.config.schema import TrackingConfig, WandbMode
 from lozo_bench.display.trackers.base import About
+from lozo_bench.display.trackers.wandb_folder import last_steps
 from lozo_bench.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,15 @@ class WandbRun:
         import wandb
 
         self.failures: tuple[type[Exception], ...] = (wandb.Error,)
-        self._step = about.known_step
+        last = last_steps(about.folder, about.run_id)
         self._run = _start(about, tracking)
+        self._last = last if self._run.offline else {}
+        self._before: int = self._run.starting_step - 1  # as wandb's server says; -1 without it
+        self._step = max(self._before, *self._last.values(), 0)
+
+    def recorded(self, name: str) -> int:
+        """Return the last step at which wandb's server, or an offline folder, has a number."""
+        return max(self._before, self._last.get(name, -1))
 
     def log(self, step: int, numbers: Mapping[str, float | str]) -> None:
         """Log numbers under a step.
@@ -30,7 +38,7 @@ class WandbRun:
         wandb's own count of steps is the run's. So the second part of a run that was recorded
         offline continues the first one, and steps that are in both are the same ones.
         """
-        self._step = step
+        self._step = max(step, self._step)
         self._run.log(dict(numbers), step=step)
 
     def summarize(self, numbers: Mapping[str, float]) -> None:
