@@ -127,6 +127,7 @@ def _cell(overrides, folder, environment):
 
     restore_handlers()  # this fork server may ignore signals, as a launcher's does
     os.environ.update(environment)
+    os.environ.pop("WANDB_SERVICE", None)  # of the tests' own process, which outlives this one
     with (folder / "log.txt").open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
