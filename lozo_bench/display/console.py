@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lozo_bench.config.schema import Select
+from lozo_bench.display.device_hours import DeviceHours
 from lozo_bench.display.tracking import Tracker
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
@@ -35,10 +36,18 @@ class ProgressBar:
             last metric.
         known: the last step that an earlier attempt made. The estimate of the time that is left
             counts only later steps, because restoring a step takes far less time than making it.
+        cost: what the run costs in hours of its devices.
     """
 
-    def __init__(self, steps: int, known: int = 0, select: Select = Select.dev_metric) -> None:
+    def __init__(
+        self,
+        steps: int,
+        known: int = 0,
+        select: Select = Select.dev_metric,
+        cost: DeviceHours | None = None,
+    ) -> None:
         self.steps, self.known, self.select = steps, known, select
+        self.cost = cost or DeviceHours()
         self.best_dev: float | None = None
         self.began = time.perf_counter()
         self.first_new: int | None = None
@@ -72,7 +81,8 @@ class ProgressBar:
             self.began = time.perf_counter()
         restores = step <= self.known
         what = "restoring step" if restores else "step"
-        message = f"loss {loss:.4f}  {self._best()}"
+        cost = "" if restores else self.cost.shown(self._left(step))
+        message = f"loss {loss:.4f}  {self._best()}{cost}"
         total = self.known if restores else self.steps
         self.bar.update(self.task, completed=step, total=total, what=what, message=message)
 
@@ -93,16 +103,21 @@ class ProgressBar:
         """Log a row of training numbers if there is no bar."""
         if not self.live:
             step = int(row["step"])
-            made = max(1, step - self.known)
-            eta = (time.perf_counter() - self.began) / made * (self.steps - step)
+            left = self._left(step)
             log.info(
-                "step %d/%d  loss %.4f  %s  ETA %s",
+                "step %d/%d  loss %.4f  %s  ETA %s%s",
                 step,
                 self.steps,
                 row["loss"],
                 self._best(),
-                _clock(eta),
+                _clock(left),
+                self.cost.shown(left),
             )
+
+    def _left(self, step: int) -> float:
+        """Return how many seconds the rest of the run takes at the speed so far."""
+        made = max(1, step - self.known)
+        return (time.perf_counter() - self.began) / made * (self.steps - step)
 
     def _best(self) -> str:
         value = "-" if self.best_dev is None else f"{self.best_dev:.4f}"

@@ -13,6 +13,7 @@ from lozo_bench.evaluation.evaluate import Metrics
 _DESTROYED = 100
 # Losses that differ by less than this share of their size have hardly moved.
 _HARDLY = 1e-4
+_EARLY = 3  # evaluations after which a run that does not move is said to
 _TRIAL = 10  # a run of fewer steps is a trial, from which nobody expects a better model
 
 
@@ -63,6 +64,34 @@ def doubts(
             "steps"
         )
     return None
+
+
+def not_moving(
+    dev: Sequence[Metrics], step: int, steps: int, lr: float, dtype: torch.dtype
+) -> str | None:
+    """Return a line if a run's first three evaluations on dev have the same loss; else None.
+
+    `doubts` says the same at the end of the run, which may be days later.
+
+    Args:
+        dev: the evaluations so far.
+        step: the step after which the last of them was made.
+        steps: how many steps the run makes.
+        lr: its learning rate; 0 of a method that searches points instead of taking steps.
+        dtype: the dtype of the weights.
+    """
+    losses = [metrics.loss for metrics in dev]
+    limit = max(_HARDLY, torch.finfo(dtype).eps / 4)
+    if len(losses) != _EARLY or not _TRIAL <= step < steps or _range(losses) > limit * losses[0]:
+        return None
+    grid = ",".join(f"{lr * factor:g}" for factor in (10, 100, 1000))
+    what = f"stop it and try a grid, -m optimizer.lr={grid}" if lr else "stop it"
+    half = ", or model.dtype=fp32 (half precision loses small updates)" if is_half(dtype) else ""
+    return (
+        f"step {step}: the dev loss has hardly moved in {_EARLY} evaluations: all are within "
+        f"{limit:.2%} of {losses[0]:.6f}. The run goes on; what to do: {what}: a "
+        f"{_step_size('larger', lr)}{half}"
+    )
 
 
 def _step_size(change: str, lr: float) -> str:

@@ -18,6 +18,7 @@ from lozo_bench.config.schema import Rerun
 from lozo_bench.display.allocation_figure import draw_allocation
 from lozo_bench.display.bilevel_figure import draw_bilevel
 from lozo_bench.display.console import FilesAndTerminal, ProgressBar
+from lozo_bench.display.device_hours import DeviceHours
 from lozo_bench.display.search_figure import draw_search
 from lozo_bench.display.tracking import Tracker
 from lozo_bench.errors import UserError
@@ -154,8 +155,10 @@ class Leader:
         self._tracker = self._held.enter_context(
             Tracker(about_run(cell, name, header["wandb_id"]), config.tracking)
         )
+        before_s = float(past.spent().get("elapsed_s", 0.0))
+        cost = DeviceHours.of(built.loaded.model, self.team.size, before_s)
         bar = self._held.enter_context(
-            ProgressBar(built.parts.settings.steps, past.known, config.task.select)
+            ProgressBar(built.parts.settings.steps, past.known, config.task.select, cost)
         )
         for (_, evaluated), metrics in past.log.evaluations.items():
             bar.recalled(evaluated, Metrics(metrics))

@@ -33,7 +33,7 @@ from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.batcher import Batcher, StreamBatches
 from lozo_bench.training.budget import Budget
-from lozo_bench.training.doubts import doubts
+from lozo_bench.training.doubts import doubts, not_moving
 from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory, Spent
 from lozo_bench.training.resolution import ResolutionCheck
 from lozo_bench.training.selection import Best, is_better, schedule_factor
@@ -107,7 +107,8 @@ class Trainer:
             last, tested = self._load_best()
             test = self._evaluate(best_step, "test", self.data.test)
             if zero_shot is not None:
-                self._doubt(zero_shot, test)
+                dtype = self._coarsest_dtype
+                self._report(doubts(zero_shot, test, self.dev, self.last_step, self.lr, dtype))
         finally:
             self.history.flush()
         return Outcome(
@@ -218,8 +219,7 @@ class Trainer:
         _synchronize(self.parts.device)
         self.step_seconds.append(time.perf_counter() - began)
         self._count(score, report)
-        if (why := self.resolution.after(score)) is not None:
-            self.observer.doubted(why)
+        self._report(self.resolution.after(score))
         self.observer.advanced(step, report.loss)
         for event in (*report.events, *self._failed_candidates(score)):
             self.observer.happened(step, event)
@@ -323,14 +323,19 @@ class Trainer:
             spare = None if self.best is None else self.best.state
             self.best = None  # there are never two
             self.best = Best(step, dev, self.engine.snapshot(self.scratch, spare))
+        if step > self.history.known:
+            self._report(
+                not_moving(self.dev, step, self.settings.steps, self.lr, self._coarsest_dtype)
+            )
 
-    def _doubt(self, before: Metrics, after: Metrics) -> None:
-        """Report a run that has not trained its model."""
+    def _report(self, doubt: str | None) -> None:
+        if doubt is not None:
+            self.observer.doubted(doubt)
+
+    @property
+    def _coarsest_dtype(self) -> torch.dtype:
         dtypes = {x.dtype for x in self.engine.X.values()} or {torch.float32}
-        dtype = max(dtypes, key=lambda each: torch.finfo(each).eps)
-        why = doubts(before, after, self.dev, self.last_step, self.lr, dtype)
-        if why is not None:
-            self.observer.doubted(why)
+        return max(dtypes, key=lambda each: torch.finfo(each).eps)
 
     def _evaluate(
         self, step: int, name: str, examples: Sequence[Encoded], views: HasViews | None = None

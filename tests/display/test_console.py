@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from lozo_bench.config.schema import Select
 from lozo_bench.display.console import ProgressBar, summary_table
+from lozo_bench.display.device_hours import DeviceHours
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.optimizers.base import Event
 
@@ -35,6 +37,17 @@ def test_without_a_terminal_lines_show_loss_best_dev_and_eta(caplog):
         bar.row({"step": 10, "loss": 0.5})
     assert caplog.messages[0] == "step 10  dev accuracy 0.7500  loss 0.4000"
     assert caplog.messages[2].startswith("step 10/20  loss 0.5000  best dev 0.7500  ETA 0:00:")
+
+
+def test_a_run_that_costs_something_shows_how_much_of_it_is_spent(caplog):
+    """1000 of 4000 steps took 1800 s on two GPUs, and an earlier attempt 360 s."""
+    cost = DeviceHours(2, "GPU-hours", 360.0, began=time.perf_counter() - 1800)
+    with caplog.at_level(logging.INFO), ProgressBar(steps=4000, cost=cost) as bar:
+        bar.began -= 1800
+        bar.row({"step": 1000, "loss": 0.5})
+    (line,) = caplog.messages
+    assert line.startswith("step 1000/4000  loss 0.5000  best dev -  ETA 1:30:0")
+    assert line.endswith("  1.20 of 4.20 GPU-hours")
 
 
 def test_on_a_terminal_a_bar_replaces_the_lines(caplog, monkeypatch):

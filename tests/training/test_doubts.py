@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lozo_bench.evaluation.evaluate import Metrics
-from lozo_bench.training.doubts import doubts
+from lozo_bench.training.doubts import doubts, not_moving
 
 FP32, BF16 = torch.float32, torch.bfloat16
 
@@ -48,6 +48,19 @@ def test_what_hardly_moves_depends_on_the_dtype():
     assert doubts(*run, FP32) is None
     said = doubts(*run, BF16)
     assert "model.dtype=fp32" in said
+
+
+def test_a_run_whose_first_three_dev_losses_are_nearly_equal_says_so_at_once():
+    still = [of(0.7), of(0.70001), of(0.7)]
+    said = not_moving(still, 300, 1000, 1e-6, FP32)
+    assert said.startswith("step 300: the dev loss has hardly moved in 3 evaluations")
+    assert "-m optimizer.lr=1e-05,0.0001,0.001: a larger optimizer.lr than 1e-06" in said
+    assert "optimizer.sigma" in not_moving(still, 300, 1000, 0.0, FP32)
+    moved = [of(0.7), of(0.7), of(0.6998)]
+    assert not_moving(moved, 300, 1000, 1e-6, FP32) is None
+    assert "model.dtype=fp32" in not_moving(moved, 300, 1000, 1e-6, BF16)
+    for dev, step in ((still[:2], 200), ([*still, of(0.7)], 400), (still, 3), (still, 1000)):
+        assert not_moving(dev, step, 1000, 1e-6, FP32) is None
 
 
 def test_a_model_that_only_guesses_after_training_is_said_to_be_destroyed():

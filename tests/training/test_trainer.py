@@ -163,9 +163,12 @@ def test_a_row_has_the_fields_of_the_file_format():
     }  # fmt: skip
 
 
-def test_a_run_that_did_not_move_or_was_destroyed_says_so_once():
+def test_a_run_that_did_not_move_or_was_destroyed_says_so():
     (still,) = train(lambda step: [1.0, 0.5], steps=10)[1].doubts
     assert "has hardly moved in 10 steps" in still
+    early, late = train(lambda step: [1.0, 0.5], steps=20, eval_every=4)[1].doubts
+    assert early.startswith("step 12: the dev loss has hardly moved")
+    assert "has hardly moved in 20 steps" in late
     (destroyed,) = train(lambda step: [9.0, 9.0] if step else [1.0, 0.0])[1].doubts
     assert "that of a guess (0.6931" in destroyed
     assert train(lambda step: [float(step), 0.0])[1].doubts == []
