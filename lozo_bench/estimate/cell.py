@@ -8,31 +8,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from lozo_bench.config.checks import class_count
 from lozo_bench.config.schema import Config
-from lozo_bench.errors import UserError
 from lozo_bench.estimate.cards import Card, card
 from lozo_bench.estimate.memory import Held, Memory, is_fused, memory_of
 from lozo_bench.estimate.passes import Evaluation, Step, batches, evaluation_of, step_of
 from lozo_bench.estimate.rows import Rows, rows_of
-from lozo_bench.estimate.times import Load, Times, times_of
-from lozo_bench.estimate.trace import Trace, trace
+from lozo_bench.estimate.shapes import Shaped, Shapes
+from lozo_bench.estimate.times import Times, times_of
 from lozo_bench.models.check import output_layer
 from lozo_bench.models.load import Loaded
-from lozo_bench.models.meta import load_without_weights
 from lozo_bench.optimizers.base import Needs
-from lozo_bench.randomness.draws import Draws
-from lozo_bench.runs import provenance
 from lozo_bench.training.plan import Plan, plan_run
 from lozo_bench.tuning.base import Tuned
-from lozo_bench.tuning.prefix import Prefix
-from lozo_bench.tuning.prompt import Prompt
-from lozo_bench.tuning.start import tune
 
 _BYTES_OF_A_LOSS = 4
 _BYTES_OF_A_ROW = 350  # of metrics.jsonl
@@ -81,8 +71,8 @@ class Estimate:
 class Estimator:
     """Estimates runs; what several have in common is worked out once."""
 
-    _models: dict[str, tuple[Loaded, Tuned]] = field(default_factory=dict)
-    _traces: dict[str, Trace] = field(default_factory=dict)
+    _shapes: Shapes = field(default_factory=Shapes)
+    _rows: dict[str, Rows] = field(default_factory=dict)
     _estimates: dict[str, Estimate] = field(default_factory=dict)
 
     def estimate(self, config: Config) -> Estimate:
@@ -98,14 +88,14 @@ class Estimator:
 
     def _estimate(self, config: Config, plan: Plan) -> Estimate:
         machine = card(config.estimate.card)
-        loaded, tuned = self._tuned(config, plan)
-        rows = rows_of(config, plan, loaded, tuned.virtual_tokens)
+        shaped = self._shapes.of(config, plan)
+        rows = self._rows_of(config, plan, shaped)
         needs = plan.needs
         step = Step(0, 0) if needs is None else step_of(config, needs)
-        held, sets = self._held(config, needs, step, loaded, tuned, rows)
+        held, sets = self._held(config, plan, step, shaped, rows)
         memory = memory_of(config, needs, held, machine.is_cpu, plan.full_states)
         steps = _steps(config, needs)
-        times = times_of(config, needs, step, held, _load(tuned), machine, steps, sets, rows.writes)
+        times = times_of(config, needs, step, held, shaped.load, machine, steps, sets, rows.writes)
         notes = [rows.assumed] if rows.assumed else []
         if not step.known:
             notes.append(f"{config.task.name}: a step is taken to have {step.forwards:g} passes")
@@ -113,24 +103,24 @@ class Estimator:
         cards = 1 if machine.is_cpu else max(1, config.estimate.cards)
         return Estimate(memory, times, disk, machine, cards, tuple(notes))
 
-    def _tuned(self, config: Config, plan: Plan) -> tuple[Loaded, Tuned]:
-        classes = class_count(config.task)
-        key = f"{config.model}{classes}{json.dumps(config.tuning, default=str)}"
-        if key not in self._models:
-            loaded = load_without_weights(config.model, classes)
-            self._models[key] = _tune(config, plan, loaded)
-        return self._models[key]
+    def _rows_of(self, config: Config, plan: Plan, shaped: Shaped) -> Rows:
+        parts = (config.task, config.seed, config.evaluation, config.engine)
+        texts = json.dumps([dataclasses.asdict(part) for part in parts], default=str)
+        key = f"{id(shaped)}{texts}"  # the models are kept
+        if key not in self._rows:
+            self._rows[key] = rows_of(config, plan, shaped)
+        return self._rows[key]
 
     def _held(
         self,
         config: Config,
-        needs: Needs | None,
+        plan: Plan,
         step: Step,
-        loaded: Loaded,
-        tuned: Tuned,
+        shaped: Shaped,
         rows: Rows,
     ) -> tuple[Held, tuple[Evaluation, Evaluation]]:
-        size = config.eval_batch_size
+        size, needs = config.eval_batch_size, plan.needs
+        loaded, tuned = shaped.loaded, shaped.tuned
         dev = evaluation_of([] if needs is None else rows.data.dev, rows.data, size)
         test = evaluation_of(rows.data.test, rows.data, size)
         gradient = needs is not None and needs.gradient
@@ -138,9 +128,11 @@ class Estimator:
         head = output_layer(loaded.model)
         held = Held(
             X=_features(loaded, tuned) if needs is not None and needs.features else tuned.X,
-            weights=float(_bytes(tuned)),
-            traced=self._trace(config, loaded, False, False),
-            traced_gradient=self._trace(config, loaded, True, dropout) if gradient else None,
+            weights=shaped.weights,
+            traced=self._shapes.trace(config, plan, gradient=False, dropout=False),
+            traced_gradient=self._shapes.trace(config, plan, gradient=True, dropout=dropout)
+            if gradient
+            else None,
             step_parts=[]
             if needs is None
             else batches(rows.data, config, needs, config.micro_batch_size),
@@ -151,84 +143,10 @@ class Estimator:
         )
         return held, (dev, test)
 
-    def _trace(self, config: Config, loaded: Loaded, gradient: bool, dropout: bool) -> Trace:
-        key = f"{config.model}{json.dumps(config.tuning, default=str)}{gradient}{dropout}"
-        if key not in self._traces:
-            found = trace(loaded, gradient, dropout)
-            if config.model.autocast is not None:
-                found = Trace(found.peak / 2, found.kept / 2, found.operations)
-            if gradient and config.model.gradient_checkpointing:
-                found = _checkpointed(found, loaded)
-            self._traces[key] = found
-        return self._traces[key]
-
-
-def _tune(config: Config, plan: Plan, loaded: Loaded) -> tuple[Loaded, Tuned]:
-    tuning, model = plan.tuning, loaded.model
-    if isinstance(tuning, Prefix | Prompt):
-        model.requires_grad_(False)
-        return loaded, _virtual(tuning, loaded)
-    try:
-        return tune(tuning, loaded, Draws(config.seed.value))
-    except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
-        name = type(tuning).__name__
-        raise UserError(
-            f"tuning: {name} cannot be estimated without the model's weights or its tokenizer "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
-
-
-def _virtual(tuning: Prefix | Prompt, loaded: Loaded) -> Tuned:
-    """Return what a prefix or a prompt trains: its start needs the tokenizer, its shapes do not."""
-    config: Any = loaded.model.config
-    width = config.hidden_size
-    if isinstance(tuning, Prompt):
-        shapes = {"soft_prompt.words": (tuning.tokens, width)}
-    else:
-        heads = config.num_attention_heads
-        share = (getattr(config, "num_key_value_heads", None) or heads) / heads
-        shapes = {
-            f"{layer}.prefix.{kind}": (tuning.tokens, round(width * share))
-            for layer in range(config.num_hidden_layers)
-            for kind in ("keys", "values")
-        }
-    X = {
-        name: torch.nn.Parameter(torch.empty(shape, device="meta", dtype=torch.float32))
-        for name, shape in shapes.items()
-    }
-    virtual = tuning.tokens if isinstance(tuning, Prompt) else 0
-    return Tuned(X, loaded.model, all_weights=False, virtual_tokens=virtual)
-
 
 def _features(loaded: Loaded, tuned: Tuned) -> Mapping[str, Tensor]:
     head = output_layer(loaded.model)
     return tuned.X if head is None else {"head": head.weight}
-
-
-def _checkpointed(full: Trace, loaded: Loaded) -> Trace:
-    """Keep what enters each layer, and all of the one layer that is recomputed."""
-    config: Any = loaded.model.config
-    entering = config.num_hidden_layers * config.hidden_size * loaded.model.dtype.itemsize
-    kept = entering + full.kept / config.num_hidden_layers
-    return Trace(full.peak, min(full.kept, kept), full.operations)
-
-
-def _bytes(tuned: Tuned) -> int:
-    tensors = {id(x): x for x in (*tuned.model.parameters(), *tuned.model.buffers())}
-    tensors |= {id(x): x for x in tuned.X.values()}
-    return sum(x.nbytes for x in tensors.values())
-
-
-def _load(tuned: Tuned) -> Load:
-    matrices = [x for x in tuned.X.values() if x.ndim >= 2]
-    model: Any = tuned.model
-    head, config = output_layer(model), model.config
-    return Load(
-        multiplied=provenance.flops(tuned.model, 1, 0) / 2,
-        heights=sum(len(x) for x in matrices),
-        widths=sum(x[0].numel() for x in matrices),
-        width=config.hidden_size if head is None else head.weight.shape[1],
-    )
 
 
 def _steps(config: Config, needs: Needs | None) -> int:

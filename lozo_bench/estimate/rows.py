@@ -17,8 +17,8 @@ from lozo_bench.config.several import task_configs
 from lozo_bench.data.collate import BatchLayout, ScoringOptions
 from lozo_bench.data.encode import prompt_for
 from lozo_bench.data.sets import Data
+from lozo_bench.estimate.shapes import Shaped
 from lozo_bench.models.capabilities import supports_packed_rows
-from lozo_bench.models.check import max_row_tokens
 from lozo_bench.models.load import Loaded
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.tasks.causal import CausalPrompt
@@ -49,11 +49,10 @@ class Rows:
     writes: int = 0
 
 
-def rows_of(config: Config, plan: Plan, loaded: Loaded, virtual_tokens: int) -> Rows:
+def rows_of(config: Config, plan: Plan, shaped: Shaped) -> Rows:
     """Return the rows of a run without reading from the hub; of several tasks, all of them."""
     parts = [
-        _of_task(name, one, config, plan, loaded, virtual_tokens)
-        for name, one in task_configs(config).items()
+        _of_task(name, one, config, plan, shaped) for name, one in task_configs(config).items()
     ]
     if len(parts) == 1:
         return parts[0]
@@ -67,9 +66,8 @@ def rows_of(config: Config, plan: Plan, loaded: Loaded, virtual_tokens: int) -> 
     return Rows(data, assumed, max(part.writes for part in parts))
 
 
-def _of_task(
-    name: str, config: Config, run: Config, plan: Plan, loaded: Loaded, virtual_tokens: int
-) -> Rows:
+def _of_task(name: str, config: Config, run: Config, plan: Plan, shaped: Shaped) -> Rows:
+    loaded, virtual_tokens = shaped.loaded, shaped.tuned.virtual_tokens
     layout = _layout(config, loaded, virtual_tokens)
     task = config.task
     writes = task.max_new_tokens if task.answer and task.metric.value != "perplexity" else 0
@@ -88,7 +86,7 @@ def _of_task(
         )
         assumed = ""
     else:
-        train, dev, test, assumed = _typical(config, loaded)
+        train, dev, test, assumed = _typical(config, shaped)
     if task.train_as is TrainAs.language_model:
         train = [row.only_gold() for row in train]
     return Rows(Data([] if held_out else train, dev, test, layout), assumed, writes)
@@ -120,11 +118,11 @@ def _layout(config: Config, loaded: Loaded, virtual_tokens: int) -> BatchLayout:
 
 
 def _typical(
-    config: Config, loaded: Loaded
+    config: Config, shaped: Shaped
 ) -> tuple[list[Encoded], list[Encoded], list[Encoded], str]:
-    task = config.task
+    task, causal = config.task, shaped.loaded.kind is Kind.causal
     facts = _facts().get(task.name.split("_")[0], {})
-    longest = min(task.max_length, max_row_tokens(loaded.model) or task.max_length)
+    longest = min(task.max_length, shaped.row_limit or task.max_length)
     mean = min(facts.get("tokens", _FALLBACK), longest)
     train, dev, test = _counts(task)
     options = 1 if task.answer else len(task.options) or facts.get("options", 2)
@@ -135,8 +133,8 @@ def _typical(
         return [
             _row(
                 min(longest, next(lengths) + shown * mean),
-                options if loaded.kind is Kind.causal else 1,
-                facts.get("answer", 1) if loaded.kind is Kind.causal else 1,
+                options if causal else 1,
+                facts.get("answer", 1) if causal else 1,
             )
             for _ in range(count)
         ]

@@ -48,12 +48,13 @@ def check_cell(config: DictConfig, folders: Sequence[str]) -> Config:
 @contextmanager
 def hydra_config(config: DictConfig) -> Iterator[None]:
     """Let interpolations such as ``${hydra:job.name}`` refer to this config meanwhile."""
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)
+    state: Any = HydraConfig.instance()
+    before = state.cfg
+    state.cfg = config  # `set_config` would copy all of it
     try:
         yield
     finally:
-        HydraConfig.instance().cfg = before
+        state.cfg = before
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
