@@ -19,7 +19,7 @@ import torch
 from hydra import compose
 
 from lozo_bench.config.paths import CONF
-from lozo_bench.evaluation.answers import answer
+from lozo_bench.evaluation.answers import Answers
 from lozo_bench.parallel.team import Team
 from lozo_bench.tables.cells import configs
 from lozo_bench.tasks.base import Encoded
@@ -45,7 +45,7 @@ def main() -> None:
     ours, plain = [], []
     for _ in range(arguments.repeats):
         began = time.perf_counter()
-        answers, _ = answer(evaluator, rows, arguments.batch_size)
+        answers = list(Answers(evaluator, rows, arguments.batch_size))
         ours.append(time.perf_counter() - began)
         began = time.perf_counter()
         choices = _plain_choices(built, rows, arguments.batch_size)

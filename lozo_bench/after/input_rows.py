@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,29 @@ from lozo_bench.tasks.base import Example
 from lozo_bench.tasks.files import EXTENSIONS, read_rows
 from lozo_bench.tasks.rows import Layout, Row, fields_of, labelled, to_examples
 
+log = logging.getLogger(__name__)
+
 STANDARD_INPUT = "-"
 Record = Mapping[str, str]
 
 
-def read_input(
-    given: str, task: TaskConfig, layout: Layout | None, names: Sequence[str]
-) -> tuple[list[Example], bool]:
-    """Return the rows, and whether they have labels or answers.
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Rows to answer.
+
+    Args:
+        examples: the rows as the task reads them.
+        labelled: whether they have labels or answers.
+        own: the columns of each row as they are in the file; None of texts without columns.
+    """
+
+    examples: Sequence[Example]
+    labelled: bool = False
+    own: Sequence[Mapping[str, Any]] | None = None
+
+
+def read_input(given: str, task: TaskConfig, layout: Layout | None, names: Sequence[str]) -> Input:
+    """Return the rows of a file or of standard input.
 
     Args:
         given: a ``.csv``, ``.tsv``, ``.jsonl`` or ``.json`` file with the columns of the task's
@@ -38,8 +55,22 @@ def read_input(
     """
     path = Path(given)
     if given == STANDARD_INPUT or path.suffix not in EXTENSIONS:
-        return _lines(given, task, layout), False
-    records = _records(path)
+        return Input(_lines(given, task, layout))
+    own = _records(path)
+    examples, has_labels = _of_records(path, own, layout, names)
+    if len(own) != len(examples):
+        log.warning(
+            "%s: a row of the file is not one row of the task; its columns are left out", path
+        )
+        return Input(examples, has_labels)
+    return Input(examples, has_labels, own)
+
+
+def _of_records(
+    path: Path, own: Sequence[Mapping[str, Any]], layout: Layout | None, names: Sequence[str]
+) -> tuple[list[Example], bool]:
+    """Return the rows of a file with columns, and whether they have labels or answers."""
+    records = [{key: _as_text(value) for key, value in record.items()} for record in own]
     if layout is None:
         return _without_layout(path, records, names)
     known = {layout.label, *layout.answers, layout.options.column if layout.options else None}
@@ -86,8 +117,8 @@ def _text(path: Path) -> str:
         raise bad_data(str(path), "the file is not text in UTF-8") from error
 
 
-def _records(path: Path) -> list[Record]:
-    """Return the columns of each row by name, as texts."""
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Return the columns of each row by name."""
     text = _text(path)
     try:
         if path.suffix == ".jsonl":
@@ -101,7 +132,7 @@ def _records(path: Path) -> list[Record]:
         raise bad_data(str(path), f"the file is not valid: {error}") from error
     if not found or not all(isinstance(record, dict) for record in found):
         raise bad_data(str(path), "there are no rows in the file, or they have no named columns")
-    return [{str(key): _as_text(value) for key, value in record.items()} for record in found]
+    return [{str(key): value for key, value in record.items()} for record in found]
 
 
 def _table(text: str, tab_separated: bool) -> csv.DictReader[str]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -23,8 +24,10 @@ from lozo_bench.tables.cells import mistakes_in_one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lozo_bench.after.input_rows import Input
     from lozo_bench.config.schema import Config
     from lozo_bench.evaluation.evaluate import Metrics
+    from lozo_bench.evaluation.predictions import Confusion
     from lozo_bench.tasks.base import Encoded, Example, Splits
     from lozo_bench.training.build_run import BuiltRun
 
@@ -34,35 +37,34 @@ def main() -> None:
     arguments = _parser().parse_intermixed_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with mistakes_in_one_line():
-        rows, metrics = predict(arguments)
-        with _opened(arguments.out) as out:
-            for row in rows:
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    if metrics is not None:
-        print_metrics(metrics, rows)
+        asked = _of_run(arguments) if is_cell(Path(arguments.model)) else _of_model(arguments)
+        _predict(asked, arguments.batch_size, arguments.out)
 
 
-def predict(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], Metrics | None]:
-    """Return a JSON object for each row, and the metrics if the rows are labelled.
+def _predict(asked: Asked, batch_size: int, out: Path | None) -> None:
+    """Write a JSON object for each row as soon as its batch is answered, then print the metrics.
 
     Raises:
-        UserError: there is no such run or model, or a row is bad.
+        UserError: the task has no answers, or the file cannot be written.
     """
-    asked = _of_run(arguments) if is_cell(Path(arguments.model)) else _of_model(arguments)
-    from lozo_bench.evaluation.answers import answer
-    from lozo_bench.evaluation.predictions import prediction
+    from lozo_bench.evaluation.answers import Answers
+    from lozo_bench.evaluation.predictions import Confusion, prediction
     from lozo_bench.training.predictions import wordings
 
-    built, examples = asked.built, asked.examples
-    evaluator = built.parts.evaluators["test"]
+    built, examples, counts = asked.built, asked.examples, Confusion()
+    words, own = wordings(asked.config, built), asked.own or repeat(None)
     with built.chosen.engine.applied(), _bar() as advanced:
-        answers, metrics = answer(
-            evaluator, examples, arguments.batch_size, asked.labelled, advanced
-        )
-    words = wordings(asked.config, built)
-    pairs = zip(examples, answers, strict=True)
-    rows = [prediction(e, a, words[e.task], asked.labelled) for e, a in pairs]
-    return rows, metrics
+        evaluator = built.parts.evaluators["test"]
+        answers = Answers(evaluator, examples, batch_size, asked.labelled, advanced)
+        given = iter(answers)
+        first = next(given)  # what the task refuses leaves the file as it was
+        with _opened(out) as file:
+            for example, answer, row in zip(examples, chain([first], given), own, strict=False):
+                shown = prediction(example, answer, words[example.task], asked.labelled, row)
+                counts.add(shown)
+                file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+    if (metrics := answers.metrics()) is not None:
+        print_metrics(metrics, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,14 @@ class Asked:
         built: the model and its evaluators.
         examples: the rows as tokens.
         labelled: whether the right answers are known.
+        own: the columns of each row of a file.
     """
 
     config: Config
     built: BuiltRun
     examples: Sequence[Encoded]
-    labelled: bool
+    labelled: bool = True
+    own: Sequence[Mapping[str, Any]] | None = None
 
 
 def _of_run(arguments: argparse.Namespace) -> Asked:
@@ -99,12 +103,13 @@ def _of_run(arguments: argparse.Namespace) -> Asked:
     step = tested_step(folder) if arguments.step is None else arguments.step
     built = rebuild(folder, step, arguments.device).built
     if arguments.input is None:
-        return Asked(config, built, built.parts.data.test, labelled=True)
+        return Asked(config, built, built.parts.data.test)
     _refuse_several(config)
     source = plan_run(config).sources[""]
-    examples, labelled = _input(arguments.input, config, source, names_of(config.task))
+    given = _input(arguments.input, config, source, names_of(config.task))
     prompt = prompt_for(config, built.loaded, built.parts.data.layout.virtual_tokens)
-    return Asked(config, built, [prompt.encode(example) for example in examples], labelled)
+    examples = [prompt.encode(example) for example in given.examples]
+    return Asked(config, built, examples, given.labelled, given.own)
 
 
 def _of_model(arguments: argparse.Namespace) -> Asked:
@@ -130,17 +135,16 @@ def _of_model(arguments: argparse.Namespace) -> Asked:
     device = [] if arguments.device is None else [f"model.device={arguments.device}"]
     words = ["optimizer=zero_shot", "model=local", f"model.path={arguments.model}"]
     with configs(CONF, arguments.config_dir):
-        given = [*words, f"task={arguments.task}", *device, *arguments.overrides]
-        config, _ = typed(compose("config", given))
+        words += [f"task={arguments.task}", *device, *arguments.overrides]
+        config, _ = typed(compose("config", words))
         plan = plan_run(config)
-        labelled = True
-        if arguments.input is not None:
-            _refuse_several(config)
-            names = names_of(config.task)
-            examples, labelled = _input(arguments.input, config, plan.sources[""], names)
-            plan = replace(plan, sources={"": _Rows(examples)})
-        built = build_run(config, plan, Team())
-    return Asked(config, built, built.parts.data.test, labelled)
+        if arguments.input is None:
+            built = build_run(config, plan, Team())
+            return Asked(config, built, built.parts.data.test)
+        _refuse_several(config)
+        given = _input(arguments.input, config, plan.sources[""], names_of(config.task))
+        built = build_run(config, replace(plan, sources={"": _Rows(given.examples)}), Team())
+    return Asked(config, built, built.parts.data.test, given.labelled, given.own)
 
 
 class _Rows:
@@ -156,9 +160,7 @@ class _Rows:
         return Splits(self.examples[:1], self.examples[:1], self.examples)
 
 
-def _input(
-    given: str, config: Config, source: object, names: Sequence[str]
-) -> tuple[list[Example], bool]:
+def _input(given: str, config: Config, source: object, names: Sequence[str]) -> Input:
     from lozo_bench.after.input_rows import read_input
 
     if config.evaluation.shots or config.evaluation.calibrated:
@@ -192,14 +194,12 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
         yield file
 
 
-def print_metrics(metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_metrics(metrics: Metrics, counted: Confusion) -> None:
     """Print the metrics and, if the rows share their classes, the confusion table, to stderr."""
-    from lozo_bench.evaluation.predictions import confusion
-
     console = Console(stderr=True, highlight=False)
     line = "  ".join(f"{name} {value:.4f}" for name, value in metrics.values.items())
-    console.print(f"{len(rows)} rows: {line}")
-    counts = confusion(rows)
+    console.print(f"{counted.rows} rows: {line}")
+    counts = counted.table()
     if counts is None:
         return
     table = Table(title="rows: gold; columns: choice", title_justify="left")
@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="lozo-predict",
         description="Print what a model answers on each row, one JSON object in a line: the text, "
         "its options with their scores and the choice, or the answer that is written. Labelled "
-        "rows also give metrics and a confusion table.",
+        "rows also give metrics and a confusion table. Rows of a file keep their columns in `row`.",
         epilog="for example: lozo-predict RUN --input new.csv --out answers.jsonl",
     )
     parser.add_argument("model", metavar="RUN|MODEL", help="a run, a model's folder or a hub name")

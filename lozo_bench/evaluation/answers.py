@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,6 +14,9 @@ from lozo_bench.evaluation.evaluate import Advanced, Evaluator, Metrics, by_leng
 from lozo_bench.evaluation.evaluators import GenerationEvaluator, OptionEvaluator
 from lozo_bench.evaluation.several import EvaluatorByTask
 from lozo_bench.tasks.base import Encoded
+
+# Rows of so many batches are sorted by length together.
+_BATCHES_AHEAD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +39,11 @@ class Answer:
         return self.scores.index(max(self.scores))
 
 
-@torch.inference_mode()
-def answer(
-    evaluator: Evaluator,
-    examples: Sequence[Encoded],
-    batch_size: int,
-    labelled: bool = True,
-    advanced: Advanced = lambda done, of: None,
-) -> tuple[list[Answer], Metrics | None]:
-    """Return the answer to each example, in order, and the metrics if the examples are labelled.
+class Answers:
+    """The answers to rows, in order, made while they are iterated over.
 
-    Examples of similar length go through the model together, as in `evaluate`, and nothing of the
-    model's outputs is kept but the scores.
+    Rows of similar length go through the model together, as in `evaluate`: of as many batches as
+    are answered ahead. Nothing is kept of an answer that was given, except what the metrics need.
 
     Args:
         evaluator: of the task.
@@ -55,26 +51,55 @@ def answer(
         batch_size: how many examples are answered together.
         labelled: whether the right answers are known.
         advanced: called after each batch with the number of examples that are done, and of all.
-
-    Raises:
-        UserError: the task has no answers: its metric is a perplexity.
     """
-    found = torch.zeros(len(examples), evaluator.columns, dtype=torch.float64)
-    answers = [Answer()] * len(examples)
-    order, done = by_length(examples, range(len(examples))), 0
-    for task, of_task in groupby(order, key=lambda i: examples[i].task):
-        own = evaluator.by_task[task] if isinstance(evaluator, EvaluatorByTask) else evaluator
-        rows = list(of_task)
-        for start in range(0, len(rows), batch_size):
-            numbers = rows[start : start + batch_size]
-            results, given = _answers(own, [examples[i] for i in numbers], labelled)
-            if results is not None:
-                found[numbers, : own.columns] = results
-            for i, one in zip(numbers, given, strict=True):
-                answers[i] = one
-            done += len(numbers)
-            advanced(done, len(order))
-    return answers, evaluator.metrics(found, examples) if labelled else None
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        examples: Sequence[Encoded],
+        batch_size: int,
+        labelled: bool = True,
+        advanced: Advanced = lambda done, of: None,
+    ) -> None:
+        self.evaluator, self.examples, self.batch_size = evaluator, examples, batch_size
+        self.labelled, self.advanced = labelled, advanced
+        rows = len(examples) if labelled else 0
+        self.found = torch.zeros(rows, evaluator.columns, dtype=torch.float64)
+
+    def __iter__(self) -> Iterator[Answer]:
+        """Answer the rows.
+
+        Raises:
+            UserError: the task has no answers: its metric is a perplexity.
+        """
+        rows, ahead = len(self.examples), self.batch_size * _BATCHES_AHEAD
+        for first in range(0, rows, ahead):
+            yield from self._answered(range(first, min(first + ahead, rows)))
+
+    def metrics(self) -> Metrics | None:
+        """Return the metrics of all rows, which have been answered; None if they have no labels."""
+        return self.evaluator.metrics(self.found, self.examples) if self.labelled else None
+
+    @torch.inference_mode()
+    def _answered(self, numbers: range) -> list[Answer]:
+        """Return the answers to the rows with these numbers."""
+        answers, done = [Answer()] * len(numbers), numbers.start
+        order = by_length(self.examples, numbers)
+        for task, of_task in groupby(order, key=lambda i: self.examples[i].task):
+            own = self.evaluator
+            if isinstance(own, EvaluatorByTask):
+                own = own.by_task[task]
+            rows = list(of_task)
+            for start in range(0, len(rows), self.batch_size):
+                batch = rows[start : start + self.batch_size]
+                results, given = _answers(own, [self.examples[i] for i in batch], self.labelled)
+                if results is not None and self.labelled:
+                    self.found[batch, : own.columns] = results
+                for i, one in zip(batch, given, strict=True):
+                    answers[i - numbers.start] = one
+                done += len(batch)
+                self.advanced(done, len(self.examples))
+        return answers
 
 
 def _answers(

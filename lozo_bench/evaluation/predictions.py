@@ -29,14 +29,20 @@ class Wording:
 
 
 def prediction(
-    example: Encoded, answer: Answer, wording: Wording, labelled: bool = True
+    example: Encoded,
+    answer: Answer,
+    wording: Wording,
+    labelled: bool = True,
+    own: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a row and its answer.
 
     The keys are ``text``, what the model read; ``options``, their ``scores``, and ``choice``; or
     ``answer`` if it is written. Labelled rows have ``gold``, or ``golds`` if there are several.
+    ``row`` has the columns that the row has in the user's file, if it is from there.
     """
-    task = {"task": example.task} if example.task else {}
+    task: dict[str, Any] = {"task": example.task} if example.task else {}
+    task |= {"row": dict(own)} if own is not None else {}
     if not answer.scores:
         golds = {"golds": list(example.answers)} if labelled else {}
         return task | {"text": wording.decode(example.prompt), "answer": answer.text} | golds
@@ -55,17 +61,27 @@ def prediction(
     return task | row
 
 
-def confusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]] | None:
-    """Return how often each choice was made for each gold class, by name; None without classes.
+class Confusion:
+    """How often each choice was made for each gold class, counted row by row."""
 
-    Rows with options of their own have no classes in common.
-    """
-    options = {tuple(row.get("options", ())) for row in rows}
-    if len(options) != 1 or not all("gold" in row for row in rows):
-        return None
-    counts = Counter((row["gold"], row["choice"]) for row in rows)
-    names = sorted({name for pair in counts for name in pair})
-    return {gold: {choice: counts[gold, choice] for choice in names} for gold in names}
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._options: set[tuple[str, ...]] = set()
+        self.rows = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row that `prediction` returned."""
+        self.rows += 1
+        if len(self._options) < 2:  # rows with options of their own have no classes in common
+            self._options.add(tuple(row.get("options", ())) if "gold" in row else ())
+            self._counts[row.get("gold", ""), row.get("choice", "")] += 1
+
+    def table(self) -> dict[str, dict[str, int]] | None:
+        """Return the counts by gold class and choice; None if the rows do not share classes."""
+        if len(self._options) != 1 or () in self._options:
+            return None
+        names = sorted({name for pair in self._counts for name in pair})
+        return {gold: {name: self._counts[gold, name] for name in names} for gold in names}
 
 
 def _options(example: Encoded, answer: Answer, wording: Wording) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lozo_bench.config.schema import Config, Kind, TaskConfig
 from lozo_bench.config.several import task_configs
-from lozo_bench.evaluation.answers import answer
+from lozo_bench.evaluation.answers import Answers
 from lozo_bench.evaluation.predictions import Wording, prediction
 from lozo_bench.runs.atomic import write_text
 from lozo_bench.training.build_run import BuiltRun
@@ -19,7 +19,7 @@ PREDICTIONS = "predictions.jsonl"
 def write_predictions(config: Config, built: BuiltRun, folder: Path) -> Path:
     """Write ``predictions.jsonl`` with the test rows; the model has the tested step's weights."""
     test = built.parts.data.test
-    answers, _ = answer(built.parts.evaluators["test"], test, config.eval_batch_size)
+    answers = Answers(built.parts.evaluators["test"], test, config.eval_batch_size)
     words = wordings(config, built)
     rows = [prediction(e, a, words[e.task]) for e, a in zip(test, answers, strict=True)]
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -16,8 +16,8 @@ LAYOUT = Layout({"text": "body"}, "class", ["neg", "pos"])
 
 
 def read(path, layout=LAYOUT, names=("neg", "pos")):
-    examples, labelled = read_input(str(path), TASK, layout, names)
-    return [(example.fields, example.label) for example in examples], labelled
+    found = read_input(str(path), TASK, layout, names)
+    return [(example.fields, example.label) for example in found.examples], found.labelled
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
@@ -31,6 +31,13 @@ def test_columns_are_those_of_the_tasks_data(tmp_path, name, labelled):
     else:
         path.write_text(json.dumps(rows if name == "a.json" else rows[0]) + "\n")
     assert read(path) == ([({"text": "a film"}, 1 if labelled else 0)], labelled)
+
+
+def test_rows_keep_their_own_columns_as_they_are_in_the_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"id": 7, "body": "a film", "from": {"page": 3}}, {"id": 8, "body": "a song"}]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert read_input(str(path), TASK, LAYOUT, ["neg", "pos"]).own == rows
 
 
 def test_a_plain_file_has_a_text_in_each_line(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lozo_bench.after import predict
+from lozo_bench.evaluation import answers
 
 FEW = ["tracking=files", "steps=2", "batch_size=4", "task.source.test=24", "task.source.dev=8"]
 
@@ -51,10 +52,12 @@ def run(command, tmp_path):
         (["model=tiny_roberta", "task=reviews"], None),
     ],
 )
-def test_the_rows_of_a_run_give_its_own_numbers(run, predicted, words, options):
+def test_the_rows_of_a_run_give_its_own_numbers(run, predicted, monkeypatch, words, options):
+    """Whatever number of rows is sorted and answered at once: 10 here."""
     folder = run("predictions=true", *words)
     test = json.loads((folder / "result.json").read_text())["metrics"]["test"]
-    code, rows, err = predicted(folder)
+    monkeypatch.setattr(answers, "_BATCHES_AHEAD", 2)
+    code, rows, err = predicted(folder, "--batch-size", 5)
     assert code == 0
     assert f"24 rows: accuracy {test['accuracy']:.4f}  loss {test['loss']:.4f}" in err
     assert sum(row["choice"] == row["gold"] for row in rows) == round(24 * test["accuracy"])
@@ -67,16 +70,19 @@ def test_the_rows_of_a_run_give_its_own_numbers(run, predicted, words, options):
 def test_new_rows_come_from_a_file_or_from_standard_input(run, predicted, tmp_path, monkeypatch):
     folder = run("task=reviews")
     labelled = tmp_path / "new.csv"
-    labelled.write_text("sentence,label\nthe film was lovely .,great\nthe food was dull .,great\n")
+    labelled.write_text(
+        "id,sentence,label\n7,the film was lovely .,great\n8,the food was dull .,great\n"
+    )
     code, rows, err = predicted(folder, "--input", labelled)
     assert code == 0
     assert [row["gold"] for row in rows] == ["great", "great"]
+    assert rows[1]["row"] == {"id": "8", "sentence": "the food was dull .", "label": "great"}
     assert "2 rows: accuracy" in err
     texts = "the film was lovely .\n\nthe food was dull .\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(texts))
     code, of_texts, err = predicted(folder, "--input", "-")
     assert [row["scores"] for row in of_texts] == [row["scores"] for row in rows]
-    assert "gold" not in of_texts[0]
+    assert not {"gold", "row"} & of_texts[0].keys()
     assert err == ""
 
 
