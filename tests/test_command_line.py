@@ -14,6 +14,8 @@ import pytest
 
 import lozo_bench
 from lozo_bench.config.completion import allowed_words
+from lozo_bench.config.help import described
+from lozo_bench.config.paths import CONF
 
 BAD_CONFIGS = {
     "unknown key": (["stepz=3"], "stepz: no such key (did you mean 'steps'?)"),
@@ -212,6 +214,16 @@ def test_help_about_a_group_says_what_each_option_is(command, tmp_path):
     code, out, err = command("--help", "optimiser")
     assert (code, out) == (2, "")
     assert err.startswith("--help optimiser: no such group (did you mean 'optimizer'?)")
+
+
+@pytest.mark.parametrize("group", [path.name for path in CONF.iterdir() if path.is_dir()])
+def test_help_has_a_description_of_every_option(group):
+    """Not its command, and not what stands behind the command in parentheses."""
+    for path in (CONF / group).glob("*.yaml"):
+        about = described(path)
+        assert about, path
+        assert not about.startswith(("lozo-train", "(", "then ")), (path, about)
+        assert len(about.split()) > 1 or group == "model", (path, about)
 
 
 def test_the_version_is_that_of_this_package(command):

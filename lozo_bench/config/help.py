@@ -9,13 +9,16 @@ import ast
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from lozo_bench.config.paths import CONF, PACKAGE
 from lozo_bench.errors import UserError, did_you_mean
 
 _WIDTH = 100
-_COMMAND = re.compile(r"(?:Used by: )?lozo-train(?: -m)?(?: \S+=(?:\[.*?\]|[^\s:]+))*:?\s*")
+_COMMAND = re.compile(
+    r"(?:Used by: )?lozo-train(?: -m)?(?: \S+=(?:\[.*?\]|http:\S+|[^\s:]+))*:?\s*"
+)
 _USAGE = """lozo-train fine-tunes a language model without full backpropagation.
 
   lozo-train                                          the embedded model, in under a minute
@@ -96,7 +99,9 @@ def described(path: Path) -> str:
     found = _COMMAND.match(first)
     after = first[found.end() :].strip() if found else first
     if after and not after.startswith("("):
-        return _sentence(" ".join([after, *others]))
+        # Further commands stand below the first one; what is said ends before them.
+        said = takewhile(lambda line: not line.startswith("lozo-"), [after, *others])
+        return _sentence(" ".join(said))
     target = re.search(r"^_target_: (\S+)", text, re.MULTILINE)
     model = re.search(r"^path: ([^?\s]+)", text, re.MULTILINE)
     for answer in (

@@ -69,12 +69,17 @@ def cwd_of(folder: Path) -> Path | None:
     return _recorded(folder, lambda hydra: Path(hydra["runtime"]["cwd"]), None)
 
 
-def values_of(folder: Path) -> str:
-    """Return a line that names the files with a cell's default values; empty if unknown."""
-    return _recorded(folder, _values_of, "")
+def values_of(folder: Path, lr: float | None = None) -> str:
+    """Return a line that names the files with a cell's default values; empty if unknown.
+
+    Args:
+        folder: the cell's folder.
+        lr: its learning rate. If nobody chose it, the line says what to try.
+    """
+    return _recorded(folder, lambda hydra: _values_of(hydra, lr), "")
 
 
-def _values_of(hydra: Mapping[str, Any]) -> str:
+def _values_of(hydra: Mapping[str, Any], lr: float | None) -> str:
     runtime = hydra["runtime"]
     choices = runtime["choices"]
     name = f"tuned/{choices['tuned']}.yaml"
@@ -84,7 +89,14 @@ def _values_of(hydra: Mapping[str, Any]) -> str:
     others = _SETTING[1:] if tuned else _SETTING  # a tuned file overrides the method's
     files += [f"conf/{group}/{choices[group]}.yaml" for group in others if choices.get(group)]
     absent = "" if tuned else f"there is no conf/{name}: "
-    return f"{absent}values not given on the command line are from {' and '.join(files)}"
+    line = f"{absent}values not given on the command line are from {' and '.join(files)}"
+    if not lr or len(files) > 1 or tuned or "optimizer.lr" in chosen(hydra["overrides"]["task"]):
+        return line
+    grid = ",".join(f"{lr * factor:g}" for factor in (0.1, 1, 10))
+    return (
+        f"{line}. Its optimizer.lr={lr:g} was not tuned for this model and task: compare "
+        f"-m optimizer.lr={grid}"
+    )
 
 
 def choices_of(folders: Sequence[Path]) -> list[dict[str, str]]:

@@ -146,7 +146,7 @@ class Leader:
         """Open the run's files and the progress bar."""
         cell, config = self.cell, self.cell.config
         log_plan(config, built)
-        if values := values_of(cell.folder):
+        if values := values_of(cell.folder, config.optimizer.get("lr")):
             log.info(values)
         self._peak_of = provenance.reset_peak_memory(built.loaded.device)
         name = config.tracking.name or _display_name(cell)

@@ -65,6 +65,15 @@ def test_the_line_about_default_values_names_every_file_that_may_set_one(tmp_pat
         "there is no conf/tuned/lora/mezo-m-t.yaml: values not given on the command line are from "
         "conf/optimizer/mezo.yaml and conf/method/mezo_lora_head.yaml and conf/variant/n4.yaml"
     )
+    assert values_of(folder, 1e-6) == values_of(folder)  # a file of the user's may set it
+    settings.hydra.runtime.choices = choices | {"method": None}
+    OmegaConf.save(settings, path)
+    assert values_of(folder, 1e-6).endswith(
+        "conf/optimizer/mezo.yaml. Its optimizer.lr=1e-06 was not tuned for this model and task: "
+        "compare -m optimizer.lr=1e-07,1e-06,1e-05"
+    )
+    settings.hydra.runtime.choices = {**choices, "experiment": None, "variant": "n4"}
+    OmegaConf.save(settings, path)
     (tmp_path / "conf" / "tuned" / "lora").mkdir(parents=True)
     (tmp_path / "conf" / "tuned" / "lora" / "mezo-m-t.yaml").touch()
     assert values_of(folder) == (
