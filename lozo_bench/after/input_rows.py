@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from typing import Any
 from lozo_bench.config.schema import TaskConfig
 from lozo_bench.errors import UserError, bad_data, did_you_mean
 from lozo_bench.tasks.base import Example
-from lozo_bench.tasks.files import EXTENSIONS, read_rows
+from lozo_bench.tasks.files import EXTENSIONS, read_rows, read_table
+from lozo_bench.tasks.lines import lines
 from lozo_bench.tasks.rows import Layout, Row, fields_of, labelled, to_examples
 
 log = logging.getLogger(__name__)
@@ -63,29 +62,29 @@ def read_input(given: str, task: TaskConfig, layout: Layout | None, names: Seque
             "%s: a row of the file is not one row of the task; its columns are left out", path
         )
         return Input(examples, has_labels)
-    return Input(examples, has_labels, own)
+    return Input(examples, has_labels, [columns for _, columns in own])
 
 
 def _of_records(
-    path: Path, own: Sequence[Mapping[str, Any]], layout: Layout | None, names: Sequence[str]
+    path: Path,
+    own: Sequence[tuple[str, Mapping[str, Any]]],
+    layout: Layout | None,
+    names: Sequence[str],
 ) -> tuple[list[Example], bool]:
     """Return the rows of a file with columns, and whether they have labels or answers."""
-    records = [{key: _as_text(value) for key, value in record.items()} for record in own]
+    records = [(where, _texts(columns)) for where, columns in own]
     if layout is None:
-        return _without_layout(path, records, names)
+        return _without_layout(records, names)
     known = {layout.label, *layout.answers, layout.options.column if layout.options else None}
     known.discard(None)
-    has = {column for column in known if column in records[0]}
+    where, first = records[0]
+    has = {column for column in known if column in first}
     if has == known:
         return to_examples(labelled(read_rows(path, layout), layout), layout), True
     if layout.options:
         missing = ", ".join(sorted(str(column) for column in known - has))
-        raise bad_data(
-            f"{path}:1", f"no column {missing}; rows of this task have their own options"
-        )
-    return [
-        _unlabelled(f"{path}:{n}", record, layout) for n, record in enumerate(records, 2)
-    ], False
+        raise bad_data(where, f"no column {missing}; rows of this task have their own options")
+    return [_unlabelled(where, record, layout) for where, record in records], False
 
 
 def _lines(given: str, task: TaskConfig, layout: Layout | None) -> list[Example]:
@@ -95,54 +94,58 @@ def _lines(given: str, task: TaskConfig, layout: Layout | None) -> list[Example]
         allowed = f"a .csv, .tsv, .jsonl or .json file with the columns {', '.join(fields)}"
         raise UserError(f"--input: a row of this task has several texts; allowed: {allowed}")
     if given == STANDARD_INPUT:
-        where, text = "standard input", sys.stdin.read()
+        where, texts = "standard input", list(enumerate(sys.stdin.read().split("\n"), 1))
     else:
-        where, text = given, _text(Path(given))
+        where, texts = given, list(_readable(Path(given)))
     rows = [
-        Example({fields[0]: line}, where=f"{where}:{number}")
-        for number, line in enumerate(text.splitlines(), 1)
-        if line.strip()
+        Example({fields[0]: text.removeprefix("\ufeff")}, where=f"{where}:{number}")
+        for number, text in texts
+        if text.strip()
     ]
     if not rows:
         raise bad_data(where, "there are no rows")
     return rows
 
 
-def _text(path: Path) -> str:
+def _readable(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and the text of each line; only a newline ends a line."""
     try:
-        return path.read_text(encoding="utf-8")
+        yield from lines(path)
     except OSError as error:
         raise bad_data(str(path), f"the file cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise bad_data(str(path), "the file is not text in UTF-8") from error
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """Return the columns of each row by name."""
-    text = _text(path)
+def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return where each row is, and its columns by name."""
     try:
-        if path.suffix == ".jsonl":
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
-        elif path.suffix == ".json":
-            whole = json.loads(text)
-            found = whole if isinstance(whole, list) else [whole]
-        else:
-            found = list(_table(text, tab_separated=path.suffix == ".tsv"))
+        found: list[tuple[str, Any]] = (
+            list(read_table(path)) if path.suffix in (".csv", ".tsv") else list(_objects(path))
+        )
     except ValueError as error:
         raise bad_data(str(path), f"the file is not valid: {error}") from error
-    if not found or not all(isinstance(record, dict) for record in found):
+    if not found or not all(isinstance(record, dict) for _, record in found):
         raise bad_data(str(path), "there are no rows in the file, or they have no named columns")
-    return [{str(key): value for key, value in record.items()} for record in found]
+    return [(where, {str(key): x for key, x in record.items()}) for where, record in found]
 
 
-def _table(text: str, tab_separated: bool) -> csv.DictReader[str]:
-    if tab_separated:  # as in GLUE, without quoting
-        return csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.DictReader(io.StringIO(text))
+def _objects(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix == ".jsonl":
+        for number, text in _readable(path):
+            if text.strip():
+                yield f"{path}:{number}", json.loads(text)
+        return
+    whole = json.loads("\n".join(text for _, text in _readable(path)))
+    for number, value in enumerate(whole if isinstance(whole, list) else [whole]):
+        yield f"{path}:[{number}]", value
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _texts(columns: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns as texts; a null is no column."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in columns.items()
+        if value is not None
+    }
 
 
 def _unlabelled(where: str, record: Record, layout: Layout) -> Example:
@@ -155,16 +158,16 @@ def _unlabelled(where: str, record: Record, layout: Layout) -> Example:
 
 
 def _without_layout(
-    path: Path, records: Sequence[Record], names: Sequence[str]
+    records: Sequence[tuple[str, Record]], names: Sequence[str]
 ) -> tuple[list[Example], bool]:
     """Return the rows of a task that generates its data: all columns but ``label`` are fields."""
-    has_labels = "label" in records[0]
+    has_labels = "label" in records[0][1]
     rows = []
-    for number, record in enumerate(records, 2):
+    for where, record in records:
         fields = {key: text for key, text in record.items() if key != "label"}
         label = record.get("label", "")
         if has_labels and label not in names:
             allowed = ", ".join(map(repr, names))
-            raise bad_data(f"{path}:{number}", f"unknown label {label!r}; allowed: {allowed}")
-        rows.append(Example(fields, names.index(label) if has_labels else 0, f"{path}:{number}"))
+            raise bad_data(where, f"unknown label {label!r}; allowed: {allowed}")
+        rows.append(Example(fields, names.index(label) if has_labels else 0, where))
     return rows, has_labels

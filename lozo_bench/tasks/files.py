@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lozo_bench.errors import bad_data, counted
+from lozo_bench.errors import UserError, bad_data, counted
 from lozo_bench.tasks.json_files import read_document, read_objects
 from lozo_bench.tasks.lines import lines
 from lozo_bench.tasks.odd_rows import warn_of
@@ -80,8 +80,32 @@ def read_rows(path: Path, layout: Layout) -> list[Row]:
     return rows
 
 
+def read_table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where each row of a ``.csv`` or ``.tsv`` file is, and all its columns by name.
+
+    Raises:
+        UserError: The file cannot be read, or a row has more or fewer values than the header.
+    """
+    try:
+        with _fields_of_any_length():
+            records = list(_whole_rows(path))
+    except OSError as error:
+        raise bad_data(str(path), f"the file cannot be read: {error.strerror}") from error
+    columns = records[0][1] if records else []
+    for name in columns:
+        if columns.count(name) > 1:
+            raise _twice(f"{path}:{records[0][0]}", name, columns)
+    for line, cells in records[1:]:
+        _check_width(f"{path}:{line}", cells, columns, {}, ragged=False)
+        yield f"{path}:{line}", dict(zip(columns, cells, strict=True))
+
+
+def _whole_rows(path: Path) -> Iterator[Record]:
+    return _without_trailing_blanks(path, _csv(path) if path.suffix == ".csv" else _tsv(path))
+
+
 def _table(path: Path, layout: Layout) -> Iterator[Row]:
-    records = _without_trailing_blanks(path, _csv(path) if path.suffix == ".csv" else _tsv(path))
+    records = _whole_rows(path)
     if layout.explode or layout.options or layout.answers:
         allowed = ".jsonl or .json files, if task.source has explode, options or answers"
         raise bad_data(str(path), f"a column of a table holds one text; allowed: {allowed}")
@@ -119,7 +143,11 @@ def _check_header(where: str, columns: list[str], layout: Layout) -> None:
         if name not in columns:
             raise missing_column(where, name, columns)
         if columns.count(name) > 1:
-            raise bad_data(where, f"column {name!r} is in the header {columns.count(name)} times")
+            raise _twice(where, name, columns)
+
+
+def _twice(where: str, name: str, columns: list[str]) -> UserError:
+    return bad_data(where, f"column {name!r} is in the header {columns.count(name)} times")
 
 
 def _check_width(

@@ -56,6 +56,10 @@ def test_a_plain_file_has_a_text_in_each_line(tmp_path):
         ("a.jsonl", "[1]\n", LAYOUT, "no named columns"),
         ("a.json", "{", LAYOUT, "the file is not valid"),
         ("a.txt", "\n", LAYOUT, "there are no rows"),
+        ("a.csv", "body,more\nx\n", LAYOUT, "a.csv:2: the row has 1 value for 2 columns"),
+        ("a.csv", "body\nx,y\n", None, "a.csv:2: the row has 2 values for 1 column"),
+        ("a.csv", "body,body\nx,y\n", None, "a.csv:1: column 'body' is in the header 2 times"),
+        ("a.jsonl", '{"body": null}\n', LAYOUT, "a.jsonl:1: no column 'body'"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path, name, text, layout, match):
@@ -63,3 +67,25 @@ def test_a_bad_file_is_one_line(tmp_path, name, text, layout, match):
     path.write_text(text)
     with pytest.raises(UserError, match=match):
         read(path, layout)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, None])
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, layout):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfbody\r\n"a ""nice"" film, really"\r\n"two\r\nlines"\r\n')
+    rows, labelled = read(path, layout)
+    assert not labelled
+    assert [list(fields.values()) for fields, _ in rows] == [
+        ['a "nice" film, really'],
+        ["two\nlines"],
+    ]
+    assert list(rows[0][0]) == ["text" if layout else "body"]
+
+
+@pytest.mark.parametrize("odd", ["\x0b", "\x0c", "\x85", "\u2028"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_only_a_newline_ends_a_row(tmp_path, name, odd):
+    path, text = tmp_path / name, f"one{odd}row"
+    line = json.dumps({"body": text}, ensure_ascii=odd < " ") if name == "a.jsonl" else text
+    path.write_text(f"body\n{line}\n" if name == "a.csv" else f"{line}\n")
+    assert read(path) == ([({"text": text}, 0)], False)
