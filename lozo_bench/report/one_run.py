@@ -8,7 +8,8 @@ from typing import Any
 from lozo_bench.report.contents import Contents, name_of, node_of
 from lozo_bench.report.curves import drawn
 from lozo_bench.report.tables_of_values import Environments, Figures, Values
-from lozo_bench.runs.labels import Label, flat
+from lozo_bench.runs.labels import Label
+from lozo_bench.runs.untold import flat
 
 # The entry of a result that has a cost, and that of a row, which has it so far, if there is one.
 _COSTS = {

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lozo_bench.config.schema import Shown, TableConfig
 from lozo_bench.errors import UserError
 from lozo_bench.report.contents import Contents
-from lozo_bench.runs.hydra_files import choices_of
+from lozo_bench.runs.choices import choices_of
 from lozo_bench.tables.cells import Run, Sweep
 from lozo_bench.tables.show import notes, printed, title, unit_of
 from lozo_bench.tables.table import Entry, Key, Table, build_table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,20 +99,6 @@ def _values_of(hydra: Mapping[str, Any], lr: float | None) -> str:
     )
 
 
-def choices_of(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """Return the choices of each run, by key.
-
-    A key that another run's command gives, and a run's own command does not, has the value of the
-    run's config.
-    """
-    given = [own_choices(folder) for folder in folders]
-    keys = list(dict.fromkeys(key for choices in given for key in choices))
-    return [
-        choices if len(choices) == len(keys) else _completed(folder, choices, keys)
-        for folder, choices in zip(folders, given, strict=True)
-    ]
-
-
 def own_choices(folder: Path) -> dict[str, str]:
     """Return the values that the run's command gives, by key."""
     return _recorded(folder, lambda hydra: chosen(hydra["overrides"]["task"]), {})
@@ -127,27 +113,6 @@ def files_chosen(folder: Path) -> dict[str, str]:
 def _options(hydra: Mapping[str, Any]) -> Mapping[str, Any]:
     options: Mapping[str, Any] = hydra["runtime"]["choices"]
     return options
-
-
-def _completed(folder: Path, given: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
-    options, config = (
-        _recorded(folder, _options, _NOTHING),
-        read_yaml(folder / HYDRA / "config.yaml"),
-    )
-    completed = {key: given.get(key, _value(key, options, config)) for key in keys}
-    return {key: value for key, value in completed.items() if value is not None}
-
-
-def _value(key: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """Return the option of a group or the value of a key; None if neither has one."""
-    value: Any = options.get(key)
-    if key not in options:
-        value = config
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-    if isinstance(value, bool):
-        return str(value).lower()  # as it is typed
-    return None if value is None or isinstance(value, Mapping) else str(value)
 
 
 def _recorded(folder: Path, read: Callable[[Mapping[str, Any]], T], unknown: T) -> T:

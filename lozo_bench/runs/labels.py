@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lozo_bench.runs.apart import spelled
+from lozo_bench.runs.untold import LEFT_OUT, flat, untold
 
 # The folder that a sweep gives to a run: METHOD-rRANK-sSEED-DIGEST.
 _FOLDER = re.compile(r"(?P<method>.+)-r[^-]+-s[^-]+-[0-9a-f]{8}")
-# What does not describe what was run: where, how it is recorded and shown, and the seed.
-_LEFT_OUT = re.compile(
-    r"hydra|tracking|table|estimate|sweep|rerun|scale|checkpoint|parallel|plugins|predictions|log_every|eval_batch_size"
-    r"|seed|model\.(device|device_map|stand_in)|task\.source\.(seed|draw_note)"
-)
 # A node with a name is described by it: the other keys of another task differ as well.
 _NAMED = ("task", "model")
 # They are named where they differ at all, other values where they differ among one method's runs.
@@ -54,12 +50,21 @@ def labels(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Label]:
         runs: the folder of each run and its config as plain values.
     """
     methods = [method_of(folder, config) for folder, config in runs]
-    flat = [dict(_described(config)) for _, config in runs]
-    of_all = _differing([(values, "") for values in flat])[""] & set(_EVERYWHERE) if runs else set()
-    of_method = _differing(list(zip(flat, methods, strict=True)))
+    described = [dict(_described(config)) for _, config in runs]
+    everywhere = _differing([(values, "") for values in described]).get("", set())
+    of_all = everywhere & set(_EVERYWHERE)
+    of_method = _differing(list(zip(described, methods, strict=True)))
+    kept = [
+        {k: v for k, v in values.items() if k in of_method[method] | of_all}
+        for method, values in zip(methods, described, strict=True)
+    ]
+    groups = [
+        (method, *sorted(values.items())) for method, values in zip(methods, kept, strict=True)
+    ]
+    more = untold([folder for folder, _ in runs], groups)
     return [
-        Label(method, _short({k: v for k, v in values.items() if k in of_method[method] | of_all}))
-        for method, values in zip(methods, flat, strict=True)
+        Label(method, _short(values | others))
+        for method, values, others in zip(methods, kept, more, strict=True)
     ]
 
 
@@ -91,7 +96,7 @@ def file_of(node: Any) -> str:
 def _described(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the keys and values that describe what was run."""
     for key, value in flat(config):
-        if _LEFT_OUT.match(key) or key.endswith("._target_"):
+        if LEFT_OUT.match(key) or key.endswith("._target_"):
             continue
         node, _, rest = key.partition(".")
         named = node in _NAMED and isinstance(config[node], Mapping) and config[node].get("name")
@@ -102,15 +107,6 @@ def _described(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _says_more(node: str, rest: str) -> bool:
     """Return whether a key of a named node is one that users sweep besides the name."""
     return node == "task" and (rest.startswith("source.num_") or rest in ("prompts", "max_length"))
-
-
-def flat(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value of a plain config with its full key; an empty mapping is a value."""
-    if isinstance(node, Mapping) and node:
-        for name, child in node.items():
-            yield from flat(child, f"{key}.{name}".lstrip("."))
-    else:
-        yield key, node
 
 
 def _text(value: Any) -> str:

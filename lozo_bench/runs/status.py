@@ -22,9 +22,10 @@ from rich.table import Table
 from lozo_bench.errors import UserError, counted, printable
 from lozo_bench.runs.apart import IN_PATH, labels
 from lozo_bench.runs.blocks import read_header
+from lozo_bench.runs.choices import choices_of
 from lozo_bench.runs.files import parse_json, read_end, read_start
 from lozo_bench.runs.forget import forget_failed
-from lozo_bench.runs.hydra_files import HYDRA, choices_of, command_of, is_cell, read_yaml
+from lozo_bench.runs.hydra_files import HYDRA, command_of, is_cell, read_yaml
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
 from lozo_bench.runs.planned import not_begun

@@ -11,13 +11,15 @@ from statistics import fmean, pstdev
 
 from lozo_bench.errors import UserError, counted
 from lozo_bench.runs.apart import SEEDS, as_number, differing, short_names, spelled
-from lozo_bench.runs.hydra_files import choices_of
+from lozo_bench.runs.choices import choices_of, digest_of
+from lozo_bench.runs.outcome import RESULT
 from lozo_bench.runs.result_file import load_metrics
 from lozo_bench.tables import sheet
 from lozo_bench.tables.sheet import Sheet
 
 _LOWER_IS_BETTER = ("loss", "perplexity")
 _ABSENT = "-"
+Run = tuple[Mapping[str, str], Path]  # the choices of a run and its folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Summary:
         rows: the rows.
         seeds: whether any runs differ in their seed.
         common: what was set for all runs alike, such as ``optimizer=lozo steps=300``.
+        copies: how many folders are left out, because another one has the same run.
     """
 
     title: str
@@ -70,15 +73,30 @@ class Summary:
     rows: Sequence[Row]
     seeds: bool
     common: str = ""
+    copies: int = 0
 
 
 def summary_of_folders(title: str, folders: Sequence[Path]) -> Summary:
     """Return the table of the runs in these folders, from the commands that made them.
 
-    The folders do not say in which order the runs were given: rows are sorted by their values.
+    The folders do not say in which order the runs were given: rows are sorted by their values. Of
+    several copies of a run, one counts.
     """
-    summary = summarize(title, list(zip(choices_of(folders), folders, strict=True)))
-    return replace(summary, rows=sorted(summary.rows, key=_order))
+    runs = list(zip(choices_of(folders), folders, strict=True))
+    once = _without_copies(runs)
+    summary = summarize(title, once)
+    copies = len(runs) - len(once)
+    return replace(summary, rows=sorted(summary.rows, key=_order), copies=copies)
+
+
+def _without_copies(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs, of copies a finished one, if any is."""
+    first: dict[object, Run] = {}
+    for choices, folder in sorted(runs, key=lambda run: not (run[1] / RESULT).exists()):
+        digest = digest_of(folder) or str(folder)
+        first.setdefault((digest, *sorted(choices.items())), (choices, folder))
+    kept = {folder for _, folder in first.values()}
+    return [run for run in runs if run[1] in kept]
 
 
 def _order(row: Row) -> list[tuple[bool, float, str]]:
@@ -86,7 +104,7 @@ def _order(row: Row) -> list[tuple[bool, float, str]]:
     return [(isinstance(x, str), 0.0 if isinstance(x, str) else x, value) for x, value in values]
 
 
-def summarize(title: str, runs: Sequence[tuple[Mapping[str, str], Path]]) -> Summary:
+def summarize(title: str, runs: Sequence[Run]) -> Summary:
     """Return the table of a sweep.
 
     Args:
@@ -94,16 +112,17 @@ def summarize(title: str, runs: Sequence[tuple[Mapping[str, str], Path]]) -> Sum
         runs: the choices of each run and its folder, whether it is finished or not.
     """
     keys = differing([choices for choices, _ in runs], SEEDS)
-    groups: dict[tuple[str, ...], list[Path]] = {}
+    groups: dict[tuple[float | str, ...], tuple[tuple[str, ...], list[Path]]] = {}
     for choices, folder in runs:
-        groups.setdefault(tuple(choices.get(key, "") for key in keys), []).append(folder)
+        values = tuple(choices.get(key, "") for key in keys)
+        groups.setdefault(tuple(map(as_number, values)), (values, []))[1].append(folder)
     rows = [
         Row(
             dict(zip(keys, values, strict=True)),
             len(folders),
             list(filter(None, map(_read, folders))),
         )
-        for values, folders in groups.items()
+        for values, folders in groups.values()
     ]
     seeds = bool(differing([choices for choices, _ in runs], keys))
     return Summary(title, keys, _marked(rows), seeds, _common([choices for choices, _ in runs]))
@@ -184,6 +203,9 @@ def notes(summary: Summary) -> list[str]:
     lines = [f"all runs: {summary.common}"] if summary.common else []
     if summary.seeds:
         lines.append("mean (standard deviation of the population, ddof 0) over the seeds")
+    if summary.copies:
+        left_out = counted(summary.copies, "folder")
+        lines.append(f"left out: {left_out} with a copy of one of these runs")
     best = [row for row in summary.rows if row.best]
     several = len({_task(row) for row in summary.rows}) > 1
     if best:

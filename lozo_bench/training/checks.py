@@ -19,7 +19,7 @@ from lozo_bench.config.several_checks import check_kind
 from lozo_bench.config.signature import errors_in_node
 from lozo_bench.errors import UserError, raise_all
 from lozo_bench.models.locate import locate_adapter, model_kind
-from lozo_bench.runs.labels import flat
+from lozo_bench.runs.untold import flat
 
 # What every optimizer's constructor takes besides its options: the engine and the draws.
 _GIVEN_TO_OPTIMIZERS = 2

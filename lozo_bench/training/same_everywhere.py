@@ -16,8 +16,8 @@ from lozo_bench.engine.tensors import fingerprint
 from lozo_bench.errors import UserError
 from lozo_bench.parallel.agreement import contrast, different, facts_of_all
 from lozo_bench.parallel.team import Team
-from lozo_bench.runs.labels import flat
 from lozo_bench.runs.provenance import versions
+from lozo_bench.runs.untold import flat
 from lozo_bench.tasks.base import Encoded
 
 log = logging.getLogger(__name__)

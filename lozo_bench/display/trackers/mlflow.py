@@ -9,7 +9,7 @@ from typing import Any
 
 from lozo_bench.display.trackers.base import About
 from lozo_bench.errors import UserError
-from lozo_bench.runs.labels import flat
+from lozo_bench.runs.untold import flat
 
 _ID = "lozo_bench.run_id"
 _LONGEST = 6000  # characters that MLflow keeps of a value
