@@ -121,7 +121,7 @@ def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
         found: list[tuple[str, Any]] = (
             list(read_table(path)) if path.suffix in (".csv", ".tsv") else list(_objects(path))
         )
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise bad_data(str(path), f"the file is not valid: {error}") from error
     if not found or not all(isinstance(record, dict) for _, record in found):
         raise bad_data(str(path), "there are no rows in the file, or they have no named columns")

@@ -119,6 +119,7 @@ def _of_model(arguments: argparse.Namespace) -> Asked:
     from hydra import compose
 
     from lozo_bench.config.paths import CONF
+    from lozo_bench.config.quoting import quoted
     from lozo_bench.parallel.team import Team
     from lozo_bench.tables.cells import configs
     from lozo_bench.training.build_run import build_run
@@ -133,7 +134,7 @@ def _of_model(arguments: argparse.Namespace) -> Asked:
     if arguments.step is not None:
         raise UserError("--step: a model has no steps; allowed: for a run")
     device = [] if arguments.device is None else [f"model.device={arguments.device}"]
-    words = ["optimizer=zero_shot", "model=local", f"model.path={arguments.model}"]
+    words = ["optimizer=zero_shot", "model=local", f"model.path={quoted(arguments.model)}"]
     with configs(CONF, arguments.config_dir):
         words += [f"task={arguments.task}", *device, *arguments.overrides]
         config, _ = typed(compose("config", words))
@@ -196,7 +197,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 
 def print_metrics(metrics: Metrics, counted: Confusion) -> None:
     """Print the metrics and, if the rows share their classes, the confusion table, to stderr."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     line = "  ".join(f"{name} {value:.4f}" for name, value in metrics.values.items())
     console.print(f"{counted.rows} rows: {line}")
     counts = counted.table()

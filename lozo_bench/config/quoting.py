@@ -31,7 +31,7 @@ def ambiguous(override: str) -> str:
     key, _, value = override.partition("=")
     if (CONF / key).is_dir():
         return f"{override}: several options are a sweep; what to do: add -m to run each of them"
-    text, listed = (shlex.quote(f"{key}={form}") for form in (_quoted(value), f"[{value}]"))
+    text, listed = (shlex.quote(f"{key}={form}") for form in (quoted(value), f"[{value}]"))
     return (
         f"{override}: several values are a sweep; what to do: add -m to run each of them, "
         f"type {text} for a text with a comma, or {listed} for a list"
@@ -61,11 +61,12 @@ def _forms(value: str) -> Iterator[tuple[str, object]]:
         yield without, None
     if value.startswith("[") and value.endswith("]"):
         items = [_as_typed(item.strip()) for item in value[1:-1].split(",")]
-        yield f"[{','.join(map(_quoted, items))}]", items
-    yield _quoted(value), value
+        yield f"[{','.join(map(quoted, items))}]", items
+    yield quoted(value), value
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text as Hydra's grammar reads it as that text."""
     return QuotedString(text=text, quote=Quote.double).with_quotes()
 
 

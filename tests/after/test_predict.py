@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 
 import pytest
 
 from lozo_bench.after import predict
+from lozo_bench.config.paths import EMBEDDED
 from lozo_bench.evaluation import answers
 
 FEW = ["tracking=files", "steps=2", "batch_size=4", "task.source.test=24", "task.source.dev=8"]
@@ -89,11 +91,19 @@ def test_new_rows_come_from_a_file_or_from_standard_input(run, predicted, tmp_pa
 def test_a_model_answers_the_rows_of_a_task(predicted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "answers.jsonl"
-    words = ["embedded:tiny_opt", "--task", "reviews", "task.source.test=10", "--out", out]
+    labels = "task.options=[' [/b] bad',' [good']"  # no markup, whatever they look like
+    words = ["embedded:tiny_opt", "--task", "reviews", "task.source.test=10", "--out", out, labels]
     code, printed, err = predicted(*words)
     assert (code, printed) == (0, [])
     assert "10 rows: accuracy" in err
     assert len(out.read_text().splitlines()) == 10
+
+
+def test_a_models_folder_may_have_any_name(predicted, tmp_path):
+    folder = tmp_path / "my 'model', {x}=1 é"
+    shutil.copytree(EMBEDDED / "tiny_opt", folder)
+    code, printed, err = predicted(folder, "--task", "reviews", "task.source.test=2")
+    assert (code, len(printed)) == (0, 2), err
 
 
 @pytest.mark.parametrize(
