@@ -9,6 +9,7 @@ from typing import Any
 
 from lozo_bench.errors import UserError
 
+_OF_WEIGHTS = {"Full", "Head", "BitFit"}  # tunings without an adapter
 _RESULT, _HYDRA, _MODEL_CONFIG = "result.json", ".hydra", "config.json"
 
 
@@ -22,6 +23,7 @@ class RunFolder:
         step: the step that the run tested.
         weights: the fingerprint of the weights of that step.
         model: the node ``model`` of the run's config.
+        tuning: the class that chose what the run trained; "" if its result does not say.
     """
 
     folder: Path
@@ -29,6 +31,13 @@ class RunFolder:
     step: int
     weights: str
     model: dict[str, Any]
+    tuning: str = ""
+
+    @property
+    def trained_weights(self) -> bool:
+        """Whether the run trained weights of the model itself, so that it has no adapter."""
+        of_weights = self.tuning.rpartition(".")[2] in _OF_WEIGHTS
+        return of_weights and self.model.get("adapter") is None
 
     def exported(self, adapter: bool) -> Path:
         """Return the folder inside the run's for its model, or for its adapter alone."""
@@ -60,6 +69,7 @@ def run_folder(path: str) -> RunFolder | None:
             int(result["best_step"]),
             str(result["weights"]["tested"]),
             dict(result["config"]["model"]),
+            str(result["config"].get("tuning", {}).get("_target_", "")),
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(

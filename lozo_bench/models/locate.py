@@ -75,6 +75,11 @@ def locate_adapter(config: ModelConfig) -> Path | None:
     """
     folder = None if config.adapter is None else Path(config.adapter).expanduser()
     if folder is not None and (run := run_folder(str(folder))) is not None:
+        if run.trained_weights:
+            raise UserError(
+                f"model.adapter: {run.folder} trained weights of the model, and no adapter; what "
+                f"to do: model.path={run.folder}"
+            )
         folder = run.exported(adapter=True)
     elif folder is not None and not _is_adapter(folder):
         raise bad_value(

@@ -9,6 +9,7 @@ from lozo_bench.config.digest import digest
 from lozo_bench.errors import UserError
 from lozo_bench.runs.result_file import load_result, write_result
 from lozo_bench.training.checks import typed
+from lozo_bench.training.plan import plan_run
 from lozo_bench.training.run import run
 
 SHORT = ["steps=4", "eval_every=2", "task.source.train=16", "optimizer.lr=1e-4"]
@@ -65,8 +66,10 @@ def test_an_adapter_is_continued_or_merged(lora, tmp_path):
 
 
 def test_weights_are_no_adapter(full, tmp_path):
+    """Which the config says, so that no folder is made for the run."""
+    config, _ = typed(cells.config(*EVALUATE, f"model.adapter={full}", "tuning=lora"))
     with pytest.raises(UserError, match=r"trained weights .* no adapter; what to do: model\.path="):
-        made(tmp_path / "new", *EVALUATE, f"model.adapter={full}", "tuning=lora")
+        plan_run(config)
     assert not list(full.glob("*adapter-*"))
 
 
