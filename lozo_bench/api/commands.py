@@ -103,7 +103,7 @@ def _checked(overrides: Sequence[str]) -> list[str]:
     """Return the words with the names of today, if none is an access token or badly written."""
     if (secret := find_secret(list(overrides))) is not None:
         raise UserError(secret)
-    if any(word.startswith(("estimate=", "estimate.enabled=")) for word in overrides):
+    if any(word.lstrip("+").startswith(("estimate=", "estimate.enabled=")) for word in overrides):
         raise UserError(
             "estimate: given in a call that makes runs; what to do: lozo-train ... estimate=true"
         )

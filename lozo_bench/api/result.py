@@ -18,7 +18,7 @@ from lozo_bench.runs.hydra_files import HYDRA
 from lozo_bench.runs.labels import labels
 from lozo_bench.runs.outcome import METRICS
 from lozo_bench.runs.result_file import load_result
-from lozo_bench.runs.row import read_row
+from lozo_bench.runs.row import read_numbers
 from lozo_bench.runs.status import status_of, statuses_below
 
 if TYPE_CHECKING:
@@ -84,9 +84,12 @@ class Result:
         return next(iter(self.metrics["test"].values()))
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the rows of ``metrics.jsonl``: losses of steps and metrics of evaluations."""
+        """Return the rows of ``metrics.jsonl``: losses of steps and metrics of evaluations.
+
+        A damaged row is left out.
+        """
         lines = (read_file(self.folder / METRICS) or b"").splitlines()
-        return [dict(row) for line in lines if (row := read_row(line)) is not None]
+        return [dict(row) for line in lines if (row := read_numbers(line)) is not None]
 
 
 def results(folder: Path | str = "outputs") -> pandas.DataFrame:

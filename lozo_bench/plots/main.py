@@ -36,7 +36,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         shown = _shown(arguments.show)
-        runs = [run for folder in arguments.folders for run in _runs(folder)]
+        read = [run for folder in arguments.folders for run in _runs(folder)]
+        runs = list({run.folder: run for run in read}.values())  # folders may overlap
         draw(panels(runs, arguments.x, shown), arguments.x, arguments.out)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from lozo_bench.runs.blocks import read_header
 from lozo_bench.runs.files import read_end, read_file, read_start
 from lozo_bench.runs.hydra_files import HYDRA, files_chosen, own_choices, read_yaml, values_of
 from lozo_bench.runs.outcome import JOURNAL, METRICS
-from lozo_bench.runs.row import read_row
+from lozo_bench.runs.row import read_numbers
 from lozo_bench.runs.status import CellStatus
 
 Row = Mapping[str, Any]
@@ -106,8 +105,8 @@ def _rows(path: Path, problems: list[str]) -> list[Row]:
     rows, damaged = [], []
     lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
-        row = read_row(line)
-        if row is not None and all(map(_is_finite, row.values())):
+        row = read_numbers(line)
+        if row is not None:
             rows.append(row)
         elif line and number < len(lines):  # the last line of a running run may be incomplete
             damaged.append(number)
@@ -118,10 +117,6 @@ def _rows(path: Path, problems: list[str]) -> list[Row]:
             f"{'is' if len(damaged) == 1 else 'are'} left out (line {listed})"
         )
     return rows
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _log(path: Path, problems: list[str]) -> list[str]:

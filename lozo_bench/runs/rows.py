@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from lozo_bench.runs.atomic import write_whole
 from lozo_bench.runs.files import read_file
 from lozo_bench.runs.history import History, evaluated_set
 from lozo_bench.runs.outcome import EVENTS, METRICS
-from lozo_bench.runs.row import Row, read_row
+from lozo_bench.runs.row import Row, read_numbers, read_row
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +79,8 @@ def _rows(
 
 def _row(line: bytes, past: History) -> Row | None:
     """Return a row of numbers with a step that the history agrees with; None if it is not one."""
-    row = read_row(line)
-    if row is None or not all(map(_is_finite, row.values())) or not _agrees(row, past):
-        return None
-    return row
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    row = read_numbers(line)
+    return row if row is not None and _agrees(row, past) else None
 
 
 def _event(line: bytes) -> Row | None:

@@ -28,7 +28,7 @@ from lozo_bench.runs.forget import forget_failed
 from lozo_bench.runs.hydra_files import HYDRA, command_of, is_cell, read_yaml
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
-from lozo_bench.runs.planned import not_begun
+from lozo_bench.runs.planned import not_begun, walk
 from lozo_bench.runs.result_file import load_metrics
 
 # A row has a few hundred bytes, so the last one is within this many bytes of the end.
@@ -77,11 +77,10 @@ def statuses_below(root: Path) -> list[CellStatus]:
     """
     found: list[Path] = []
     unreadable: list[OSError] = []
-    for folder, below, _ in os.walk(root, onerror=unreadable.append):
-        if is_cell(Path(folder)):
-            found.append(Path(folder))
+    for folder, below in walk(root, unreadable.append):
+        if is_cell(folder):
+            found.append(folder)
             below.clear()
-        below[:] = [name for name in below if not name.startswith(".")]
     cells = [status_of(folder) for folder in found]
     cells += [
         CellStatus(Path(error.filename), CellState.failed, None, f"cannot be read: {error}", "")

@@ -47,7 +47,8 @@ def plain_text(sheet: Sheet) -> str:
 def markdown(sheet: Sheet) -> str:
     """Return the table as a Markdown pipe table."""
     rule = ["---"] * sheet.keys + ["---:"] * (len(sheet.header) - sheet.keys)
-    lines = [f"| {' | '.join(cells)} |" for cells in (sheet.header, rule, *sheet.rows)]
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in (sheet.header, *sheet.rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (rows[0], rule, *rows[1:])]
     return "\n".join([f"**{sheet.title}**", "", *lines, "", *(f"{note}  " for note in sheet.notes)])
 
 
@@ -70,6 +71,10 @@ def latex(sheet: Sheet) -> str:
 
 
 def _escaped(cell: str) -> str:
-    for character in ("&", "%", "$", "#", "_", "{", "}"):
-        cell = cell.replace(character, f"\\{character}")
-    return cell.strip()
+    return cell.translate(_LATEX).strip()
+
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)

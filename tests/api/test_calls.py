@@ -28,6 +28,8 @@ def test_a_wrong_word_is_one_line_and_leaves_no_run(tmp_path):
         lozo_bench.run(["optimizer=loxo"])
     with pytest.raises(UserError, match=r"^steps: given 0; allowed"):
         lozo_bench.run(["steps=0"])
+    with pytest.raises(UserError, match=r"^estimate: given in a call"):
+        lozo_bench.run(["++estimate.enabled=true"])
     assert not list(tmp_path.iterdir())
 
 

@@ -130,3 +130,10 @@ def test_a_run_that_diverged_does_not_flatten_the_others(worst, is_cut):
     if limits is not None:
         assert limits[0] < 0.5
         assert 1 < limits[1] < 1.2
+
+
+def test_damaged_rows_are_in_no_curve(run):
+    damaged = run()
+    with (damaged.folder / "metrics.jsonl").open("a") as file:
+        file.writelines(f'{{"step": 5, "loss": {loss}}}\n' for loss in ("NaN", '"x"', "null"))
+    assert only_curve(damaged, "steps", "loss") == ([1, 2, 4], [4.0, 2.0, 1.0])

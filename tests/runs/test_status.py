@@ -347,3 +347,14 @@ def test_cells_that_have_not_begun_are_counted(tmp_path):
     assert not_begun(tmp_path) == []
     found = statuses_below(tmp_path)
     assert counts(found, 2) == "3 cells: 1 stopped, 2 not begun"
+
+
+def test_cells_behind_symbolic_links_are_found_once(tmp_path):
+    make(tmp_path / "disk" / "sweep" / "cell")
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    (outputs / "moved").symlink_to(tmp_path / "disk" / "sweep")
+    (outputs / "moved" / "latest").symlink_to("cell")
+    (outputs / "up").symlink_to(tmp_path)
+    assert len(statuses_below(outputs)) == 1
+    assert not_begun(outputs) == []

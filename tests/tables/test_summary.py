@@ -76,3 +76,9 @@ def test_the_csv_has_unrounded_numbers(runs):
     (row,) = csv.DictReader(io.StringIO(FORMATS["csv"](summary)))
     assert float(row["mean_dev"]) == pytest.approx(0.15)
     assert (row["runs"], row["finished"], row["metric"]) == ("2", "2", "accuracy")
+
+
+def test_a_value_cannot_break_the_form_of_a_table(runs):
+    summary = summarize("prompts", runs(*grid((r"a|b\c", 0.1, 0.2, 0.3, 0.4), ("d", 0, 0, 0, 0))))
+    assert r"| a\|b\c | 2 |" in FORMATS["md"](summary)
+    assert r"a|b\textbackslash{}c & 2 &" in FORMATS["latex"](summary)
