@@ -45,8 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "launch": {"config", "display", "errors", "estimate", "progress", "runs", "tables", "training"},
     "train": {"config", "errors", "launch", "runs", "training"},
     "after": {
-        "config", "data", "engine", "errors", "evaluation", "objectives", "parallel", "runs",
-        "tables", "tasks", "training", "tuning",
+        "config", "data", "engine", "errors", "estimate", "evaluation", "objectives", "parallel",
+        "runs", "tables", "tasks", "training", "tuning",
     },
     "plots": {"api", "errors", "runs"},
     "report": {"api", "config", "errors", "plots", "runs", "tables"},

@@ -24,7 +24,7 @@ TUTORIALS = [
 ]
 COMMANDS = {
     "lozo-train": "-m lozo_bench.train",
-    "lozo-status": "-m lozo_bench.runs.status",
+    "lozo-status": "-m lozo_bench.after.status",
     "lozo-tables": "-m lozo_bench.tables.main",
     "lozo-export": "-m lozo_bench.after.export",
     "lozo-predict": "-m lozo_bench.after.predict",

@@ -105,16 +105,16 @@ def _table(lines: Sequence[_Line], cells: int) -> Table:
         view.add_row(
             *names,
             str(line.count),
-            _size(found.memory.peak),
+            shown_size(found.memory.peak),
             step,
             _hours(found.hours),
-            _size(found.disk),
+            shown_size(found.disk),
             f"{found.kwh:.2g}",
             "yes" if found.fits else "no",
         )
     blank = [""] * (1 + several_models)
     view.add_section()
-    total = [_hours(hours), _size(disk), f"{kwh:.3g}"]
+    total = [_hours(hours), shown_size(disk), f"{kwh:.3g}"]
     view.add_row("all", *blank, str(cells), "", "", *total, "")
     return view
 
@@ -131,8 +131,8 @@ def _print_memory(line: _Line, console: Console, one_of_several: bool) -> None:
 
 def _print_terms(terms: Mapping[str, float], console: Console) -> None:
     for name, size in terms.items():
-        console.print(f"  {_size(size):>10}  {name}")
-    console.print(f"  {_size(sum(terms.values())):>10}  in all")
+        console.print(f"  {shown_size(size):>10}  {name}")
+    console.print(f"  {shown_size(sum(terms.values())):>10}  in all")
 
 
 def _print_notes(lines: Sequence[_Line], console: Console) -> None:
@@ -152,8 +152,8 @@ def _print_notes(lines: Sequence[_Line], console: Console) -> None:
 def _refusal(line: _Line) -> str:
     found = line.found
     assert found is not None
-    room = f"{_size(found.card.memory * found.cards)} of {_machine(found)}"
-    text = f"needs {_size(found.memory.peak)}, more than the {room}; "
+    room = f"{shown_size(found.card.memory * found.cards)} of {_machine(found)}"
+    text = f"needs {shown_size(found.memory.peak)}, more than the {room}; "
     if not line.ways:
         return text + "no single change makes it fit"
     return text + "what would fit: " + ", or ".join(line.ways)
@@ -180,7 +180,8 @@ def _machine(found: Estimate) -> str:
     return found.card.name if found.cards == 1 else f"{found.cards} x {found.card.name}"
 
 
-def _size(count: float) -> str:
+def shown_size(count: float) -> str:
+    """Return a number of bytes as ``24.3 GiB``."""
     for unit, size in (("GiB", _GIB), ("MiB", 2**20)):
         if count >= 0.1 * size:
             return (

@@ -1,15 +1,13 @@
-"""The status of the cells below a folder: ``lozo-status outputs/``.
+"""The status of the cells below a folder, as ``lozo-status outputs/`` prints it.
 
 It only reads files, so it can be called at any time and from any machine that sees them.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -24,17 +22,17 @@ from lozo_bench.runs.apart import IN_PATH, labels
 from lozo_bench.runs.blocks import read_header
 from lozo_bench.runs.choices import choices_of
 from lozo_bench.runs.files import parse_json, read_end, read_start
-from lozo_bench.runs.forget import forget_failed
 from lozo_bench.runs.hydra_files import HYDRA, command_of, is_cell, read_yaml
 from lozo_bench.runs.lock import lock_owner
 from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
-from lozo_bench.runs.planned import not_begun, walk
+from lozo_bench.runs.planned import walk
 from lozo_bench.runs.result_file import load_metrics
 
 # A row has a few hundred bytes, so the last one is within this many bytes of the end.
 _TAIL_BYTES = 8192
 # A journal's header has some thousand bytes, and little more with the longest config.
 _HEADER_BYTES = 2**20
+_NONE: Mapping[str, Sequence[str]] = {}
 
 
 class CellState(Enum):
@@ -112,10 +110,14 @@ def _status_of(folder: Path, command: str) -> CellStatus:
     return CellStatus(folder, CellState.finished, score, "", command)
 
 
-def table(found: Sequence[CellStatus]) -> Table:
+def table(found: Sequence[CellStatus], costs: Mapping[str, Sequence[str]] = _NONE) -> Table:
     """Return the table, with one row per cell, named relative to the folder that all share.
 
     A column says what sets cells apart, if their names do not.
+
+    Args:
+        found: the cells.
+        costs: further columns by their titles, with a text for each cell.
     """
     root = shared_root(found)
     apart = labels(choices_of([cell.folder for cell in found]), IN_PATH)
@@ -125,26 +127,33 @@ def table(found: Sequence[CellStatus]) -> Table:
         view.add_column("with", overflow="fold")
     view.add_column("status")
     view.add_column("test", justify="right")
+    for title in costs:
+        view.add_column(title, justify="right")
     view.add_column("note", overflow="fold")
-    for cell, label in zip(found, apart, strict=True):
+    for number, (cell, label) in enumerate(zip(found, apart, strict=True)):
         score = "" if cell.score is None else f"{cell.score:.4f}"
         note = "see below" if cell.state is CellState.failed else printable(cell.note)
         name = [_shown(cell.folder, root), *([printable(label)] if any(apart) else [])]
-        view.add_row(*name, cell.state.value, score, note)
+        view.add_row(
+            *name, cell.state.value, score, *(texts[number] for texts in costs.values()), note
+        )
     return view
 
 
-def print_table(found: Sequence[CellStatus], waiting: int = 0) -> None:
+def print_table(
+    found: Sequence[CellStatus], waiting: int = 0, costs: Mapping[str, Sequence[str]] = _NONE
+) -> None:
     """Print the table, the counts, and the reason and command of each failed or stopped cell.
 
     Args:
         found: the cells that have begun.
         waiting: how many have not.
+        costs: further columns of the table.
     """
     if not found:
         return
     console = lasting_console()
-    console.print(table(found))
+    console.print(table(found, costs))
     console.print(counts(found, waiting))
     print_unfinished(console, found)
 
@@ -220,32 +229,3 @@ def _last_step(path: Path) -> int:
         with suppress(ValueError, LookupError, TypeError, OverflowError):
             return int(parse_json(line)["step"])
     return 0
-
-
-def main() -> None:
-    """Run ``lozo-status [DIR]``. Exit code 1 if a cell failed, 2 if there are no cells."""
-    parser = argparse.ArgumentParser(
-        prog="lozo-status", description="Print the status of the runs below a folder."
-    )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"))
-    parser.add_argument(
-        "--forget",
-        choices=["failed"],
-        help="remove the folders of the runs that failed; finished and running ones are kept",
-    )
-    arguments = parser.parse_args()
-    folder = arguments.folder
-    if not folder.is_dir():
-        parser.exit(2, f"{folder}: no such folder; give the folder that contains the runs\n")
-    found = statuses_below(folder.resolve())
-    if not found:
-        parser.exit(2, f"{folder}: no runs in it or below it\n")
-    if arguments.forget:
-        print("\n".join(forget_failed(cell.folder for cell in found)))
-        return
-    print_table(found, len(not_begun(folder.resolve())))
-    sys.exit(1 if any(cell.state is CellState.failed for cell in found) else 0)
-
-
-if __name__ == "__main__":
-    main()

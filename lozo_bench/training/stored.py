@@ -158,6 +158,18 @@ def _checked(
     return StoredRun(folder, config, expected, result)
 
 
+def config_in(stored: Mapping[str, Any]) -> Config:
+    """Return the config that a result or a journal contains, without comparing its digest.
+
+    Raises:
+        UserError: it is not one of this version.
+    """
+    try:
+        return _typed(stored)[0]
+    except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"not a config of this version: {error}") from error
+
+
 def _typed(stored: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
     register_resolver()  # Hydra's file has the functions that its YAML files call
     config = OmegaConf.create(with_new_optimizer(stored))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from lozo_bench.runs import status
+from lozo_bench.after import status as command
 from lozo_bench.runs.hydra_files import command_of, values_of
 from lozo_bench.runs.lock import LOCK, Lock
 from lozo_bench.runs.lock_owner import myself
@@ -24,6 +24,7 @@ from lozo_bench.runs.status import (
     CellStatus,
     counts,
     print_table,
+    status_of,
     statuses_below,
 )
 
@@ -89,7 +90,7 @@ def lozo_status(monkeypatch, capfd):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["lozo-status", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            status.main()
+            command.main()
         printed = capfd.readouterr()
         return stop.value.code, printed.out, printed.err
 
@@ -239,7 +240,7 @@ def test_the_default_folder_is_outputs(tmp_path, lozo_status, monkeypatch):
 
 
 def test_torch_is_not_imported():
-    code = "import sys, lozo_bench.runs.status; print('torch' in sys.modules)"
+    code = "import sys, lozo_bench.after.status; print('torch' in sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "False"
@@ -297,7 +298,7 @@ def test_a_damaged_folder_is_a_row_among_the_others(tmp_path, lozo_status):
     code, out, err = lozo_status(tmp_path)
     assert (code, err) == (1, "")
     assert f"{len(BAD) + 2} cells: 1 finished" in out
-    assert status.status_of(good).state is CellState.finished
+    assert status_of(good).state is CellState.finished
 
 
 def test_a_folder_that_cannot_be_entered_is_a_row(tmp_path, monkeypatch):
@@ -328,9 +329,9 @@ def test_failed_cells_are_forgotten_and_no_others(tmp_path, lozo_status, capfd):
         folder = make(tmp_path / name, result=0.5 if name == "finished" else None, steps=3)
         if name != "stopped":
             write_failure(folder, Failure("out of luck", 1, ""))
-    status.sys.argv = ["lozo-status", str(tmp_path), "--forget", "failed"]
+    command.sys.argv = ["lozo-status", str(tmp_path), "--forget", "failed"]
     with Lock(tmp_path / "running"):
-        status.main()
+        command.main()
     out = capfd.readouterr().out.splitlines()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["finished", "running", "stopped"]
     assert out[0] == f"removed {tmp_path / 'failed'}"
