@@ -47,10 +47,12 @@ class Bars:
         if self.groups_are_rows:
             groups, bars = bars, groups
         width = _WIDTH / len(bars)
-        colours = list(looks([named(table, bar) for bar in bars]).items())
-        for number, (label, (colour, _)) in enumerate(colours):
+        labels = [named(table, bar) for bar in bars]
+        colours = looks(list(dict.fromkeys(labels)))
+        for number, (bar, label) in enumerate(zip(bars, labels, strict=True)):
+            colour, _ = colours[label]
             x = np.arange(len(groups)) + (number + 0.5) * width - _WIDTH / 2
-            places = [self._place(group, bars[number]) for group in groups]
+            places = [self._place(group, bar) for group in groups]
             self._bars(axes, table, places, x, width, label, colour, number)
             self._published(axes, table, places, x)
         axes.set_xticks(range(len(groups)), [named(table, group) for group in groups])

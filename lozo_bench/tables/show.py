@@ -85,10 +85,11 @@ def comma_separated(table: Table) -> str:
     writer.writerow([*config.rows, *config.columns, *numbers])
     for (row, column), entry in table.entries.items():
         factor = unit_of(entry, table).factor
-        metrics = [factor * x for x in (entry.mean, entry.std)] if entry.tests else ["", ""]
+        mean = factor * entry.mean if entry.tests else ""
+        std = factor * entry.std if len(entry.tests) > 1 else ""
         counts = [len(entry.tests), entry.seeds]
         texts = [_points(entry), table.published.at(row, column)]
-        writer.writerow([*row, *column, *metrics, *counts, *texts])
+        writer.writerow([*row, *column, mean, std, *counts, *texts])
     return file.getvalue().rstrip("\n")
 
 
@@ -153,7 +154,7 @@ def printed(entry: Entry, most: int, unit: Unit) -> str:
     if not entry.tests:
         return _ABSENT
     number = f"{unit.factor * entry.mean:.{unit.digits}f}"
-    if entry.seeds > 1:
+    if len(entry.tests) > 1:
         number += f" ({unit.factor * entry.std:.{unit.digits}f})"
     if len(entry.tests) < most:
         number += f" n={len(entry.tests)}"

@@ -239,9 +239,9 @@ def comma_separated(summary: Summary) -> str:
     for row in summary.rows:
         metric = row.scores[0].metric if row.scores else ""
         statistics = [
-            function(values) if values else ""
+            function(values) if len(values) >= least else ""
             for values in (row.devs, [run.test for run in row.scores])
-            for function in (fmean, pstdev)
+            for function, least in ((fmean, 1), (pstdev, 2))  # one run has no deviation
         ]
         counts = [row.runs, len(row.scores)]
         writer.writerow([*row.values.values(), *counts, metric, *statistics, int(row.best)])

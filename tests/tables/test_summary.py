@@ -82,3 +82,9 @@ def test_a_value_cannot_break_the_form_of_a_table(runs):
     summary = summarize("prompts", runs(*grid((r"a|b\c", 0.1, 0.2, 0.3, 0.4), ("d", 0, 0, 0, 0))))
     assert r"| a\|b\c | 2 |" in FORMATS["md"](summary)
     assert r"a|b\textbackslash{}c & 2 &" in FORMATS["latex"](summary)
+
+
+def test_one_run_has_no_standard_deviation(runs):
+    summary = summarize("one", runs(({"seed": "s0"}, 0.5, 0.5), ({"seed": "s1"}, None, None)))
+    (row,) = csv.DictReader(io.StringIO(FORMATS["csv"](summary)))
+    assert (row["mean_test"], row["std_test"], row["std_dev"]) == ("0.5", "", "")
