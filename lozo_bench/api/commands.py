@@ -39,7 +39,8 @@ def run(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> 
         config_dir: a folder of your own with YAML files, as ``--config-dir``.
 
     Raises:
-        UserError: a word is wrong, the data are bad, the model cannot be loaded, ...
+        UserError: a word is wrong, the data are bad, the model cannot be loaded, ... What ended a
+            run that had begun is in its folder too, for ``lozo-status``.
     """
     words = _checked(overrides)
     with _explained(words), configs(CONF, None if config_dir is None else Path(config_dir)):
@@ -54,7 +55,11 @@ def _run(config: DictConfig) -> Result:
 
     folder, own = Path(config.hydra.run.dir).absolute(), without_hydra(config)
     folder.mkdir(parents=True, exist_ok=True)
-    training.run(own, folder, record=lambda: record_command(own, folder))
+    try:
+        training.run(own, folder, record=lambda: record_command(own, folder))
+    except Exception as error:
+        training.note_failure(error, folder)
+        raise
     return Result.read(folder)
 
 

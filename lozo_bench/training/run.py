@@ -109,6 +109,19 @@ def run(
         return session.record(built, outcome)
 
 
+def note_failure(error: Exception, folder: Path) -> None:
+    """Write why a run failed into its folder, unless it was stopped or was not begun."""
+    match error:
+        case Stopped() | Busy() | LeftAlone() | LostProcessError() | OtherRun():
+            return
+        case UserError():
+            code, reason = Code.bad_input, str(error)
+        case _:
+            code, reason = Code.defect, f"{type(error).__name__}: {error}"
+    if is_first_process():
+        write_failure(folder, Failure(mask(reason), code, command_of(folder)))
+
+
 def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSignal) -> Code:
     """Log why a run did not finish, write it into the folder, and return the exit code."""
     match error:
@@ -134,12 +147,11 @@ def _explained(error: Exception, config: DictConfig, folder: Path, stop: StopSig
             return Code.bad_input
         case UserError():
             log.error("%s", error)
-            code, reason = Code.bad_input, str(error)
+            code = Code.bad_input
         case _:
             log.error("the run failed; everything it wrote is in %s", folder, exc_info=error)
-            code, reason = Code.defect, f"{type(error).__name__}: {error}"
-    if is_first_process():
-        write_failure(folder, Failure(mask(reason), code, command_of(folder)))
+            code = Code.defect
+    note_failure(error, folder)
     return code
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import lozo_bench
 from lozo_bench.errors import UserError
+from lozo_bench.runs.status import CellState, statuses_below
 
 FEW = ["tracking=files", "steps=3", "eval_every=3", "batch_size=4", "task.source.test=20"]
 
@@ -31,6 +32,14 @@ def test_a_wrong_word_is_one_line_and_leaves_no_run(tmp_path):
     with pytest.raises(UserError, match=r"^estimate: given in a call"):
         lozo_bench.run(["++estimate.enabled=true"])
     assert not list(tmp_path.iterdir())
+
+
+def test_why_a_run_failed_is_raised_and_kept_in_its_folder(tmp_path):
+    with pytest.raises(UserError, match="loss") as raised:
+        lozo_bench.run(["optimizer.lr=1e38", "engine.max_bad_steps=0", *FEW])
+    (cell,) = statuses_below(tmp_path)
+    assert cell.state == CellState.failed
+    assert str(raised.value) in cell.note
 
 
 def test_the_table_of_results_has_a_column_for_what_differs():
