@@ -68,12 +68,19 @@ def _table(arguments: argparse.Namespace) -> tuple[str, str]:
         report = missing_report(absent, [sweeps[0].command], arguments.missing) if absent else ""
         return SUMMARY_FORMATS[arguments.format](summary), report
     table = build_table(sweeps)
+    if others := " ".join(word for word in arguments.overrides if not _of_all_tables(word)):
+        table.config.title += f", with {others}"
     every = arguments.missing
     report = missing_report(table.missing, table.commands, every) if table.missing else ""
     printed = FORMATS[arguments.format](table)
     if arguments.reruns:
         printed += f"\n{reruns_below(sweeps)}"
     return printed, report
+
+
+def _of_all_tables(word: str) -> bool:
+    """Whether an override leaves what the title of an experiment's table says."""
+    return word.lstrip("+~").startswith(("table.", "hydra", "seed=", "scale="))
 
 
 def _chosen_of(run: Run) -> dict[str, str]:

@@ -27,6 +27,7 @@ def test_missing_runs_are_listed_on_standard_error_and_the_exit_code_is_1(tables
     code, out, err = tables(*NARROW)
     assert code == 1
     assert "│ published │  91.4 │ 66.1 │" in out
+    assert out.splitlines()[0].endswith(", with method=mezo task=sst2,rte"), out
     assert "lozo-train" not in out
     assert "2 runs are missing:" in err
     assert "\nall of them:\n  lozo-train -m experiment=mezo_opt13b method=mezo task=sst2,rte" in err
