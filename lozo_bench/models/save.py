@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from peft import LoraConfig
+from peft import LoraConfig, TaskType
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from lozo_bench.config.schema import Kind
 from lozo_bench.models.load import Loaded
 from lozo_bench.models.tokenizer import save_tokenizer
 
@@ -18,6 +20,21 @@ def save_model(loaded: Loaded, out: Path) -> None:
     """Write the model and its tokenizer to the folder ``out``, for ``from_pretrained``."""
     save_tokenizer(loaded.tokenizer, out)
     loaded.model.save_pretrained(out)
+
+
+def base_in_peft(loaded: Loaded) -> dict[str, Any]:
+    """Return what an adapter's config says of its model, so that peft's Auto classes load both.
+
+    peft has no type of task for masked models, and adds a head of its own to classifiers. So for
+    these two, the class of the model is named instead.
+    """
+    model = loaded.model
+    base = {"base_model_name_or_path": str(getattr(model.config, "_name_or_path", ""))}
+    if loaded.kind is Kind.causal:
+        return base | {"task_type": TaskType.CAUSAL_LM}
+    kind = type(model)
+    named = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+    return base | {"auto_mapping": named}
 
 
 def save_adapter(
@@ -47,8 +64,8 @@ def save_adapter(
         lora_alpha=scale * r,  # type: ignore[arg-type]  # peft only divides it by r
         target_modules=[name.removesuffix(".weight") for name in U],
         fan_in_fan_out=transposed,
-        base_model_name_or_path=str(getattr(loaded.model.config, "_name_or_path", "")),
         inference_mode=True,
+        **base_in_peft(loaded),
     )
     save_tokenizer(loaded.tokenizer, out)
     config.save_pretrained(str(out))

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lozo_bench.errors import UserError
 from lozo_bench.models.load import Loaded
+from lozo_bench.models.save import base_in_peft
 from lozo_bench.models.tokenizer import save_tokenizer
 
 
@@ -152,8 +153,8 @@ def _save(
         modules_to_save=whole or None,
         bias="lora_only" if biases else "none",
         fan_in_fan_out=conv,
-        base_model_name_or_path=str(getattr(model.config, "_name_or_path", "")),
         inference_mode=True,
+        **base_in_peft(loaded),
     )
     out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(loaded.tokenizer, out)

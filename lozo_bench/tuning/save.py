@@ -14,7 +14,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.models.adapter import merge
 from lozo_bench.models.load import Loaded
 from lozo_bench.models.locate import MOVED
-from lozo_bench.models.save import save_model
+from lozo_bench.models.save import base_in_peft, save_model
 from lozo_bench.tuning.carriers import Carrier
 from lozo_bench.tuning.deep_prompt import LayerPrompt
 from lozo_bench.tuning.peft_prompts import write_for_peft
@@ -85,7 +85,8 @@ def _save_adapter(loaded: Loaded, out: Path) -> None:
         state = model.get_submodule(module).state_dict()
         adapter |= {f"{module}.{name}": x for name, x in state.items()}
     config = copy.deepcopy(cast(LoraConfig | IA3Config, model.peft_config["default"]))
-    config.base_model_name_or_path = str(getattr(model.config, "_name_or_path", ""))
+    for name, value in base_in_peft(loaded).items():
+        setattr(config, name, value)
     config.modules_to_save = whole or None
     config.inference_mode = True
     loaded.tokenizer.save_pretrained(out)

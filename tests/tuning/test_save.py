@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftConfig, PeftModel
 from safetensors.torch import load_file
 from test_every_tuning import made
 from tiny_models import ALL, CAUSAL, at_real_tokens, classifier, loaded, logits, rows
@@ -59,6 +59,23 @@ def test_adapters_can_be_loaded_by_peft(name, changes, arch, tmp_path):
     read = PeftModel.from_pretrained(loaded(arch).model, tmp_path).eval()
     torch.testing.assert_close(read(**rows()).logits, logits(this, **rows()))
     assert not torch.allclose(loaded(arch).model(**rows()).logits, logits(this, **rows()))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # from peft
+def test_an_adapter_names_its_model_so_that_peft_finds_both(tmp_path):
+    loaded("opt").model.save_pretrained(tmp_path / "base")
+    before, this = changed("lora", "opt")
+    before.model.config._name_or_path = str(tmp_path / "base")
+    save_tuned(before, tmp_path / "adapter")
+    read = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float64)
+    torch.testing.assert_close(read.eval()(**rows()).logits, logits(this, **rows()))
+
+
+def test_an_adapter_of_a_masked_model_names_the_models_class(tmp_path):
+    save_tuned(changed("lora", "roberta")[0], tmp_path)
+    read = PeftConfig.from_pretrained(tmp_path).auto_mapping
+    library = "transformers.models.roberta.modeling_roberta"
+    assert read == {"base_model_class": "RobertaForMaskedLM", "parent_library": library}
 
 
 @pytest.mark.parametrize("name", ["prefix", "prompt", "deep_prompt"])
