@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "runs", "tables", "tasks", "training", "tuning",
     },
     "plots": {"api", "errors", "runs"},
-    "report": {"api", "config", "errors", "plots", "runs", "tables"},
+    "report": {"api", "config", "display", "errors", "plots", "runs", "tables"},
     "figures": {"config", "display", "errors", "plots", "runs", "tables"},
     "api": {"config", "engine", "errors", "launch", "optimizers", "randomness", "runs", "tables"},
 }  # fmt: skip

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH = 0.84  # of a group; the distance of two groups is 1
+_WIDEST = 0.25  # bar
 _HATCHES = ("", "///", "...")
 
 
@@ -46,20 +47,22 @@ class Bars:
         groups, bars = table.columns, table.rows
         if self.groups_are_rows:
             groups, bars = bars, groups
-        width = _WIDTH / len(bars)
+        width = min(_WIDEST, _WIDTH / len(bars))
         labels = [named(table, bar) for bar in bars]
         colours = looks(list(dict.fromkeys(labels)))
         for number, (bar, label) in enumerate(zip(bars, labels, strict=True)):
             colour, _ = colours[label]
-            x = np.arange(len(groups)) + (number + 0.5) * width - _WIDTH / 2
+            x = np.arange(len(groups)) + (number - (len(bars) - 1) / 2) * width
             places = [self._place(group, bar) for group in groups]
             self._bars(axes, table, places, x, width, label, colour, number)
             self._published(axes, table, places, x)
         axes.set_xticks(range(len(groups)), [named(table, group) for group in groups])
         axes.set_ylabel(UNITS[self.show].about.partition(":")[0])
-        if self.log:
-            axes.set_yscale("log")
-        return any(entry.tests for entry in table.entries.values())
+        axes.set_xlim(-0.6, len(groups) - 0.4)
+        drawn = [entry.mean for entry in table.entries.values() if entry.tests]
+        if self.log and drawn:
+            _in_logarithms(axes, UNITS[self.show].factor * min(drawn))
+        return bool(drawn)
 
     def _place(self, group: Key, bar: Key) -> tuple[Key, Key]:
         return (group, bar) if self.groups_are_rows else (bar, group)
@@ -109,6 +112,17 @@ class Bars:
             markeredgecolor="black",
             label=table.published.label,
         )
+
+
+def _in_logarithms(axes: Axes, lowest: float) -> None:
+    """Make the vertical axis logarithmic, with plain numbers and room for the lowest bar."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=min(axes.get_ylim()[0], lowest / 2))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def number_in(text: str) -> float | None:

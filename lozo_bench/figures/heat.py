@@ -33,7 +33,7 @@ class Frequencies:
         """Draw the run's heat map; see `Panel`."""
         for run in finished(sweep):
             if (heat := heat_of(rows_of(run.folder / EVENTS))) is not None:
-                _draw(axes, heat, f"{self.title}: {heat.title}")
+                _draw(axes, heat, f"{self.title}\n{heat.title}")
                 return True
         return False
 
@@ -60,5 +60,7 @@ class LoggedFrequencies:
 
 def _draw(axes: Axes, heat: Heat, title: str) -> None:
     draw_heat(axes, heat)
-    axes.set_title(title, fontsize="medium")
+    axes.set_title("")
+    axes.set_title(title, fontsize="medium", loc="left")
     axes.figure.colorbar(shades(), ax=axes, label=SHARES)
+    axes.set_anchor("W")  # so that the title over few layers has room; the colour bar moves it

@@ -35,6 +35,8 @@ def main() -> None:
             out = arguments.out or Path(f"{arguments.name}.png")
             draw(page, sweeps, out)
             print(out)
+            if arguments.wandb:
+                _send(out, sweeps)
         else:
             print(f"{arguments.name}: no run is finished, so nothing is drawn", file=sys.stderr)
     if report:
@@ -60,6 +62,14 @@ def _sweeps(page: Page, given: Sequence[str]) -> list[Sweep | None]:
             made[words] = sweep(words)
         found.append(made[words])
     return found
+
+
+def _send(out: Path, sweeps: Sequence[Sweep | None]) -> None:
+    from lozo_bench.display.trackers.wandb_sweep import send_file  # it needs wandb
+
+    folders = dict.fromkeys(run.folder for each in sweeps for run in finished(each))
+    names = send_file(out, list(folders))
+    print(f"{out} is in wandb, in {', '.join(names)}")
 
 
 def _missing(sweeps: Sequence[Sweep | None]) -> str:
@@ -89,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", help="overrides of its sweeps, as for lozo-train -m"
     )
     parser.add_argument("--out", type=Path, help="a .png, .svg or .pdf file; default: NAME.png")
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="also log the figure in wandb, in the artifact of its sweep",
+    )
     parser.add_argument(
         "--config-dir", type=Path, help="a further folder of YAML files, as for lozo-train"
     )

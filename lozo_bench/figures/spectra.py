@@ -43,6 +43,7 @@ class SingularValues:
     def draw(self, axes: Axes, sweep: Sweep | None) -> bool:
         """Draw the run's singular values; see `Panel`."""
         from matplotlib import colormaps
+        from matplotlib.ticker import MaxNLocator
 
         for run in finished(sweep):
             found = by_step_and_layer(rows_of(run.folder / EVENTS))
@@ -53,6 +54,7 @@ class SingularValues:
             for (label, values), shade in zip(lines.items(), shades, strict=True):
                 x = np.arange(1, len(values) + 1)
                 axes.plot(x, values, color=shade, linewidth=1.2, label=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_yscale("log")
             axes.set_xlabel("number of the singular value")
             axes.set_ylabel("singular value of the gradient")

@@ -12,6 +12,7 @@ from lozo_bench.report.collect import Collector
 from lozo_bench.report.render import as_html
 from lozo_bench.report.serve import LOOPBACK, serve
 from lozo_bench.runs.atomic import write_text
+from lozo_bench.runs.status import statuses_below
 
 _PORT = 8421
 
@@ -25,6 +26,8 @@ def main() -> None:
             _watch(collector, arguments.port)
         else:
             _write(collector, arguments.out)
+            if arguments.wandb:
+                _send(arguments.out, arguments.folder)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -51,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
         help="instead of a file, show the report on this machine and keep it up to date",
     )
     parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="also log the file in wandb, in the artifact of each sweep that it shows",
+    )
+    parser.add_argument(
         "--port", type=int, default=_PORT, help="where --watch listens (%(default)s)"
     )
     return parser
@@ -63,6 +71,13 @@ def _write(collector: Collector, out: Path) -> None:
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written ({error.strerror})") from error
     print(f"{out}: {counted(len(report['runs']), 'run')}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+def _send(out: Path, folder: Path) -> None:
+    from lozo_bench.display.trackers.wandb_sweep import send_file  # it needs wandb
+
+    names = send_file(out, [cell.folder for cell in statuses_below(folder.resolve())])
+    print(f"{out} is in wandb, in {', '.join(names)}")
 
 
 def _watch(collector: Collector, port: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from functools import partial
+from pathlib import Path
 
 import pytest
 from finished import finish
 
 from lozo_bench.config.paths import CONF
+from lozo_bench.display.trackers import wandb_sweep
 from lozo_bench.figures import main
 from lozo_bench.tables.cells import configs, sweep
 
@@ -38,7 +40,7 @@ def test_a_mistake_is_one_line_and_the_exit_code_is_2(figures):
         assert err.count("\n") == 1
 
 
-def test_what_is_finished_is_drawn_and_what_is_missing_is_listed(figures, tmp_path):
+def test_what_is_finished_is_drawn_and_what_is_missing_is_listed(figures, tmp_path, monkeypatch):
     code, out, err = figures(*NARROW)
     assert (code, out) == (1, "")
     assert "lozo_ablation: no run is finished, so nothing is drawn" in err
@@ -52,6 +54,11 @@ def test_what_is_finished_is_drawn_and_what_is_missing_is_listed(figures, tmp_pa
     assert "1 run is missing:" in err
     assert "\nall of them:\n  lozo-train -m experiment=lozo_ablation" in err
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    sent = []
+    monkeypatch.setattr(wandb_sweep, "send_file", lambda *told: sent.append(told) or ["sweep-x"])
+    code, out, _ = figures(*NARROW, "--out", "a.pdf", "--wandb")
+    assert (code, out) == (1, "a.pdf\na.pdf is in wandb, in sweep-x\n")
+    assert sent == [(Path("a.pdf"), [first.folder])]
     code, _, err = figures(*NARROW, "--out", "a.txt")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("--out: a.txt cannot be written")
