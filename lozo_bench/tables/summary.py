@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -31,6 +32,7 @@ class Scores:
     test: float
     dev_metric: str
     dev: float | None
+    dev_loss: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def _read(folder: Path) -> Scores | None:
         return None
     name, test = next(iter(metrics["test"].items()))
     dev_name, dev = next(iter(metrics.get("dev", {}).items()), ("", None))
-    return Scores(folder, name, float(test), dev_name, None if dev is None else float(dev))
+    loss = float(metrics.get("dev", {}).get("loss", inf))
+    return Scores(folder, name, float(test), dev_name, None if dev is None else float(dev), loss)
 
 
 def _marked(rows: Sequence[Row]) -> list[Row]:
@@ -166,14 +169,18 @@ def _task(row: Row) -> tuple[str, ...]:
     return tuple(x for key, x in row.values.items() if key.partition(".")[0] == "task")
 
 
-def _goodness(row: Row) -> float:
-    return fmean(map(_goodness_of_run, row.scores)) if row.devs else float("-inf")
+def _goodness(row: Row) -> tuple[float, float]:
+    """Return the means by which rows are compared: of equal metrics, the lower loss is better."""
+    if not row.devs:
+        return -inf, -inf
+    metrics, losses = zip(*map(_goodness_of_run, row.scores), strict=True)
+    return fmean(metrics), fmean(losses)
 
 
-def _goodness_of_run(run: Scores) -> float:
+def _goodness_of_run(run: Scores) -> tuple[float, float]:
     if run.dev is None:
-        return float("-inf")
-    return -run.dev if run.dev_metric in _LOWER_IS_BETTER else run.dev
+        return -inf, -inf
+    return -run.dev if run.dev_metric in _LOWER_IS_BETTER else run.dev, -run.dev_loss
 
 
 def as_sheet(summary: Summary) -> Sheet:
@@ -209,7 +216,8 @@ def notes(summary: Summary) -> list[str]:
     best = [row for row in summary.rows if row.best]
     several = len({_task(row) for row in summary.rows}) > 1
     if best:
-        lines.append(f"* the best on the dev rows{', for each task' if several else ''}")
+        equals = " (of equals, the lower dev loss)"
+        lines.append(f"* the best on the dev rows{', for each task' if several else ''}{equals}")
     chosen = best or (list(summary.rows) if len(summary.rows) == 1 else [])
     if len(chosen) == 1 and (row := chosen[0]).devs and not several:
         run = max(row.scores, key=_goodness_of_run)

@@ -49,6 +49,18 @@ def test_the_best_mean_on_dev_is_marked_and_not_the_best_on_test(runs, tmp_path)
     assert lines[-1] == f"best run by dev: {tmp_path / 'run1'}"
 
 
+def test_of_rows_and_runs_that_are_equally_good_the_lowest_loss_is_the_best(runs):
+    made = runs(*grid(("3e-3", 0.9, 0.8, 0.5, 0.5), ("1e-2", 0.9, 0.8, 0.6, 0.6)))
+    for (_, folder), loss in zip(made, (0.4, 0.4, 0.3, 0.2), strict=True):
+        result = json.loads((folder / "result.json").read_text())
+        result["metrics"]["dev"]["loss"] = loss
+        (folder / "result.json").write_text(json.dumps(result))
+    for given in (made, made[::-1]):
+        summary = summarize("lrs", given)
+        assert [row.values[LR] for row in summary.rows if row.best] == ["1e-2"]
+        assert FORMATS["text"](summary).endswith(f"best run by dev: {made[2][1]}")
+
+
 def test_a_row_with_missing_runs_is_not_the_best_beside_a_complete_one(runs):
     made = runs(*grid(("1e-3", 1.0, 1.0, 1.0, None), ("1e-4", 0.5, 0.5, 0.5, 0.5)))
     summary = summarize("lrs", made)
