@@ -10,6 +10,7 @@ import numpy as np
 
 from lozo_bench.plots.curves import Axis, Curve, Numbers, Panel
 from lozo_bench.plots.style import BAND, looks, save, style
+from lozo_bench.runs.apart import as_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,12 +44,20 @@ def draw(rows: Sequence[Sequence[Panel]], axis: Axis, out: Path) -> None:
 
         figure = Figure(figsize=(3.8 * columns + 2.6, 2.8 * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False, sharex="row")
-        names = sorted({label for panels in rows for panel in panels for label in panel.curves})
+        labels = {label for panels in rows for panel in panels for label in panel.curves}
+        names = sorted(labels, key=in_order)
         for panels, places in zip(rows, axes, strict=True):
             for panel, place in zip(panels, places, strict=True):
                 draw_curves(place, panel, looks(names), _AXES[axis])
             places[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
         save(figure, out)
+
+
+def in_order(label: str) -> list[tuple[bool, float, str]]:
+    """Return a key by which labels are sorted: the words in turn, numbers by their size."""
+    values = [(word.rpartition("=")[2], word) for word in label.split()]
+    numbers = [(as_number(value), word) for value, word in values]
+    return [(isinstance(x, str), 0.0 if isinstance(x, str) else x, word) for x, word in numbers]
 
 
 def draw_curves(

@@ -10,7 +10,7 @@ import pytest
 from lozo_bench.api.result import Result
 from lozo_bench.errors import UserError
 from lozo_bench.plots.curves import Curve, Panel, panels
-from lozo_bench.plots.figure import _limits, draw, mean_and_std
+from lozo_bench.plots.figure import _limits, draw, in_order, mean_and_std
 
 ROWS = [
     {"step": 0, "forward_passes": 0, "zero_shot_accuracy": 0.5, "zero_shot_loss": 0.7},
@@ -137,3 +137,9 @@ def test_damaged_rows_are_in_no_curve(run):
     with (damaged.folder / "metrics.jsonl").open("a") as file:
         file.writelines(f'{{"step": 5, "loss": {loss}}}\n' for loss in ("NaN", '"x"', "null"))
     assert only_curve(damaged, "steps", "loss") == ([1, 2, 4], [4.0, 2.0, 1.0])
+
+
+def test_curves_are_listed_by_the_size_of_their_values():
+    labels = ["lozo lr=1e-3", "adamw lr=0.01", "lozo lr=1e-4", "adamw lr=1e-3", "lozo"]
+    wanted = ["adamw lr=1e-3", "adamw lr=0.01", "lozo", "lozo lr=1e-4", "lozo lr=1e-3"]
+    assert sorted(labels, key=in_order) == wanted
