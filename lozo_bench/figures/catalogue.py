@@ -15,7 +15,6 @@ from lozo_bench.figures.spectra import SingularValues
 
 _CLORA_TASKS = {"sst2_clora": "SST-2", "agnews_clora": "AG's News", "snli_clora": "SNLI"}
 _BOTH = "method=mezo,lozo"
-_HETERO = ("task=mrpc_head", "seed=s13")
 
 
 def _clora(experiment: str, x: str, below: str) -> tuple[Lines, ...]:
@@ -25,8 +24,10 @@ def _clora(experiment: str, x: str, below: str) -> tuple[Lines, ...]:
     )
 
 
-def _frequencies(variant: str, title: str) -> Frequencies:
-    return Frequencies(title, Source("hetero_main", (f"variant={variant}", *_HETERO)))
+def _frequencies(variant: str, title: str, task: str = "mrpc_head") -> Frequencies:
+    return Frequencies(
+        title, Source("hetero_main", (f"variant={variant}", f"task={task}", "seed=s13"))
+    )
 
 
 FIGURES = {
@@ -92,6 +93,15 @@ FIGURES = {
             LoggedFrequencies("combined, authors' logs", "mrpc_combined"),
             _frequencies("hetero_separated_r8", "separated"),
             LoggedFrequencies("separated, authors' logs", "mrpc_separated"),
+        ),
+        columns=1,
+        width=8.0,
+    ),
+    "hetero_frequency_sst2": Page(
+        "HeteroLoRA, as Figures 4 to 6: how often each module is on, OPT-350M, SST-2",
+        (
+            _frequencies("hetero_combined_r8", "combined", "sst2_head"),
+            LoggedFrequencies("combined, authors' logs", "sst2_combined"),
         ),
         columns=1,
         width=8.0,
