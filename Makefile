@@ -12,6 +12,7 @@ setup: $(INSTALLED) ## create .venv with the pinned packages; does nothing if it
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("lozo_bench needs Python 3.11 or newer; this is %d.%d. Try: make setup PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "installing the packages of requirements.lock into .venv: some minutes, several GB with CUDA"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

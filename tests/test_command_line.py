@@ -29,6 +29,10 @@ BAD_CONFIGS = {
         ["model=opt_13b", "task=wsc", "optimizer=adamw", "task.split=mine"],
         "steps: no value is given for 'mine'; there are values for sane, published",
     ),
+    "seed without an option": (
+        ["seed=s3"],
+        "s0, s1, s100, s13, s2, s21, s42, s43, s87; what to do: seed.value=3",
+    ),
     "key of one task beside a list of tasks": (
         ["task=[reviews,topics]", "task.source.train=10"],
         "task.source.train: several tasks have no such key; what to do: give it to each task: "

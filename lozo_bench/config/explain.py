@@ -188,10 +188,12 @@ def _missing_option(error: MissingConfigException) -> str:
     if not group:
         return _line(str(error))
     options: Iterable[str] = error.options or ()
+    number = re.fullmatch(r"[rs](\d+)", option) if group in ("rank", "seed") else None
+    other = f"; what to do: {group}.value={number[1]}" if number else ""
     return str(
         UserError(
             f"{group}={option}: no such option{did_you_mean(option, options)}; "
-            f"there are: {', '.join(options)}"
+            f"there are: {', '.join(options)}{other}"
         )
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lozo_bench.figures.panel import Panel
 from lozo_bench.plots.style import save, style
-from lozo_bench.tables.cells import Sweep
+from lozo_bench.tables.cells import MADE_UP, Sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +69,7 @@ def draw(page: Page, sweeps: Sequence[Sweep | None], out: Path) -> list[str]:
         }
         if handles:
             figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+        if any(sweep and MADE_UP in sweep.table.title for sweep in sweeps):
+            figure.supxlabel(MADE_UP, fontsize="medium")
         save(figure, out)
     return empty

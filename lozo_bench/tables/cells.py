@@ -30,6 +30,7 @@ from lozo_bench.errors import UserError
 from lozo_bench.runs.outcome import Code
 
 Advanced = Callable[[int, int], None]  # called with the runs composed so far and their total
+MADE_UP = "on made-up rows: the numbers are meaningless"
 # Each option of these groups sets one value, and no other choice depends on it.
 _VALUES = ("seed", "rank")
 _COMMAND_LINE = "command-line"  # the provider of the folder that --config-dir adds
@@ -154,7 +155,7 @@ def _planned(
     table = OmegaConf.to_object(base.table)
     assert isinstance(table, TableConfig)
     if base.task.invented_rows:
-        table.title += " - on made-up rows: the numbers are meaningless"
+        table.title += f" - {MADE_UP}"
     params = [f"{key}={choice_of}" for key, choice_of in (base.hydra.sweeper.params or {}).items()]
     hydra_overrides = [_line(override) for override in given if override.is_hydra_override()]
     run_overrides = [_line(override) for override in given if not override.is_hydra_override()]

@@ -13,7 +13,7 @@ from finished import finish
 from lozo_bench.config.paths import CONF
 from lozo_bench.display.trackers import wandb_sweep
 from lozo_bench.figures import main
-from lozo_bench.tables.cells import configs, sweep
+from lozo_bench.tables.cells import MADE_UP, configs, sweep
 
 NARROW = ["lozo_ablation", "scale=tiny", "rank=r2", "optimizer.nu=50,100"]
 
@@ -50,6 +50,8 @@ def test_what_is_finished_is_drawn_and_what_is_missing_is_listed(figures, tmp_pa
     with configs(CONF):
         (first,) = sweep(shlex.split(commands[0])[1:]).runs
     finish(first)
+    figures(*NARROW, "--out", "a.svg")
+    assert MADE_UP in (tmp_path / "a.svg").read_text(), "the picture says it too"
     code, out, err = figures(*NARROW, "--out", "a.pdf")
     assert (code, out) == (1, "a.pdf\n")
     assert "1 run is missing:" in err
