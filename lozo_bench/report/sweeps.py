@@ -12,6 +12,7 @@ from lozo_bench.report.contents import Contents, name_of
 from lozo_bench.report.curves import averaged
 from lozo_bench.report.paper import paper_tables
 from lozo_bench.runs.labels import Label, is_folder_of_sweep, labels
+from lozo_bench.runs.planned import waiting_in
 from lozo_bench.runs.status import CellState
 from lozo_bench.tables.summary import as_sheet, summary_of_folders
 
@@ -60,6 +61,7 @@ def shown(sweep: Sweep, name: str, first: int) -> dict[str, Any]:
         "name": name,
         "folder": str(sweep.folder),
         "counts": {state.value: states[state] for state in CellState if states[state]},
+        "waiting": waiting_in(sweep.folder),
         "runs": list(range(first, first + len(sweep.runs))),
         "papers": paper_tables(sweep.runs),
         "tables": [_summary(sweep)],

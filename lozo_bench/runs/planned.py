@@ -31,6 +31,11 @@ def not_begun(root: Path) -> list[Path]:
     return sorted(cell for cell in planned if not is_cell(cell))
 
 
+def waiting_in(sweep: Path) -> int:
+    """Return how many cells of the sweep in this folder have not begun."""
+    return sum(not is_cell(cell) for cell in _planned(sweep))
+
+
 def _planned(sweep: Path) -> list[Path]:
     try:
         names = parse_json(read_file(sweep / _FILE) or b"[]")

@@ -9,6 +9,7 @@ from report_folders import ROWS, TABLE, dev_row, row, write_run
 
 from lozo_bench.errors import UserError
 from lozo_bench.report.collect import Collector, collect
+from lozo_bench.runs.planned import write_planned
 
 
 @pytest.fixture
@@ -75,6 +76,13 @@ def test_a_table_of_a_paper_that_cannot_be_made_says_why(sweep):
     (paper,) = collect(sweep)["sweeps"][0]["papers"]
     assert not paper["rows"]
     assert "there is no nothing" in paper["notes"][0]
+
+
+def test_cells_that_have_not_begun_are_counted(sweep):
+    write_run(sweep, name="first")
+    write_planned(sweep, [sweep / "sst2" / "tiny" / name for name in ("first", "second", "third")])
+    (found,) = collect(sweep)["sweeps"]
+    assert (found["counts"], found["waiting"]) == ({"finished": 1}, 2)
 
 
 def test_a_failed_run_has_its_reason_and_its_command(sweep):

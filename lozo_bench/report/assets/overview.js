@@ -41,7 +41,7 @@ function sweepTable() {
     const seconds = sum(runs, "seconds");
     return [
       { text: sweep.name, node: h("a", { href: sweepLink(sweep) }, sweep.name) },
-      { text: runs.length }, { text: counted(sweep.counts), node: bar(sweep.counts), sort: (sweep.counts.finished || 0) / runs.length },
+      { text: runs.length }, { text: counted(sweep), node: bar(sweep), sort: (sweep.counts.finished || 0) / runs.length },
       { text: new Set(runs.map((run) => run.task)).size },
       { text: duration(seconds), sort: seconds },
       ...(hours ? [{ text: gpuHours(sum(runs, "gpu_hours")), sort: sum(runs, "gpu_hours") }] : []),
@@ -50,13 +50,15 @@ function sweepTable() {
   return sortable("sweeps", "All sweeps", columns, rows, { hideCaption: true });
 }
 
-function counted(counts) {
-  return STATES.filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`).join(", ");
+function counted({ counts, waiting }) {
+  const ended = STATES.filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`);
+  return [...ended, ...(waiting ? [`${waiting} not begun`] : [])].join(", ");
 }
 
 /** The counts in words, above a bar with the share of each. */
-function bar(counts) {
-  return h("span", { class: "ended" }, h("span", {}, counted(counts)),
+function bar(sweep) {
+  const { counts } = sweep;
+  return h("span", { class: "ended" }, h("span", {}, counted(sweep)),
     h("span", { class: "shares", "aria-hidden": "true" }, STATES.filter((state) => counts[state]).map((state) => {
       const share = h("span", { class: state });
       share.style.flexGrow = counts[state];
