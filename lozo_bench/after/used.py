@@ -75,7 +75,7 @@ def in_all(used: Sequence[Used], waiting: int) -> str:
         more = f"; {counted(waiting, 'run')} not begun and not counted" if waiting else ""
         lines.append(
             f"used {_time(spent, expected, 'of an estimated')} (of all devices, on {cards}; "
-            f"expect a factor of two{more})"
+            f"expect a factor of two, and more of steps of a few milliseconds{more})"
         )
     reasons = dict.fromkeys(x.why for x in used if x.why)
     return "\n".join([*lines, *(f"not estimated: {why}" for why in reasons)])

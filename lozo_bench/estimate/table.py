@@ -145,7 +145,8 @@ def _print_notes(lines: Sequence[_Line], console: Console) -> None:
             console.print(f"  and {len(notes) - _LISTED} more")
     console.print(
         "\nHours are those of steps and evaluations on a free machine, without starting and "
-        "loading; energy is the card's alone. Expect a factor of two."
+        "loading; energy is the card's alone. Expect a factor of two, and more of steps that take "
+        "a few milliseconds."
     )
 
 
