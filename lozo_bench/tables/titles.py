@@ -21,6 +21,7 @@ TITLES = {
     "ft_prefix": "FT (prefix)",
     "ft_sgd": "FT (SGD)",
     "ft_prompt": "FT (prompt)",
+    "ft_prompt10": "FT (prompt)",
     "head": "Head tuning",
     "c_lora": "C-LoRA",
     "f_lora": "F-LoRA",
