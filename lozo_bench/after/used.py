@@ -16,14 +16,14 @@ from lozo_bench.config.schema import CARDS
 from lozo_bench.errors import UserError, counted
 from lozo_bench.estimate.cell import Estimate, Estimator
 from lozo_bench.estimate.table import shown_size
-from lozo_bench.runs.blocks import read_header
-from lozo_bench.runs.files import read_end, read_start
-from lozo_bench.runs.outcome import JOURNAL, METRICS
+from lozo_bench.runs.blocks import header_of
+from lozo_bench.runs.files import read_end
+from lozo_bench.runs.outcome import METRICS
 from lozo_bench.runs.result_file import load_result
 from lozo_bench.runs.row import read_row
 from lozo_bench.training.stored import config_in
 
-_HEADER_BYTES, _TAIL_BYTES = 2**20, 8192
+_TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def in_all(used: Sequence[Used], waiting: int) -> str:
 def _used(folder: Path, estimator: Estimator) -> Used:
     try:
         result = load_result(folder) or {}
-        header = read_header(read_start(folder / JOURNAL, _HEADER_BYTES))
+        header = header_of(folder)
         about: Mapping[str, Any] = {**header, **result}
         if "config" not in about or "device" not in about:
             return Used(why="runs that have not yet loaded their model, or lost their journal")

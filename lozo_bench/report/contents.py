@@ -13,10 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from lozo_bench.api.result import Result
 from lozo_bench.errors import UserError, counted, printable
 from lozo_bench.report.curves import Curves, curves_of
-from lozo_bench.runs.blocks import read_header
-from lozo_bench.runs.files import read_end, read_file, read_start
+from lozo_bench.runs.blocks import header_of
+from lozo_bench.runs.files import read_end, read_file
 from lozo_bench.runs.hydra_files import HYDRA, files_chosen, own_choices, read_yaml, values_of
-from lozo_bench.runs.outcome import JOURNAL, METRICS
+from lozo_bench.runs.outcome import METRICS
 from lozo_bench.runs.row import read_numbers
 from lozo_bench.runs.status import CellStatus
 
@@ -24,7 +24,6 @@ Row = Mapping[str, Any]
 LOG = "train.log"
 _LOG_BYTES = 3000
 _LOG_LINES = 40
-_HEADER_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def read_contents(cell: CellStatus) -> Contents:
     result = _result(cell, problems)
     rows = _rows(folder / METRICS, problems)
     try:
-        header = read_header(read_start(folder / JOURNAL, _HEADER_BYTES))
+        header = header_of(folder)
     except (UserError, ValueError) as error:
         header = {}
         problems.append(str(error))

@@ -12,7 +12,11 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
+
+from lozo_bench.runs.files import read_start
+from lozo_bench.runs.outcome import JOURNAL
 
 _FRAME = struct.Struct("<II")
 # Preset dictionary for zlib: the JSON that most blocks resemble, so that it takes hardly any space.
@@ -24,6 +28,7 @@ _TYPICAL_LINE = (
 # The first byte of what zlib compresses, and the bit of the second one that stands for a preset
 # dictionary.
 _ZLIB, _HAS_DICTIONARY = 0x78, 0x20
+_HEADER_BYTES = 2**20  # more than a header and its copy take
 
 
 def pack(payload: bytes) -> bytes:
@@ -69,6 +74,11 @@ def with_header(data: bytes) -> bytes:
 def read_header(data: bytes) -> dict[str, Any]:
     """Return the header of a journal; empty if it is damaged or there is none."""
     return _header_at(with_header(data), 0)
+
+
+def header_of(folder: Path) -> dict[str, Any]:
+    """Return the header of the journal in a run's folder; empty as in `read_header`."""
+    return read_header(read_start(folder / JOURNAL, _HEADER_BYTES))
 
 
 def _header_at(data: bytes, at: int) -> dict[str, Any]:

@@ -10,14 +10,10 @@ from typing import Any
 
 from lozo_bench.errors import UserError
 from lozo_bench.runs.apart import SEEDS, as_number
-from lozo_bench.runs.blocks import read_header
-from lozo_bench.runs.files import read_start
+from lozo_bench.runs.blocks import header_of
 from lozo_bench.runs.hydra_files import HYDRA, files_chosen, own_choices, read_yaml
-from lozo_bench.runs.outcome import JOURNAL
 from lozo_bench.runs.result_file import load_result
 from lozo_bench.runs.untold import untold
-
-_HEADER_BYTES = 2**20
 
 
 def choices_of(folders: Sequence[Path]) -> list[dict[str, str]]:
@@ -76,7 +72,7 @@ def _record(folder: Path) -> Mapping[str, Any]:
         if (result := load_result(folder)) is not None:
             return result
     with suppress(UserError, OSError, ValueError):
-        return read_header(read_start(folder / JOURNAL, _HEADER_BYTES))
+        return header_of(folder)
     return {}
 
 

@@ -19,19 +19,18 @@ from rich.table import Table
 
 from lozo_bench.errors import UserError, counted, printable
 from lozo_bench.runs.apart import IN_PATH, labels
-from lozo_bench.runs.blocks import read_header
+from lozo_bench.runs.blocks import header_of
 from lozo_bench.runs.choices import choices_of
-from lozo_bench.runs.files import parse_json, read_end, read_start
+from lozo_bench.runs.files import parse_json, read_end
 from lozo_bench.runs.hydra_files import HYDRA, command_of, is_cell, read_yaml
 from lozo_bench.runs.lock import lock_owner
-from lozo_bench.runs.outcome import JOURNAL, METRICS, read_failure
+from lozo_bench.runs.outcome import METRICS, read_failure
 from lozo_bench.runs.planned import walk
 from lozo_bench.runs.result_file import load_metrics
 
 # A row has a few hundred bytes, so the last one is within this many bytes of the end.
 _TAIL_BYTES = 8192
 # A journal's header has some thousand bytes, and little more with the longest config.
-_HEADER_BYTES = 2**20
 _NONE: Mapping[str, Sequence[str]] = {}
 
 
@@ -214,7 +213,7 @@ def _steps(folder: Path) -> Any:
 
     The config's number is not the run's if the method itself fixes it.
     """
-    header = read_header(read_start(folder / JOURNAL, _HEADER_BYTES))
+    header = header_of(folder)
     if "steps" in header:
         return header["steps"]
     begun = header.get("config")
