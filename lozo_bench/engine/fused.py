@@ -7,6 +7,8 @@ represents all versions of a weight (`versions.py`) replaces the weight, so that
 computes
 
     y_k = x W^T + sum_j (x V_j) A_j^T + (x V) (A + U C_k)^T
+
+A CPU forms some versions before it multiplies by them, which is faster there (`formed.py`).
 """
 
 from __future__ import annotations
@@ -226,9 +228,7 @@ class Fused:
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @contextmanager
-    def _holding(
-        self, versions: Mapping[str, Versions], forward_pass: ForwardPass
-    ) -> Iterator[None]:
+    def _holding(self, versions: Mapping[str, Tensor], forward_pass: ForwardPass) -> Iterator[None]:
         """Inside this context, calling the model computes with versions of its weights."""
 
         def count_rows(
@@ -247,7 +247,7 @@ class Fused:
     @torch.no_grad()
     def _versions(
         self, P: Subspace, point: Coordinates
-    ) -> tuple[Mapping[str, Versions], ForwardPass]:
+    ) -> tuple[Mapping[str, Tensor], ForwardPass]:
         """Return the versions of the weights at the points, by name; others are as they are."""
         pending, forward_pass = self.pending, ForwardPass(len(point))
         if not (P.U or P.z or pending.terms or pending.moved or pending.keep != 1):
@@ -256,7 +256,7 @@ class Fused:
             return packed
         terms = [*pending.terms, LowRankTerm(P.U, P.V, point.C)] if P.U else pending.terms
         sent = DeviceCache()
-        made: dict[str, Versions] = {}
+        made: dict[str, Tensor] = {}
         for name, x in self.X.items():
             own_terms = [term for term in terms if name in term.U]
             if x.ndim < 2 and (name in P.z or name in pending.moved):

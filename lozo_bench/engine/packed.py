@@ -13,10 +13,12 @@ candidates and the changes of the biases. `prepared.py` describes the products t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lozo_bench.engine.formed import form, room_to_form
 from lozo_bench.engine.pending import PendingUpdate
 from lozo_bench.engine.prepared import PreparedMatrix, PreparedVector
 from lozo_bench.engine.rows import Rows, aligned
@@ -40,6 +42,10 @@ class Packed:
     Args:
         model: the model, in which a matrix and its bias belong to one module.
         pending: the weights, among them a matrix, and their updates, which are joined.
+
+    Attributes:
+        forms: whether versions may be formed (see `formed.py`).
+        to_form: the matrices of which they may be, by name.
     """
 
     def __init__(self, model: nn.Module, pending: PendingUpdate) -> None:
@@ -52,22 +58,24 @@ class Packed:
         self.device, self.dtype, self.exact = first.device, first.dtype, wide(first.dtype)
         self.on_gpu = self.device.type != "cpu"
         self.up = _SCALE_OF_FLOAT16 if self.dtype == torch.float16 else 1.0
+        self.forms = not self.on_gpu and self.dtype == self.exact
+        self.to_form = {n: x for n, x in matrices.items() if self.forms and x.ndim == 2}
         self.bias_of = _biases(model, X)
         self._buffers: _Buffers | None = None
 
-    def memory_of(self, versions: Mapping[str, Versions]) -> object | None:
+    def memory_of(self, versions: Mapping[str, Tensor]) -> object | None:
         """Return an object that stays the same as long as these versions keep their memory.
 
         It is None for versions that are not in the buffers.
         """
         made = {} if self._buffers is None else self._buffers.made
-        return made if any(versions is one for one, _ in made.values()) else None
+        return made if any(versions is one.versions for one in made.values()) else None
 
     @torch.inference_mode(False)  # the buffers outlive an inference mode in which they are made
     @torch.no_grad()
     def versions(
         self, P: Subspace, point: Coordinates
-    ) -> tuple[dict[str, Versions], ForwardPass] | None:
+    ) -> tuple[dict[str, Tensor], ForwardPass] | None:
         """Write the candidates' versions of all weights to the buffers and return them.
 
         They are valid until the next call.
@@ -150,7 +158,13 @@ class Packed:
         return torch.addmm(a, s.to(self.device, self.exact), z.mT)
 
 
-Made = dict[tuple[int, int], tuple[dict[str, Versions], ForwardPass]]
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Versions that use the buffers' memory, and which of their matrices are formed from it."""
+
+    versions: dict[str, Tensor]
+    forward_pass: ForwardPass
+    formed: list[tuple[Tensor, PreparedMatrix]]  # with the plain matrix
 
 
 class _Buffers:
@@ -172,7 +186,8 @@ class _Buffers:
         self._held: list[tuple[LowRankTerm, int]] = []  # with the stamp of its left factors
         self._used = 1 + columns
         self._at: list[int] = []
-        self.made: Made = {}
+        self.made: dict[tuple[int, int], _Made] = {}  # by the numbers of versions and columns
+        self._formed, self._scratch = room_to_form(packed.to_form, G)
 
     def has_room(self, G: int, columns: int, others: int) -> bool:
         """Return whether G candidates of some columns (0: none) and other periods fit in."""
@@ -221,8 +236,11 @@ class _Buffers:
         of_biases = change.index_select(1, self._bias_at).mul_(self._bias_scale)
         self.left[:G, 0, : packed.m.total] = of_biases
 
-    def versions(self, G: int, keep: float) -> tuple[dict[str, Versions], ForwardPass]:
-        """Return the first G versions of all weights; they share the buffers' memory."""
+    def versions(self, G: int, keep: float) -> tuple[dict[str, Tensor], ForwardPass]:
+        """Return the first G versions of all weights; they share the buffers' memory.
+
+        A weight's only version is a plain tensor if its value is formed.
+        """
         at = [x.data_ptr() for x in self.packed.pending.X.values()]
         if at != self._at:  # something gave the model's parameters other memory
             self._at, self.made = at, {}
@@ -230,17 +248,25 @@ class _Buffers:
         key = (G, aligned(self._used) if self.packed.on_gpu else self._used)
         if key not in self.made:
             self.made[key] = self._new(*key)
-        self.made[key][1].keep = keep
-        return self.made[key]
+        made = self.made[key]
+        made.forward_pass.keep = keep
+        for W, change in made.formed:
+            form(W, change, keep)
+        return made.versions, made.forward_pass
 
-    def _new(self, G: int, k: int) -> tuple[dict[str, Versions], ForwardPass]:
+    def _new(self, G: int, k: int) -> _Made:
         packed, forward_pass = self.packed, ForwardPass(G)
-        X, made = packed.pending.X, {}
+        X, alone = packed.pending.X, G == 1 and packed.forms
+        made: dict[str, Tensor] = {}
+        formed: list[tuple[Tensor, PreparedMatrix]] = []
         vectors: dict[str, PreparedVector] = {}
         for name in packed.vectors.lengths:
             part = packed.vectors.part(name)
             vectors[name] = PreparedVector(self.change[:G, part], self.values[:G, part])
-            made[name] = Versions.of(X[name], vectors[name], forward_pass)
+            if alone:
+                made[name] = self.values[0, part].view(X[name].shape)
+            else:
+                made[name] = Versions.of(X[name], vectors[name], forward_pass)
         for name in packed.m.lengths:
             bias = packed.bias_of.get(name)
             change = PreparedMatrix(
@@ -248,9 +274,16 @@ class _Buffers:
                 self.left[:G, :k, packed.m.part(name)],
                 self.e[:k],
                 None if bias is None else vectors[bias],
+                self._formed[name][:G] if name in self._formed else None,
+                self._scratch if alone else None,
             )
-            made[name] = Versions.of(X[name], change, forward_pass)
-        return made, forward_pass
+            if change.formed is not None:
+                formed.append((X[name], change))
+            if change.formed is not None and alone:
+                made[name] = change.formed[0]
+            else:
+                made[name] = Versions.of(X[name], change, forward_pass)
+        return _Made(made, forward_pass, formed)
 
     def _write_right(self, rows: slice, V: Mapping[str, Tensor]) -> None:
         joined = self.packed.n.join(V).mT

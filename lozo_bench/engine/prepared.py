@@ -33,22 +33,29 @@ class PreparedMatrix:
         e: [k]; not zero in the column of the bias only.
         bias: the change of the bias whose versions are in the first row of ``left``; None if there
             is none.
+        formed: the versions themselves, [G, m, n]; None if they are not formed (see `formed.py`).
+        scratch: memory for a block of rows of the only version; None if none is formed.
     """
 
     right: Tensor
     left: Tensor
     e: Tensor
     bias: PreparedVector | None
+    formed: Tensor | None = None
+    scratch: Tensor | None = None
 
     def value(self, W: Tensor, g: int, keep: float) -> Tensor:
         """Return version g of keep W, in the dtype of W."""
+        if self.formed is not None:
+            return self.formed[g]
         exact = wide(W.dtype)
         product = self.left[g].T.to(exact) @ self.right.to(exact)
         return (W * keep + product.view(W.shape)).to(W.dtype)
 
     def rows(self, index: Tensor) -> PreparedMatrix:
         """Return the same versions of the rows W[index]."""
-        return PreparedMatrix(self.right, self.left[:, :, index], self.e, None)
+        formed = None if self.formed is None else self.formed[:, index]
+        return PreparedMatrix(self.right, self.left[:, :, index], self.e, None, formed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

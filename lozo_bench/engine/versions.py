@@ -26,6 +26,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lozo_bench.engine.formed import (
+    embedded,
+    is_worth_forming,
+    linear_in_blocks,
+    times_formed,
+)
 from lozo_bench.engine.norm_kernels import has_norm_kernel, layer_norm, rms_norm
 from lozo_bench.engine.prepared import (
     PreparedMatrix,
@@ -127,6 +133,11 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     forward_pass = _forward_pass_of(weight, bias)
     if isinstance(change, PreparedMatrix):
         x = _grouped_rows(input, forward_pass)
+        if change.formed is not None:
+            return times_formed(x, change.formed.mT, _vectors_or_none(bias))
+        if is_worth_forming(change, x[..., 0].numel()):
+            b = None if bias is None else _vectors(bias)[0]
+            return linear_in_blocks(x, _plain(weight), change, b, forward_pass.keep)
         y = F.linear(_kept(x, forward_pass), _plain(weight), _plain(bias))
         add_linear(y, x, change, _prepared(bias))
         return y
@@ -142,6 +153,8 @@ def _addmm(b: Tensor, x: Tensor, W: Tensor, **scales: float) -> Tensor:
     if isinstance(change, PreparedMatrix):
         forward_pass = _forward_pass_of(W)
         x = _grouped_rows(x, forward_pass)
+        if change.formed is not None:
+            return times_formed(x, change.formed, _vectors(b))
         y = torch.addmm(_plain(b), _kept(x, forward_pass), _plain(W))
         add_transposed(y, x, change, _prepared(b))
         return y
@@ -201,6 +214,8 @@ def _embedding(input: Tensor, weight: Versions, *args: Any, **kwargs: Any) -> Te
         # ids is not a batch, but for example a table of relative positions, [T, T].
         raise _rows_mismatch(ids, forward_pass)
     ids = _grouped_rows(ids, forward_pass)
+    if isinstance(change, PreparedMatrix) and change.formed is not None:
+        return embedded(ids, change.formed, *args, **kwargs)
     y: Tensor = F.embedding(ids, _plain(weight), *args, **kwargs)
     if isinstance(change, PreparedMatrix):
         y = _kept(y, forward_pass)
@@ -228,7 +243,7 @@ def _layer_norm(
         w = None if weight is None else _vectors(weight)[0]
         return F.layer_norm(x, shape, w, None if bias is None else _vectors(bias)[0], eps)
     if len(shape) == 1 and has_norm_kernel(x):
-        w, b = (None if p is None else _vectors(p) for p in (weight, bias))
+        w, b = _vectors_or_none(weight), _vectors_or_none(bias)
         return layer_norm(x, w, b, forward_pass.versions, eps)
     normal = F.layer_norm(x, shape, None, None, eps)
     return _scaled(normal, weight, bias, forward_pass.versions)
@@ -424,6 +439,10 @@ def _vectors(p: Tensor) -> Tensor:
         return p.change.values
     plain: Tensor = _plain(p).to(wide(p.dtype))
     return plain + _change_of_vector(p) if isinstance(p, Versions) else plain[None]
+
+
+def _vectors_or_none(p: Tensor | None) -> Tensor | None:
+    return None if p is None else _vectors(p)
 
 
 def _change_of_vector(p: Versions) -> Tensor:

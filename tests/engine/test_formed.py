@@ -1,0 +1,144 @@
+"""Versions that are formed before a product give what versions beside it give."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+import pytest
+import torch
+from models import model, part
+from torch.nn import functional as F
+
+from lozo_bench.engine import formed, versions
+from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.fused import Fused
+from lozo_bench.engine.prepared import PreparedMatrix
+from lozo_bench.engine.subspace import along, stacked
+from lozo_bench.engine.versions import Versions
+from lozo_bench.optimizers.low_rank import LowRankDirections
+from lozo_bench.randomness.draws import Draws
+
+KINDS = ["opt", "roberta", "gpt2", "llama"]
+
+
+def fused(net, **options):
+    return Fused(net, dict(net.named_parameters()), Folder("nearest", Draws(0)), **options)
+
+
+def matrix(m=6, n=5, k=3, G=1, scratch=None):
+    """Return the versions of a random matrix, none of them formed."""
+    drawn = torch.Generator().manual_seed(0)
+    right, left = (
+        torch.randn(*shape, generator=drawn, dtype=torch.float64) for shape in ((k, n), (G, k, m))
+    )
+    return PreparedMatrix(right, left, torch.zeros(k, dtype=torch.float64), None, scratch=scratch)
+
+
+def losses(kind, *, per_forward=1, keep=1.0):
+    """Return the losses of three candidates and of an evaluation, and the evaluation's weights."""
+    net = model(kind)
+    made = fused(net, per_forward=per_forward)
+    P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+    made.move(P, along(P, 0.02))
+    made.decay(1 - keep)
+    points = stacked([along(P, 0.05), along(P, -0.05), along(P, 0.1)])
+    found = made.losses(P, points, [part(net)])
+    with torch.no_grad(), made.applied():
+        evaluated = part(net).losses(1)
+        weights = [attrgetter(name)(net) for name in made.X]
+    return torch.cat([found, evaluated.cpu()]), weights
+
+
+def changes_of(weights):
+    """Return how the versions of the matrices that are not plain tensors are computed."""
+    changes = [w.change for w in weights if isinstance(w, Versions)]
+    return [change for change in changes if isinstance(change, PreparedMatrix)]
+
+
+def form_nothing(monkeypatch):
+    monkeypatch.setattr(formed, "SMALL", 0)
+    monkeypatch.setattr(versions, "is_worth_forming", lambda change, tokens: False)
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.9])
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_matrices_are_formed_and_the_losses_are_the_same(kind, keep, monkeypatch):
+    with monkeypatch.context() as patch:
+        form_nothing(patch)
+        wanted, weights = losses(kind, keep=keep)
+        assert len(changes_of(weights)) == sum(w.ndim == 2 for w in weights)
+    for per_forward in (1, 2):
+        found, weights = losses(kind, per_forward=per_forward, keep=keep)
+        assert not any(isinstance(w, Versions) for w in weights)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_matrices_are_formed_in_blocks_and_the_losses_are_the_same(kind, monkeypatch):
+    wanted, _ = losses(kind, keep=0.9)
+    monkeypatch.setattr(formed, "KEPT", 0)
+    monkeypatch.setattr(formed, "BLOCK", 100)  # less than any matrix has
+    found, weights = losses(kind, keep=0.9)
+    scratches = {len(change.scratch) for change in changes_of(weights)}
+    assert scratches == {100}
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+
+
+def test_a_block_is_formed_in_memory_of_its_own_size():
+    """Seven rows in scratch for two: four products, none of which needs the whole matrix."""
+    change = matrix(m=7, n=5, scratch=torch.full((13,), torch.nan, dtype=torch.float64))
+    W, x = torch.randn(7, 5, dtype=torch.float64), torch.randn(4, 3, 5, dtype=torch.float64)
+    b = torch.randn(7, dtype=torch.float64)
+    version = 0.5 * W + change.left[0].T @ change.right
+    for bias in (b, None):
+        found = formed.linear_in_blocks(x, W, change, bias, keep=0.5)
+        torch.testing.assert_close(found, F.linear(x, version, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_nothing_is_formed_in_half_precision(dtype):
+    net = model("opt", dtype=dtype)
+    made = fused(net)
+    P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+    weights, _ = made._packed.versions(P, stacked([along(P, 0.1)]))
+    changes = changes_of(weights.values())
+    assert len(changes) == sum(w.ndim == 2 for w in weights.values())
+    assert all(change.formed is None and change.scratch is None for change in changes)
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "tokens", "worth"),
+    [
+        (512, 512, 1, True),  # 2^18 elements are small
+        (513, 512, 1, False),
+        (1024, 1024, 1023, False),  # 2 m n / (m + n) = 1024
+        (1024, 1024, 1024, True),
+        (4096, 1024, 1638, False),  # 1638.4
+        (4096, 1024, 1639, True),
+    ],
+)
+@torch.no_grad()
+def test_forming_is_worth_it_for_small_matrices_and_many_tokens(m, n, tokens, worth):
+    change = matrix(m, n, k=1, scratch=torch.empty(1))
+    assert formed.is_worth_forming(change, tokens) == worth
+
+
+def test_scratch_is_not_used_where_a_backward_pass_may_follow():
+    change = matrix(scratch=torch.empty(30))
+    assert torch.is_grad_enabled()
+    assert not formed.is_worth_forming(change, 1000)
+
+
+def test_kept_and_scratch_memory_are_bounded(monkeypatch):
+    """Of 16x16 matrices, as many are kept as fit; the others share memory for one block."""
+    net = torch.nn.Sequential(*[torch.nn.Linear(16, 16, bias=False) for _ in range(5)]).eval()
+    monkeypatch.setattr(formed, "KEPT", 2 * 256 + 100)
+    monkeypatch.setattr(formed, "BLOCK", 64)
+    made = fused(net)
+    P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+    weights, _ = made._packed.versions(P, stacked([along(P, 0.1)]))
+    plain = [not isinstance(weights[name], Versions) for name in made.X]
+    assert plain == [True, True, False, False, False]
+    scratches = [change.scratch for change in changes_of(weights.values())]
+    assert [len(scratch) for scratch in scratches] == [64, 64, 64]
+    assert len({scratch.data_ptr() for scratch in scratches}) == 1
