@@ -115,6 +115,11 @@ class Needs:
         """Whether gradients enter the update as tensors, which several processes must share."""
         return self.gradient and not self.replayable
 
+    @property
+    def asks_once(self) -> bool:
+        """Whether a step changes nothing before it has the only gradient that it asks for."""
+        return self.directions is None and not self.streams
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lozo_bench.training.interfaces import Spent
+from lozo_bench.training.costs import Spent
 
 
 @dataclass(frozen=True, slots=True)

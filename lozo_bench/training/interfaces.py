@@ -16,6 +16,7 @@ from lozo_bench.engine.protocol import Engine
 from lozo_bench.evaluation.evaluate import Evaluator, Metrics
 from lozo_bench.objectives.losses import Objective
 from lozo_bench.optimizers.base import Event, Optimizer
+from lozo_bench.training.costs import Spent
 from lozo_bench.training.rows import TrainingRows
 
 StepDropout = Callable[[int, int], AbstractContextManager[None]]
@@ -180,41 +181,6 @@ class Components:
     device: torch.device
     dropout: StepDropout = no_dropout
     smooth: bool = True
-
-
-@dataclass(slots=True)
-class Spent:
-    """What the steps so far cost, in all processes together; evaluations are not included.
-
-    ``queries`` are examples times forward passes, ``backward_queries`` examples times backward
-    passes. ``tokens`` went forward through the model and ``backward_tokens`` backward.
-    ``bad_steps`` were skipped because a loss was not finite, and ``bad_candidates`` had such a loss
-    without ending their step. ``sittings`` counts the attempts in which the run was made.
-    ``train_s`` are the seconds of the steps, ``elapsed_s`` those of everything.
-    """
-
-    forwards: int = 0
-    backwards: int = 0
-    examples: int = 0
-    queries: int = 0
-    tokens: int = 0
-    backward_tokens: int = 0
-    bad_steps: int = 0
-    bad_in_a_row: int = 0
-    sittings: int = 1
-    train_s: float = 0.0
-    elapsed_s: float = 0.0
-    bad_candidates: int = 0
-    backward_queries: int = 0
-
-    def add_passes(self, forwards: int, backwards: int, examples: int, tokens: int) -> None:
-        """Count passes over a batch of so many examples and tokens."""
-        self.forwards += forwards
-        self.backwards += backwards
-        self.queries += examples * forwards
-        self.backward_queries += examples * backwards
-        self.tokens += tokens * forwards
-        self.backward_tokens += tokens * backwards
 
 
 @dataclass(slots=True)

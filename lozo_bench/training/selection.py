@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lozo_bench.config.schema import Schedule, Select
+from lozo_bench.engine.protocol import Engine
 from lozo_bench.engine.snapshot import Snapshot
+from lozo_bench.engine.tensors import fingerprint, fingerprints
 from lozo_bench.evaluation.evaluate import Metrics
 
 
@@ -16,6 +19,44 @@ class Best:
     step: int
     dev: Metrics
     state: Snapshot
+
+
+class BestStep:
+    """Keeps the best step of a run, whose weights are tested in the end.
+
+    Args:
+        engine: holds the weights.
+        select: which of two steps is better.
+        scratch: a folder for its weights, if the host's memory has no room.
+
+    Attributes:
+        found: the best step so far; None before the first evaluation on dev.
+    """
+
+    def __init__(self, engine: Engine, select: Select, scratch: Path | None) -> None:
+        self._engine, self._select, self._scratch = engine, select, scratch
+        self.found: Best | None = None
+
+    def offer(self, step: int, dev: Metrics) -> None:
+        """Keep the step that was just made, if it is better than the best one so far."""
+        before = self.found
+        if before is not None and not is_better(dev, before.dev, self._select):
+            return
+        spare = None if before is None else before.state
+        self.found = before = None  # there are never two
+        self.found = Best(step, dev, self._engine.snapshot(self._scratch, spare))
+
+    def load(self, last: int) -> tuple[str, str]:
+        """Load its weights; return the fingerprints of those of the last step and of these."""
+        if self.found is None or self.found.step == last:
+            now = tested = fingerprint(self._engine.tensors())
+        else:
+            best = self.found.state.tensors()
+            now, tested = fingerprints(self._engine.tensors(), best)
+            self._engine.load_state(best)
+        if self.found is not None:
+            self.found = replace(self.found, state=Snapshot({}))  # it is the size of the model
+        return now, tested
 
 
 def is_better(new: Metrics, best: Metrics, select: Select) -> bool:

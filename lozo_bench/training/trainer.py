@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import torch
 
@@ -23,20 +19,18 @@ from lozo_bench.engine.finite import NonFiniteLossError
 from lozo_bench.engine.protocol import ScoredBatch
 from lozo_bench.engine.score import Score
 from lozo_bench.engine.sharing import ALONE, Sharing
-from lozo_bench.engine.snapshot import Snapshot
-from lozo_bench.engine.tensors import fingerprint, fingerprints
-from lozo_bench.engine.terms import with_prefix
-from lozo_bench.errors import Stopped, UserError
+from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Metrics, evaluate
 from lozo_bench.optimizers.base import Event, HasViews, Optimizer, Report
-from lozo_bench.optimizers.state import load_optimizer_state, optimizer_state
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.batcher import Batcher, StreamBatches
 from lozo_bench.training.budget import Budget
+from lozo_bench.training.costs import Costs, failed_candidates
 from lozo_bench.training.doubts import doubts, not_moving
-from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory, Spent
+from lozo_bench.training.full_states import FullStates
+from lozo_bench.training.interfaces import Components, Observer, Outcome, RunHistory
 from lozo_bench.training.resolution import ResolutionCheck
-from lozo_bench.training.selection import Best, is_better, schedule_factor
+from lozo_bench.training.selection import BestStep, schedule_factor
 from lozo_bench.training.views import evaluate_views, show_best
 
 
@@ -64,23 +58,19 @@ class Trainer:
     ) -> None:
         self.parts, self.history, self.observer = parts, history, observer
         self.engine, self.settings, self.data = parts.engine, parts.settings, parts.data
-        self.sharing, self.check, self.scratch = sharing, check, scratch
+        self.sharing, self.check = sharing, check
         micro_batch_size = parts.settings.micro_batch_size
         self.batcher = Batcher(parts.data, parts.objective, micro_batch_size, sharing)
         self.streams = StreamBatches(parts.rows)
         self.lr = parts.optimizer.lr if parts.optimizer else 0.0
-        self.attributes = set(vars(parts.optimizer)) if parts.optimizer else set()
-        self.spent = Spent()
+        self.costs = Costs()
         watched = parts.optimizer if parts.smooth else None
         self.resolution = ResolutionCheck(watched, parts.engine, parts.settings.steps)
-        self.best: Best | None = None
+        self.best = BestStep(parts.engine, parts.settings.select, scratch)
         self.budget = Budget(parts.settings.max_queries, parts.settings.max_seconds)
         self.last_step = parts.settings.steps  # an earlier one if the run is ``stopped_by`` a limit
         self.stopped_by = ""
         self.dev: list[Metrics] = []
-        self.step_seconds: list[float] = []
-        self.elapsed_before = 0.0
-        self.began = time.perf_counter()
 
     @property
     def optimizer(self) -> Optimizer:
@@ -97,14 +87,14 @@ class Trainer:
             UserError: too many losses were not finite; the weights are those of the last good step.
             Stopped: the run was asked to stop. What it did is recorded and can be continued.
         """
-        self.began = time.perf_counter()
         try:
             zero_shot = None
             if self.settings.steps:
                 zero_shot = self._evaluate(0, "zero_shot", self.data.test)
                 self.advance(self.settings.steps)
-            best_step = 0 if self.best is None else self.best.step
-            last, tested = self._load_best()
+            last, tested = self.best.load(self.settings.steps)
+            best = self.best.found
+            best_step = 0 if best is None else best.step
             test = self._evaluate(best_step, "test", self.data.test)
             if zero_shot is not None:
                 dtype = self._coarsest_dtype
@@ -113,55 +103,44 @@ class Trainer:
             self.history.flush()
         return Outcome(
             zero_shot=zero_shot,
-            dev=None if self.best is None else self.best.dev,
+            dev=None if best is None else best.dev,
             test=test,
             best_step=best_step,
             steps=self.last_step,
-            spent=self.spent,
-            step_ms_median=1000 * median(self.step_seconds) if self.step_seconds else None,
-            elapsed_s=self._elapsed(),
+            spent=self.costs.spent,
+            step_ms_median=self.costs.step_ms_median(),
+            elapsed_s=self.costs.elapsed(),
             weights={"last": last, "tested": tested},
             stopped_by=self.stopped_by,
         )
 
-    def _load_best(self) -> tuple[str, str]:
-        """Load the weights of the best step; return the fingerprints of the last and of these."""
-        if self.best is None or self.best.step == self.settings.steps:
-            last = tested = fingerprint(self.engine.tensors())
-        else:
-            best = self.best.state.tensors()
-            last, tested = fingerprints(self.engine.tensors(), best)
-            self.engine.load_state(best)
-        if self.best is not None:
-            self.best = replace(self.best, state=Snapshot({}))  # it is the size of the model
-        return last, tested
-
     def advance(self, to: int) -> None:
         """Train up to a step, from the state in the history or from the beginning."""
-        start = self._load_state()
+        states = FullStates(self.engine, self.optimizer, self.streams, self.best, self.history)
+        start = states.load()
         known = self.history.known
         if known == 0 or start == known:
-            self._load_spent()
+            self.costs.continue_from(self.history.spent())
         for step, numbers in enumerate(self.parts.rows.batches(), start=1):
             if step > to:
                 return
             if step < start:
                 continue
             if step > start:
-                with self._state_saved_if_stopped(step - 1):
+                with states.saved_if_stopped(step - 1):
                     self._set_learning_rate(step)
                     make_step = self._replay_step if step <= known else self._make_step
                     make_step(step, numbers)
             if step == known > start:
-                self._load_spent()
-            limit = self.budget.reached(self.spent) if step >= known else ""
+                self.costs.continue_from(self.history.spent())
+            limit = self.budget.reached(self.costs.spent) if step >= known else ""
             if limit or self._evaluates_dev_after(step):
                 # A state saved in here is `start` of the next attempt, which evaluates it first.
-                with self._state_saved_if_stopped(step):
+                with states.saved_if_stopped(step):
                     self._evaluate_dev(step)
             limit = limit or self._patience_ends_after(step)
-            if step > known and self._wants_state(step, bool(limit)):
-                self._save_state(step)
+            if step > known:
+                states.save_if_due(step, is_last=bool(limit) or self._is_last(step))
             if limit:
                 self.last_step, self.stopped_by = step, limit
                 return
@@ -209,7 +188,7 @@ class Trainer:
             report = self.optimizer.step(score)
         except NonFiniteLossError as error:
             self._skip_step(step, error)
-            self.history.step_made(step, score.answers, self._costs())
+            self.history.step_made(step, score.answers, self.costs.for_history())
             return
         if not math.isfinite(report.loss):
             raise UserError(
@@ -217,21 +196,14 @@ class Trainer:
                 "as that of the best candidate"
             )
         _synchronize(self.parts.device)
-        self.step_seconds.append(time.perf_counter() - began)
-        self._count(score, report)
+        self.costs.add_step(score, report, time.perf_counter() - began)
         self._report(self.resolution.after(score))
         self.observer.advanced(step, report.loss)
-        for event in (*report.events, *self._failed_candidates(score)):
+        for event in (*report.events, *_failures(score)):
             self.observer.happened(step, event)
         if self._is_last(step) or step % self.settings.log_every == 0:
             self.observer.stepped(self._row(step, report))
-        self.history.step_made(step, score.answers, self._costs())
-
-    @property
-    def _asks_once(self) -> bool:
-        """Whether the method changes nothing before it has the only gradient that it asks for."""
-        needs = self.optimizer.needs
-        return needs.directions is None and not needs.streams
+        self.history.step_made(step, score.answers, self.costs.for_history())
 
     def _check_in_step(self) -> Callable[[], None]:
         """Return the check for a stop during a step.
@@ -240,35 +212,17 @@ class Trainer:
         change something in between. It is stopped only before its first pass, so that the state
         that is saved is the one before the step.
         """
-        if self.optimizer.needs.replayable or self._asks_once:
+        if self.optimizer.needs.replayable or self.optimizer.needs.asks_once:
             return self.check
         checks = iter([self.check])
         return lambda: next(checks, _no_check)()
 
-    def _count(self, score: Score, report: Report) -> None:
-        spent = self.spent
-        spent.train_s += self.step_seconds[-1]
-        spent.bad_in_a_row = 0
-        if report.forwards or report.backwards:
-            spent.examples += score.examples
-        spent.add_passes(report.forwards, report.backwards, score.examples, score.tokens)
-        for stream in score.of_streams:
-            spent.examples += stream.examples
-            spent.add_passes(stream.forwards, stream.backwards, stream.examples, stream.tokens)
-
-    def _failed_candidates(self, score: Score) -> list[Event]:
-        """Count the candidates whose loss was not finite, and report them."""
-        failed = sum(each.failed_candidates for each in (score, *score.of_streams))
-        self.spent.bad_candidates += failed
-        return [Event("bad_candidates", {"candidates": failed})] if failed else []
-
     def _skip_step(self, step: int, error: NonFiniteLossError) -> None:
         """Count and report a skipped step; end the run if there are too many in a row."""
-        spent, limit = self.spent, self.settings.max_bad_steps
-        spent.bad_steps += 1
-        spent.bad_in_a_row += 1
-        if spent.bad_in_a_row > limit:
-            many = f", and so it was for {spent.bad_in_a_row} steps in a row" if limit else ""
+        self.costs.add_skipped_step()
+        in_a_row, limit = self.costs.spent.bad_in_a_row, self.settings.max_bad_steps
+        if in_a_row > limit:
+            many = f", and so it was for {in_a_row} steps in a row" if limit else ""
             raise _not_finite(step, f"{error}{many}", self.lr)
         self.observer.skipped(step, str(error))
 
@@ -278,19 +232,9 @@ class Trainer:
             "loss": report.loss,
             **report.scalars,
             "lr": self.optimizer.lr,
-            **self._spent_so_far(),
-            "examples": self.spent.examples,
-            "bad_steps": self.spent.bad_steps,
-        }
-
-    def _spent_so_far(self) -> dict[str, float]:
-        """Return the numbers by which a curve can be drawn, other than steps."""
-        return {
-            "forward_passes": self.spent.forwards,
-            "backward_passes": self.spent.backwards,
-            "queries": self.spent.queries,
-            "tokens": self.spent.tokens,
-            "elapsed_s": round(self._elapsed(), 3),
+            **self.costs.for_curves(),
+            "examples": self.costs.spent.examples,
+            "bad_steps": self.costs.spent.bad_steps,
         }
 
     # Evaluations.
@@ -308,9 +252,10 @@ class Trainer:
     def _patience_ends_after(self, step: int) -> str:
         """Return the setting if dev has not become better for so many evaluations."""
         patience, every = self.settings.patience, self.settings.eval_every
-        if patience is None or self.best is None or step % every:
+        best = self.best.found
+        if patience is None or best is None or step % every:
             return ""
-        return f"patience={patience}" if step - self.best.step >= patience * every else ""
+        return f"patience={patience}" if step - best.step >= patience * every else ""
 
     def _evaluate_dev(self, step: int) -> None:
         """Evaluate on dev, and remember this step if it is the best so far."""
@@ -319,10 +264,7 @@ class Trainer:
         if views is not None:
             show_best(views, dev, self.settings.select)
         self.dev.append(dev)
-        if self.best is None or is_better(dev, self.best.dev, self.settings.select):
-            spare = None if self.best is None else self.best.state
-            self.best = None  # there are never two
-            self.best = Best(step, dev, self.engine.snapshot(self.scratch, spare))
+        self.best.offer(step, dev)
         if step > self.history.known:
             self._report(
                 not_moving(self.dev, step, self.settings.steps, self.lr, self._coarsest_dtype)
@@ -351,7 +293,7 @@ class Trainer:
         )
         if not math.isfinite(metrics.loss):
             raise _not_finite(step, f"the {name} loss is {metrics.loss}", self.lr)
-        self.observer.evaluated(step, name, metrics, self._spent_so_far())
+        self.observer.evaluated(step, name, metrics, self.costs.for_curves())
         self.history.evaluated(step, name, metrics.values)
         return metrics
 
@@ -366,84 +308,14 @@ class Trainer:
                 lambda done, of: self.observer.evaluating(name, done, of),
             )
 
-    # Full states and costs, from and to the history.
-
-    def _wants_state(self, step: int, stops: bool) -> bool:
-        """Return whether to save a state now; the last step's, because the test can be stopped."""
-        history, is_last = self.history, stops or self._is_last(step)
-        return history.wants_state(step) or (is_last and history.wants_last_state(step))
-
-    @contextmanager
-    def _state_saved_if_stopped(self, step: int) -> Iterator[None]:
-        """If the run ends in this context, save the state of ``step``, if it would be lost."""
-        streams, attributes = dict(self.streams.taken), dict(vars(self.optimizer))
-        try:
-            yield
-        except (Stopped, UserError) as error:
-            # What the step that was not finished has counted so far is not part of that state.
-            self.streams.go_to(streams)
-            vars(self.optimizer).update(attributes)
-            unchanged = isinstance(error, Stopped) or self._asks_once
-            if unchanged and self.history.wants_last_state(step):
-                self._save_state(step)
-            raise
-
-    def _save_state(self, step: int) -> None:
-        tensors = {f"engine/{name}": x for name, x in self.engine.state().items()}
-        if late := vars(self.optimizer).keys() - self.attributes:
-            raise UserError(
-                f"optimizer: a step added the attribute {', '.join(sorted(late))}; set it in "
-                "__init__, to None if it has no value yet, so that a checkpoint can restore it"
-            )
-        tensors |= {f"optimizer/{name}": x for name, x in optimizer_state(self.optimizer).items()}
-        metadata: dict[str, Any] = {"best": None}
-        if self.streams.taken:
-            metadata["streams"] = dict(self.streams.taken)
-        if self.best is not None:
-            metadata["best"] = {"step": self.best.step, "dev": dict(self.best.dev.values)}
-            if self.best.step != step:
-                tensors |= {f"best/{name}": x for name, x in self.best.state.on_cpu().items()}
-        self.history.save_state(step, tensors, metadata)
-
-    def _load_state(self) -> int:
-        """Restore the state in the history and return its step, 0 without one."""
-        found = self.history.state()
-        if found is None:
-            return 0
-        step, tensors, metadata = found
-        now = with_prefix("engine", tensors)
-        self.engine.load_state(now)
-        load_optimizer_state(self.optimizer, with_prefix("optimizer", tensors))
-        self.streams.go_to(metadata.get("streams", {}))
-        if (best := metadata["best"]) is not None:
-            state = now if best["step"] == step else with_prefix("best", tensors)
-            self.best = Best(best["step"], Metrics(best["dev"]), Snapshot.of(state))
-        return step
-
-    def _load_spent(self) -> None:
-        """Continue counting from what earlier attempts spent."""
-        before: Mapping[str, float] = self.history.spent()
-        if not before:
-            return
-        for field in fields(self.spent):
-            kind = type(getattr(self.spent, field.name))
-            setattr(self.spent, field.name, kind(before.get(field.name, 0)))
-        self.spent.sittings += 1
-        self.elapsed_before = self.spent.elapsed_s
-
-    def _costs(self) -> dict[str, float]:
-        self.spent.elapsed_s = round(self._elapsed(), 1)
-        costs = asdict(self.spent)
-        for rare in ("bad_candidates", "backward_queries"):  # most methods cannot have any
-            if not costs[rare]:
-                del costs[rare]
-        return costs
-
-    def _elapsed(self) -> float:
-        return self.elapsed_before + time.perf_counter() - self.began
-
     def _is_last(self, step: int) -> bool:
         return step == self.settings.steps
+
+
+def _failures(score: Score) -> list[Event]:
+    """Return the event that some candidates had a loss that is not finite, if any had."""
+    failed = failed_candidates(score)
+    return [Event("bad_candidates", {"candidates": failed})] if failed else []
 
 
 def _no_check() -> None:
