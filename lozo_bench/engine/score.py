@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lozo_bench.engine.backward import backward
 from lozo_bench.engine.finite import STOPPED, bounded, raise_if_stopped, require_finite
 from lozo_bench.engine.protocol import (
     DropoutContext,
@@ -268,9 +269,7 @@ class Score:
     def differentiate(self, scale: float = 1.0) -> float:
         """Return the batch's mean loss and leave ``scale`` times its gradient in ``grad``.
 
-        The micro-batches go forward and back one after another, which takes the memory of one.
-        Before the last one goes back, the processes agree on whether to continue. A loss that is
-        not finite goes back too, because DDP waits for it in every process.
+        The micro-batches go forward and back one after another, see `backward`.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite.
@@ -280,26 +279,7 @@ class Score:
         for x in self.engine.X.values():
             x.grad = None
         self.forwards, self.backwards = self.forwards + 1, self.backwards + 1
-        factor = scale * self.sharing.gradient_share(self.examples)
-        mine = self.sharing.examples(self.examples)
-        last = len(self.parts) - 1
-        found: list[Tensor] = []
-        with ExitStack() as dropout:
-            try:
-                with self.sharing.no_sync():
-                    for i, part in enumerate(self.parts[:-1]):
-                        with self._dropout(mine.start + i * mine.step):
-                            losses = part.losses(1)
-                            torch.autograd.backward(losses.sum() * factor)
-                        found.append(losses.detach())
-                dropout.enter_context(self._dropout(mine.start + last * mine.step))
-                losses = self.parts[-1].losses(1)
-                total = bounded(_added([*found, losses.detach()]))
-            except Stopped:
-                total = torch.tensor([STOPPED], dtype=torch.float64)
-            mean = self.sharing.totals(total) / self.examples
-            raise_if_stopped(mean)
-            torch.autograd.backward(losses.sum() * factor)
+        mean = backward(self.parts, self.examples, self.sharing, self._dropout, scale)
         return float(require_finite(mean[:, None]))
 
     def features(self) -> tuple[Tensor, Tensor]:
@@ -393,8 +373,3 @@ def _base(first: Tensor, finite: bool) -> Tensor:
     candidates, of which the first may have a huge loss, it is 0.
     """
     return first.double() if finite else torch.zeros_like(first, dtype=torch.float64)
-
-
-def _added(losses: Sequence[Tensor]) -> Tensor:
-    """Return the sum of losses [1, rows] of all micro-batches, [1], float64 on the CPU."""
-    return torch.cat([each.to("cpu", torch.float64) for each in losses], dim=1).sum(1)
