@@ -120,19 +120,20 @@ class Score:
                 f"optimizer: it asks for the stream {name!r}; declare it in needs = "
                 f"Needs(..., streams={{{name!r}: Stream()}})"
             )
-        batch, check, first = self._streams(name), self._check, _STREAM_PARTS * self._next_stream()
+        batch = self._streams(name)
+        first = _STREAM_PARTS * (len(self.of_streams) + 1)
         child = Score(
             self.engine,
             batch.parts,
             order=batch.order,
             sharing=self.sharing,
             examples=batch.examples,
-            check=check,
+            check=self._check,
             dropout=lambda part: self._dropout(first + part),
+            streams=_no_streams,
             tokens=batch.tokens,
         )
         child.answers, child._recorded = self.answers, self._recorded
-        child._streams = _no_streams
         self.of_streams.append(child)
         return child
 
@@ -186,7 +187,7 @@ class Score:
             return self._rounded(self.sharing.means(found, self.examples))
 
         self.forwards += 1
-        loss, slope = require_finite(self.answer(shared)[:, None]).flatten().tolist()
+        loss, slope = self._numbers(shared)
         return loss, slope
 
     def recorded_mean(self, find: Callable[[], Tensor]) -> list[float]:
@@ -205,8 +206,7 @@ class Score:
             total = self.sharing.totals(torch.cat([found, torch.ones(1, dtype=torch.float64)]))
             return self._rounded(total[:-1] / total[-1])
 
-        numbers: list[float] = require_finite(self.answer(shared)[:, None]).flatten().tolist()
-        return numbers
+        return self._numbers(shared)
 
     def hidden_spread(
         self, *, padding: bool = False, clip: float = 3.0, rounds: int = 5
@@ -238,8 +238,7 @@ class Score:
             return self._rounded(found)
 
         self.forwards += rounds + 1
-        numbers: list[float] = require_finite(self.answer(shared)[:, None]).flatten().tolist()
-        return numbers
+        return self._numbers(shared)
 
     def of_each_example(self, P: Subspace, coordinates: Coordinates) -> Tensor:
         """Return losses [K, B], float64 on the CPU, at [K, B] points: each example has its own.
@@ -296,8 +295,20 @@ class Score:
             seen.append(part.features())
         return torch.cat([x for x, _ in seen]), torch.cat([tokens for _, tokens in seen])
 
-    def _next_stream(self) -> int:
-        return len(self.of_streams) + 1
+    def answer(self, ask: Callable[[], Tensor]) -> Tensor:
+        """Return the next recorded answer of the step, or compute and record it. Float64."""
+        if self._recorded is not None:
+            answer = self._recorded.pop(0)
+        else:
+            answer = ask()
+            raise_if_stopped(answer)
+        self.answers.append(answer)
+        return answer.double()
+
+    def _numbers(self, ask: Callable[[], Tensor]) -> list[float]:
+        """Return the next answer, which must be finite, as numbers."""
+        numbers: list[float] = require_finite(self.answer(ask)[:, None]).flatten().tolist()
+        return numbers
 
     def _means(self, K: int, ask: AskAt, finite: bool) -> list[float]:
         """Return mean losses of K candidates over the whole batch.
@@ -319,14 +330,13 @@ class Score:
             first_and_differences = self.answer(shared)
             means = first_and_differences.clone()
             means[1:] += _base(means[:1], finite)
-            if not finite:
-                bad = ~means.isfinite()
-                if not bad.all():
-                    means[bad] = math.inf
-                    self.failed_candidates += int(bad.sum())
-                    failed_losses: list[float] = means.tolist()
-                    return failed_losses
-            losses: list[float] = require_finite(means[:, None]).flatten().tolist()
+            failed = ~means.isfinite()
+            if finite or failed.all():
+                require_finite(means[:, None])
+            losses: list[float] = means.masked_fill(failed, math.inf).tolist()
+        if not finite:
+            self.failed_candidates += int(failed.sum())
+            return losses
         if self.first is None:
             self.first = FirstCandidates(losses, lambda by: ask(None, by).mean(1).tolist())
         return losses
@@ -337,16 +347,6 @@ class Score:
             return bounded(ask(self.sharing.candidates(K)))
         except Stopped:
             return torch.full((K, len(self.order)), STOPPED, dtype=torch.float64)
-
-    def answer(self, ask: Callable[[], Tensor]) -> Tensor:
-        """Return the next recorded answer of the step, or compute and record it. Float64."""
-        if self._recorded is not None:
-            answer = self._recorded.pop(0)
-        else:
-            answer = ask()
-            raise_if_stopped(answer)
-        self.answers.append(answer)
-        return answer.double()
 
     def _rounded(self, losses: Tensor) -> Tensor:
         # Losses of float32 and half-precision models are float32: a single loss loses nothing, and
