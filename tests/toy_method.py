@@ -17,7 +17,7 @@ from cells import context, place
 from torch import nn
 
 from lozo_bench.config.schema import Schedule, Select
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.protocol import MicroBatch

@@ -16,7 +16,7 @@ from lozo_bench.config.schema import (
     ModelConfig,
     TrainAs,
 )
-from lozo_bench.data.collate import BatchLayout, ScoringOptions
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
 from lozo_bench.data.sets import Data
 from lozo_bench.errors import UserError, bad_value
 from lozo_bench.models.capabilities import supports_packed_rows

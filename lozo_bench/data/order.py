@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.randomness.draws import key_words
 from lozo_bench.tasks.base import Encoded
 

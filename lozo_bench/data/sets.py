@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.order import token_shares
 from lozo_bench.tasks.base import Encoded
 

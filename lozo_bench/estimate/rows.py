@@ -14,7 +14,7 @@ import yaml
 
 from lozo_bench.config.schema import Config, Kind, TaskConfig, TrainAs
 from lozo_bench.config.several import task_configs
-from lozo_bench.data.collate import BatchLayout, ScoringOptions
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
 from lozo_bench.data.encode import prompt_for
 from lozo_bench.data.sets import Data
 from lozo_bench.estimate.shapes import Shaped

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lozo_bench.data.collate import Batch, BatchLayout, collate
+from lozo_bench.data.batch import Batch, BatchLayout
+from lozo_bench.data.collate import collate
 from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.objectives.generation import Generator, TextMetric
 from lozo_bench.objectives.losses import Loss, OptionObjective, right

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lozo_bench.data.collate import Batch
+from lozo_bench.data.batch import Batch
 from lozo_bench.engine.tensors import wide
 from lozo_bench.models.capabilities import without_cache
 from lozo_bench.objectives.options import Scorer

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lozo_bench.data.collate import Batch
+from lozo_bench.data.batch import Batch
 from lozo_bench.engine.tensors import wide
 from lozo_bench.models.answers import only_positions
 from lozo_bench.models.capabilities import without_cache

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lozo_bench.data.collate import Batch, BatchLayout, collate, count_tokens
+from lozo_bench.data.batch import Batch, BatchLayout
+from lozo_bench.data.collate import collate, count_tokens
 from lozo_bench.engine.protocol import Inputs, MicroBatch
 from lozo_bench.objectives.options import Scorer
 from lozo_bench.tasks.base import Encoded

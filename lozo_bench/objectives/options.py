@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lozo_bench.data.collate import Batch, ScoringOptions
+from lozo_bench.data.batch import Batch, ScoringOptions
 from lozo_bench.engine.tensors import wide
 from lozo_bench.models.answers import only_columns, only_positions
 from lozo_bench.models.capabilities import own_option_mask, without_cache

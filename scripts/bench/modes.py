@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.published import Published
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.order import micro_batches
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused

@@ -11,7 +11,7 @@ from statistics import mode
 
 from gpu.machine import Line, Machine
 from lozo_bench.config.schema import Dtype, ModelConfig, Schedule, Select
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused

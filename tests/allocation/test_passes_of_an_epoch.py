@@ -9,7 +9,7 @@ from gated_models import OPTIONS, stack
 from lozo_bench.allocation.allocate import ByScore
 from lozo_bench.allocation.base import Length
 from lozo_bench.config.schema import Schedule, Select
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.evaluation.evaluators import OptionEvaluator

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lozo_bench.data.collate import BatchLayout, ScoringOptions
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
 from lozo_bench.data.order import PASS_COSTS_TOKENS, _buckets, micro_batches, shuffled
 from lozo_bench.tasks.base import Encoded
 

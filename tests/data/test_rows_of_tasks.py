@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.data.several import together
 from lozo_bench.tasks.base import Encoded

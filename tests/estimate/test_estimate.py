@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from cells import composed
 
-from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
+from lozo_bench.data.collate import collate
 from lozo_bench.data.sets import Data
 from lozo_bench.estimate.advice import ways_to_fit
 from lozo_bench.estimate.cell import Estimator

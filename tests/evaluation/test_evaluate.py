@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.errors import Stopped
 from lozo_bench.evaluation.evaluate import evaluate
 from lozo_bench.evaluation.evaluators import OptionEvaluator

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lozo_bench.data.collate import BatchLayout, ScoringOptions
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
 from lozo_bench.evaluation.evaluate import evaluate
 from lozo_bench.evaluation.evaluators import GenerationEvaluator, LossEvaluator, OptionEvaluator
 from lozo_bench.objectives.losses import Hinge, OptionObjective, classification, language_model

@@ -16,7 +16,8 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from lozo_bench.data.collate import BatchLayout, collate
+from lozo_bench.data.batch import BatchLayout
+from lozo_bench.data.collate import collate
 from lozo_bench.engine import Draws, Folder, Fused
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.score import Score

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from test_options import AT_THE_MASK, LABEL_IDS, SEVERAL_TOKENS, make
 
-from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
+from lozo_bench.data.collate import collate
 from lozo_bench.objectives.features import answer_features
 
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
+from lozo_bench.data.collate import collate
 from lozo_bench.data.order import token_shares
 from lozo_bench.objectives.losses import Hinge, OptionObjective, language_model, minus_accuracy
 from lozo_bench.tasks.base import Encoded

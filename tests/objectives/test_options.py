@@ -26,7 +26,8 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from lozo_bench.data.collate import BatchLayout, ScoringOptions, collate
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
+from lozo_bench.data.collate import collate
 from lozo_bench.data.order import micro_batches
 from lozo_bench.engine import Draws, Folder, Fused, Subspace
 from lozo_bench.engine.subspace import along, stacked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.objectives.losses import OptionObjective
 from lozo_bench.tasks.base import Encoded

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lozo_bench.config.schema import Schedule, Select
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused

@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lozo_bench.data.collate import BatchLayout, ScoringOptions
+from lozo_bench.data.batch import BatchLayout, ScoringOptions
 from lozo_bench.data.sets import Data
 from lozo_bench.engine.sharing import ALONE
 from lozo_bench.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lozo_bench.config.schema import Schedule, Select
-from lozo_bench.data.collate import BatchLayout
+from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.engine import InPlace, Subspace
 from lozo_bench.errors import UserError
