@@ -15,8 +15,9 @@ from lozo_bench.config.schema import TaskConfig
 from lozo_bench.errors import UserError, bad_data, did_you_mean
 from lozo_bench.tasks.base import Example
 from lozo_bench.tasks.files import EXTENSIONS, read_rows, read_table
+from lozo_bench.tasks.layout import Layout
 from lozo_bench.tasks.lines import lines
-from lozo_bench.tasks.rows import Layout, Row, fields_of, labelled, to_examples
+from lozo_bench.tasks.rows import Row, fields_of, labelled, to_examples
 
 log = logging.getLogger(__name__)
 

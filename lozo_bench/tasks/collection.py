@@ -8,7 +8,8 @@ from pathlib import Path
 from lozo_bench.errors import UserError, bad_data, bad_value, counted, raise_all
 from lozo_bench.tasks.base import Example, Splits
 from lozo_bench.tasks.files import read_rows
-from lozo_bench.tasks.rows import Layout, Row, RowOptions
+from lozo_bench.tasks.layout import Layout, RowOptions
+from lozo_bench.tasks.rows import Row
 from lozo_bench.tasks.sampling import bad_seed, cut_test, subsample
 
 INPUT, OUTPUT, OPTIONS, TASK = "input", "output", "options", "task"

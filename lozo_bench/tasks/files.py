@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from lozo_bench.errors import UserError, bad_data, counted
 from lozo_bench.tasks.json_files import read_document, read_objects
+from lozo_bench.tasks.layout import Layout
 from lozo_bench.tasks.lines import lines
 from lozo_bench.tasks.odd_rows import warn_of
-from lozo_bench.tasks.rows import Layout, Row, missing_column
+from lozo_bench.tasks.rows import Row, missing_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

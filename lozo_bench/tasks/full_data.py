@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from lozo_bench.errors import bad_value
 from lozo_bench.tasks.files import read_full
 from lozo_bench.tasks.hub import Hub
-from lozo_bench.tasks.rows import Layout, Row, labelled
+from lozo_bench.tasks.layout import Layout
+from lozo_bench.tasks.rows import Row, labelled
 
 ALTERNATIVE = "use task.data_dir=DIR (a folder with the full data)"
 

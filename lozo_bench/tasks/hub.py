@@ -10,8 +10,9 @@ from typing import Any
 
 from lozo_bench import hub
 from lozo_bench.errors import UserError, bad_value, did_you_mean
+from lozo_bench.tasks.layout import Layout, Wanted
 from lozo_bench.tasks.records import rows_of
-from lozo_bench.tasks.rows import Layout, Row, Wanted, missing_column
+from lozo_bench.tasks.rows import Row, missing_column
 
 UNLABELLED = "-"
 

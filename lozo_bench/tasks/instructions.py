@@ -13,7 +13,8 @@ from lozo_bench.tasks.base import Example, Splits
 from lozo_bench.tasks.files import read_full
 from lozo_bench.tasks.full_data import ALTERNATIVE
 from lozo_bench.tasks.hub import Hub, HubNode
-from lozo_bench.tasks.rows import Layout, Row
+from lozo_bench.tasks.layout import Layout
+from lozo_bench.tasks.rows import Row
 from lozo_bench.tasks.sampling import bad_seed, subsample
 from lozo_bench.tasks.template import Template
 

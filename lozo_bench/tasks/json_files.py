@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lozo_bench.errors import bad_data
+from lozo_bench.tasks.layout import Layout
 from lozo_bench.tasks.lines import lines
 from lozo_bench.tasks.records import rows_of
-from lozo_bench.tasks.rows import Layout, Row
+from lozo_bench.tasks.rows import Row
 
 _OBJECT = '{"column": "value", ...}'
 _TOO_DEEP = "there are too many brackets inside each other to read"

@@ -13,7 +13,8 @@ from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.files import find_file, read_rows
 from lozo_bench.tasks.full_data import FullData, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
-from lozo_bench.tasks.rows import Layout, label_of, labelled, to_examples
+from lozo_bench.tasks.layout import Layout
+from lozo_bench.tasks.rows import label_of, labelled, to_examples
 from lozo_bench.tasks.sampling import bad_seed, cut_test, k_shot
 
 log = logging.getLogger(__name__)

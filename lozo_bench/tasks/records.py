@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lozo_bench.errors import bad_data
-from lozo_bench.tasks.rows import Row, Wanted, missing_column
+from lozo_bench.tasks.layout import Wanted
+from lozo_bench.tasks.rows import Row, missing_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

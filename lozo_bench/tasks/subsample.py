@@ -9,7 +9,8 @@ from lozo_bench.errors import UserError, bad_value, counted, did_you_mean, raise
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, FullData, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
-from lozo_bench.tasks.rows import Layout, RowOptions, to_examples
+from lozo_bench.tasks.layout import Layout, RowOptions
+from lozo_bench.tasks.rows import to_examples
 from lozo_bench.tasks.sampling import bad_seed, shuffled, subsample
 
 OPTION_KEYS = ("column", "places_in", "into", "blank")

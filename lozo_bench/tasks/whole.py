@@ -6,7 +6,8 @@ from lozo_bench.errors import UserError, bad_value, counted
 from lozo_bench.tasks.base import Splits
 from lozo_bench.tasks.full_data import ALTERNATIVE, check_full_data, read_full_data
 from lozo_bench.tasks.hub import Hub, HubNode
-from lozo_bench.tasks.rows import Layout, to_examples
+from lozo_bench.tasks.layout import Layout
+from lozo_bench.tasks.rows import to_examples
 from lozo_bench.tasks.sampling import check_seed, subsample
 
 

@@ -9,7 +9,7 @@ import pytest
 from lozo_bench.after.input_rows import read_input
 from lozo_bench.config.schema import TaskConfig
 from lozo_bench.errors import UserError
-from lozo_bench.tasks.rows import Layout
+from lozo_bench.tasks.layout import Layout
 
 TASK = TaskConfig(name="mine", prompt="{text} It was", options=[" bad", " good"])
 LAYOUT = Layout({"text": "body"}, "class", ["neg", "pos"])

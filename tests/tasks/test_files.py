@@ -8,7 +8,8 @@ import pytest
 
 from lozo_bench.errors import UserError
 from lozo_bench.tasks.files import find_file, read_rows
-from lozo_bench.tasks.rows import Layout, Row, labelled, to_examples
+from lozo_bench.tasks.layout import Layout
+from lozo_bench.tasks.rows import Row, labelled, to_examples
 
 REVIEWS = Layout({"sentence": "sentence"}, "label", ["0", "1"])
 PLAIN_CSV = Layout({"text": "text"}, "label", ["0", "1"], columns=["label", "text"])
@@ -194,26 +195,3 @@ def test_two_formats_of_one_file_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "train.csv", "x")
     with pytest.raises(UserError, match=r"there are both train\.tsv and train\.csv"):
         find_file(str(tmp_path), ["train"], "task.data_dir")
-
-
-def test_all_invalid_values_of_a_layout_are_reported_at_once() -> None:
-    with pytest.raises(UserError) as error:
-        Layout({"text": "a"}, "y", ["0"], columns=["b"], values={"txt": {}})
-    lines = str(error.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["labels", "columns", "values"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "key"),
-    [
-        ({"fields": {}}, "fields"),
-        ({"labels": ["0"]}, "labels"),
-        ({"labels": ["0", "0"]}, "labels"),
-        ({"columns": ["label", "other"]}, "columns"),
-    ],
-)
-def test_invalid_layout_is_refused(changed: dict[str, object], key: str) -> None:
-    arguments: dict[str, object] = {"fields": {"text": "text"}, "label": "label"}
-    arguments |= {"labels": ["0", "1"]} | changed
-    with pytest.raises(UserError, match=rf"^{key}: given "):
-        Layout(**arguments)  # type: ignore[arg-type]
