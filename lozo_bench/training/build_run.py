@@ -21,11 +21,10 @@ from lozo_bench.config.schema import (
     Kind,
     Minimize,
     ModelConfig,
-    Split,
 )
 from lozo_bench.data.sets import Data
 from lozo_bench.data.several import encoded_tasks
-from lozo_bench.errors import UserError, bad_value
+from lozo_bench.errors import UserError
 from lozo_bench.evaluation.evaluate import Evaluator
 from lozo_bench.models.check import output_layer
 from lozo_bench.models.dropout import Dropout
@@ -44,6 +43,7 @@ from lozo_bench.training.objectives_of_tasks import objectives_of_tasks
 from lozo_bench.training.plan import Plan
 from lozo_bench.training.rows import TrainingRows, training_rows
 from lozo_bench.training.same_everywhere import require_same_parts
+from lozo_bench.training.shareable import require_shareable
 from lozo_bench.training.splits import splits_of_tasks
 from lozo_bench.training.start_batches import start_of, started
 from lozo_bench.tuning.base import Tuned
@@ -204,7 +204,9 @@ def _objective(
     rows: TrainingRows,
     team: Team,
 ) -> tuple[Objective, dict[str, Evaluator]]:
-    forward = _forward(config, needs, rows, tuned.model, team)
+    require_shareable(config, needs, rows, team.size)
+    shared = team.size > 1 and needs.updates_by_gradient
+    forward = team.sharing.differentiable(tuned.model) if shared else tuned.model
     scorer_of = partial(_scorer, loaded, tuned, forward)
     return objectives_of_tasks(config, needs.features, loaded, tuned, data, scorer_of)
 
@@ -216,45 +218,6 @@ def _started(config: Config, loaded: Loaded, tuned: Tuned, data: Data) -> Tuned:
     objective, _ = objectives_of_tasks(by_loss, False, loaded, tuned, data, scorer_of)
     size = config.micro_batch_size or config.batch_size
     return started(tuned, data, objective, size, config.seed.value, loaded.device)
-
-
-def _forward(
-    config: Config, needs: Needs, rows: TrainingRows, model: nn.Module, team: Team
-) -> nn.Module:
-    """Return what is called for a loss that is differentiated: the model, or its DDP.
-
-    Raises:
-        UserError: the method cannot be shared by so many processes.
-    """
-    if team.size == 1:
-        return model
-    if config.max_seconds is not None:
-        raise UserError(
-            f"max_seconds: {team.size} processes would not agree on the time; what to do: "
-            "max_queries, or one process"
-        )
-    if needs.features:
-        raise UserError(f"optimizer: one process solves for it; it was started as {team.size}")
-    if config.allocation and needs.gradient:
-        # Each would score by its own rows, and torch's DDP would wait for modules that are off.
-        raise UserError(
-            f"allocation: with gradients it needs a single process; it was started as {team.size}; "
-            "allowed: one, or a proxy and an optimizer without gradients"
-        )
-    if not needs.updates_by_gradient:
-        return model
-    if config.parallel.split is Split.candidates:
-        raise bad_value("parallel.split", "candidates", "batch: a gradient has no candidates")
-    for name, (count, batch_size) in rows.sizes().items():
-        smallest = min(batch_size, count % batch_size or batch_size)
-        if smallest < team.size:
-            stream = f" of the stream {name!r}" if name else ""
-            raise UserError(
-                f"batch_size: given {batch_size}, of which the last of {count} rows{stream} "
-                f"leaves a batch of {smallest}; allowed: batches of at least {team.size} rows, one "
-                "for each process"
-            )
-    return team.sharing.differentiable(model)
 
 
 def _scorer(loaded: Loaded, tuned: Tuned, forward: nn.Module, data: Data) -> Scorer:
