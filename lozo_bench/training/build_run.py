@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,14 +13,7 @@ from torch import Tensor, nn
 from lozo_bench.allocation.base import Length
 from lozo_bench.config.build import build
 from lozo_bench.config.checks import class_count
-from lozo_bench.config.schema import (
-    Config,
-    EngineConfig,
-    EngineMode,
-    Kind,
-    Minimize,
-    ModelConfig,
-)
+from lozo_bench.config.schema import Config, EngineConfig, Kind, Minimize, ModelConfig
 from lozo_bench.data.sets import Data
 from lozo_bench.data.several import encoded_tasks
 from lozo_bench.errors import UserError
@@ -36,7 +28,7 @@ from lozo_bench.optimizers.base import Needs, Optimizer
 from lozo_bench.parallel.team import Team
 from lozo_bench.randomness.draws import Draws
 from lozo_bench.training.batcher import Batcher
-from lozo_bench.training.choose_engine import ChosenEngine, choose_engine
+from lozo_bench.training.choose_engine import ChosenEngine, agreed_engine, choose_engine
 from lozo_bench.training.from_run import from_runs
 from lozo_bench.training.interfaces import Components, Settings, no_dropout
 from lozo_bench.training.objectives_of_tasks import objectives_of_tasks
@@ -117,7 +109,7 @@ def build_run(
         written_in_place=not (tuned.all_weights or tuned.beside),
         extras=tuned.extras,
     )
-    chosen = _agreed_engine(_engine_config(config.engine, tuned), choose, team, engine_before)
+    chosen = agreed_engine(_engine_config(config.engine, tuned), choose, team, engine_before)
     optimizer = _optimizer(config, plan, chosen, tuned, draws, rows)
     parts = Components(
         engine=chosen.engine,
@@ -152,17 +144,6 @@ def _optimizer(
     epochs = {name: -(-count // size) for name, (count, size) in rows.sizes().items()}
     around = plan.allocation.around
     return around(optimizer, chosen.engine, tuned, draws, Length(steps, epochs))
-
-
-def as_before(config: EngineConfig, recorded: Mapping[str, Any]) -> EngineConfig:
-    """Return the engine's config with the choices that were made when the run began."""
-    if config.mode is not EngineMode.auto:
-        return config
-    return dataclasses.replace(
-        config,
-        mode=EngineMode[recorded["mode"]],
-        candidates_per_forward=recorded["candidates_per_forward"],
-    )
 
 
 def _model_config(config: Config, needs: Needs) -> ModelConfig:
@@ -224,21 +205,6 @@ def _scorer(loaded: Loaded, tuned: Tuned, forward: nn.Module, data: Data) -> Sco
     if loaded.kind is Kind.classifier:
         return classifier_scorer(tuned.model, forward)
     return option_scorer(tuned.model, data.layout.scoring, forward, data.by_tokens)
-
-
-def _agreed_engine(
-    config: EngineConfig,
-    choose: Callable[[EngineConfig], ChosenEngine],
-    team: Team,
-    engine_before: Mapping[str, Any] | None,
-) -> ChosenEngine:
-    """Choose the engine in the first process, or take that of the attempt before."""
-    if engine_before is None and team.rank == 0:
-        chosen = choose(config)
-        team.from_first(json.dumps(chosen.describe()).encode())
-        return chosen
-    recorded = engine_before or json.loads(team.from_first(b""))
-    return choose(as_before(config, recorded))
 
 
 def _micro_batch_size(config: Config, needs: Needs) -> int | None:

@@ -1,10 +1,14 @@
-"""Choose a run's engine: the config's, or the one that is faster on the run's first batch."""
+"""Choose a run's engine: the config's, or the one that is faster on the run's first batch.
+
+All processes and attempts of a run have the same one, because another engine rounds in another way.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +22,7 @@ from lozo_bench.engine.select import measure_fastest
 from lozo_bench.engine.tensors import is_half
 from lozo_bench.engine.terms import Extras
 from lozo_bench.optimizers.base import Needs
+from lozo_bench.parallel.team import Team
 from lozo_bench.randomness.draws import Draws
 
 log = logging.getLogger(__name__)
@@ -100,3 +105,36 @@ def choose_engine(
     if config.candidates_per_forward is None:
         fused.per_forward = choice.per_forward
     return ChosenEngine(fused, EngineMode.fused, fused.per_forward, choice.ms)
+
+
+def agreed_engine(
+    config: EngineConfig,
+    choose: Callable[[EngineConfig], ChosenEngine],
+    team: Team,
+    recorded: Mapping[str, Any] | None,
+) -> ChosenEngine:
+    """Return the same engine in all processes and attempts of a run.
+
+    Args:
+        config: of the engine.
+        choose: chooses one by a config. It measures in the first process of the first attempt only.
+        team: the processes of the run.
+        recorded: what an earlier attempt recorded about its engine; None: this is the first one.
+    """
+    if recorded is None and team.rank == 0:
+        chosen = choose(config)
+        team.from_first(json.dumps(chosen.describe()).encode())
+        return chosen
+    recorded = recorded or json.loads(team.from_first(b""))
+    return choose(_as_recorded(config, recorded))
+
+
+def _as_recorded(config: EngineConfig, recorded: Mapping[str, Any]) -> EngineConfig:
+    """Return the engine's config with the choices that were made when the run began."""
+    if config.mode is not EngineMode.auto:
+        return config
+    return replace(
+        config,
+        mode=EngineMode[recorded["mode"]],
+        candidates_per_forward=recorded["candidates_per_forward"],
+    )

@@ -9,7 +9,8 @@ from lozo_bench.config.schema import EngineConfig, EngineMode
 from lozo_bench.engine import Draws, Fused, InPlace
 from lozo_bench.engine.select import Choice
 from lozo_bench.optimizers.base import Needs
-from lozo_bench.training.choose_engine import choose_engine
+from lozo_bench.parallel.team import Team
+from lozo_bench.training.choose_engine import agreed_engine, choose_engine
 
 LOW_RANK = Needs(directions="low_rank")
 
@@ -62,3 +63,13 @@ def test_auto_keeps_a_given_number_of_candidates(monkeypatch):
     )
     got = chosen(mode=EngineMode.auto, candidates_per_forward=1)
     assert got.engine.per_forward == got.candidates_per_forward == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "again"),
+    [(EngineMode.auto, EngineMode.in_place), (EngineMode.fused, EngineMode.fused)],
+)
+def test_a_later_attempt_measures_nothing_and_takes_what_was_recorded(mode, again):
+    recorded, asked = {"mode": "in_place", "candidates_per_forward": None}, []
+    agreed_engine(EngineConfig(mode), asked.append, Team(), recorded)
+    assert asked == [EngineConfig(again)]
