@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lozo_bench.engine.fold_kernel import fold_in_one_pass, has_fold_kernel
+from lozo_bench.engine.stored import Kept, Stored
 from lozo_bench.engine.tensors import wide
 from lozo_bench.randomness.draws import Draws, key_words
 
@@ -105,12 +106,14 @@ class Folder:
         folds = {f"folds/{name}": torch.tensor(count) for name, count in self._folds.items()}
         return folds | {f"residual/{name}": E for name, E in self._residual.items()}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Kept]) -> None:
         """Restore a state that `state` returned."""
         self._folds, self._residual = {}, {}
         for key, value in state.items():
             kind, _, name = key.partition("/")
-            if kind == "folds":
+            if isinstance(value, Stored):
+                self._residual[name] = value.load()
+            elif kind == "folds":
                 self._folds[name] = int(value)
             else:
                 self._residual[name] = value.clone()

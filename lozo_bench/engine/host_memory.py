@@ -1,15 +1,15 @@
-"""How much memory the host has left, and copies of tensors in it or, without room, in a file."""
+"""How much memory the host has left, and copies of tensors in a file or in that memory."""
 
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from lozo_bench.engine.stored import Kept, Stored, UnnamedFile
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +19,7 @@ _ALIGNMENT = 64
 
 
 class HostCopies:
-    """Makes copies of tensors in the host's memory, or in a file if they do not fit into it.
-
-    The system moves a file's pages to the disk when it needs the memory. The file has no name, so
-    that it disappears with its last tensor.
+    """Makes copies of tensors in a file, and of small ones in the host's memory.
 
     Args:
         scratch: the folder of the file; None: everything is copied to memory.
@@ -30,38 +27,47 @@ class HostCopies:
 
     def __init__(self, scratch: Path | None) -> None:
         self._scratch = scratch
-        self._file: Tensor | None = None
+        self._file: UnnamedFile | None = None
         self._taken = 0
 
     def reserve(self, tensors: list[Tensor]) -> None:
-        """Decide where copies of these tensors will be.
+        """Make room for copies of these tensors in a file.
+
+        They will be in memory if there is room there and none on the disk.
 
         Raises:
-            OSError: they fit neither into memory nor onto the disk.
+            OSError: they fit neither onto the disk nor into memory.
         """
         size = sum(_aligned(x.nbytes) for x in tensors)
-        free = available_bytes()
-        if self._scratch is None or free is None or size + _LEFT_FREE <= free or not size:
-            self._file = None
+        self._file, self._taken = None, 0
+        if self._scratch is None or not size:
             return
-        log.warning(
-            "%.1f GB of weights of the best step do not fit into the %.1f GB of free memory; they "
-            "are kept in a file in %s",
-            size / 1e9,
-            free / 1e9,
-            self._scratch,
-        )
-        self._file, self._taken = _unnamed_file(self._scratch, size), 0
+        try:
+            self._file = UnnamedFile(self._scratch, size)
+        except OSError as error:
+            free = available_bytes()
+            if free is not None and size + _LEFT_FREE > free:
+                raise
+            log.warning(
+                "%.1f GB of weights of the best step do not fit into %s (%s); they are kept in "
+                "memory",
+                size / 1e9,
+                self._scratch,
+                error.strerror,
+            )
 
     def copy(self, x: Tensor) -> Tensor:
-        """Return a contiguous copy of a tensor."""
-        return self._empty(x).copy_(x.detach())
+        """Return a contiguous copy of a tensor in memory."""
+        return torch.empty(x.shape, dtype=x.dtype).copy_(x.detach())
 
-    def _empty(self, x: Tensor) -> Tensor:
-        start, self._taken = self._taken, self._taken + _aligned(x.nbytes)
-        if self._file is None or self._taken > len(self._file):
-            return torch.empty(x.shape, dtype=x.dtype)
-        return self._file[start : start + x.nbytes].view(x.dtype).view(x.shape)
+    def store(self, x: Tensor) -> Kept:
+        """Return a copy in the file; in memory if `reserve` made no file."""
+        if self._file is None:
+            return self.copy(x)
+        stored = Stored(self._file, self._taken, x)
+        self._taken += _aligned(x.nbytes)
+        stored.copy_(x)
+        return stored
 
 
 def available_bytes() -> int | None:
@@ -104,24 +110,6 @@ def _field(file: Path, name: str) -> int | None:
         return next((int(row[1]) for row in rows if row[0] == name), None)
     except OSError:
         return None
-
-
-def _unnamed_file(folder: Path, size: int) -> Tensor:
-    """Return bytes that are in a file without a name.
-
-    Raises:
-        OSError: the disk has no room.
-    """
-    number, path = tempfile.mkstemp(prefix=".best-", dir=folder)
-    try:
-        # Without this, writing to a full disk would kill the process.
-        os.posix_fallocate(number, 0, size)
-        return torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-    finally:
-        os.close(number)
-        Path(path).unlink()
 
 
 def _aligned(size: int) -> int:

@@ -26,6 +26,7 @@ from lozo_bench.engine.protocol import FullRank, MicroBatch, Only
 from lozo_bench.engine.shown import every, now, shown
 from lozo_bench.engine.sites import Sites
 from lozo_bench.engine.snapshot import Snapshot
+from lozo_bench.engine.stored import Kept, in_memory, put
 from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.tangent import slopes
 from lozo_bench.engine.tensors import check_weights, on_cpu
@@ -180,15 +181,16 @@ class InPlace:
         return Snapshot(self.tensors(), (), scratch, spare)
 
     @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Kept]) -> None:
         """See `Engine`."""
         self._prefix.changed()
         self._away = self._away_along = self._adapter = None
         for name, x in every(self.X).items():
-            x.copy_(state[f"X/{name}"])
-        if (term := load_term("attached", state, every(self.X))) is not None:
+            put(x, state[f"X/{name}"])
+        others = in_memory(state)
+        if (term := load_term("attached", others, every(self.X))) is not None:
             self._adapter = Subspace(term.U, term.V, {}), Coordinates(term.C, term.C.new_zeros(0))
-        self.extras.load_state(state)
+        self.extras.load_state(others)
 
     def _losses_of_each_example(
         self,

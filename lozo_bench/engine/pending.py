@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.rows import Rows
-from lozo_bench.engine.snapshot import Snapshot, Snapshots
+from lozo_bench.engine.snapshot import LARGE, Snapshot, Snapshots
+from lozo_bench.engine.stored import Kept, in_memory, put
 from lozo_bench.engine.subspace import Coordinates, Factors, Subspace
 from lozo_bench.engine.tensors import DeviceCache, is_half, on_cpu, wide
 from lozo_bench.engine.terms import (
@@ -173,22 +174,26 @@ class PendingUpdate:
     def snapshot(self, scratch: Path | None = None, spare: Snapshot | None = None) -> Snapshot:
         """Return the tensors of now; those of the weights' size are copied before a fold."""
         tensors = self.tensors()
-        large = [name for name in tensors if name.startswith(("X/", "folder/residual/"))]
+        large = [name for name in tensors if name.startswith(LARGE)]
         return self._snapshots.take(tensors, large, scratch, spare)
 
     @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Kept]) -> None:
         """Restore what `state` returned."""
         self._changed(None)
         for name, x in self.X.items():
             if (saved := state[f"X/{name}"]) is not x:
                 self._snapshots.keep(f"X/{name}")
-                x.copy_(saved)
+                put(x, saved)
+        self.folder.load_state(with_prefix("folder", state))
+        self._load_updates(in_memory(state))
+
+    def _load_updates(self, state: Mapping[str, Tensor]) -> None:
+        """Restore everything but the weights and what the folder keeps of them."""
         for name, a in self.a.items():
             a.copy_(state[f"a/{name}"])
         self.moved = {name for name in self.a if state[f"a/{name}"].any()}
         self.keep = float(state["keep"])
-        self.folder.load_state(with_prefix("folder", state))
         self.closed = []
         while (term := load_term(f"closed/{len(self.closed)}", state, self.X)) is not None:
             self.closed.append(self._joined(term))

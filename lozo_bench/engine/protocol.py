@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from lozo_bench.engine.snapshot import Snapshot
+from lozo_bench.engine.stored import Kept
 from lozo_bench.engine.subspace import Coordinates, Subspace
 from lozo_bench.engine.terms import Extras
 
@@ -193,11 +194,11 @@ class Engine(Protocol):
         """Return the tensors of now, of which those are copied that may change.
 
         Args:
-            scratch: a folder for copies that do not fit into the host's memory.
+            scratch: a folder for the copies of weights; None: they are in memory.
             spare: a snapshot that is not needed any more.
         """
         ...
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Kept]) -> None:
         """Restore what `state` returned."""
         ...

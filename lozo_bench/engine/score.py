@@ -122,6 +122,7 @@ class Score:
             )
         batch = self._streams(name)
         first = _STREAM_PARTS * (len(self.of_streams) + 1)
+        dropout = self._dropout
         child = Score(
             self.engine,
             batch.parts,
@@ -129,7 +130,7 @@ class Score:
             sharing=self.sharing,
             examples=batch.examples,
             check=self._check,
-            dropout=lambda part: self._dropout(first + part),
+            dropout=lambda part: dropout(first + part),
             streams=_no_streams,
             tokens=batch.tokens,
         )
@@ -153,11 +154,13 @@ class Score:
             Stopped: the run was asked to stop; nothing has changed.
         """
         coordinates = at if isinstance(at, Coordinates) else stacked([along(P, c) for c in at])
-        K = len(coordinates)
+        K, engine, parts = len(coordinates), self.engine, self.parts
 
+        # This object keeps the function (``first``). If the function kept this object too, the
+        # directions of many steps would stay in memory until Python looks for such circles.
         def ask(only: Only, by: float = 1.0) -> Tensor:
             there = coordinates if by == 1.0 else coordinates * by
-            return self.engine.losses(P, there, self.parts, only)
+            return engine.losses(P, there, parts, only)
 
         return self._means(K, ask, finite)
 
@@ -168,9 +171,10 @@ class Score:
             NonFiniteLossError: a loss is NaN or infinite.
             Stopped: the run was asked to stop; nothing has changed.
         """
+        engine, parts = self.engine, self.parts
 
         def ask(only: Only, by: float = 1.0) -> Tensor:
-            return self.engine.full_rank_losses(z, [by * c for c in at], self.parts, only)
+            return engine.full_rank_losses(z, [by * c for c in at], parts, only)
 
         return self._means(len(at), ask, finite)
 

@@ -2,7 +2,8 @@
 
 A run keeps the state of its best step. The fused engine writes to the weights only when it folds.
 Until then the weights themselves are a part of the snapshot, and nothing of their size is copied.
-What changes with every step, the pending updates, is copied at once.
+What changes with every step, the pending updates, is copied at once. Copies of weights go to a
+file, so that the process never holds a second copy of its model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from weakref import WeakSet
 from torch import Tensor
 
 from lozo_bench.engine.host_memory import HostCopies
+from lozo_bench.engine.stored import Kept, Stored
 from lozo_bench.engine.tensors import on_cpu
+
+# Tensors that are as large as the weights, and how large one must be to go to a file.
+LARGE, LEAST_BYTES = ("X/", "folder/residual/"), 2**20
 
 
 class Snapshot:
@@ -24,9 +29,9 @@ class Snapshot:
         tensors: all tensors by name.
         shared: the names of those that are not copied yet; whoever writes to one of them calls
             `keep` first.
-        scratch: a folder for copies that do not fit into the host's memory.
+        scratch: a folder for the copies of weights; None: they are in memory.
         spare: a snapshot that is not needed any more; its copies are written over, which is several
-            times faster than writing to new memory.
+            times faster than writing to new memory, and needs no second place on the disk.
     """
 
     def __init__(
@@ -42,11 +47,16 @@ class Snapshot:
         self._versions = {name: _version(x) for name, x in self._shared.items()}
         self._copies = HostCopies(scratch)
         self._reserved = False
-        self._spare = {name: old[name] for name, x in tensors.items() if _alike(old.get(name), x)}
+        self._spare = {
+            name: old[name]
+            for name, x in tensors.items()
+            if _alike(old.get(name), x)
+            and (isinstance(old[name], Stored) or scratch is None or not _is_large(name, x))
+        }
         del old
         own = {name: x for name, x in tensors.items() if name not in self._shared}
-        self._copies.reserve([x for name, x in own.items() if name not in self._spare])
-        self._own = {name: self._copy(name, x) for name, x in own.items()}
+        self._reserve(own)
+        self._own: dict[str, Kept] = {name: self._copy(name, x) for name, x in own.items()}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Snapshot:
@@ -61,24 +71,22 @@ class Snapshot:
             return
         self._check(name)
         if not self._reserved:
-            new = [x for each, x in self._shared.items() if each not in self._spare]
-            self._copies.reserve(new)
+            self._reserve(self._shared)
             self._reserved = True
         self._own[name] = self._copy(name, self._shared.pop(name))
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Kept]:
         """Return the tensors as they were; they must not be changed."""
         for name in self._shared:
             self._check(name)
-        every = self._own | self._shared
+        every: dict[str, Kept] = {**self._own, **self._shared}
         return {name: every[name] for name in self._names}
 
     def on_cpu(self) -> dict[str, Tensor]:
         """Return the tensors as they were, as contiguous ones on the CPU that no engine has."""
-        return {
-            name: on_cpu({name: x})[name] if name in self._shared else x
-            for name, x in self.tensors().items()
-        }
+        own = {name: x.load() if isinstance(x, Stored) else x for name, x in self._own.items()}
+        every = own | on_cpu(self._shared)
+        return {name: every[name] for name in self.tensors()}
 
     def _check(self, name: str) -> None:
         if _version(self._shared[name]) != self._versions[name]:
@@ -86,11 +94,19 @@ class Snapshot:
                 f"{name}: written to outside of the engine since the snapshot of the best step"
             )
 
-    def _copy(self, name: str, x: Tensor) -> Tensor:
-        there = self._spare.pop(name, None)
-        return self._copies.copy(x) if there is None else there.copy_(x.detach())
+    def _reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        """Make room for what has none in the copies of the snapshot before."""
+        new = [x for name, x in tensors.items() if name not in self._spare and _is_large(name, x)]
+        self._copies.reserve(new)
 
-    def _released(self) -> dict[str, Tensor]:
+    def _copy(self, name: str, x: Tensor) -> Kept:
+        there = self._spare.pop(name, None)
+        if there is None:
+            return self._copies.store(x) if _is_large(name, x) else self._copies.copy(x)
+        there.copy_(x.detach())
+        return there
+
+    def _released(self) -> dict[str, Kept]:
         memory = self._spare | self._own
         self._own, self._spare, self._shared, self._names = {}, {}, {}, []
         return memory
@@ -121,7 +137,11 @@ class Snapshots:
                 snapshot.keep(name)
 
 
-def _alike(old: Tensor | None, x: Tensor) -> bool:
+def _is_large(name: str, x: Tensor) -> bool:
+    return name.startswith(LARGE) and x.nbytes >= LEAST_BYTES
+
+
+def _alike(old: Kept | None, x: Tensor) -> bool:
     return old is not None and old.shape == x.shape and old.dtype == x.dtype
 
 

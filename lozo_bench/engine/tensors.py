@@ -9,7 +9,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from lozo_bench.engine.to_host import bytes_of
+from lozo_bench.engine.to_host import InPieces, bytes_of
 from lozo_bench.errors import UserError
 
 
@@ -32,28 +32,36 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor | InPieces]) -> bool:
     """Return whether two sets of tensors have the same names, dtypes, shapes and bits."""
     return one.keys() == other.keys() and all(
         x is other[name] or _have_same_bits(x, other[name]) for name, x in one.items()
     )
 
 
-def _have_same_bits(x: Tensor, y: Tensor) -> bool:
+def _have_same_bits(x: Tensor, y: Tensor | InPieces) -> bool:
     if (x.dtype, x.shape) != (y.dtype, y.shape):
         return False
-    here, there = (
-        each.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for each in (x, y)
-    )
-    return torch.equal(here, there)
+    here, start = _bytes(x), 0
+    for there in [_bytes(y)] if isinstance(y, Tensor) else y.pieces():
+        if not torch.equal(here[start : start + len(there)].cpu(), there.cpu()):
+            return False
+        start += len(there)
+    return True
 
 
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+def _bytes(x: Tensor) -> Tensor:
+    return x.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def fingerprint(tensors: Mapping[str, Tensor | InPieces]) -> str:
     """Return a hash of the names, dtypes, shapes and all bits of the tensors."""
     return _hashed(tensors, sorted(tensors), hashlib.blake2b(digest_size=16))
 
 
-def fingerprints(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[str, str]:
+def fingerprints(
+    one: Mapping[str, Tensor | InPieces], other: Mapping[str, Tensor | InPieces]
+) -> tuple[str, str]:
     """Return the fingerprints of two sets of tensors; those at the start of both count once.
 
     Hashing takes long: a second or two for each GB. States of an engine between which no update was
@@ -70,11 +78,17 @@ def fingerprints(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tupl
     )
 
 
-def _same(pair: tuple[str, str], one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+def _same(
+    pair: tuple[str, str],
+    one: Mapping[str, Tensor | InPieces],
+    other: Mapping[str, Tensor | InPieces],
+) -> bool:
     return pair[0] == pair[1] and one[pair[0]] is other[pair[1]]
 
 
-def _hashed(tensors: Mapping[str, Tensor], names: Sequence[str], hasher: hashlib.blake2b) -> str:
+def _hashed(
+    tensors: Mapping[str, Tensor | InPieces], names: Sequence[str], hasher: hashlib.blake2b
+) -> str:
     described = -1
     for number, data in bytes_of(tensors[name] for name in names):
         if number != described:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from lozo_bench.engine.subspace import Factors
 from lozo_bench.errors import UserError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +142,7 @@ def load_term(
     return LowRankTerm(U, V, own["C"].clone())
 
 
-def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, state: Mapping[str, _T]) -> dict[str, _T]:
     """Return the entries whose names start with ``prefix/``, by the rest of the name."""
     start = f"{prefix}/"
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}

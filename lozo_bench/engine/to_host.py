@@ -12,6 +12,20 @@ from torch import Tensor
 PIECE_BYTES = 2**26
 
 
+class InPieces(Protocol):
+    """Something with the bytes of a tensor: each piece of them is valid until the one after next.
+
+    It has the shape and dtype of the tensor.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield the bytes in order, as tensors of the CPU."""
+        ...
+
+
 class _Event(Protocol):
     def synchronize(self) -> None: ...
 
@@ -30,7 +44,7 @@ class _Piece:
         return self.number, self.host.numpy().data
 
 
-def bytes_of(tensors: Iterable[Tensor]) -> Iterator[tuple[int, memoryview]]:
+def bytes_of(tensors: Iterable[Tensor | InPieces]) -> Iterator[tuple[int, memoryview]]:
     """Yield the number of a tensor and some of its bytes, in order and at least once for each.
 
     Bytes are valid until the next ones are asked for. Those of a tensor on the CPU are not copied,
@@ -53,8 +67,11 @@ def bytes_of(tensors: Iterable[Tensor]) -> Iterator[tuple[int, memoryview]]:
         yield before.wait()
 
 
-def _pieces(tensors: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
+def _pieces(tensors: Iterable[Tensor | InPieces]) -> Iterator[tuple[int, Tensor]]:
     for number, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor):
+            yield from ((number, piece) for piece in tensor.pieces())
+            continue
         x = tensor.detach()
         if x.device.type not in ("cpu", "cuda"):
             x = x.to("cpu")

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from lozo_bench.config.schema import Config
 from lozo_bench.estimate.cards import Card, card
-from lozo_bench.estimate.memory import Held, Memory, is_fused, memory_of
+from lozo_bench.estimate.memory import (
+    Held,
+    Memory,
+    best_step_on_disk,
+    is_fused,
+    memory_of,
+)
 from lozo_bench.estimate.passes import Evaluation, Step, batches, evaluation_of, step_of
 from lozo_bench.estimate.rows import Rows, rows_of
 from lozo_bench.estimate.shapes import Shaped, Shapes
@@ -38,7 +44,7 @@ class Estimate:
     Args:
         memory: by what takes it.
         times: of a step, the evaluations and the run.
-        disk: bytes in the run's folder.
+        disk: bytes in the run's folder, with the weights of the best step while it runs.
         card: the machine.
         cards: how many of them the run has.
         notes: what was assumed.
@@ -157,7 +163,7 @@ def _steps(config: Config, needs: Needs | None) -> int:
 
 def _disk(config: Config, plan: Plan, step: Step, held: Held, steps: int) -> float:
     rows = steps / max(1, config.log_every) + steps / max(1, config.eval_every)
-    size = _BYTES_OF_A_RUN + _BYTES_OF_A_ROW * rows
+    size = _BYTES_OF_A_RUN + _BYTES_OF_A_ROW * rows + best_step_on_disk(config, plan.needs, held)
     if not plan.full_states:
         return size + _BYTES_OF_A_LOSS * step.forwards * steps
     trained = float(sum(x.nbytes for x in held.X.values()))

@@ -15,6 +15,7 @@ from torch import Tensor
 from lozo_bench.config.schema import Config, Dtype, EngineMode
 from lozo_bench.engine.gaussian import GROUP_ELEMENTS
 from lozo_bench.engine.rows import aligned
+from lozo_bench.engine.snapshot import LEAST_BYTES
 from lozo_bench.engine.tensors import is_half
 from lozo_bench.estimate.cards import base_bytes
 from lozo_bench.estimate.passes import Part, candidates_together
@@ -88,7 +89,7 @@ def memory_of(
             terms |= _first_order(config, held)
             passing = _with_gradients(config, held, terms["gradients"], passing, on_cpu)
         beside = terms if on_cpu else host
-        beside["the best step's weights"] = _best_step(config, held)
+        beside["the best step's small weights"] = _best_step(config, held, on_disk=False)
         if full_states:
             copied = _trained(held) * (1 + _moments(config))
             (passing if on_cpu else host)["a copy of the state while it is written"] = copied
@@ -193,9 +194,14 @@ def _moments(config: Config) -> float:
     return float(target == "SGD" and bool(config.optimizer.get("momentum")))
 
 
-def _best_step(config: Config, held: Held) -> float:
+def best_step_on_disk(config: Config, needs: Needs | None, held: Held) -> float:
+    """Return the bytes of the file in the run's folder that has the best step's weights."""
+    return 0.0 if needs is None else _best_step(config, held, on_disk=True)
+
+
+def _best_step(config: Config, held: Held, on_disk: bool) -> float:
     """A copy of what is trained, if the weights are written to after the best step."""
-    size = _trained(held)
+    size = float(sum(x.nbytes for x in held.X.values() if (x.nbytes >= LEAST_BYTES) == on_disk))
     if not held.fused:
         return size
     nu, rank = _option(config, "nu", 1), _option(config, "rank", config.rank.value)

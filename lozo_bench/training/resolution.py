@@ -9,6 +9,7 @@ difference of their losses grows in proportion to the distance. This is where sl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -34,10 +35,13 @@ class ResolutionCheck:
         optimizer: the method; one that asks for no losses away from the weights is not watched.
         engine: holds the weights. What a measurement moves, it restores.
         steps: how many steps the run makes.
+        scratch: a folder for a copy of the weights; None: it is in memory.
     """
 
-    def __init__(self, optimizer: Optimizer | None, engine: Engine, steps: int) -> None:
-        self.engine = engine
+    def __init__(
+        self, optimizer: Optimizer | None, engine: Engine, steps: int, scratch: Path | None = None
+    ) -> None:
+        self.engine, self.scratch = engine, scratch
         self.key, self.eps = _distance(optimizer)
         self.left = min(_STEPS, steps) if self.key else 0
 
@@ -61,7 +65,7 @@ class ResolutionCheck:
         return self._warning(first)
 
     def _warning(self, first: FirstCandidates) -> str | None:
-        before = self.engine.snapshot()
+        before = self.engine.snapshot(self.scratch)
         factor = None
         try:
             factor = smallest_resolved(

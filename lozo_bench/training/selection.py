@@ -27,7 +27,7 @@ class BestStep:
     Args:
         engine: holds the weights.
         select: which of two steps is better.
-        scratch: a folder for its weights, if the host's memory has no room.
+        scratch: a folder for its weights; None: they are kept in memory.
 
     Attributes:
         found: the best step so far; None before the first evaluation on dev.

@@ -44,7 +44,7 @@ def started(
 
 def start_of(tuned: Tuned) -> str | None:
     """Return a fingerprint of what a tuning computed from rows; None: it computed nothing."""
-    return None if tuned.start is None else fingerprint(tuned.X | tuned.extras.state())
+    return None if tuned.start is None else fingerprint({**tuned.X, **tuned.extras.state()})
 
 
 def check_start(header: Mapping[str, Any], now: str | None) -> None:

@@ -43,7 +43,7 @@ class Trainer:
         observer: receives its progress.
         sharing: divides the work among processes.
         check: called again and again; raises Stopped to stop the run.
-        scratch: a folder for the weights of the best step, if the host's memory has no room.
+        scratch: a folder for the weights of the best step; None: they are kept in memory.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Trainer:
         self.lr = parts.optimizer.lr if parts.optimizer else 0.0
         self.costs = Costs()
         watched = parts.optimizer if parts.smooth else None
-        self.resolution = ResolutionCheck(watched, parts.engine, parts.settings.steps)
+        self.resolution = ResolutionCheck(watched, parts.engine, parts.settings.steps, scratch)
         self.best = BestStep(parts.engine, parts.settings.select, scratch)
         self.budget = Budget(parts.settings.max_queries, parts.settings.max_seconds)
         self.last_step = parts.settings.steps  # an earlier one if the run is ``stopped_by`` a limit

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import contextmanager
 
 import pytest
 import torch
 
 from lozo_bench.engine.finite import NonFiniteLossError, require_finite
+from lozo_bench.engine.gaussian import Gaussian
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.protocol import MicroBatch, ScoredBatch
 from lozo_bench.engine.score import Score
 from lozo_bench.engine.subspace import Subspace, along
 from lozo_bench.errors import Stopped, UserError
+from lozo_bench.randomness.draws import Draws
 
 
 def part(values):
@@ -198,3 +202,28 @@ def test_a_stream_that_the_method_does_not_declare_is_refused():
     engine, batch = shaped([1.0])
     with pytest.raises(UserError, match=r"^optimizer: it asks for the stream 'upper'; declare it"):
         Score(engine, [batch]).on("upper")
+
+
+@pytest.mark.parametrize("kind", ["low rank", "full rank", "of a stream"])
+def test_a_score_leaves_no_direction_in_memory_until_python_collects_garbage(kind):
+    w, gone = torch.ones(1), []
+    parts = [MicroBatch(1, 1, lambda copies: w.view(1, 1) ** 2)]
+    score = Score(InPlace({"w": w}), parts, streams=lambda name: ScoredBatch(parts, [0], 1, 1))
+    gc.disable()
+    try:
+        direction = Subspace({}, {}, {"w": torch.ones(1, 1)})
+        if kind == "full rank":
+            direction = Gaussian(Draws(0), 1)
+            score.full_rank(direction, [1e-3, -1e-3])
+        elif kind == "low rank":
+            score(direction, [1e-3, -1e-3])
+        else:
+            score.on("other")(direction, [1e-3, -1e-3])
+        score.engine.flush()
+        weakref.finalize(score, gone.append, "score")
+        alive = weakref.ref(direction.draws if kind == "full rank" else direction.z["w"])
+        del score, direction
+        assert gone == ["score"]
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -9,12 +9,14 @@ import os
 import pytest
 import torch
 
-from lozo_bench.engine import host_memory
+from lozo_bench.engine import host_memory, stored
+from lozo_bench.engine import snapshot as snapshot_file
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.host_memory import HostCopies, available_bytes
 from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.snapshot import Snapshot
+from lozo_bench.engine.stored import put
 from lozo_bench.engine.subspace import Subspace, along
 from lozo_bench.engine.tensors import fingerprint, fingerprints, same_bits
 from lozo_bench.randomness.draws import Draws
@@ -146,35 +148,87 @@ def test_two_states_with_the_same_weights_hash_these_once():
     assert then == fingerprint(snapshot.tensors()) != now
 
 
-def test_copies_that_do_not_fit_into_memory_are_in_a_file_without_a_name(
-    monkeypatch, tmp_path, caplog
-):
-    monkeypatch.setattr(host_memory, "available_bytes", lambda: 10**6)
-    tensors = {
-        "w": torch.randn(30, 40).bfloat16().T,
-        "number": torch.tensor(2.5, dtype=torch.float64),
-        "empty": torch.empty(0, 3),
-        "mask": torch.tensor([True, False]),
-    }
-    snapshot = Snapshot(tensors, scratch=tmp_path)
-    assert same_bits(snapshot.tensors(), tensors)
-    assert all(x.is_contiguous() for x in snapshot.tensors().values())
+@pytest.fixture
+def all_large(monkeypatch):
+    """Let tensors of any size go to a file, in pieces of 64 bytes."""
+    monkeypatch.setattr(snapshot_file, "LEAST_BYTES", 1)
+    monkeypatch.setattr(stored, "PIECE_BYTES", 64)
+
+
+WEIGHTS = {
+    "X/w": torch.randn(30, 40).bfloat16().T,
+    "X/p": torch.randn(33, dtype=torch.float64),
+    "folder/residual/w": torch.randn(7, 9).bfloat16(),
+    "keep": torch.tensor(2.5, dtype=torch.float64),
+    "empty": torch.empty(0, 3),
+}
+
+
+def test_weights_are_copied_to_a_file_without_a_name(all_large, copied, tmp_path):
+    snapshot = Snapshot(WEIGHTS, scratch=tmp_path)
+    assert copied == [(), (0, 3)]
     assert not list(tmp_path.iterdir())
-    assert f"are kept in a file in {tmp_path}" in caplog.text
-    storage = snapshot.tensors()["w"].untyped_storage()
-    assert storage.data_ptr() == snapshot.tensors()["number"].untyped_storage().data_ptr()
+    assert fingerprint(snapshot.tensors()) == fingerprint(WEIGHTS)
+    assert same_bits(snapshot.on_cpu(), WEIGHTS)
+    for name, x in WEIGHTS.items():
+        again = torch.zeros_like(x)  # with the strides of x
+        put(again, snapshot.tensors()[name])
+        assert torch.equal(again, x)
 
 
-def test_a_disk_without_room_is_an_error_of_the_folder(monkeypatch, tmp_path):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_the_file_of_the_snapshot_before_is_written_over(all_large, tmp_path):
+    first = Snapshot(WEIGHTS, scratch=tmp_path)
+    place = first.tensors()["X/w"]
+    changed = {name: x + 1 for name, x in WEIGHTS.items()}
+    second = Snapshot(changed, scratch=tmp_path, spare=first)
+    assert second.tensors()["X/w"] is place
+    assert fingerprint(second.tensors()) == fingerprint(changed)
 
+
+@pytest.mark.parametrize("rounding", ["stochastic", "residual"])
+def test_an_engine_restores_what_is_in_a_file(all_large, copied, rounding, tmp_path):
+    engine = fused(rounding)
+    walk(engine, range(6))
+    snapshot, wanted = engine.snapshot(tmp_path), fingerprint(engine.state())
+    walk(engine, range(6, 14))
+    assert (30, 40) not in copied
+    assert fingerprint(engine.tensors()) != wanted
+    assert fingerprint(snapshot.tensors()) == wanted
+    engine.load_state(snapshot.tensors())
+    assert fingerprint(engine.tensors()) == wanted
+
+
+def test_in_place_restores_what_is_in_a_file(all_large, copied, tmp_path):
+    engine = InPlace(dict(torch.nn.Linear(40, 30).eval().named_parameters()))
+    snapshot, wanted = engine.snapshot(tmp_path), fingerprint(engine.state())
+    walk(engine, [0])
+    engine.load_state(snapshot.tensors())
+    assert fingerprint(engine.tensors()) == wanted
+    assert copied == []
+
+
+def test_a_full_disk_leaves_the_copies_in_memory_if_there_is_room(
+    all_large, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    snapshot = Snapshot(WEIGHTS, scratch=tmp_path)
+    assert same_bits(snapshot.tensors(), WEIGHTS)
+    assert f"do not fit into {tmp_path} (No space left on device)" in caplog.text
+
+
+def test_a_disk_and_a_memory_without_room_are_an_error_of_the_folder(
+    all_large, monkeypatch, tmp_path
+):
     monkeypatch.setattr(host_memory, "available_bytes", lambda: 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left") as raised:
-        Snapshot({"w": torch.ones(3)}, scratch=tmp_path)
+        Snapshot(WEIGHTS, scratch=tmp_path)
     assert raised.value.filename == str(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def config(*overrides):
 def test_the_weights_of_a_model_in_half_precision_take_two_bytes_each(estimator):
     found = estimator.estimate(config("model=opt_13b", "task=sst2", "optimizer=lozo"))
     assert found.memory.terms["weights"] == 2 * N_13B
-    assert found.memory.host["the best step's weights"] == 2 * N_13B
+    assert found.memory.host["the best step's small weights"] < 0.001 * 2 * N_13B
+    assert 2 * N_13B * 0.999 < found.disk < 2 * N_13B * 1.001
     assert found.fits
 
 
