@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 # The number of cases that `make test` runs of a test, by the test's file and name.
 QUICK = {
+    "config/test_loader.py::test_a_config_is_the_one_that_hydra_composes": 30,
     "config/test_conf.py::test_every_option_composes_to_a_config_that_passes_all_checks": 90,
     "launch/test_local.py::test_after_a_signal_running_cells_save_and_no_other_cell_begins": 1,
     "optimizers/test_bilevel_zofo.py::test_the_mean_estimate_is_the_gradient_of_the_penalty": 1,

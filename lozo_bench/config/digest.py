@@ -82,6 +82,11 @@ def digest(config: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
+def is_part_of_a_result(key: str) -> bool:
+    """Return whether a key of the config, with all below it, can change the result of a run."""
+    return key not in _NOT_PART_OF_A_RESULT
+
+
 def large_files(config: Mapping[str, Any]) -> list[Path]:
     """Return the files of a config's models and data of which the digest has only the size."""
     found = dict.fromkeys(

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lozo_bench.config.digest import digest
+from lozo_bench.config.digest import digest, is_part_of_a_result
 from lozo_bench.config.schema import Scale
 from lozo_bench.config.several import trained_tasks
 from lozo_bench.errors import UserError
@@ -120,7 +120,9 @@ def _member(_parent_: DictConfig) -> str | None:
 
 
 def _digest_of_root(_root_: DictConfig) -> str:
-    return digest({str(key): _plain(_root_, key) for key in _root_ if key != "hydra"})
+    return digest(
+        {str(key): _plain(_root_, key) for key in _root_ if is_part_of_a_result(str(key))}
+    )
 
 
 def _plain(root: DictConfig, key: Any) -> Any:

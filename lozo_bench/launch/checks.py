@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -59,7 +59,7 @@ def hydra_config(config: DictConfig) -> Iterator[None]:
 
 def without_hydra(config: DictConfig) -> DictConfig:
     """Return a copy of a composed config as a run gets it."""
-    own = copy.deepcopy(config)
+    own: DictConfig = pickle.loads(pickle.dumps(config))  # copy.deepcopy takes three times as long
     with read_write(own), open_dict(own):
         del own["hydra"]
     return own

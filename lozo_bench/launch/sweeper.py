@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lozo_bench import launch
 from lozo_bench.config.explain import explain
+from lozo_bench.config.less_work import interpolations_parsed_once
+from lozo_bench.config.loader import RememberingLoader
 from lozo_bench.config.schema import Config
 from lozo_bench.config.task_list import with_task_lists
 from lozo_bench.errors import UserError, bad_value, counted, raise_all
@@ -48,6 +50,8 @@ class CheckedSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what Hydra passes to a sweeper, and make the launcher."""
+        loader = RememberingLoader(hydra_context.config_loader.get_search_path())
+        hydra_context = HydraContext(loader, hydra_context.callbacks)
         self.config, self.hydra_context = config, hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -66,7 +70,8 @@ class CheckedSweeper(Sweeper):
         size = len(cells) if self.max_batch_size is None else self.max_batch_size
         if size < 1:
             raise bad_value("hydra.sweeper.max_batch_size", size, "null or a whole number >= 1")
-        swept = self._checked(cells)
+        with interpolations_parsed_once():
+            swept = self._checked(cells)
         if self._estimated:
             sys.exit(print_estimates(self._estimated))
         folder = Path(self.config.hydra.sweep.dir).absolute()

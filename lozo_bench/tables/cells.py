@@ -23,6 +23,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from lozo_bench.config.explain import explain
 from lozo_bench.config.files import check_words_in_files
+from lozo_bench.config.less_work import interpolations_parsed_once
+from lozo_bench.config.loader import RememberingLoader
 from lozo_bench.config.resolvers import register_resolver
 from lozo_bench.config.schema import Config, TableConfig
 from lozo_bench.config.task_list import with_task_lists
@@ -90,9 +92,15 @@ def configs(folder: Path, own: Path | None = None) -> Iterator[None]:
     check_words_in_files()
     if own is not None and not own.is_dir():
         raise UserError(f"--config-dir: given {own}; allowed: a folder with groups of YAML files")
-    with initialize_config_dir(str(folder), version_base="1.3", job_name="train"):
+    with (
+        interpolations_parsed_once(),
+        initialize_config_dir(str(folder), version_base="1.3", job_name="train"),
+    ):
         if own is not None:
             _add_to_search_path(own.resolve())
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        hydra.config_loader = RememberingLoader(hydra.config_loader.get_search_path())
         yield
 
 
@@ -129,25 +137,23 @@ def compose_runs(
         The table, the number of runs, and an iterator of each run with its config. A config is
         valid only until the iterator advances.
     """
-    table, parser, hydra_overrides, jobs = _planned(overrides)
+    table, hydra_overrides, jobs = _planned(overrides)
     kept_for_one_run = [text for text in hydra_overrides if not text.startswith(_SWEEP_ONLY)]
     runs = (
         (Run(_choices(job), _folder(config), sweep_command(kept_for_one_run + job)), config)
-        for job, config in _composed(parser, hydra_overrides, jobs)
+        for job, config in _composed(hydra_overrides, jobs)
     )
     return table, len(jobs), runs
 
 
 def choices_of_runs(overrides: Sequence[str]) -> tuple[TableConfig, list[Mapping[str, str]]]:
     """Return the table of a sweep and the choices of each run, which need no config of each run."""
-    table, _, _, jobs = _planned(overrides)
+    table, _, jobs = _planned(overrides)
     return table, [_choices(job) for job in jobs]
 
 
-def _planned(
-    overrides: Sequence[str],
-) -> tuple[TableConfig, OverridesParser, list[str], list[list[str]]]:
-    """Return a sweep's table, a parser, the overrides of ``hydra`` and those of each run."""
+def _planned(overrides: Sequence[str]) -> tuple[TableConfig, list[str], list[list[str]]]:
+    """Return a sweep's table, the overrides of ``hydra`` and those of each run."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = parser.parse_overrides(list(overrides))
     fixed = [_line(override) for override in given if not override.is_sweep_override()]
@@ -160,7 +166,7 @@ def _planned(
     hydra_overrides = [_line(override) for override in given if override.is_hydra_override()]
     run_overrides = [_line(override) for override in given if not override.is_hydra_override()]
     jobs = BasicSweeper.split_arguments(parser.parse_overrides(params + run_overrides), None)[0]
-    return table, parser, hydra_overrides, jobs
+    return table, hydra_overrides, jobs
 
 
 def _line(override: Override) -> str:
@@ -186,13 +192,15 @@ def _choices(job: Sequence[str]) -> dict[str, str]:
 
 
 def _composed(
-    parser: OverridesParser, hydra_overrides: Sequence[str], jobs: Sequence[list[str]]
+    hydra_overrides: Sequence[str], jobs: Sequence[list[str]]
 ) -> Iterator[tuple[list[str], DictConfig]]:
     """Yield each job with its config.
 
     Composing a config takes a tenth of a second. Jobs that differ only in values share one config,
     which is modified in place from job to job, because values do not decide which files are read.
     """
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, RememberingLoader)
     nodes: dict[str, Any] = {}
     bases: dict[tuple[str, ...], DictConfig] = {}
     for job in jobs:
@@ -213,7 +221,7 @@ def _composed(
             config[_group(text)] = nodes[text].copy()
             with read_write(config.hydra):
                 config.hydra.runtime.choices[_group(text)] = text.split("=", 1)[1]
-        for override in parser.parse_overrides([t for t in values if _group(t) not in _VALUES]):
+        for override in loader.parse([t for t in values if _group(t) not in _VALUES]):
             OmegaConf.update(config, override.key_or_group, override.value())
         yield job, config
 
