@@ -12,7 +12,6 @@ from lozo_bench.data.batch import BatchLayout
 from lozo_bench.data.sets import Data
 from lozo_bench.engine import InPlace, Subspace
 from lozo_bench.errors import UserError
-from lozo_bench.evaluation.evaluate import Metrics
 from lozo_bench.evaluation.evaluators import OptionEvaluator
 from lozo_bench.objectives.losses import OptionObjective, classification
 from lozo_bench.optimizers.base import Needs, Report
@@ -21,7 +20,6 @@ from lozo_bench.runs.journal import Log
 from lozo_bench.tasks.base import Encoded
 from lozo_bench.training.interfaces import Components, Settings
 from lozo_bench.training.rows import TrainingRows
-from lozo_bench.training.selection import is_better, schedule_factor
 from lozo_bench.training.trainer import Trainer
 
 LAYOUT = BatchLayout(pad_id=0, label_ids=(0, 1))
@@ -29,10 +27,6 @@ EXAMPLES = [Encoded(rows=((1,),), answer=((0,),), label=i % 2) for i in range(6)
 
 
 CPU = torch.device("cpu")
-
-
-def metrics(accuracy, loss):
-    return Metrics({"accuracy": accuracy, "loss": loss})
 
 
 def aims(scorer):
@@ -220,26 +214,6 @@ def test_dev_loss_and_dev_accuracy_may_choose_differently():
 
     assert train(scores, select=Select.dev_metric)[0].best_step == 2
     assert train(scores, select=Select.dev_loss)[0].best_step == 4
-
-
-@pytest.mark.parametrize(
-    ("select", "new", "better"),
-    [
-        (Select.dev_metric, metrics(0.6, 9.0), True),
-        (Select.dev_metric, metrics(0.5, 0.1), False),  # equal accuracy: the first stays
-        (Select.dev_loss, metrics(0.1, 0.9), True),
-        (Select.dev_loss, metrics(0.9, 1.0), False),
-        (Select.last, metrics(0.0, 9.0), True),
-    ],
-)
-def test_better_is_strictly_better(select, new, better):
-    assert is_better(new, metrics(0.5, 1.0), select) is better
-
-
-def test_a_linear_schedule_falls_to_one_over_the_number_of_steps():
-    factors = [schedule_factor(Schedule.linear, step, 4) for step in (1, 2, 3, 4)]
-    assert factors == [1.0, 0.75, 0.5, 0.25]
-    assert schedule_factor(Schedule.constant, 4, 4) == 1.0
 
 
 def test_the_schedule_sets_the_optimizers_learning_rate():
