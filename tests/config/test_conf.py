@@ -225,3 +225,10 @@ def test_methods_that_are_compared_get_equal_calls_of_the_whole_training_set(met
 
 def test_a_tuning_without_published_values_has_those_of_all_weights():
     assert composed("tuning=ia3", "optimizer=mezo").optimizer.eps == 1e-3
+
+
+def test_a_file_of_a_group_may_set_what_config_yaml_sets(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("# @package _global_\nengine: {max_rank: 5}\n")
+    searched = f"hydra.searchpath=[file://{tmp_path}]"
+    assert composed(searched, "method=mine").engine.max_rank == 5
