@@ -2,8 +2,9 @@
 
 `prepared.py` adds a version's change to the product with the plain matrix. On a CPU it takes less
 time to form the version itself, W + left^T right, and to multiply by it, if the matrix is small or
-if the batch has many tokens. Small matrices are formed once for each forward pass. Large matrices
-are formed block by block when they are needed, so that there is never a second copy of one.
+if the batch has many tokens. Small matrices are formed once for each forward pass. Larger ones are
+formed when they are needed, one after the other in the same memory. For the largest ones, that
+memory would be more than the little time is worth.
 
 In half precision nothing is formed: rounding the sum would lose the change.
 """
@@ -21,23 +22,23 @@ from lozo_bench.engine.prepared import PreparedMatrix
 
 # Matrices of up to this many elements are small, and at most so many elements are kept in all.
 SMALL, KEPT = 2**18, 2**20
-# How many elements of a large matrix are formed at a time.
-BLOCK = 2**21
+# The largest matrix that is formed when it is needed has this many elements: 8 MiB in float32.
+LARGEST = 2**21
 
 
 def room_to_form(matrices: Mapping[str, Tensor], G: int) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Return memory for G versions of small matrices, by name, and for a block of the others.
+    """Return memory for G versions of small matrices, by name, and for one version of the others.
 
-    The second is None if all matrices are small.
+    The second is None if no other matrix is formed.
     """
-    formed, kept, block = {}, 0, 0
+    formed, kept, scratch = {}, 0, 0
     for name, x in matrices.items():
         if x.numel() <= SMALL and kept + x.numel() <= KEPT:
             formed[name], kept = x.new_empty(G, *x.shape), kept + x.numel()
-        else:
-            block = max(block, x.shape[1], min(BLOCK, x.numel()))
+        elif x.numel() <= LARGEST:
+            scratch = max(scratch, x.numel())
     first = next(iter(matrices.values()), None)
-    return formed, None if first is None or not block else first.new_empty(block)
+    return formed, None if first is None or not scratch else first.new_empty(scratch)
 
 
 def form(W: Tensor, change: PreparedMatrix, keep: float) -> None:
@@ -77,33 +78,13 @@ def is_worth_forming(change: PreparedMatrix, tokens: int) -> bool:
     if change.scratch is None or torch.is_grad_enabled():  # a backward pass would need it later
         return False
     m, n = change.left.shape[-1], change.right.shape[-1]
+    if m * n > len(change.scratch):
+        return False
     return m * n <= SMALL or tokens * (m + n) >= 2 * m * n
 
 
-def linear_in_blocks(
-    x: Tensor, W: Tensor, change: PreparedMatrix, b: Tensor | None, keep: float
-) -> Tensor:
-    """Return x (keep W + left^T right)^T + b, and form one block of rows of W after another.
-
-    Args:
-        x: activations [..., n].
-        W: the matrix [m, n].
-        change: its only version.
-        b: the version of the bias [m], or None.
-        keep: factor of W.
-    """
-    (m, n), left = W.shape, change.left[0].T
+def formed_now(W: Tensor, change: PreparedMatrix, keep: float) -> Tensor:
+    """Return the only version of keep W [m, n], which is valid until the next one is formed."""
     assert change.scratch is not None
-    x_rows = x.reshape(-1, n)
-    y = x.new_empty(len(x_rows), m)
-    blocks = -(-m // (len(change.scratch) // n))
-    height = -(-m // blocks)
-    for start in range(0, m, height):
-        rows = slice(start, min(m, start + height))
-        block = change.scratch[: (rows.stop - start) * n].view(-1, n)
-        torch.addmm(W[rows], left[rows], change.right, beta=keep, out=block)
-        if b is None:
-            torch.mm(x_rows, block.T, out=y[:, rows])
-        else:
-            torch.addmm(b[rows], x_rows, block.T, out=y[:, rows])
-    return y.view(*x.shape[:-1], m)
+    version = change.scratch[: W.numel()].view(W.shape)
+    return torch.addmm(W, change.left[0].T, change.right, beta=keep, out=version)

@@ -34,7 +34,7 @@ class PreparedMatrix:
         bias: the change of the bias whose versions are in the first row of ``left``; None if there
             is none.
         formed: the versions themselves, [G, m, n]; None if they are not formed (see `formed.py`).
-        scratch: memory for a block of rows of the only version; None if none is formed.
+        scratch: memory in which matrices are formed one after the other; None if none is formed.
     """
 
     right: Tensor
@@ -73,11 +73,13 @@ class PreparedVector:
 
 def add_linear(y: Tensor, x: Tensor, change: PreparedMatrix, bias: PreparedVector | None) -> None:
     """Add to y [..., m] = x W^T + b what the versions of W and of the bias change."""
-    left = change.left
+    left, right = change.left, change.right
+    if bias is None and x.device.type == "cpu":  # the bias's column adds nothing
+        left, right = left[:, 1:], right[1:]
     if bias is not None and bias is not change.bias:
         first = bias.change[:, None] / change.e[0]
         left = torch.cat([first.to(left.dtype), left[:, 1:]], dim=1)
-    xv = F.linear(x.reshape(-1, x.shape[-1]), change.right, None if bias is None else change.e)
+    xv = F.linear(x.reshape(-1, x.shape[-1]), right, None if bias is None else change.e)
     add_product(y, xv.view(len(left), -1, xv.shape[-1]), left)
 
 

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from lozo_bench.engine.formed import (
     embedded,
+    formed_now,
     is_worth_forming,
-    linear_in_blocks,
     times_formed,
 )
 from lozo_bench.engine.norm_kernels import has_norm_kernel, layer_norm, rms_norm
@@ -137,7 +137,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
             return times_formed(x, change.formed.mT, _vectors_or_none(bias))
         if is_worth_forming(change, x[..., 0].numel()):
             b = None if bias is None else _vectors(bias)[0]
-            return linear_in_blocks(x, _plain(weight), change, b, forward_pass.keep)
+            return F.linear(x, formed_now(_plain(weight), change, forward_pass.keep), b)
         y = F.linear(_kept(x, forward_pass), _plain(weight), _plain(bias))
         add_linear(y, x, change, _prepared(bias))
         return y

@@ -7,10 +7,10 @@ from operator import attrgetter
 import pytest
 import torch
 from models import model, part
-from torch.nn import functional as F
 
 from lozo_bench.engine import formed, versions
 from lozo_bench.engine.fold import Folder
+from lozo_bench.engine.formed import formed_now
 from lozo_bench.engine.fused import Fused
 from lozo_bench.engine.prepared import PreparedMatrix
 from lozo_bench.engine.subspace import along, stacked
@@ -74,25 +74,30 @@ def test_small_matrices_are_formed_and_the_losses_are_the_same(kind, keep, monke
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_large_matrices_are_formed_in_blocks_and_the_losses_are_the_same(kind, monkeypatch):
+def test_matrices_are_formed_when_they_are_needed_and_the_losses_are_the_same(kind, monkeypatch):
     wanted, _ = losses(kind, keep=0.9)
+    made = []
+
+    def counted(W, change, keep):
+        made.append(W.numel())
+        return formed_now(W, change, keep)
+
     monkeypatch.setattr(formed, "KEPT", 0)
-    monkeypatch.setattr(formed, "BLOCK", 100)  # less than any matrix has
+    monkeypatch.setattr(formed, "LARGEST", 600)  # less than the embeddings have
+    monkeypatch.setattr(versions, "formed_now", counted)
     found, weights = losses(kind, keep=0.9)
-    scratches = {len(change.scratch) for change in changes_of(weights)}
-    assert scratches == {100}
+    assert {len(change.scratch) for change in changes_of(weights)} == {512}
+    assert bool(made) == (kind != "gpt2")  # whose matrices are multiplied by another function
+    assert set(made) <= {128, 256, 512}
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
 
 
-def test_a_block_is_formed_in_memory_of_its_own_size():
-    """Seven rows in scratch for two: four products, none of which needs the whole matrix."""
-    change = matrix(m=7, n=5, scratch=torch.full((13,), torch.nan, dtype=torch.float64))
-    W, x = torch.randn(7, 5, dtype=torch.float64), torch.randn(4, 3, 5, dtype=torch.float64)
-    b = torch.randn(7, dtype=torch.float64)
-    version = 0.5 * W + change.left[0].T @ change.right
-    for bias in (b, None):
-        found = formed.linear_in_blocks(x, W, change, bias, keep=0.5)
-        torch.testing.assert_close(found, F.linear(x, version, bias))
+def test_matrices_are_formed_one_after_the_other_in_the_same_memory():
+    change = matrix(m=7, n=5, scratch=torch.full((50,), torch.nan, dtype=torch.float64))
+    W = torch.randn(7, 5, dtype=torch.float64)
+    version = formed_now(W, change, keep=0.5)
+    torch.testing.assert_close(version, 0.5 * W + change.left[0].T @ change.right)
+    assert formed_now(W, change, keep=1).data_ptr() == version.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -119,7 +124,7 @@ def test_nothing_is_formed_in_half_precision(dtype):
 )
 @torch.no_grad()
 def test_forming_is_worth_it_for_small_matrices_and_many_tokens(m, n, tokens, worth):
-    change = matrix(m, n, k=1, scratch=torch.empty(1))
+    change = matrix(m, n, k=1, scratch=torch.empty(2**22, device="meta"))
     assert formed.is_worth_forming(change, tokens) == worth
 
 
@@ -130,15 +135,19 @@ def test_scratch_is_not_used_where_a_backward_pass_may_follow():
 
 
 def test_kept_and_scratch_memory_are_bounded(monkeypatch):
-    """Of 16x16 matrices, as many are kept as fit; the others share memory for one block."""
-    net = torch.nn.Sequential(*[torch.nn.Linear(16, 16, bias=False) for _ in range(5)]).eval()
+    """Of 16x16 matrices, as many are kept as fit; the others share memory, the largest has none."""
+    sizes = [(16, 16)] * 4 + [(16, 40)]
+    net = torch.nn.Sequential(*[torch.nn.Linear(*size, bias=False) for size in sizes]).eval()
     monkeypatch.setattr(formed, "KEPT", 2 * 256 + 100)
-    monkeypatch.setattr(formed, "BLOCK", 64)
+    monkeypatch.setattr(formed, "LARGEST", 300)
     made = fused(net)
     P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
     weights, _ = made._packed.versions(P, stacked([along(P, 0.1)]))
     plain = [not isinstance(weights[name], Versions) for name in made.X]
     assert plain == [True, True, False, False, False]
     scratches = [change.scratch for change in changes_of(weights.values())]
-    assert [len(scratch) for scratch in scratches] == [64, 64, 64]
+    assert [len(scratch) for scratch in scratches] == [256, 256, 256]
     assert len({scratch.data_ptr() for scratch in scratches}) == 1
+    with torch.no_grad():
+        worth = [formed.is_worth_forming(change, 1) for change in changes_of(weights.values())]
+    assert worth == [True, True, False]
