@@ -36,6 +36,9 @@ from lozo_bench.engine.terms import (
     with_prefix,
 )
 
+# The factors of so many bytes are made together for a fold on a GPU.
+_COLUMN_BYTES = 2**23
+
 
 class PendingUpdate:
     """The weights and the updates that are not folded into them yet.
@@ -296,10 +299,10 @@ class PendingUpdate:
 
 
 class _Columns:
-    """The factors of several periods side by side, for all matrices at once.
+    """The factors of several periods side by side, for several matrices at once.
 
     A GPU adds them to a weight as they are, because each column is contiguous and not in half
-    precision.
+    precision. Factors of all matrices at once would take three times the memory of the periods.
 
     Args:
         terms: the periods, all of the same matrices.
@@ -310,13 +313,48 @@ class _Columns:
             Rows({name: len(factors[name]) for name in terms[0].U})
             for factors in (terms[0].U, terms[0].V)
         )
-        left = torch.cat([self._m.join(term.U).T for term in terms])
-        right = torch.cat([self._n.join(term.V).T for term in terms])
-        self._left, self._right = left.to(wide(left.dtype)), right.to(wide(right.dtype))
+        self._U, self._V = (
+            [rows.join(factors) for factors in each]
+            for rows, each in (
+                (self._m, [term.U for term in terms]),
+                (self._n, [term.V for term in terms]),
+            )
+        )
+        self._columns = sum(U.shape[1] for U in self._U)
+        self._made: dict[str, tuple[Tensor, Tensor]] = {}
 
     def of(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return the factors of one matrix, [m, R] and [n, R]."""
-        return self._left[:, self._m.part(name)].T, self._right[:, self._n.part(name)].T
+        """Return the factors of one matrix, [m, R] and [n, R]; matrices come in their order."""
+        if name not in self._made:
+            self._made = {}  # frees the memory before the next factors are made
+            names = self._from(name)
+            left, right = (
+                _side_by_side_of(rows, names, factors)
+                for rows, factors in ((self._m, self._U), (self._n, self._V))
+            )
+            self._made = {each: (left[each], right[each]) for each in names}
+        return self._made[name]
+
+    def _from(self, first: str) -> list[str]:
+        """Return the names from this one on whose factors are made together."""
+        names, size = list(self._m.lengths), 0
+        start = stop = names.index(first)
+        while stop < len(names) and (stop == start or size < _COLUMN_BYTES):
+            length = self._m.lengths[names[stop]] + self._n.lengths[names[stop]]
+            size += length * self._columns * self._U[0].element_size()
+            stop += 1
+        return names[start:stop]
+
+
+def _side_by_side_of(
+    rows: Rows, names: Sequence[str], factors: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """Return the columns [length, R] of several tensors' rows, from factors [rows.total, a]."""
+    first, last = rows.part(names[0]).start, rows.part(names[-1]).stop
+    joined = torch.cat([factor[first:last].T for factor in factors])
+    joined = joined.to(wide(joined.dtype))
+    parts = {name: rows.part(name) for name in names}
+    return {name: joined[:, at.start - first : at.stop - first].T for name, at in parts.items()}
 
 
 def _have_same_names(terms: Sequence[LowRankTerm]) -> bool:

@@ -73,7 +73,7 @@ def _pieces(tensors: Iterable[Tensor | InPieces]) -> Iterator[tuple[int, Tensor]
             yield from ((number, piece) for piece in tensor.pieces())
             continue
         x = tensor.detach()
-        if x.device.type not in ("cpu", "cuda"):
+        if not x.is_cpu and not _is_on_gpu(x):
             x = x.to("cpu")
         flat = x.contiguous().reshape(-1).view(torch.uint8)
         for start in range(0, max(1, len(flat)), PIECE_BYTES):

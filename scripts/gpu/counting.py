@@ -35,12 +35,14 @@ _CONDITIONS = (
     "lozo_bench.randomness.draws._has_kernels",
     "lozo_bench.engine.versions.has_norm_kernel",
     "lozo_bench.engine.fold.has_fold_kernel",
+    "lozo_bench.engine.gaussian.run_on",
 )
 _KERNELS = (
     "lozo_bench.randomness.kernels._draw_span",
     "lozo_bench.randomness.kernels._draw_spans",
     "lozo_bench.engine.norm_kernels._norm",
     "lozo_bench.engine.fold_kernel._fold",
+    "lozo_bench.engine.kernels._move_by_normals",
 )
 _READS = {"_local_scalar_dense", "is_nonzero", "item"}  # a tensor's value as a Python number
 _COPIES = {"copy_", "_to_copy"}

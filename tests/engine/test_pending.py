@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lozo_bench.engine import pending
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.pending import PendingUpdate
 from lozo_bench.engine.subspace import Coordinates, Subspace, along
+from lozo_bench.engine.terms import LowRankTerm
 from lozo_bench.randomness.draws import Draws
 
 
@@ -146,3 +148,23 @@ def test_a_gpu_folds_periods_of_different_matrices_and_float64_factors_as_they_a
         at.flush()
         for name, x in X.items():
             torch.testing.assert_close(x, wanted[name], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [1, 200, 10**6], ids=["one by one", "some", "all"])
+def test_the_columns_of_several_matrices_at_once_are_those_of_each(monkeypatch, size):
+    monkeypatch.setattr(pending, "_COLUMN_BYTES", size)
+    names = [f"w{i}" for i in range(9)]
+    terms = []
+    for t in range(3):
+        U, V = (
+            Draws(t).normal(role, 0, {name: (i + 3, 2) for i, name in enumerate(names)})
+            for role in ("U", "V")
+        )
+        U, V = ({name: x.bfloat16() for name, x in each.items()} for each in (U, V))
+        terms.append(LowRankTerm(U, V, torch.eye(2, dtype=torch.float64)))
+    columns = pending._Columns(terms)
+    for name in names[::2]:  # not every matrix has to be asked for
+        A, V = columns.of(name)
+        assert torch.equal(A, torch.cat([term.U[name] for term in terms], dim=1).float())
+        assert torch.equal(V, torch.cat([term.V[name] for term in terms], dim=1).float())
+        assert A.stride(0) == V.stride(0) == 1
