@@ -81,7 +81,7 @@ class Fused:
                 "call model.eval() first"
             )
         self.X, self.model, self.per_forward = X, model, per_forward
-        self._stacking_checked = False
+        self._stacking_checked, self._is_applied = False, False
         self.extras = extras or Extras()
         self._prefix = Prefix(model, X, self.extras, reuse_prefix)
         self.pending = PendingUpdate(X, folder, max_rank, self.extras, self._prefix.changed)
@@ -105,7 +105,16 @@ class Fused:
         only: Only = None,
         rows: Sequence[int] | None = None,
     ) -> Tensor:
-        """See `Engine`."""
+        """See `Engine`.
+
+        Raises:
+            UserError: it is called inside `applied`, whose weights lie where a candidate's would.
+        """
+        if self._is_applied:
+            raise UserError(
+                "engine.applied(): candidates are scored inside it, which would overwrite the "
+                "weights that the model has there; leave it before the next step"
+            )
         self.pending.recognize_period(P)
         if rows is not None and coordinates.s.ndim == 3:
             coordinates = coordinates[:, list(rows)]
@@ -155,8 +164,12 @@ class Fused:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """See `Engine`."""
-        with self._holding(*self._versions(NOWHERE, _ORIGIN)):
-            yield
+        before, self._is_applied = self._is_applied, True
+        try:
+            with self._holding(*self._versions(NOWHERE, _ORIGIN)):
+                yield
+        finally:
+            self._is_applied = before
 
     def _stacked(self, tokens: int) -> int:
         """Return how many candidates share a forward pass of rows with this many tokens."""

@@ -180,7 +180,11 @@ class _Buffers:
         self.e[0] = 1 / packed.up
         self.change = torch.zeros(G, d.total, device=device, dtype=packed.exact)
         self.values = torch.zeros_like(self.change)
-        self.plain, self._stamp = self.change[0], -1
+        self.plain = torch.zeros_like(self.change[0])
+        self._plain_vectors = [
+            self.plain[d.part(name)].view(packed.pending.X[name].shape) for name in d.lengths
+        ]
+        self._stamp: list[tuple[int, int]] = []
         self._bias_at, self._bias_scale = packed.bias_index()
         self._V: Mapping[str, Tensor] | None = None
         self._held: list[tuple[LowRankTerm, int]] = []  # with the stamp of its left factors
@@ -226,20 +230,30 @@ class _Buffers:
     def hold_vectors(self, change: Tensor) -> None:
         """Write the versions of all vectors [G, total], and those of biases to ``left``."""
         packed, G = self.packed, len(change)
-        X, names = packed.pending.X, packed.vectors.lengths
-        stamp = sum(X[name]._version for name in names)
-        if stamp != self._stamp:
-            plain = packed.vectors.join({name: X[name].view(-1, 1) for name in names})
-            self.plain, self._stamp = plain[:, 0].to(packed.exact), stamp
+        self._read_vectors()
         self.change[:G] = change
         torch.add(self.plain, change, out=self.values[:G])
         of_biases = change.index_select(1, self._bias_at).mul_(self._bias_scale)
         self.left[:G, 0, : packed.m.total] = of_biases
 
+    def _read_vectors(self) -> None:
+        """Copy the plain vectors; on a GPU only after a write.
+
+        A CPU copies them as fast as it looks for one, and does not miss `x.data.add_`, which leaves
+        the version of x as it is.
+        """
+        vectors = [self.packed.pending.X[name] for name in self.packed.vectors.lengths]
+        if self.packed.on_gpu:
+            stamp = [(x._version, x.data_ptr()) for x in vectors]
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+        torch._foreach_copy_(self._plain_vectors, vectors)
+
     def versions(self, G: int, keep: float) -> tuple[dict[str, Tensor], ForwardPass]:
         """Return the first G versions of all weights; they share the buffers' memory.
 
-        A weight's only version is a plain tensor if its value is formed.
+        A weight's only version is a plain tensor if its value is formed in the weight's dtype.
         """
         at = [x.data_ptr() for x in self.packed.pending.X.values()]
         if at != self._at:  # something gave the model's parameters other memory
@@ -263,7 +277,7 @@ class _Buffers:
         for name in packed.vectors.lengths:
             part = packed.vectors.part(name)
             vectors[name] = PreparedVector(self.change[:G, part], self.values[:G, part])
-            if alone:
+            if alone and X[name].dtype == packed.exact:
                 made[name] = self.values[0, part].view(X[name].shape)
             else:
                 made[name] = Versions.of(X[name], vectors[name], forward_pass)
@@ -315,7 +329,7 @@ def _biases(model: nn.Module, X: Mapping[str, Tensor]) -> dict[str, str]:
     found = {}
     for module in model.modules():
         weight, bias = (module._parameters.get(key) for key in ("weight", "bias"))
-        if weight is None or bias is None or weight.ndim != 2 or len(weight) != len(bias):
+        if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
             continue
         if id(weight) in names and id(bias) in names:
             found[names[id(weight)]] = names[id(bias)]

@@ -238,11 +238,14 @@ def _layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     forward_pass, shape = _forward_pass_of(weight, bias), normalized_shape
+    if len(shape) != 1:  # its weight is a matrix, or has more dimensions
+        one: Tensor = _version_by_version(F.layer_norm, (input, shape, weight, bias, eps), {})
+        return one
     x = _grouped_rows(input, forward_pass)
     if forward_pass.versions == 1 and x.dtype == wide(x.dtype):
         w = None if weight is None else _vectors(weight)[0]
         return F.layer_norm(x, shape, w, None if bias is None else _vectors(bias)[0], eps)
-    if len(shape) == 1 and has_norm_kernel(x):
+    if has_norm_kernel(x):
         w, b = _vectors_or_none(weight), _vectors_or_none(bias)
         return layer_norm(x, w, b, forward_pass.versions, eps)
     normal = F.layer_norm(x, shape, None, None, eps)
@@ -255,9 +258,12 @@ def _rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Tensor:
+    if len(normalized_shape) != 1:  # as in `_layer_norm`
+        one: Tensor = _version_by_version(F.rms_norm, (input, normalized_shape, weight, eps), {})
+        return one
     forward_pass = _forward_pass_of(weight)
     x = _grouped_rows(input, forward_pass)
-    if len(normalized_shape) == 1 and eps is not None and has_norm_kernel(x):
+    if eps is not None and has_norm_kernel(x):
         w = None if weight is None else _vectors(weight)
         return rms_norm(x, w, forward_pass.versions, eps)
     normal = F.rms_norm(x, normalized_shape, None, eps)

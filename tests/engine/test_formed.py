@@ -12,7 +12,9 @@ from lozo_bench.engine import formed, versions
 from lozo_bench.engine.fold import Folder
 from lozo_bench.engine.formed import formed_now
 from lozo_bench.engine.fused import Fused
+from lozo_bench.engine.in_place import InPlace
 from lozo_bench.engine.prepared import PreparedMatrix
+from lozo_bench.engine.protocol import MicroBatch
 from lozo_bench.engine.subspace import along, stacked
 from lozo_bench.engine.versions import Versions
 from lozo_bench.optimizers.low_rank import LowRankDirections
@@ -151,3 +153,58 @@ def test_kept_and_scratch_memory_are_bounded(monkeypatch):
     with torch.no_grad():
         worth = [formed.is_worth_forming(change, 1) for change in changes_of(weights.values())]
     assert worth == [True, True, False]
+
+
+def assign(x):
+    x.data = x.data + 1
+
+
+def add_to_data(x):
+    x.data.add_(1)
+
+
+def add(x):
+    x.detach().add_(1)
+
+
+@pytest.mark.parametrize("write", [assign, add_to_data, add])
+def test_what_others_write_to_the_weights_between_two_steps_counts(write):
+    """An assignment gives x other memory, and a write to `x.data` leaves its version as it is."""
+    net = model("opt")
+    made = fused(net)
+    P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+    points, batch = stacked([along(P, 0.05), along(P, -0.05)]), [part(net)]
+    made.losses(P, points, batch)
+    for x in made.X.values():
+        write(x)
+    wanted = fused(net).losses(P, points, batch)
+    torch.testing.assert_close(made.losses(P, points, batch), wanted, rtol=1e-12, atol=0)
+
+
+def test_a_vector_in_half_precision_beside_formed_matrices_keeps_its_dtype():
+    net = model("opt", dtype=torch.float32)
+    norm = net.model.decoder.layers[0].final_layer_norm.to(torch.bfloat16)
+    made = fused(net)
+    P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+    made.move(P, along(P, 0.1))
+    with made.applied():
+        assert norm.weight.dtype == norm.bias.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LayerNorm, torch.nn.RMSNorm])
+@pytest.mark.parametrize("formed_elements", [0, 2**18])
+@pytest.mark.parametrize("per_forward", [1, 2])
+def test_norms_over_two_dimensions(kind, formed_elements, per_forward, monkeypatch):
+    monkeypatch.setattr(formed, "SMALL", formed_elements)
+    norm = kind((3, 5), eps=1e-5, dtype=torch.float64).eval()
+    x = torch.randn(4, 3, 5, dtype=torch.float64)
+    made = fused(norm, per_forward=per_forward)
+    P = LowRankDirections(made.X, Draws(1), 2, 3).draw(0)
+    points = stacked([along(P, 0.05), along(P, -0.05)])
+
+    def of_rows(copies):
+        return norm(x.repeat(copies, 1, 1)).sum((1, 2)).view(copies, len(x))
+
+    batch = [MicroBatch(len(x), len(x), of_rows)]
+    found = made.losses(P, points, batch)
+    torch.testing.assert_close(found, InPlace(made.X, norm).losses(P, points, batch))

@@ -16,6 +16,7 @@ from lozo_bench.engine.score import Score
 from lozo_bench.engine.subspace import Subspace, along, combination, stacked
 from lozo_bench.errors import UserError
 from lozo_bench.optimizers.eggroll import Eggroll
+from lozo_bench.optimizers.low_rank import LowRankDirections
 from lozo_bench.optimizers.lozo import Lozo
 from lozo_bench.optimizers.lozo_m import LozoM
 from lozo_bench.optimizers.lozo_per_example import LozoPerExample
@@ -155,6 +156,19 @@ def test_the_model_uses_the_pending_updates_only_inside_the_weights_context():
     engine.flush()
     assert float(batch.losses(1).mean().detach()) == pytest.approx(moved, rel=1e-13)
     assert moved != pytest.approx(plain, rel=1e-6)
+
+
+def test_candidates_are_not_scored_where_the_model_has_other_weights():
+    net = model("opt")
+    engine = fused(net, dict(net.named_parameters()))
+    P = LowRankDirections(engine.X, Draws(1), 2, 3).draw(0)
+    points = stacked([along(P, 0.1)])
+    with engine.applied():
+        with engine.applied():
+            pass
+        with pytest.raises(UserError, match="leave it before the next step"):
+            engine.losses(P, points, [part(net)])
+    assert engine.losses(P, points, [part(net)]).isfinite().all()
 
 
 def test_a_step_with_a_non_finite_loss_changes_nothing():
