@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import cells
 from wandb.util import get_core_path
@@ -29,15 +30,29 @@ def wandb_files(folder):
     return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
 
 
+def records_in(file):
+    """Return the records of a file of wandb, as its own reader reads them."""
+    # As `wandb leet inspect --json FILE` does, but without the second that its start takes.
+    command = [get_core_path(), "leet", "inspect", "--json", "--run-file", file, file.parent]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in lines.splitlines()]
+
+
 def wandb_steps(folder):
-    """Return (step, numbers) for all rows in all files of wandb, as its own reader reads them."""
-    found = []
-    for file in wandb_files(folder):
-        # As `wandb leet inspect --json FILE` does, but without the second that its start takes.
-        command = [get_core_path(), "leet", "inspect", "--json", "--run-file", file, file.parent]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        records = [json.loads(line) for line in lines.splitlines()]
-        found += [each["history"]["item"] for each in records if each["type"] == "history"]
+    """Return (step, numbers) for all rows in all files of wandb.
+
+    The last run has ended, but wandb's process may still be writing its file: one of the
+    last records is "exit".
+    """
+    *files, last = wandb_files(folder)
+    deadline = time.monotonic() + 30
+    ended = records_in(last)
+    while not any(record["type"] == "exit" for record in ended):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        ended = records_in(last)
+    records = [record for file in files for record in records_in(file)] + ended
+    found = [each["history"]["item"] for each in records if each["type"] == "history"]
     own = [{key: x for key, x in item.items() if key[0] != "_"} for item in found]
     return [(item["_step"], numbers) for item, numbers in zip(found, own, strict=True)]
 

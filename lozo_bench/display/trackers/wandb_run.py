@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,12 @@ class WandbRun:
     def close(self, failed: bool) -> None:
         """End the wandb run."""
         self._run.finish(exit_code=1 if failed else 0)
+        if multiprocessing.parent_process() is not None:
+            # Such a process ends without calling the functions that wait at a usual end until
+            # wandb's own process has written everything.
+            import wandb
+
+            wandb.teardown()
 
 
 def _settings() -> Any:
