@@ -59,18 +59,19 @@ def wandb_steps(folder):
 
 def test_wandb_has_each_step_of_a_run_once_that_was_killed_after_its_last_checkpoint(tmp_path):
     """Killed after step 13, it continues from its state of step 10."""
+    folder = tmp_path / "run"  # not beside runs of other tests, which would continue this one
     overrides = ["tracking=wandb", "optimizer=adamw", "steps=16"]
-    process = cells.start_waiting(tmp_path, overrides, until='"step": 13')
-    cells.wait_until_it_waits(tmp_path, process)
+    process = cells.start_waiting(folder, overrides, until='"step": 13')
+    cells.wait_until_it_waits(folder, process)
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
-    assert cells.run(tmp_path, *overrides) == [Code.finished]
-    assert "continuing after step 10" in cells.log(tmp_path)
-    first, second = wandb_files(tmp_path)
+    assert cells.run(folder, *overrides) == [Code.finished]
+    assert "continuing after step 10" in cells.log(folder)
+    first, second = wandb_files(folder)
     assert first.name == second.name  # one run
-    steps = wandb_steps(tmp_path)
+    steps = wandb_steps(folder)
     assert [step for step, _ in steps] == list(range(17))
-    losses = {row["step"]: row["loss"] for row in cells.rows(tmp_path) if "loss" in row}
+    losses = {row["step"]: row["loss"] for row in cells.rows(folder) if "loss" in row}
     assert {at: x["train/loss"] for at, x in steps if "train/loss" in x} == losses
     assert [at for at, x in steps if "dev/accuracy" in x] == [8, 16]
 
