@@ -116,6 +116,8 @@ class Trainer:
 
     def advance(self, to: int) -> None:
         """Train up to a step, from the state in the history or from the beginning."""
+        if self.parts.optimizer is None:  # the run makes no steps
+            return
         states = FullStates(self.engine, self.optimizer, self.streams, self.best, self.history)
         start = states.load()
         known = self.history.known

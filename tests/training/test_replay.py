@@ -185,3 +185,8 @@ def test_another_run_goes_on_from_what_a_linear_probe_solved_for(tmp_path):
     then = cells.result(made(tmp_path / "then", *own))
     found = cells.result(probed)["metrics"]
     assert then["metrics"]["zero_shot"] == found["test"] != found["zero_shot"]
+
+
+def test_the_weights_of_a_run_without_steps_are_those_of_its_model(tmp_path):
+    folder = made(tmp_path / "run", "optimizer=zero_shot")
+    assert rebuild(folder, 0).weights == cells.result(folder)["weights"]["tested"]
