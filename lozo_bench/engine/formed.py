@@ -70,7 +70,7 @@ def embedded(ids: Tensor, formed: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     G, m, n = formed.shape
     first = torch.arange(0, G * m, m, device=ids.device)[:, None]
     rows = (ids.reshape(G, -1) + first).view(ids.shape)
-    return F.embedding(rows, formed.view(G * m, n), *args, **kwargs)
+    return F.embedding(rows, formed.reshape(G * m, n), *args, **kwargs)
 
 
 def is_worth_forming(change: PreparedMatrix, tokens: int) -> bool:

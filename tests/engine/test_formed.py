@@ -208,3 +208,12 @@ def test_norms_over_two_dimensions(kind, formed_elements, per_forward, monkeypat
     batch = [MicroBatch(len(x), len(x), of_rows)]
     found = made.losses(P, points, batch)
     torch.testing.assert_close(found, InPlace(made.X, norm).losses(P, points, batch))
+
+
+def test_rows_of_a_part_of_the_versions_are_looked_up():
+    change = matrix(m=6, n=5, G=2)
+    W = torch.randn(6, 5, dtype=torch.float64)
+    each = torch.stack([W + left.T @ change.right for left in change.left])
+    ids = torch.tensor([[0, 3], [2, 1]])
+    found = formed.embedded(ids, each[:, 2:])
+    torch.testing.assert_close(found, torch.stack([each[0, 2:][ids[0]], each[1, 2:][ids[1]]]))
