@@ -3,8 +3,8 @@
 `prepared.py` adds a version's change to the product with the plain matrix. On a CPU it takes less
 time to form the version itself, W + left^T right, and to multiply by it, if the matrix is small or
 if the batch has many tokens. Small matrices are formed once for each forward pass. Larger ones are
-formed when they are needed, one after the other in the same memory. For the largest ones, that
-memory would be more than the little time is worth.
+formed when they are needed, one after the other in the same memory. The largest ones are not
+formed, because little time would be saved for much memory.
 
 In half precision nothing is formed: rounding the sum would lose the change.
 """

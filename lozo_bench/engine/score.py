@@ -156,8 +156,9 @@ class Score:
         coordinates = at if isinstance(at, Coordinates) else stacked([along(P, c) for c in at])
         K, engine, parts = len(coordinates), self.engine, self.parts
 
-        # This object keeps the function (``first``). If the function kept this object too, the
-        # directions of many steps would stay in memory until Python looks for such circles.
+        # This object refers to the function (``first``). If the function referred to this object
+        # too, the directions of many steps would stay in memory until Python's garbage collector
+        # finds these reference cycles.
         def ask(only: Only, by: float = 1.0) -> Tensor:
             there = coordinates if by == 1.0 else coordinates * by
             return engine.losses(P, there, parts, only)
